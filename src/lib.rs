@@ -1,0 +1,20 @@
+//! meshscrape: the Prometheus-compatible scraper that checks *who* answered.
+//!
+//! The modules below stand in the order in which data flows through them; dependencies point one way, and
+//! `tests/it/layering.rs` holds that.
+//!
+//! ```text
+//! discover ─▶ label ─▶ [targets] ─▶ scrape ─▶ connect (verified peer) ─▶ parse ─▶ series ─▶ block ─▶ spool ─▶ send
+//!                                              ▲ identity: certificates, live                          ▲ retries
+//! ```
+//!
+//! Four values cross between running tasks, everything else is a function call: `Arc<TargetSet>` (discover to
+//! scrape, `watch`), `Arc<Credentials>` (identity to connect, `watch`), `Block` (scrape to spool, bounded
+//! `mpsc`), `Lease` (spool to send). `agent` wires the rooms and decides nothing about data; `cli` is the only
+//! room that talks to a person.
+//!
+//! The promise that holds everywhere: no byte enters a job with `spiffe` unless the peer's certificate was verified,
+//! inside the TLS handshake, to be exactly the identity that the target must have.
+
+pub mod clock;
+pub mod model;

@@ -1,0 +1,64 @@
+//! A failed scrape: its reason from the closed list, and what exactly happened.
+
+use std::fmt;
+
+use super::{Peer, Reason, clean};
+
+/// Why one scrape failed. The detail is safe to show: foreign text in it has been cleaned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Which of the listed reasons it was.
+    pub reason: Reason,
+    /// What happened, with the values at hand; lower case, no full stop.
+    pub detail: String,
+    /// Who had to answer, where an identity was expected.
+    pub expected: Option<String>,
+    /// Who did answer, as far as the certificate told; never from an unverified chain without saying so in `detail`.
+    pub presented: Option<String>,
+    /// The certificates that the refused peer sent, a line each, leaf first: its own words, nothing verified.
+    pub chain: Vec<String>,
+}
+
+impl Failure {
+    /// A failure with its explanation. `detail` may contain foreign text: it is cleaned here.
+    pub fn new(reason: Reason, detail: impl AsRef<str>) -> Self {
+        Self { reason, detail: clean_detail(detail.as_ref()), expected: None, presented: None, chain: Vec::new() }
+    }
+
+    /// Adds who had to answer.
+    pub fn expecting(mut self, peer: &Peer) -> Self {
+        self.expected = Some(peer.to_string());
+        self
+    }
+
+    /// Adds who answered.
+    pub fn presenting(mut self, id: &str) -> Self {
+        self.presented = Some(clean(id).into_owned());
+        self
+    }
+
+    /// Adds the certificates that were refused.
+    pub fn sending(mut self, chain: Vec<String>) -> Self {
+        self.chain = chain;
+        self
+    }
+
+    /// What to look at or to change.
+    pub fn hint(&self) -> &'static str {
+        self.reason.hint()
+    }
+}
+
+/// Details are composed by us around foreign parts, so they may be longer than a single foreign value.
+fn clean_detail(text: &str) -> String {
+    super::clean_to(text, 1024).into_owned()
+}
+
+/// `identity_mismatch: …`, in one line.
+impl fmt::Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.reason, self.detail)
+    }
+}
+
+impl std::error::Error for Failure {}

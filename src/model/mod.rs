@@ -1,0 +1,27 @@
+//! The nouns of the product as plain values.
+//!
+//! Nothing here does I/O, waits, reads a clock, or knows YAML, Kubernetes or TLS. Each type is checked where it is
+//! built and never again: a [`SpiffeId`] that exists is well-formed, an [`Address`] that exists can be dialled as it
+//! stands, [`Labels`] are always sorted and unique.
+
+mod address;
+mod block;
+mod failure;
+mod foreign;
+mod labels;
+mod reason;
+mod report;
+mod sample;
+mod spiffe;
+mod target;
+
+pub use address::{Address, AddressError, Host};
+pub use block::Block;
+pub use failure::Failure;
+pub use foreign::{clean, clean_to};
+pub use labels::{Labels, is_legacy_label_name, is_legacy_metric_name};
+pub use reason::{ExitClass, Reason};
+pub use report::{PeerReport, Phases, ScrapeReport};
+pub use sample::{MetricType, STALE_NAN_BITS, Sample, is_stale, normal_nan, normalise_nan, stale_nan};
+pub use spiffe::{Acceptance, Match, Peer, SpiffeId, SpiffeIdError, TrustDomain, TrustDomainError};
+pub use target::{Candidate, DroppedTarget, JobTargets, Scheme, Target, TargetId, TargetSet, Verification};

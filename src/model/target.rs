@@ -1,0 +1,154 @@
+//! From what discovery found to what is scraped.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Address, Failure, Labels, Peer};
+
+/// Something that discovery found, before relabelling.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Candidate {
+    /// All labels, `__address__` and `__meta_*` among them.
+    pub labels: Labels,
+    /// Where it came from: the config entry, the file and index, the pod.
+    pub source: Arc<str>,
+}
+
+/// The name of a target over its whole life: a hash of its labels and URL, stable over restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TargetId(pub u64);
+
+impl fmt::Display for TargetId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:016x}", self.0)
+    }
+}
+
+/// `http` or `https`; nothing else is ever dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Plain text.
+    Http,
+    /// TLS.
+    Https,
+}
+
+impl Scheme {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
+    /// The port that is dialled where the address names none.
+    pub fn default_port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+}
+
+/// How the one who answers is verified. The kind follows from the job alone, never from a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verification {
+    /// A SPIFFE job: exactly this peer may answer.
+    Spiffe(Peer),
+    /// An ordinary job over `https`: chain and host name.
+    HostName,
+    /// An ordinary job over `http`: nobody checks.
+    None,
+    /// A SPIFFE job in which nobody may answer for this target: it is listed, `up 0`, and never connected.
+    Refused(Failure),
+}
+
+/// One thing to scrape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its name.
+    pub id: TargetId,
+    /// The scrape pool it belongs to (`job_name` of the config entry, whatever relabelling made of the `job` label).
+    pub pool: Arc<str>,
+    /// Where to connect.
+    pub address: Address,
+    /// `http` or `https`.
+    pub scheme: Scheme,
+    /// Path and query as they stand in the request line.
+    pub path_and_query: Arc<str>,
+    /// The labels that every series of it gets.
+    pub labels: Labels,
+    /// The labels before relabelling, for people.
+    pub discovered: Labels,
+    /// How often.
+    pub interval: Duration,
+    /// How long one scrape may take, connect to last byte.
+    pub timeout: Duration,
+    /// Who may answer.
+    pub verification: Verification,
+}
+
+impl Target {
+    /// Whether scraping goes on undisturbed where this target takes the place of `other`: all is equal but what
+    /// discovery said before relabelling, which nothing but people looks at.
+    pub fn continues(&self, other: &Target) -> bool {
+        let Self { id, pool, address, scheme, path_and_query, labels, discovered: _, interval, timeout, verification } =
+            self;
+        *id == other.id
+            && *pool == other.pool
+            && *address == other.address
+            && *scheme == other.scheme
+            && *path_and_query == other.path_and_query
+            && *labels == other.labels
+            && *interval == other.interval
+            && *timeout == other.timeout
+            && *verification == other.verification
+    }
+
+    /// The URL as Prometheus' API shows it, query included; nothing is ever dialled by it.
+    pub fn url(&self) -> String {
+        format!("{}://{}{}", self.scheme.as_str(), self.address, self.path_and_query)
+    }
+
+    /// The URL without its query, which may hold a token: for logs and messages.
+    pub fn shown_url(&self) -> String {
+        let path = self.path_and_query.split('?').next().unwrap_or_default();
+        format!("{}://{}{path}", self.scheme.as_str(), self.address)
+    }
+}
+
+/// A candidate that is not scraped, and why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DroppedTarget {
+    /// The labels before relabelling.
+    pub discovered: Labels,
+    /// `None` where a relabel rule dropped it; else what is wrong with it.
+    pub error: Option<String>,
+}
+
+/// The targets of one job.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobTargets {
+    /// What is scraped, each target once.
+    pub active: Vec<Arc<Target>>,
+    /// What is not, as far as `keep_dropped_targets` lets it be remembered.
+    pub dropped: Vec<DroppedTarget>,
+    /// How many are not, complete.
+    pub dropped_count: usize,
+}
+
+/// A snapshot of everything that is to be scraped: what discovery hands to scraping.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TargetSet {
+    /// By scrape pool, in the order of the config file; a job without targets is listed too.
+    pub jobs: Vec<(Arc<str>, JobTargets)>,
+}
+
+impl TargetSet {
+    /// All active targets of all jobs.
+    pub fn active(&self) -> impl Iterator<Item = &Arc<Target>> {
+        self.jobs.iter().flat_map(|(_, job)| &job.active)
+    }
+}
