@@ -18,3 +18,6 @@
 
 pub mod clock;
 pub mod model;
+
+pub mod lifecycle;
+pub mod telemetry;
