@@ -18,6 +18,7 @@
 
 pub mod clock;
 pub mod model;
+pub mod yaml;
 
 pub mod lifecycle;
 pub mod telemetry;
