@@ -18,6 +18,7 @@
 
 pub mod clock;
 pub mod model;
+pub mod relabel;
 pub mod yaml;
 
 pub mod lifecycle;
