@@ -21,5 +21,7 @@ pub mod model;
 pub mod relabel;
 pub mod yaml;
 
+pub mod config;
+
 pub mod lifecycle;
 pub mod telemetry;

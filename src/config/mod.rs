@@ -1,0 +1,37 @@
+//! What the configuration file says, checked: a [`Config`] that exists can be used as it stands.
+//!
+//! The file is Prometheus' own format, a subset of it plus a few keys of ours. [`load()`] walks a located YAML tree and
+//! collects *every* problem, each with its place, its key, what is wrong and what to write instead; it never stops at
+//! the first. What always holds:
+//!
+//! - an unknown key is a problem, and a key that Prometheus knows and this version lacks is called just that;
+//! - whether and how a job or a receiver verifies who answers is decided here, from the file alone ([`JobSecurity`],
+//!   [`ReceiverSecurity`]); nothing that skips verification can be expressed;
+//! - no problem, no `Debug` output and no printed configuration shows a secret; problems and the printed configuration do
+//!   not show the value of an environment variable either;
+//! - `${NAME}` is replaced in values only, never in keys, `regex`, `replacement` or `target_label`, and the environment
+//!   is a function that the caller hands in.
+//!
+//! This room must not know sockets, live clients or TLS libraries. It opens no file but the one it is told to load; the
+//! one exception is [`SecretSource::read`], which others call each time they need a credential.
+
+mod auth;
+mod load;
+mod problem;
+mod receiver;
+mod secret;
+mod security;
+mod settings;
+mod shown;
+mod units;
+mod walk;
+
+pub use auth::Auth;
+pub use load::{Env, Loaded, load, parse};
+pub use problem::Problem;
+pub use receiver::{QueueConfig, ReceiverSecurity, RemoteWrite};
+pub use secret::{Secret, SecretError, SecretSource};
+pub use security::{CertificateFiles, ClientFiles, JobSecurity, OrdinaryTls, SpiffeJob, SpiffeReceiver, TlsVersion};
+pub use settings::{Config, EscapingScheme, FileSd, Global, Limits, ScrapeConfig, ScrapeProtocol, StaticConfig};
+pub use units::{format_duration, parse_duration};
+pub use walk::{Section, sections};

@@ -1,0 +1,118 @@
+//! `remote_write[]`: where samples go.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::HeaderName;
+use url::Url;
+
+use super::{Auth, OrdinaryTls, Secret, SpiffeReceiver};
+use crate::relabel::Rule;
+
+/// One receiver.
+#[derive(Clone, PartialEq)]
+pub struct RemoteWrite {
+    /// Its name in metrics and logs, unique; six hex digits made from the block unless written.
+    pub name: String,
+    /// Where to POST: `http` or `https`, with a host, without user-info or fragment. Its query may hold a token, so it
+    /// is not for showing: see [`RemoteWrite::shown_url`].
+    pub url: Url,
+    /// Headers that are added to every request; none of those that we set ourselves.
+    pub headers: Vec<(HeaderName, Secret)>,
+    /// The deadline of one request, connect to last byte of the answer.
+    pub remote_timeout: Duration,
+    /// The `Authorization` header.
+    pub auth: Option<Auth>,
+    /// How the receiver is verified. Always ordinary where the URL is `http`.
+    pub security: ReceiverSecurity,
+    /// Whether redirects are followed (within the origin of `url` only).
+    pub follow_redirects: bool,
+    /// Whether HTTP/2 may be spoken.
+    pub enable_http2: bool,
+    /// Applied to every series after the external labels; `false` keeps the series from this receiver.
+    pub write_relabel: Vec<Rule>,
+    /// Batches, retries, memory.
+    pub queue: QueueConfig,
+}
+
+impl RemoteWrite {
+    /// The URL for people: without its query.
+    pub fn shown_url(&self) -> String {
+        let mut url = self.url.clone();
+        url.set_query(None);
+        url.into()
+    }
+}
+
+impl fmt::Debug for RemoteWrite {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            url: _,
+            headers,
+            remote_timeout,
+            auth,
+            security,
+            follow_redirects,
+            enable_http2,
+            write_relabel,
+            queue,
+        } = self;
+        out.debug_struct("RemoteWrite")
+            .field("name", name)
+            .field("url", &self.shown_url())
+            .field("headers", headers)
+            .field("remote_timeout", remote_timeout)
+            .field("auth", auth)
+            .field("security", security)
+            .field("follow_redirects", follow_redirects)
+            .field("enable_http2", enable_http2)
+            .field("write_relabel", write_relabel)
+            .field("queue", queue)
+            .finish()
+    }
+}
+
+/// How a receiver is verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReceiverSecurity {
+    /// One of the named identities, exactly; the URL is `https`.
+    Spiffe(SpiffeReceiver),
+    /// Chain and host name over `https`; not at all over `http`.
+    Ordinary(OrdinaryTls),
+}
+
+/// `queue_config`. `capacity`, `min_shards` and `max_shards` of Prometheus are accepted and have no effect here: one
+/// queue per receiver, bounded by `max_memory`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// The most bytes that wait in memory for this receiver; beyond it the oldest are dropped and counted. A key of
+    /// ours.
+    pub max_memory: u64,
+    /// The most samples of one request.
+    pub max_samples_per_send: usize,
+    /// How long a request that is not full waits for more.
+    pub batch_send_deadline: Duration,
+    /// The first pause before a retry; doubled each time.
+    pub min_backoff: Duration,
+    /// The longest pause before a retry.
+    pub max_backoff: Duration,
+    /// Whether 429 is retried; unlike in Prometheus it is, unless switched off.
+    pub retry_on_http_429: bool,
+    /// Samples older than this are dropped instead of sent; zero: never.
+    pub sample_age_limit: Duration,
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        Self {
+            max_memory: 64 * 1024 * 1024,
+            max_samples_per_send: 2000,
+            batch_send_deadline: Duration::from_secs(5),
+            min_backoff: Duration::from_millis(30),
+            max_backoff: Duration::from_secs(5),
+            retry_on_http_429: true,
+            sample_age_limit: Duration::ZERO,
+        }
+    }
+}

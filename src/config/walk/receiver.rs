@@ -1,0 +1,269 @@
+//! One of `remote_write`.
+
+use std::time::Duration;
+
+use http::HeaderName;
+use md5::{Digest, Md5};
+use url::Url;
+
+use super::fields::{Fields, Item, Valued};
+use super::file::Place;
+use super::job::plain_rules;
+use super::keys::{QUEUE, REMOTE_WRITE};
+use super::{PLACEHOLDER, Walk, auth, relabel, tls};
+use crate::config::problem::Wrong;
+use crate::config::shown::Shown;
+use crate::config::{QueueConfig, ReceiverSecurity, RemoteWrite, Secret, units};
+use crate::model::clean;
+use crate::relabel::NameScheme;
+use crate::yaml::Value;
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The smallest queue that can still hold a few requests.
+const MIN_MEMORY: u64 = 1024 * 1024;
+
+/// Headers that belong to the protocol, to HTTP, or to keys of their own.
+const RESERVED_HEADERS: [&str; 19] = [
+    "authorization",
+    "host",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+    "user-agent",
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "www-authenticate",
+    "accept-encoding",
+    "te",
+    "x-prometheus-remote-write-version",
+    "x-prometheus-remote-read-version",
+    "x-amz-date",
+    "x-amz-security-token",
+    "x-amz-content-sha256",
+];
+
+/// Reads the receiver `item`, and where its name stands.
+pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -> Option<(RemoteWrite, Place, Shown)> {
+    let mut fields = Fields::open(walk, item, &REMOTE_WRITE)?;
+    let url = read_url(&mut fields);
+    let security = tls::of_receiver(&mut fields);
+    let auth = auth::read(&mut fields);
+    if let Some(url) = url.as_ref().filter(|url| url.scheme() == "http") {
+        check_plain_http(&fields, url, &security, auth.is_some());
+    }
+    check_message(&mut fields);
+    let headers = read_headers(&mut fields);
+    let remote_timeout = fields.some_duration("remote_timeout", DEFAULT_TIMEOUT);
+    let follow_redirects = fields.flag("follow_redirects", true);
+    let enable_http2 = fields.flag("enable_http2", false);
+    let write_relabel = plain_rules(relabel::read(&mut fields, "write_relabel_configs", names));
+    let queue = read_queue(&mut fields);
+    let (name, place) = read_name(&mut fields);
+
+    let (Some(url), shown) = (url, fields.close()) else { return None };
+    let (name, shown) = match (name, shown) {
+        (Some(name), shown) => (name, shown),
+        // Like Prometheus: six digits of a hash of what the block says.
+        (None, shown) => {
+            let digest = Md5::digest(shown.to_yaml());
+            let name: String = digest[..3].iter().map(|byte| format!("{byte:02x}")).collect();
+            (name.clone(), with_name(shown, name))
+        }
+    };
+    let receiver = RemoteWrite {
+        name,
+        url,
+        headers,
+        remote_timeout,
+        auth,
+        security,
+        follow_redirects,
+        enable_http2,
+        write_relabel,
+        queue,
+    };
+    Some((receiver, place, shown))
+}
+
+fn with_name(shown: Shown, name: String) -> Shown {
+    let Shown::Map(mut pairs) = shown else { return shown };
+    // Behind the URL, where the table of keys has it.
+    pairs.insert(1, ("name".to_owned(), Shown::Text(name)));
+    Shown::Map(pairs)
+}
+
+fn read_name(fields: &mut Fields<'_>) -> (Option<String>, Place) {
+    let mut place = Place { pos: fields.pos, key: fields.path.clone(), shown: None };
+    let Some(scalar) = fields.text("name") else { return (None, place) };
+    if scalar.value.is_empty() {
+        fields.wrong("name", Wrong::new("the name is empty", "write a name, or remove it"));
+    }
+    place = Place { pos: scalar.pos, key: scalar.key.clone(), shown: Some(scalar.to_string()) };
+    (Some(scalar.value.into_owned()), place)
+}
+
+fn read_url(fields: &mut Fields<'_>) -> Option<Url> {
+    const KEY: &str = "url";
+    fields.need(KEY, "write url: https://host/api/v1/write");
+    let scalar = fields.scalar(KEY)?;
+    // A query may hold a token.
+    let shown = match scalar.raw.split_once('?') {
+        Some((before, _)) => format!("{before}?{PLACEHOLDER}"),
+        None => scalar.raw.to_owned(),
+    };
+    fields.show(KEY, Shown::Text(shown));
+    match parse_url(&scalar.value) {
+        Ok(url) => Some(url),
+        // Neither the value of the variable nor what is written around it, which can hold a password.
+        Err(_) if scalar.is_expanded() => {
+            let message = "with its variables this is not a URL that can be used";
+            fields.wrong(KEY, Wrong::new(message, "check what the variables hold; it must come to https://host/path"));
+            None
+        }
+        Err(wrong) => {
+            fields.wrong(KEY, wrong);
+            None
+        }
+    }
+}
+
+const INSTEAD: &str = "write https://host/api/v1/write";
+
+/// A receiver's URL. The problems do not quote it, because it can hold a password.
+fn parse_url(text: &str) -> Result<Url, Wrong> {
+    let url = Url::parse(text).map_err(|error| match error {
+        url::ParseError::RelativeUrlWithoutBase => Wrong::new("this does not begin with https:// or http://", INSTEAD),
+        other => Wrong::new(format!("this is not a URL: {other}"), INSTEAD),
+    })?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(Wrong::new(
+            format!("the URL begins with {:?}, not with https:// or http://", clean(&format!("{}:", url.scheme()))),
+            INSTEAD,
+        ));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Wrong::new("the URL holds a user name or a password", "write them under basic_auth"));
+    }
+    if url.fragment().is_some() {
+        return Err(Wrong::new("the URL has a part behind #, which is never sent", "remove it"));
+    }
+    Ok(url)
+}
+
+/// What may not go over a connection that nobody verifies.
+fn check_plain_http(fields: &Fields<'_>, url: &Url, security: &ReceiverSecurity, has_credentials: bool) {
+    debug_assert_eq!(url.scheme(), "http");
+    if matches!(security, ReceiverSecurity::Spiffe(_)) {
+        let message = "the receiver's SPIFFE ID is to be verified, and nobody is verified over http";
+        fields.wrong("url", Wrong::new(message, "write a URL that begins with https://"));
+    }
+    let raw = fields.get("url").and_then(|item| fields.walk.literal(&item)).map_or("", |scalar| scalar.raw);
+    let written = raw.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("http://"));
+    if has_credentials && !written {
+        let message = "the credentials of this receiver would go over http, and the file does not say that they may";
+        fields.wrong("url", Wrong::new(message, "write https://, or literally http://, before the variable"));
+    }
+}
+
+fn check_message(fields: &mut Fields<'_>) {
+    const V1: &str = "prometheus.WriteRequest";
+    fields.valued("protobuf_message", Valued::new((), V1), |text| match text {
+        V1 => Ok(()),
+        "io.prometheus.write.v2.Request" => Err(Wrong::new(
+            "Prometheus has this message, this version of meshscrape has not: it sends remote write 1.0",
+            format!("write {V1}, or remove it"),
+        )),
+        _ => Err(super::file::one_of(text, &[V1])),
+    });
+}
+
+fn read_headers(fields: &mut Fields<'_>) -> Vec<(HeaderName, Secret)> {
+    const KEY: &str = "headers";
+    let mut headers: Vec<(HeaderName, Secret)> = Vec::new();
+    let mut shown = Vec::new();
+    for named in fields.names(KEY) {
+        let (walk, path) = (fields.walk, &named.item.path);
+        let Ok(name) = HeaderName::from_bytes(named.name.as_bytes()) else {
+            let message = format!("{:?} cannot be the name of a header", clean(named.name));
+            walk.problem(named.pos, path, Wrong::new(message, "write letters, digits and dashes"));
+            continue;
+        };
+        if RESERVED_HEADERS.contains(&name.as_str()) {
+            let instead =
+                if name == http::header::AUTHORIZATION { "write authorization or basic_auth" } else { "remove it" };
+            let message = "this header is set by the agent itself";
+            walk.problem(named.pos, path, Wrong::new(message, instead));
+            continue;
+        }
+        if headers.iter().any(|(other, _)| *other == name) {
+            let message = "this header is written already, in other letters";
+            walk.problem(named.pos, path, Wrong::new(message, "remove one of the two"));
+        }
+        if named.item.node.value == Value::Null {
+            walk.problem(named.pos, path, Wrong::new("the header has no value", "write one, or remove it"));
+            continue;
+        }
+        let Some(scalar) = walk.scalar(&named.item) else { continue };
+        if http::HeaderValue::from_str(&scalar.value).is_err() {
+            let message = "the value has a line end or another character that no header can have";
+            walk.problem(scalar.pos, path, Wrong::new(message, "write a single line of ASCII characters"));
+        }
+        shown.push((named.name.to_owned(), Shown::Text(walk.hide(&scalar))));
+        headers.push((name, Secret::new(scalar.value)));
+    }
+    fields.show(KEY, Shown::Map(shown));
+    headers
+}
+
+fn read_queue(fields: &mut Fields<'_>) -> QueueConfig {
+    const KEY: &str = "queue_config";
+    let default = QueueConfig::default();
+    let mut queue = fields
+        .section(KEY, &QUEUE)
+        .unwrap_or_else(|| Fields::empty(fields.walk, fields.pos, &fields.path_of(KEY), &QUEUE));
+    let memory = queue.valued("max_memory", Valued::new(default.max_memory, "64MiB"), units::size).value;
+    if memory < MIN_MEMORY {
+        queue.wrong("max_memory", Wrong::new("this holds hardly one request", "write at least 1MiB"));
+    }
+    for (key, usual) in [("capacity", 10_000), ("min_shards", 1), ("max_shards", 50)] {
+        if queue.count(key, usual) != usual {
+            let message = "this has no effect: there is one queue for each receiver, bounded by its bytes";
+            queue.warn(key, Wrong::new(message, "write max_memory to bound it"));
+        }
+    }
+    let samples = queue.count("max_samples_per_send", default.max_samples_per_send as u64);
+    if samples == 0 {
+        queue.wrong("max_samples_per_send", Wrong::new("a request without samples sends nothing", "write at least 1"));
+    }
+    let min_backoff = queue.some_duration("min_backoff", default.min_backoff);
+    let max_backoff = queue.some_duration("max_backoff", default.max_backoff);
+    if min_backoff > max_backoff {
+        let key = if queue.has("min_backoff") { "min_backoff" } else { "max_backoff" };
+        let shown = units::format_duration(if key == "min_backoff" { max_backoff } else { min_backoff });
+        let wrong = match key {
+            "min_backoff" => {
+                Wrong::new(format!("this is longer than the max_backoff of {shown}"), format!("write at most {shown}"))
+            }
+            _ => Wrong::new(
+                format!("this is shorter than the min_backoff of {shown}"),
+                format!("write at least {shown}"),
+            ),
+        };
+        queue.wrong(key, wrong);
+    }
+    let config = QueueConfig {
+        max_memory: memory,
+        max_samples_per_send: usize::try_from(samples).unwrap_or(usize::MAX),
+        batch_send_deadline: queue.some_duration("batch_send_deadline", default.batch_send_deadline),
+        min_backoff,
+        max_backoff,
+        retry_on_http_429: queue.flag("retry_on_http_429", default.retry_on_http_429),
+        sample_age_limit: queue.duration("sample_age_limit", default.sample_age_limit),
+    };
+    fields.show(KEY, queue.close());
+    config
+}
