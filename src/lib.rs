@@ -23,5 +23,7 @@ pub mod yaml;
 
 pub mod config;
 
+pub mod parse;
+
 pub mod lifecycle;
 pub mod telemetry;
