@@ -23,6 +23,8 @@ pub mod yaml;
 
 pub mod config;
 
+pub mod label;
+
 pub mod parse;
 
 pub mod lifecycle;

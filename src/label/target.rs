@@ -1,0 +1,311 @@
+//! From candidate to target: defaults, relabelling, checks, and the question who may answer.
+//!
+//! The order is Prometheus's: what the job says fills in what the candidate lacks, the rules run, what is left is
+//! checked once. A target that exists can be scraped as it stands: its address was parsed by [`Address::parse`] and is
+//! never joined to a URL and read again, its request line is ready, and its [`Verification`] follows from the job. In
+//! SPIFFE jobs whatever is wrong with the scheme or the identity does not remove the target: it is listed with the
+//! reason and never connected, so that it can be seen.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use md5::{Digest, Md5};
+
+use super::expected::{self, Filled, Relabelled};
+use crate::config::{JobSecurity, ScrapeConfig, format_duration, parse_duration};
+use crate::model::{
+    Address, Candidate, DroppedTarget, Failure, JobTargets, Labels, Peer, Reason, Scheme, Target, TargetId, TargetSet,
+    TrustDomain, Verification, clean,
+};
+
+const ADDRESS: &str = "__address__";
+const SCHEME: &str = "__scheme__";
+const METRICS_PATH: &str = "__metrics_path__";
+const INTERVAL: &str = "__scrape_interval__";
+const TIMEOUT: &str = "__scrape_timeout__";
+const PARAM_PREFIX: &str = "__param_";
+const META_PREFIX: &str = "__meta_";
+const POD_IP: &str = "__meta_kubernetes_pod_ip";
+
+/// The targets of `job` among `candidates`. `trust_domain` is the one of the job's identity, once it is known; ordinary
+/// jobs have none.
+pub fn targets_of(job: &ScrapeConfig, candidates: &[Candidate], trust_domain: Option<&TrustDomain>) -> JobTargets {
+    let mut targets = JobTargets::default();
+    let mut seen = HashSet::new();
+    let mut may_remember = match usize::try_from(job.limits.keep_dropped_targets) {
+        Ok(0) | Err(_) => usize::MAX,
+        Ok(limit) => limit,
+    };
+    for candidate in candidates {
+        let mut discovered = candidate.labels.clone();
+        let filled = fill_defaults(job, &mut discovered, trust_domain);
+        let error = match target_of(job, &discovered, filled, trust_domain) {
+            Ok(Some(target)) => {
+                if seen.insert(target.id) {
+                    targets.active.push(Arc::new(target));
+                }
+                continue;
+            }
+            Ok(None) => None,
+            Err(error) => Some(error),
+        };
+        targets.dropped_count += 1;
+        // The limit is for what rules drop in great numbers on purpose; what is malformed is always worth seeing.
+        if error.is_some() {
+            targets.dropped.push(DroppedTarget { discovered, error });
+        } else if may_remember > 0 {
+            may_remember -= 1;
+            targets.dropped.push(DroppedTarget { discovered, error });
+        }
+    }
+    targets
+}
+
+/// Refuses targets that would write each other's series: equal public labels, but another address or another
+/// identity, at least one of them in a job that verifies identities. Both are refused, because nothing says which one
+/// is meant. Between ordinary targets Prometheus leaves this to the user, and so do we.
+pub fn refuse_lookalikes(set: &mut TargetSet) {
+    let mut groups: HashMap<&Labels, Vec<&Arc<Target>>> = HashMap::new();
+    for target in set.active() {
+        groups.entry(&target.labels).or_default().push(target);
+    }
+    // For each target to refuse, another one that it could be taken for.
+    let mut refused: HashMap<TargetId, String> = HashMap::new();
+    for group in groups.values().filter(|group| mistakable(group)) {
+        for (at, target) in group.iter().enumerate() {
+            let other = if at == 0 { group[group.len() - 1] } else { group[0] };
+            refused.insert(target.id, format!("{} of job {}", other.shown_url(), other.pool));
+        }
+    }
+    for target in set.jobs.iter_mut().flat_map(|(_, job)| &mut job.active) {
+        if let Some(other) = refused.get(&target.id) {
+            let detail = format!("it has the same labels as {}, but another address or identity", clean(other));
+            let failure = Failure::new(Reason::AmbiguousTarget, detail);
+            Arc::make_mut(target).verification = Verification::Refused(failure);
+        }
+    }
+}
+
+/// Whether targets of equal labels differ in who is asked, and somebody relies on that.
+fn mistakable(group: &[&Arc<Target>]) -> bool {
+    let first = group[0];
+    let verified = |target: &Target| matches!(target.verification, Verification::Spiffe(_) | Verification::Refused(_));
+    group.iter().any(|target| verified(target))
+        && group.iter().any(|target| target.address != first.address || target.verification != first.verification)
+}
+
+/// Sets what the candidate lacks; an empty label counts as lacking, as everywhere. The result is what people see as the
+/// discovered labels.
+fn fill_defaults(job: &ScrapeConfig, labels: &mut Labels, trust_domain: Option<&TrustDomain>) -> Filled {
+    let mut fill = |name: &str, value: &str| {
+        if !labels.contains(name) {
+            labels.set(name, value);
+        }
+    };
+    fill("job", &job.job_name);
+    fill(INTERVAL, &format_duration(job.scrape_interval));
+    fill(TIMEOUT, &format_duration(job.scrape_timeout));
+    fill(METRICS_PATH, &job.metrics_path);
+    fill(SCHEME, job.scheme.as_str());
+    for (name, values) in &job.params {
+        if let Some(value) = values.first() {
+            fill(&format!("{PARAM_PREFIX}{name}"), value);
+        }
+    }
+    match job.security {
+        JobSecurity::Spiffe(_) => expected::fill(labels, trust_domain),
+        JobSecurity::Ordinary(_) => Filled::Done,
+    }
+}
+
+/// The target that the discovered labels come to; `None` if a rule drops it, an error if it is malformed.
+fn target_of(
+    job: &ScrapeConfig,
+    discovered: &Labels,
+    filled: Filled,
+    trust_domain: Option<&TrustDomain>,
+) -> Result<Option<Target>, String> {
+    let mut labels = discovered.clone();
+    let intruder = match expected::relabel(job, &mut labels) {
+        Relabelled::Kept { intruder } => intruder,
+        Relabelled::Dropped => return Ok(None),
+    };
+    let address = address(&labels)?;
+    let (interval, timeout) = cadence(&labels)?;
+    let path_and_query = path_and_query(job, &labels);
+    let (scheme, verification) = match &job.security {
+        JobSecurity::Ordinary(_) => ordinary(job, labels.value(SCHEME))?,
+        JobSecurity::Spiffe(spiffe) => {
+            stays_on_its_pod(discovered, &address)?;
+            let peer = expected::expected_peer(spiffe, trust_domain, &labels, filled, intruder);
+            verified(labels.value(SCHEME), peer)
+        }
+    };
+    labels.retain(|name, _| !name.starts_with(META_PREFIX));
+    if !labels.contains("instance") {
+        let instance = labels.value(ADDRESS).to_owned();
+        labels.set("instance", &instance);
+    }
+    let mut target = Target {
+        id: TargetId(0),
+        pool: job.job_name.clone(),
+        address,
+        scheme,
+        path_and_query: path_and_query.into(),
+        labels: labels.public(),
+        discovered: discovered.clone(),
+        interval,
+        timeout,
+        verification,
+    };
+    target.id = id(&job.job_name, &labels, &target.url());
+    Ok(Some(target))
+}
+
+fn address(labels: &Labels) -> Result<Address, String> {
+    let text = labels.value(ADDRESS);
+    Address::parse(text).map_err(|error| match text {
+        "" => error.to_string(),
+        text => format!("{ADDRESS} {:?}: {error}", clean(text)),
+    })
+}
+
+fn cadence(labels: &Labels) -> Result<(Duration, Duration), String> {
+    let read = |label: &str, word: &str| {
+        let text = labels.value(label);
+        match parse_duration(text) {
+            None => Err(format!("{label} {:?} is not a duration such as 30s or 1m30s", clean(text))),
+            Some(Duration::ZERO) => Err(format!("scrape {word} cannot be 0")),
+            Some(duration) => Ok(duration),
+        }
+    };
+    let (interval, timeout) = (read(INTERVAL, "interval")?, read(TIMEOUT, "timeout")?);
+    if timeout > interval {
+        let (interval, timeout) = (format_duration(interval), format_duration(timeout));
+        return Err(format!("scrape timeout cannot be greater than scrape interval ({timeout:?} > {interval:?})"));
+    }
+    Ok((interval, timeout))
+}
+
+/// An ordinary job: a label may choose `https` where the job says `http`, but not take away what the job says.
+fn ordinary(job: &ScrapeConfig, scheme: &str) -> Result<(Scheme, Verification), String> {
+    match (scheme, job.scheme) {
+        ("https", _) => Ok((Scheme::Https, Verification::HostName)),
+        ("http", Scheme::Http) => Ok((Scheme::Http, Verification::None)),
+        ("http", Scheme::Https) => {
+            let failure = Failure::new(
+                Reason::PlaintextRefused,
+                format!(
+                    "the job says https, and {SCHEME} is \"http\" after relabelling: a label cannot take encryption away"
+                ),
+            );
+            Ok((Scheme::Http, Verification::Refused(failure)))
+        }
+        (other, _) => Err(format!("{SCHEME} {:?} is neither \"http\" nor \"https\"", clean(other))),
+    }
+}
+
+/// A SPIFFE job: `https`, or nobody is asked, whatever else the labels say.
+fn verified(scheme: &str, peer: Result<Peer, Failure>) -> (Scheme, Verification) {
+    if scheme != "https" {
+        let shown = if scheme == "http" { Scheme::Http } else { Scheme::Https };
+        let mut failure = Failure::new(
+            Reason::PlaintextRefused,
+            format!("{SCHEME} is {:?} after relabelling, and a job with spiffe scrapes https only", clean(scheme)),
+        );
+        if let Ok(peer) = &peer {
+            failure = failure.expecting(peer);
+        }
+        return (shown, Verification::Refused(failure));
+    }
+    match peer {
+        Ok(peer) => (Scheme::Https, Verification::Spiffe(peer)),
+        Err(failure) => (Scheme::Https, Verification::Refused(failure)),
+    }
+}
+
+/// The identity of a pod was computed for the pod, so only the pod's own address may be asked: annotations that rules
+/// copy into `__address__` may choose the port, not another host.
+fn stays_on_its_pod(discovered: &Labels, address: &Address) -> Result<(), String> {
+    let Some(pod_ip) = discovered.get(POD_IP) else { return Ok(()) };
+    if pod_ip.parse().ok() == address.ip() && address.ip().is_some() {
+        return Ok(());
+    }
+    Err(format!("{ADDRESS} {address} is not on the pod's own IP {:?}", clean(pod_ip)))
+}
+
+/// Path and query of the request line. The path is taken as text, as Go's `url.URL` does: a `?` in it starts no query
+/// and a `%` no escape. Parameters are sorted and written in form encoding.
+fn path_and_query(job: &ScrapeConfig, labels: &Labels) -> String {
+    let path = labels.value(METRICS_PATH);
+    let mut out = String::with_capacity(path.len() + 1);
+    if !path.starts_with('/') {
+        out.push('/');
+    }
+    escape(path, |byte| matches!(byte, b'$' | b'&' | b'+' | b',' | b'/' | b':' | b';' | b'=' | b'@'), &mut out);
+
+    let mut params: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, values) in &job.params {
+        params.entry(name).or_default().extend(values.iter().map(String::as_str));
+    }
+    for (name, value) in labels.iter() {
+        if let Some(name) = name.strip_prefix(PARAM_PREFIX) {
+            let values = params.entry(name).or_default();
+            match values.first_mut() {
+                Some(first) => *first = value,
+                None => values.push(value),
+            }
+        }
+    }
+    let mut separator = '?';
+    for (name, values) in params {
+        for value in values {
+            out.push(separator);
+            form_encode(name, &mut out);
+            out.push('=');
+            form_encode(value, &mut out);
+            separator = '&';
+        }
+    }
+    out
+}
+
+fn form_encode(text: &str, out: &mut String) {
+    for (at, part) in text.split(' ').enumerate() {
+        if at > 0 {
+            out.push('+');
+        }
+        escape(part, |_| false, out);
+    }
+}
+
+/// Percent-encodes all bytes but the unreserved ones of RFC 3986 and those that `allowed` names.
+fn escape(text: &str, allowed: impl Fn(u8) -> bool, out: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') || allowed(byte) {
+            out.push(char::from(byte));
+        } else {
+            write!(out, "%{byte:02X}").expect("writing to a string cannot fail");
+        }
+    }
+}
+
+/// The name of a target: a hash of its pool, all labels that remain (internal ones among them), and the URL. Each text
+/// ends in a byte that UTF-8 never contains.
+fn id(pool: &str, labels: &Labels, url: &str) -> TargetId {
+    let mut hash = Md5::new();
+    hash.update(pool);
+    hash.update([0xff]);
+    for (name, value) in labels.iter() {
+        for text in [name, value] {
+            hash.update(text);
+            hash.update([0xff]);
+        }
+    }
+    hash.update(url);
+    let digest: [u8; 16] = hash.finalize().into();
+    let (first, _) = digest.split_at(8);
+    TargetId(u64::from_be_bytes(first.try_into().expect("the first 8 of 16 bytes")))
+}
