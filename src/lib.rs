@@ -23,6 +23,7 @@ pub mod yaml;
 
 pub mod config;
 
+pub mod discover;
 pub mod label;
 
 pub mod parse;

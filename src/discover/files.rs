@@ -1,0 +1,265 @@
+//! Targets in files: `file_sd_configs`.
+//!
+//! One task reads the files of one entry: at its start, on every change in their directories, and at every
+//! `refresh_interval`. What always holds: a file that cannot be read or understood keeps the targets it had, and is
+//! reported; a file that is gone has none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::content::{self, ContentError};
+use super::directories::Directories;
+use super::{Metrics, Problem};
+use crate::config::FileSd;
+use crate::model::{Candidate, clean};
+
+/// The largest file that is read: some hundred thousand targets.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+/// How long a change may go on before the files are read: a file that is written in place changes several times.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// What the files of one entry say now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// The targets, file by file in the order of their paths.
+    pub(super) candidates: Vec<Candidate>,
+    /// The files whose last reading failed.
+    pub(super) problems: Vec<Problem>,
+}
+
+#[derive(Debug, Error)]
+enum FileError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("it is not a regular file")]
+    NotRegular,
+    #[error("it has more than {} MiB; split it into several files", MAX_FILE_BYTES >> 20)]
+    TooLarge,
+    #[error("it is not UTF-8")]
+    NotUtf8,
+    #[error(transparent)]
+    Content(#[from] ContentError),
+}
+
+/// Reads the files of `config` until `cancel` or until `report` says that nobody listens, and reports each change of
+/// what they say; the first report comes in any case.
+pub(super) async fn run<R: Future<Output = bool>>(
+    config: FileSd,
+    metrics: Metrics,
+    cancel: CancellationToken,
+    report: impl Fn(Answer) -> R,
+) {
+    let wake = Arc::new(Notify::new());
+    let mut reader = Reader {
+        patterns: config.files,
+        directories: Directories::new(Arc::clone(&wake), metrics.file_watcher_errors.clone()),
+        files: BTreeMap::new(),
+        metrics,
+    };
+    let mut last = None;
+    loop {
+        // The file system may hang, as network file systems do; the runtime's threads must not hang with it.
+        let refreshed = tokio::task::spawn_blocking(move || {
+            reader.refresh();
+            reader
+        });
+        reader = tokio::select! {
+            () = cancel.cancelled() => return,
+            refreshed = refreshed => match refreshed {
+                Ok(reader) => reader,
+                // Only when the runtime itself ends: reading does not panic.
+                Err(_) => return,
+            },
+        };
+        let answer = reader.answer();
+        if last.as_ref() != Some(&answer) {
+            last = Some(answer.clone());
+            if !report(answer).await {
+                return;
+            }
+        }
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(config.refresh_interval) => {}
+            () = wake.notified() => tokio::time::sleep(SETTLE).await,
+        }
+    }
+}
+
+struct Reader {
+    patterns: Vec<PathBuf>,
+    directories: Directories,
+    files: BTreeMap<PathBuf, File>,
+    metrics: Metrics,
+}
+
+/// What is remembered of one file.
+#[derive(Default)]
+struct File {
+    candidates: Vec<Candidate>,
+    /// Why its last reading failed.
+    problem: Option<String>,
+}
+
+impl Reader {
+    fn refresh(&mut self) {
+        // Watched before it is listed, and again before it is read, so that no change falls between.
+        self.directories.follow(self.patterns.iter().chain(self.files.keys()).map(PathBuf::as_path));
+        let mut found = BTreeSet::new();
+        for pattern in &self.patterns {
+            match matching(pattern) {
+                Ok(paths) => found.extend(paths),
+                // The directory is there and cannot be listed: nothing is known of what is in it.
+                Err(error) => {
+                    warn!(pattern = %pattern.display(), %error, "cannot list files of targets");
+                    self.metrics.file_read_errors.inc();
+                    let known = self.files.keys().filter(|path| path.parent() == pattern.parent());
+                    found.extend(known.cloned());
+                }
+            }
+        }
+        self.directories.follow(self.patterns.iter().chain(&found).map(PathBuf::as_path));
+        let mut before = std::mem::take(&mut self.files);
+        for path in found {
+            let known = before.remove(&path);
+            match read(&path, &self.metrics) {
+                Ok(candidates) => {
+                    if known.is_some_and(|known| known.problem.is_some()) {
+                        info!(file = %path.display(), "a file of targets can be used again");
+                    }
+                    self.files.insert(path, File { candidates, problem: None });
+                }
+                Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                    self.metrics.file_gone(&path.to_string_lossy());
+                }
+                Err(error) => {
+                    self.metrics.file_read_errors.inc();
+                    let mut file = known.unwrap_or_default();
+                    let problem = clean(&error.to_string()).into_owned();
+                    if file.problem.as_ref() != Some(&problem) {
+                        warn!(
+                            file = %path.display(),
+                            error = problem,
+                            kept = file.candidates.len(),
+                            "a file of targets cannot be used, the targets it had are kept"
+                        );
+                    }
+                    file.problem = Some(problem);
+                    self.files.insert(path, file);
+                }
+            }
+        }
+        for gone in before.keys() {
+            self.metrics.file_gone(&gone.to_string_lossy());
+        }
+    }
+
+    fn answer(&self) -> Answer {
+        let mut answer = Answer::default();
+        for (path, file) in &self.files {
+            answer.candidates.extend_from_slice(&file.candidates);
+            answer.problems.extend(
+                file.problem.iter().map(|why| Problem { source: path.display().to_string(), message: why.clone() }),
+            );
+        }
+        answer
+    }
+}
+
+/// The files that a pattern names; without a `*` that is one, whether it exists or not.
+fn matching(pattern: &Path) -> io::Result<Vec<PathBuf>> {
+    let Some(name) = pattern.file_name().and_then(|name| name.to_str()).filter(|name| name.contains('*')) else {
+        return Ok(vec![pattern.to_owned()]);
+    };
+    let directory = pattern.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let entries = match std::fs::read_dir(directory.unwrap_or(Path::new("."))) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let found = entry?.file_name();
+        if found.to_str().is_some_and(|found| star_matches(name, found)) {
+            paths.push(directory.map_or_else(|| PathBuf::from(&found), |directory| directory.join(&found)));
+        }
+    }
+    Ok(paths)
+}
+
+/// Whether `name` is `pattern` with each `*` standing for any text.
+fn star_matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or_default();
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+fn read(path: &Path, metrics: &Metrics) -> Result<Vec<Candidate>, FileError> {
+    // Opened without waiting: a pipe would wait for somebody to write.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(FileError::NotRegular);
+    }
+    let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(FileError::TooLarge);
+    }
+    let text = String::from_utf8(bytes).map_err(|_| FileError::NotUtf8)?;
+    let candidates = content::candidates_of(path, &text)?;
+    metrics.file_mtime(&path.to_string_lossy(), modified.unwrap_or_default().as_secs_f64());
+    Ok(candidates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_stand_for_any_text() {
+        for (pattern, name, expected) in [
+            ("*.yml", "a.yml", true),
+            ("*.yml", ".yml", true),
+            ("*.yml", "a.yaml", false),
+            ("*.yml", "a.yml.bak", false),
+            ("t-*.json", "t-1.json", true),
+            ("t-*.json", "t.json", false),
+            ("a*b*c.yml", "axbxc.yml", true),
+            ("a*b*c.yml", "axc.yml", false),
+            ("a*a.yml", "a.yml", false),
+            ("*a*.yml", "b.yml", false),
+            ("a**.yml", "a.yml", true),
+            ("[a].*", "a.yml", false),
+        ] {
+            assert_eq!(star_matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_directory_with_the_name_of_a_file_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
+        let inside = directory.path().join("d.yml");
+        std::fs::create_dir(&inside).expect("a directory");
+        assert!(matches!(read(&inside, &metrics), Err(FileError::NotRegular)));
+    }
+}

@@ -1,0 +1,335 @@
+//! The one task that gathers what all sources say and hands it on as a set of targets.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::files::{self, Answer};
+use super::{Metrics, Snapshot, fixed};
+use crate::config::{FileSd, ScrapeConfig};
+use crate::label;
+use crate::model::{Candidate, JobTargets, TargetSet, TrustDomain, clean};
+
+/// How long changes are gathered before a set is made of them.
+const GATHER: Duration = Duration::from_millis(100);
+/// How long the first set waits for every source. A file system that hangs must not hold back the targets of others.
+const FIRST_ANSWERS: Duration = Duration::from_secs(5);
+/// How many malformed targets of a job one pass writes to the log.
+const LOGGED_ERRORS: usize = 10;
+
+/// What is reported to the manager.
+enum Update {
+    /// Everything that one source knows.
+    Answer { source: usize, answer: Answer },
+    /// The trust domain of one job.
+    TrustDomain { job: usize, trust_domain: Option<TrustDomain> },
+}
+
+pub(super) struct Manager {
+    jobs: Vec<Job>,
+    /// The last answer of each source; `None` before the first.
+    answers: Vec<Option<Answer>>,
+    updates: mpsc::Receiver<Update>,
+    /// Kept, so that waiting for updates never ends just because no source is left.
+    _updates: mpsc::Sender<Update>,
+    metrics: Metrics,
+    targets: watch::Sender<Arc<TargetSet>>,
+    state: watch::Sender<Arc<Snapshot>>,
+}
+
+struct Job {
+    config: Arc<ScrapeConfig>,
+    trust_domain: Option<TrustDomain>,
+    fixed: Vec<Candidate>,
+    /// Its sources, by their numbers; jobs with equal entries share one.
+    sources: Vec<usize>,
+    /// Whether something changed since `targets` was made.
+    stale: bool,
+    targets: JobTargets,
+    discovered: usize,
+    /// What was wrong with its targets at the last pass, so that each is logged once.
+    errors: BTreeSet<String>,
+}
+
+impl Manager {
+    /// Starts the tasks of the sources.
+    pub(super) fn new(
+        jobs: Vec<(Arc<ScrapeConfig>, watch::Receiver<Option<TrustDomain>>)>,
+        cancel: &CancellationToken,
+        metrics: Metrics,
+        targets: watch::Sender<Arc<TargetSet>>,
+        state: watch::Sender<Arc<Snapshot>>,
+    ) -> Self {
+        let (sender, updates) = mpsc::channel(64);
+        let mut sources: Vec<FileSd> = Vec::new();
+        let mut made = Vec::new();
+        for (number, (config, mut trust_domain)) in jobs.into_iter().enumerate() {
+            let mut own = Vec::new();
+            for entry in &config.file_sd_configs {
+                let known = sources.iter().position(|source| source == entry);
+                own.push(known.unwrap_or_else(|| {
+                    sources.push(entry.clone());
+                    sources.len() - 1
+                }));
+            }
+            let known = trust_domain.borrow_and_update().clone();
+            tokio::spawn(follow_trust_domain(number, trust_domain, sender.clone(), cancel.clone()));
+            made.push(Job {
+                fixed: fixed::candidates_of(&config),
+                config,
+                trust_domain: known,
+                sources: own,
+                stale: true,
+                targets: JobTargets::default(),
+                discovered: 0,
+                errors: BTreeSet::new(),
+            });
+        }
+        let answers = sources.iter().map(|_| None).collect();
+        for (source, entry) in sources.into_iter().enumerate() {
+            let sender = sender.clone();
+            tokio::spawn(files::run(entry, metrics.clone(), cancel.clone(), move |answer| {
+                let sender = sender.clone();
+                async move { sender.send(Update::Answer { source, answer }).await.is_ok() }
+            }));
+        }
+        Self { jobs: made, answers, updates, _updates: sender, metrics, targets, state }
+    }
+
+    /// Runs until `cancel`.
+    pub(super) fn start(mut self, cancel: CancellationToken) {
+        tokio::spawn(async move {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = self.run() => {}
+            }
+        });
+    }
+
+    async fn run(&mut self) {
+        let patience = Instant::now() + FIRST_ANSWERS;
+        while self.answers.iter().any(Option::is_none) {
+            match tokio::time::timeout_at(patience, self.updates.recv()).await {
+                Ok(Some(update)) => self.take(update),
+                Ok(None) | Err(_) => {
+                    warn!("not every source of targets has answered yet, those that have are scraped");
+                    break;
+                }
+            }
+        }
+        loop {
+            self.publish();
+            let Some(update) = self.updates.recv().await else { return };
+            self.take(update);
+            let end = Instant::now() + GATHER;
+            while let Ok(Some(update)) = tokio::time::timeout_at(end, self.updates.recv()).await {
+                self.take(update);
+            }
+        }
+    }
+
+    fn take(&mut self, update: Update) {
+        match update {
+            Update::Answer { source, answer } => {
+                self.metrics.received();
+                let candidates_differ =
+                    self.answers[source].as_ref().is_none_or(|known| known.candidates != answer.candidates);
+                self.answers[source] = Some(answer);
+                if candidates_differ {
+                    self.jobs.iter_mut().filter(|job| job.sources.contains(&source)).for_each(|job| job.stale = true);
+                }
+            }
+            Update::TrustDomain { job, trust_domain } => {
+                let job = &mut self.jobs[job];
+                job.stale |= job.trust_domain != trust_domain;
+                job.trust_domain = trust_domain;
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        for job in self.jobs.iter_mut().filter(|job| job.stale) {
+            job.renew(&self.answers, &self.metrics);
+        }
+        let jobs = self.jobs.iter().map(|job| (Arc::clone(&job.config.job_name), job.targets.clone())).collect();
+        let mut set = TargetSet { jobs };
+        label::refuse_lookalikes(&mut set);
+        let active = set.active().count();
+        let changed = self.targets.send_if_modified(|current| {
+            let changes = **current != set;
+            if changes {
+                *current = Arc::new(set);
+            }
+            changes
+        });
+        if changed {
+            self.metrics.published();
+            info!(active, "the targets have changed");
+        }
+        // After the targets: who sees that the first pass is done also sees what it found.
+        let snapshot = Snapshot {
+            first_pass_done: self.answers.iter().all(Option::is_some),
+            discovered: self.jobs.iter().map(|job| job.discovered).sum(),
+            problems: self.answers.iter().flatten().flat_map(|answer| answer.problems.iter().cloned()).collect(),
+        };
+        self.state.send_replace(Arc::new(snapshot));
+    }
+}
+
+impl Job {
+    fn renew(&mut self, answers: &[Option<Answer>], metrics: &Metrics) {
+        let mut candidates = self.fixed.clone();
+        for answer in self.sources.iter().filter_map(|&source| answers[source].as_ref()) {
+            candidates.extend_from_slice(&answer.candidates);
+        }
+        self.discovered = candidates.len();
+        self.targets = label::targets_of(&self.config, &candidates, self.trust_domain.as_ref());
+        self.stale = false;
+        metrics.discovered(&self.config.job_name, candidates.len());
+        self.log_errors(metrics);
+    }
+
+    fn log_errors(&mut self, metrics: &Metrics) {
+        let malformed = self.targets.dropped.iter().filter_map(|target| target.error.as_ref());
+        metrics.failed(&self.config.job_name, malformed.clone().count());
+        let errors: BTreeSet<String> = malformed.cloned().collect();
+        for error in errors.difference(&self.errors).take(LOGGED_ERRORS) {
+            warn!(job = &*self.config.job_name, error = %clean(error), "creating a target failed");
+        }
+        self.errors = errors;
+    }
+}
+
+async fn follow_trust_domain(
+    job: usize,
+    mut trust_domain: watch::Receiver<Option<TrustDomain>>,
+    updates: mpsc::Sender<Update>,
+    cancel: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            changed = trust_domain.changed() => if changed.is_err() { return },
+        }
+        let trust_domain = trust_domain.borrow_and_update().clone();
+        if updates.send(Update::TrustDomain { job, trust_domain }).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::config::StaticConfig;
+    use crate::discover::{Discovery, spawn};
+    use crate::label::tests::{ordinary_job, spiffe_job};
+    use crate::model::{Reason, Verification};
+
+    fn job_with(mut job: ScrapeConfig, targets: &[&str], labels: &[(&str, &str)]) -> Arc<ScrapeConfig> {
+        let targets = targets.iter().map(|&target| target.to_owned()).collect();
+        job.static_configs = vec![StaticConfig { targets, labels: labels.iter().copied().collect() }];
+        Arc::new(job)
+    }
+
+    fn start(
+        jobs: Vec<(Arc<ScrapeConfig>, watch::Receiver<Option<TrustDomain>>)>,
+    ) -> (Discovery, CancellationToken, Registry) {
+        let mut registry = Registry::default();
+        let cancel = CancellationToken::new();
+        let discovery = spawn(jobs, cancel.clone(), Metrics::new(&mut registry));
+        (discovery, cancel, registry)
+    }
+
+    fn nobody() -> watch::Receiver<Option<TrustDomain>> {
+        watch::channel(None).1
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_set_goes_out_at_once() {
+        let began = Instant::now();
+        let job = job_with(ordinary_job(), &["a:1", "b:1", "not/an/address"], &[]);
+        let (discovery, _cancel, registry) = start(vec![(job, nobody())]);
+        let mut targets = discovery.targets();
+        targets.changed().await.expect("the first set");
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        let set = targets.borrow_and_update().clone();
+        let addresses: Vec<String> = set.active().map(|target| target.address.to_string()).collect();
+        assert_eq!(addresses, ["a:1", "b:1"]);
+        assert_eq!(set.jobs[0].1.dropped_count, 1);
+
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("encoding");
+        for line in [
+            "prometheus_sd_discovered_targets{name=\"scrape\",config=\"j\"} 3",
+            "prometheus_sd_updates_total{name=\"scrape\"} 1",
+            "prometheus_target_sync_failed_total{scrape_job=\"j\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn targets_that_wait_for_the_trust_domain_become_real() {
+        let labels = [("__meta_kubernetes_namespace", "shop"), ("__meta_kubernetes_pod_service_account_name", "cart")];
+        let (known, trust_domain) = watch::channel(None);
+        let (discovery, _cancel, _) = start(vec![(job_with(spiffe_job(), &["10.0.0.1:15092"], &labels), trust_domain)]);
+        let mut targets = discovery.targets();
+        let mut verification = async || {
+            targets.changed().await.expect("a set");
+            targets.borrow_and_update().active().next().expect("a target").verification.clone()
+        };
+        assert!(
+            matches!(verification().await, Verification::Refused(failure) if failure.reason == Reason::IdentityUnknown)
+        );
+        known.send_replace(Some(TrustDomain::parse("td").expect("valid")));
+        let Verification::Spiffe(peer) = verification().await else { panic!("still refused") };
+        assert_eq!(peer.expected().as_str(), "spiffe://td/ns/shop/sa/cart");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_set_that_says_the_same_is_not_handed_on() {
+        let (known, trust_domain) = watch::channel(None);
+        let job = job_with(spiffe_job(), &["h:1"], &[("__spiffe_id__", "spiffe://td/a")]);
+        let (discovery, cancel, _) = start(vec![(job, trust_domain)]);
+        let mut targets = discovery.targets();
+        targets.changed().await.expect("the first set");
+        targets.mark_unchanged();
+        known.send_replace(Some(TrustDomain::parse("other").expect("valid")));
+        tokio::time::sleep(GATHER * 10).await;
+        assert!(!targets.has_changed().expect("still running"));
+        // The end is seen by those who wait.
+        cancel.cancel();
+        targets.changed().await.expect_err("nothing more comes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bursts_are_gathered() {
+        let (known, trust_domain) = watch::channel(None);
+        let labels = [("__meta_kubernetes_namespace", "shop"), ("__meta_kubernetes_pod_service_account_name", "cart")];
+        let (discovery, _cancel, _) = start(vec![(job_with(spiffe_job(), &["10.0.0.1:1"], &labels), trust_domain)]);
+        let mut targets = discovery.targets();
+        targets.changed().await.expect("the first set");
+        targets.mark_unchanged();
+        let mut seen = 0;
+        for number in 0..10 {
+            known.send_replace(Some(TrustDomain::parse(&format!("td{number}")).expect("valid")));
+            tokio::time::sleep(GATHER / 20).await;
+            seen += usize::from(targets.has_changed().expect("running"));
+            targets.mark_unchanged();
+        }
+        targets.changed().await.expect("one set for all of them");
+        let set = targets.borrow_and_update().clone();
+        let Verification::Spiffe(peer) = &set.active().next().expect("a target").verification else {
+            panic!("refused")
+        };
+        assert_eq!((seen, peer.expected().trust_domain().as_str()), (0, "td9"));
+    }
+}

@@ -1,0 +1,108 @@
+//! What discovery counts. Names are Prometheus' own, so that its dashboards and alerts work.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+type LabelSet = Vec<(&'static str, Arc<str>)>;
+
+/// The metrics of discovery. Clones count the same.
+#[derive(Clone)]
+pub struct Metrics {
+    discovered: Family<LabelSet, Gauge>,
+    received: Family<LabelSet, Counter>,
+    published: Family<LabelSet, Counter>,
+    failed: Family<LabelSet, Counter>,
+    file_mtime: Family<LabelSet, Gauge<f64, AtomicU64>>,
+    pub(super) file_read_errors: Counter,
+    pub(super) file_watcher_errors: Counter,
+}
+
+impl Metrics {
+    /// Registers them.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Metrics {
+            discovered: Family::default(),
+            received: Family::default(),
+            published: Family::default(),
+            failed: Family::default(),
+            file_mtime: Family::default(),
+            file_read_errors: Counter::default(),
+            file_watcher_errors: Counter::default(),
+        };
+        registry.register(
+            "prometheus_sd_discovered_targets",
+            "Targets that discovery found, before relabelling",
+            metrics.discovered.clone(),
+        );
+        registry.register(
+            "prometheus_sd_received_updates",
+            "Changes that sources of targets reported",
+            metrics.received.clone(),
+        );
+        registry.register(
+            "prometheus_sd_updates",
+            "Sets of targets that were handed to scraping",
+            metrics.published.clone(),
+        );
+        registry.register(
+            "prometheus_target_sync_failed",
+            "Targets that could not be made of what was discovered, counted at every pass",
+            metrics.failed.clone(),
+        );
+        registry.register_with_unit(
+            "prometheus_sd_file_mtime",
+            "When a file of targets was last modified, since 1970",
+            Unit::Seconds,
+            metrics.file_mtime.clone(),
+        );
+        registry.register(
+            "prometheus_sd_file_read_errors",
+            "Files of targets that could not be read or not be understood",
+            metrics.file_read_errors.clone(),
+        );
+        registry.register(
+            "prometheus_sd_file_watcher_errors",
+            "Directories of target files that could not be watched and are only polled",
+            metrics.file_watcher_errors.clone(),
+        );
+        metrics
+    }
+
+    /// A job's targets before relabelling.
+    pub(super) fn discovered(&self, job: &Arc<str>, count: usize) {
+        let labels = vec![("name", "scrape".into()), ("config", Arc::clone(job))];
+        self.discovered.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A source reported something.
+    pub(super) fn received(&self) {
+        self.received.get_or_create(&vec![("name", "scrape".into())]).inc();
+    }
+
+    /// A set was handed on.
+    pub(super) fn published(&self) {
+        self.published.get_or_create(&vec![("name", "scrape".into())]).inc();
+    }
+
+    /// Malformed targets of one pass over a job.
+    pub(super) fn failed(&self, job: &Arc<str>, count: usize) {
+        self.failed
+            .get_or_create(&vec![("scrape_job", Arc::clone(job))])
+            .inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+
+    /// A file was read.
+    pub(super) fn file_mtime(&self, path: &str, seconds: f64) {
+        self.file_mtime.get_or_create(&vec![("filename", path.into())]).set(seconds);
+    }
+
+    /// A file is gone.
+    pub(super) fn file_gone(&self, path: &str) {
+        self.file_mtime.remove(&vec![("filename", path.into())]);
+    }
+}

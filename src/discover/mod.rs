@@ -1,0 +1,86 @@
+//! Where targets come from: the configuration itself and files, gathered into one snapshot for scraping.
+//!
+//! ```text
+//! static_configs ──────────────────┐
+//! file_sd_configs ─▶ one task each ┼─▶ manager ─▶ label::targets_of ─▶ Arc<TargetSet> on a watch
+//! trust domains of the identities ─┘
+//! ```
+//!
+//! A source reports everything it knows, never a difference; the manager gathers bursts and hands on a whole set, only
+//! if it differs from the one before. The first set goes out as soon as every source has answered once. Nothing in this
+//! room connects to a target or knows what becomes of one.
+
+mod content;
+mod directories;
+mod files;
+mod fixed;
+mod manager;
+mod metrics;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::ScrapeConfig;
+use crate::model::{TargetSet, TrustDomain};
+
+pub use metrics::Metrics;
+
+/// Running discovery. Who drops it does not stop it; cancellation does, and then the receivers see that nothing more
+/// comes.
+#[derive(Clone, Debug)]
+pub struct Discovery {
+    targets: watch::Receiver<Arc<TargetSet>>,
+    state: watch::Receiver<Arc<Snapshot>>,
+}
+
+/// How discovery is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Whether every source has answered at least once, so that what is not listed does not exist.
+    pub first_pass_done: bool,
+    /// Targets found, before relabelling.
+    pub discovered: usize,
+    /// Sources that cannot be used as they are now; what they said before still holds.
+    pub problems: Vec<Problem>,
+}
+
+/// What is wrong with a source of targets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The source: the path of a file.
+    pub source: String,
+    /// What is wrong, safe to show.
+    pub message: String,
+}
+
+impl Discovery {
+    /// The targets, always the whole set; the empty one until the first pass. It closes when discovery is cancelled.
+    pub fn targets(&self) -> watch::Receiver<Arc<TargetSet>> {
+        self.targets.clone()
+    }
+
+    /// Whether every source has answered at least once.
+    pub fn first_pass_done(&self) -> bool {
+        self.state.borrow().first_pass_done
+    }
+
+    /// How discovery is doing now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.state.borrow())
+    }
+}
+
+/// Starts discovery of the targets of `jobs`, each with the trust domain of its identity (`None` while it is not known;
+/// ordinary jobs have none for ever). Runs until `cancel`. Must be called inside a runtime.
+pub fn spawn(
+    jobs: Vec<(Arc<ScrapeConfig>, watch::Receiver<Option<TrustDomain>>)>,
+    cancel: CancellationToken,
+    metrics: Metrics,
+) -> Discovery {
+    let (targets, targets_seen) = watch::channel(Arc::default());
+    let (state, state_seen) = watch::channel(Arc::default());
+    manager::Manager::new(jobs, &cancel, metrics, targets, state).start(cancel);
+    Discovery { targets: targets_seen, state: state_seen }
+}
