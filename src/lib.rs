@@ -24,6 +24,7 @@ pub mod yaml;
 pub mod config;
 
 pub mod discover;
+pub mod identity;
 pub mod label;
 
 pub mod parse;
