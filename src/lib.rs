@@ -27,6 +27,7 @@ pub mod discover;
 pub mod identity;
 pub mod label;
 
+pub mod connect;
 pub mod parse;
 
 pub mod lifecycle;

@@ -1,0 +1,67 @@
+//! The `Authorization` header.
+//!
+//! Sources in files are read for every scrape, so that rotating a file is enough. Always holds: the header is marked
+//! sensitive, so that no library prints it, and no error shows any part of a secret.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+
+use crate::config::{Auth, SecretError};
+use crate::model::{Failure, Reason};
+
+/// Adds the header that `auth` asks for.
+pub(super) fn add(headers: &mut HeaderMap, auth: Option<&Auth>) -> Result<(), Failure> {
+    let Some(auth) = auth else { return Ok(()) };
+    let text = text(auth).map_err(|error| Failure::new(Reason::CredentialsUnreadable, error.to_string()))?;
+    let mut value = HeaderValue::try_from(text).map_err(|_| {
+        Failure::new(Reason::CredentialsUnreadable, "a secret contains a character that no header may hold")
+    })?;
+    value.set_sensitive(true);
+    headers.insert(AUTHORIZATION, value);
+    Ok(())
+}
+
+fn text(auth: &Auth) -> Result<String, SecretError> {
+    Ok(match auth {
+        Auth::Basic { username, password } => {
+            let pair = format!("{}:{}", username.read()?.expose(), password.read()?.expose());
+            format!("Basic {}", BASE64.encode(pair))
+        }
+        Auth::Authorization { kind, credentials } => format!("{kind} {}", credentials.read()?.expose()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Secret, SecretSource};
+
+    fn inline(text: &str) -> SecretSource {
+        SecretSource::Inline(Secret::new(text))
+    }
+
+    #[test]
+    fn the_header_as_the_file_asks_for_it() {
+        let basic = Auth::Basic { username: inline("Aladdin"), password: inline("open sesame") };
+        let bearer = Auth::Authorization { kind: "Bearer".to_owned(), credentials: inline("t.o-k") };
+        for (auth, expected) in [(basic, "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), (bearer, "Bearer t.o-k")] {
+            let mut headers = HeaderMap::new();
+            add(&mut headers, Some(&auth)).expect("readable");
+            assert_eq!(headers[AUTHORIZATION], expected);
+            assert!(headers[AUTHORIZATION].is_sensitive());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_or_sent_is_a_failure_without_the_secret() {
+        let missing = SecretSource::File("/nonexistent/token".into());
+        for source in [missing, inline("canary\r\nX-Forged: 1")] {
+            let auth = Auth::Authorization { kind: "Bearer".to_owned(), credentials: source };
+            let failure = add(&mut HeaderMap::new(), Some(&auth)).expect_err("unusable");
+            assert_eq!(failure.reason, Reason::CredentialsUnreadable);
+            assert!(!failure.detail.contains("canary"), "{failure}");
+        }
+    }
+}
