@@ -1,0 +1,51 @@
+//! The snappy block format with its length prefix taken off and put on again.
+
+use prost::Message as _;
+
+use super::encode::push_varint;
+use super::proto::WriteRequest;
+use super::{WireError, proto};
+use crate::model::Block;
+
+/// How large a request may be, decompressed, for [`decode`] to read it: 64 MiB.
+pub const MAX_DECODED_BYTES: usize = 64 << 20;
+
+/// Compresses a message to snappy elements, without the length prefix that would make them a block: the `elements` of
+/// a [`Block`] whose `raw_len` is the length of `message`.
+///
+/// Fails only for messages that the format cannot hold, 4 GiB and more.
+pub fn compress(message: &[u8]) -> Result<Vec<u8>, WireError> {
+    let mut block = snap::raw::Encoder::new().compress_vec(message).map_err(|error| match error {
+        snap::Error::TooBig { max, .. } => WireError::TooLong { len: message.len(), limit: max },
+        other => WireError::Snappy(other),
+    })?;
+    block.drain(..prefix_len(&block));
+    block.shrink_to_fit();
+    Ok(block)
+}
+
+/// The body of a request that holds the samples of all `blocks`, in their order.
+pub fn join(blocks: &[&Block]) -> Vec<u8> {
+    let raw_len: u64 = blocks.iter().map(|block| u64::from(block.raw_len)).sum();
+    let mut body = Vec::with_capacity(10 + blocks.iter().map(|block| block.elements.len()).sum::<usize>());
+    push_varint(&mut body, raw_len);
+    for block in blocks {
+        body.extend_from_slice(&block.elements);
+    }
+    body
+}
+
+/// Reads the body of a request back. The length it claims is looked at before anything is allocated.
+pub fn decode(body: &[u8]) -> Result<WriteRequest, WireError> {
+    let claimed = snap::raw::decompress_len(body).map_err(WireError::Snappy)?;
+    if claimed > MAX_DECODED_BYTES {
+        return Err(WireError::ClaimsTooMuch { claimed, limit: MAX_DECODED_BYTES });
+    }
+    let message = snap::raw::Decoder::new().decompress_vec(body).map_err(WireError::Snappy)?;
+    proto::WriteRequest::decode(message.as_slice()).map_err(WireError::Protobuf)
+}
+
+/// How many bytes the length prefix of a block has: all with the high bit set, and one without.
+fn prefix_len(block: &[u8]) -> usize {
+    block.iter().take_while(|&&byte| byte >= 0x80).count() + 1
+}
