@@ -1,0 +1,64 @@
+//! From samples to send-ready blocks, one receiver's view at a time.
+
+use crate::model::{Block, Sample, TargetId};
+use crate::wire;
+
+use super::View;
+
+/// Gathers the samples of one view and closes a block whenever it is full.
+pub(super) struct BlockBuilder<'v> {
+    view: &'v View,
+    target: TargetId,
+    raw: Vec<u8>,
+    samples: usize,
+    min_ms: i64,
+    max_ms: i64,
+    done: Vec<Block>,
+}
+
+impl<'v> BlockBuilder<'v> {
+    pub(super) fn new(view: &'v View, target: TargetId) -> Self {
+        Self { view, target, raw: Vec::new(), samples: 0, min_ms: i64::MAX, max_ms: i64::MIN, done: Vec::new() }
+    }
+
+    /// Adds one sample of the series with these encoded labels.
+    pub(super) fn push(&mut self, labels: &[u8], sample: Sample) {
+        wire::push_sample(&mut self.raw, labels, sample);
+        self.samples += 1;
+        self.min_ms = self.min_ms.min(sample.timestamp_ms);
+        self.max_ms = self.max_ms.max(sample.timestamp_ms);
+        if self.samples >= self.view.max_samples {
+            self.close();
+        }
+    }
+
+    /// The blocks for all receivers of the view, in the order of the samples.
+    pub(super) fn finish(mut self) -> Vec<Block> {
+        self.close();
+        self.done
+    }
+
+    fn close(&mut self) {
+        if self.samples == 0 {
+            return;
+        }
+        match wire::compress(&self.raw) {
+            Ok(elements) => {
+                let block = Block {
+                    target: self.target,
+                    receiver: 0,
+                    samples: u32::try_from(self.samples).unwrap_or(u32::MAX),
+                    min_ms: self.min_ms,
+                    max_ms: self.max_ms,
+                    raw_len: u32::try_from(self.raw.len()).unwrap_or(u32::MAX),
+                    elements: elements.into(),
+                };
+                self.done.extend(self.view.receivers.iter().map(|&receiver| Block { receiver, ..block.clone() }));
+            }
+            // Only a length of 4 GiB and more cannot be compressed, and the ceilings on a body exclude that.
+            Err(error) => tracing::error!(%error, "BUG: a block cannot be encoded; its samples are dropped"),
+        }
+        (self.samples, self.min_ms, self.max_ms) = (0, i64::MAX, i64::MIN);
+        self.raw.clear();
+    }
+}

@@ -1,0 +1,397 @@
+//! The memory of one target between scrapes.
+//!
+//! Two maps lead to one list of series. *Lines* are the series texts as exposed, remembered by a keyed 64-bit hash and
+//! their length, not by the text: a million samples a minute are looked up here. *Labels* are the label sets as they are
+//! written, external labels included, because two texts can mean one series. Both hashes are keyed per process, so a
+//! target cannot construct collisions.
+//!
+//! What always holds: a series that the last finished pass exposed and this one does not gets exactly one staleness
+//! marker; a pass that is dropped before its end has changed nothing of that; entries that the last successful pass did
+//! not see are forgotten with it; what one pass may add is bounded.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use foldhash::quality::RandomState;
+use hashbrown::HashTable;
+
+use super::block::BlockBuilder;
+use super::{View, synthetic};
+use crate::config::{JobSecurity, ScrapeConfig};
+use crate::label::SampleRules;
+use crate::model::{Block, Failure, Labels, MetricType, Reason, Sample, Target, TargetId, stale_nan};
+use crate::parse::SampleEntry;
+
+/// What one scrape may add to the memory of its target, in bytes: a target that exposes other series each time must
+/// not take the process with it.
+const MAX_NEW_BYTES: usize = 64 * 1024 * 1024;
+/// How much more than twice what the last good scrape left may be remembered of failing ones.
+const SPARE_BYTES: usize = 1024 * 1024;
+/// A timestamp this far ahead of the scrape was made by a clock that was wrong, or by a target that lies.
+pub(super) const FUTURE_MS: i64 = 10 * 60 * 1000;
+
+/// The memory of one target.
+pub struct Table {
+    pub(super) job: Arc<ScrapeConfig>,
+    target: TargetId,
+    target_labels: Labels,
+    external: Labels,
+    views: Arc<[View]>,
+    hasher: RandomState,
+    lines: HashTable<Line>,
+    by_labels: HashTable<(u64, SeriesIndex)>,
+    series: Vec<Option<Series>>,
+    free: Vec<SeriesIndex>,
+    synthetic: Vec<Series>,
+    /// The number of the pass that runs or ran last; 0 before the first.
+    pub(super) pass: u64,
+    /// The number of the last pass that came to its end.
+    finished: u64,
+    /// What the running pass has added, in bytes.
+    new_bytes: usize,
+    /// What is remembered, in bytes.
+    bytes: usize,
+    /// What was remembered after the last successful pass.
+    good_bytes: usize,
+}
+
+/// Where a series stands in the list.
+pub(super) type SeriesIndex = u32;
+
+/// A series text that has been seen.
+struct Line {
+    hash: u64,
+    length: u32,
+    /// The series it means; `None` if relabelling drops it.
+    outcome: Option<SeriesIndex>,
+    /// The pass that saw it first.
+    born: u64,
+    /// The pass that saw it last.
+    seen: u64,
+}
+
+/// A series as it is stored, in every view.
+pub(super) struct Series {
+    labels_hash: u64,
+    /// The encoded labels for each view; `None` where the view drops the series.
+    encoded: Box<[Option<Box<[u8]>>]>,
+    /// The pass that met it first.
+    born: u64,
+    /// The pass whose lines meant it last.
+    seen: u64,
+    /// The pass, perhaps unfinished, in which it last had a sample whose end deserves a marker.
+    pub(super) tracked: u64,
+    /// The last finished pass that exposed it so.
+    exposed: u64,
+    /// The pass in which it last had a sample at the scrape's own time.
+    pub(super) sampled: u64,
+    /// The newest timestamp that was committed.
+    committed_ms: i64,
+    /// The newest timestamp of the pass `pending`.
+    pub(super) pending_ms: i64,
+    pub(super) pending: u64,
+}
+
+/// What a line turned out to be.
+pub(super) enum Found {
+    /// A series that is kept; `added` if the table had not known it.
+    Kept { index: SeriesIndex, added: bool },
+    /// Relabelling drops it.
+    Dropped,
+    /// It claims to be one of the synthetic series.
+    Forged,
+    /// It would be kept, but is new and may not be added.
+    Full,
+}
+
+/// What a pass that ends leaves behind.
+pub(super) struct Ending<'a> {
+    /// What is stored of it.
+    pub(super) samples: &'a [(SeriesIndex, Sample)],
+    /// Whether the series that it had reached count as exposed.
+    pub(super) reached: bool,
+    /// The values of the synthetic series.
+    pub(super) own: [f64; 8],
+    /// The time of the scrape.
+    pub(super) at_ms: i64,
+}
+
+impl Table {
+    /// An empty table for `target` of `job`, whose samples go to `views`. `external` are the external labels, which
+    /// count as target labels in jobs that protect them.
+    pub fn new(job: Arc<ScrapeConfig>, target: &Target, views: Arc<[View]>, external: &Labels) -> Self {
+        let protected = matches!(job.security, JobSecurity::Spiffe(_)) && job.protect_external_labels;
+        let target_labels = if protected { completed(&target.labels, external) } else { target.labels.clone() };
+        let hasher = RandomState::default();
+        let written = if job.extra_scrape_metrics { synthetic::NAMES.len() } else { synthetic::STANDARD };
+        let synthetic = synthetic::NAMES[..written]
+            .iter()
+            .map(|name| {
+                let mut labels = completed(&target.labels, external);
+                labels.set("__name__", name);
+                Series::new(&labels, hasher.hash_one(&labels), &views, 0)
+            })
+            .collect();
+        Self {
+            job,
+            target: target.id,
+            target_labels,
+            external: external.clone(),
+            views,
+            hasher,
+            lines: HashTable::new(),
+            by_labels: HashTable::new(),
+            series: Vec::new(),
+            free: Vec::new(),
+            synthetic,
+            pass: 0,
+            finished: 0,
+            new_bytes: 0,
+            bytes: 0,
+            good_bytes: 0,
+        }
+    }
+
+    /// How many series are remembered.
+    pub fn len(&self) -> usize {
+        self.series.len() - self.free.len()
+    }
+
+    /// Whether no series is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The markers that end everything this target exposed: it is no longer scraped. A pass that was dropped before its
+    /// end does not count.
+    pub fn end(&mut self, at_ms: i64) -> Vec<Block> {
+        let finished = self.finished;
+        if finished == 0 {
+            return Vec::new();
+        }
+        let exposed = self.series.iter().flatten().filter(|series| series.exposed == finished);
+        let ending = exposed.chain(&self.synthetic).filter(|series| series.newest_ms(at_ms) < at_ms);
+        let marker = Sample { value: stale_nan(), timestamp_ms: at_ms };
+        let blocks = self.encode(ending.map(|series| (series, marker)));
+        self.finished = 0;
+        blocks
+    }
+
+    pub(super) fn begin_pass(&mut self) {
+        self.pass += 1;
+        self.new_bytes = 0;
+    }
+
+    pub(super) fn series_mut(&mut self, index: SeriesIndex) -> &mut Series {
+        self.series[index as usize].as_mut().expect("a line leads only to a series that is remembered")
+    }
+
+    /// Looks a line up, and makes it known if it is new.
+    pub(super) fn find(&mut self, entry: &SampleEntry<'_>, may_add: bool) -> Result<Found, Failure> {
+        // The announced type is part of the key: under `histogram` and `summary` the same text means other labels.
+        let series = entry.series;
+        let steering = match series.kind() {
+            kind @ (MetricType::Histogram | MetricType::Summary) => kind,
+            _ => MetricType::Unknown,
+        };
+        let hash = self.hasher.hash_one((series.as_str(), steering));
+        let length = u32::try_from(series.as_str().len()).unwrap_or(u32::MAX);
+        let pass = self.pass;
+        if let Some(line) = self.lines.find_mut(hash, |line| line.hash == hash && line.length == length) {
+            line.seen = pass;
+            return Ok(match line.outcome {
+                Some(index) => {
+                    self.series_mut(index).seen = pass;
+                    Found::Kept { index, added: false }
+                }
+                None => Found::Dropped,
+            });
+        }
+
+        let rules = SampleRules {
+            target_labels: &self.target_labels,
+            honor_labels: self.job.honor_labels,
+            relabel: &self.job.metric_relabel,
+            names: self.job.names,
+            limits: &self.job.limits,
+        };
+        let scraped = series.labels().map_err(|error| Failure::new(Reason::InvalidSample, error.to_string()))?;
+        let stored = rules.stored(scraped, series.empty_labels())?;
+        let found = match &stored {
+            None => Found::Dropped,
+            Some(labels) => self.intern(labels, may_add)?,
+        };
+        let outcome = match found {
+            Found::Kept { index, .. } => Some(index),
+            Found::Dropped => None,
+            // Not remembered: these are judged anew each time.
+            Found::Forged | Found::Full => return Ok(found),
+        };
+        self.charge(size_of::<Line>())?;
+        let line = Line { hash, length, outcome, born: pass, seen: pass };
+        self.lines.insert_unique(hash, line, |line| line.hash);
+        Ok(found)
+    }
+
+    /// Counts what is about to be remembered.
+    fn charge(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.new_bytes += bytes;
+        self.bytes += bytes;
+        if self.new_bytes <= MAX_NEW_BYTES {
+            return Ok(());
+        }
+        let detail = format!("one scrape added more than {MAX_NEW_BYTES} bytes of series that were not there before");
+        Err(Failure::new(Reason::TooManyNewSeries, detail))
+    }
+
+    /// The series with these labels, remembered from now on.
+    fn intern(&mut self, labels: &Labels, may_add: bool) -> Result<Found, Failure> {
+        let written = completed(labels, &self.external);
+        let hash = self.hasher.hash_one(&written);
+        if self.synthetic.iter().any(|own| own.labels_hash == hash) {
+            return Ok(Found::Forged);
+        }
+        let pass = self.pass;
+        if let Some(&(_, index)) = self.by_labels.find(hash, |(own, _)| *own == hash) {
+            self.series_mut(index).seen = pass;
+            return Ok(Found::Kept { index, added: false });
+        }
+        if !may_add {
+            return Ok(Found::Full);
+        }
+        let series = Series::new(&written, hash, &self.views, pass);
+        self.charge(series.bytes())?;
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.series[index as usize] = Some(series);
+                index
+            }
+            None => {
+                self.series.push(Some(series));
+                u32::try_from(self.series.len() - 1).expect("a body of at most 256 MiB has fewer series")
+            }
+        };
+        self.by_labels.insert_unique(hash, (hash, index), |(own, _)| *own);
+        Ok(Found::Kept { index, added: true })
+    }
+
+    /// The blocks of a pass that ends: its samples, the markers of what it no longer exposes, the synthetic series.
+    pub(super) fn finish(&mut self, ending: &Ending<'_>) -> Vec<Block> {
+        let (before, pass, at_ms) = (self.finished, self.pass, ending.at_ms);
+        for &(index, sample) in ending.samples {
+            let series = self.series_mut(index);
+            series.committed_ms = series.newest_ms(at_ms).max(sample.timestamp_ms);
+        }
+        if ending.reached {
+            for series in self.series.iter_mut().flatten().filter(|series| series.tracked == pass) {
+                series.exposed = pass;
+            }
+        }
+        let exposed = ending.samples.iter().map(|&(index, sample)| {
+            let series = self.series[index as usize].as_ref();
+            (series.expect("samples of this pass have a series"), sample)
+        });
+        let marker = Sample { value: stale_nan(), timestamp_ms: at_ms };
+        let gone = self.series.iter().flatten();
+        let gone = gone.filter(|s| before > 0 && s.exposed == before && s.newest_ms(at_ms) < at_ms);
+        let own = self.synthetic.iter().zip(ending.own);
+        let own = own.map(|(series, value)| (series, Sample { value, timestamp_ms: at_ms }));
+        let blocks = self.encode(exposed.chain(gone.map(|series| (series, marker))).chain(own));
+        for series in &mut self.synthetic {
+            series.committed_ms = at_ms;
+        }
+        self.finished = pass;
+        blocks
+    }
+
+    /// Forgets every line and series that this pass did not see, after a pass that succeeded.
+    pub(super) fn forget_unseen(&mut self) {
+        let pass = self.pass;
+        self.forget(|_, seen| seen == pass);
+        self.good_bytes = self.bytes;
+    }
+
+    /// After a pass that failed, forgets what it was the first to see, but only if what is remembered has grown out of
+    /// proportion: else series would count as new again when the target recovers.
+    pub(super) fn forget_excess(&mut self) {
+        let pass = self.pass;
+        if self.bytes > self.good_bytes.saturating_mul(2).saturating_add(SPARE_BYTES) {
+            self.forget(|born, _| born != pass);
+        }
+    }
+
+    /// Keeps lines and series for which `keep(born, seen)` says so, and counts anew what they take.
+    fn forget(&mut self, keep: impl Fn(u64, u64) -> bool) {
+        let mut bytes = 0;
+        let (series, free) = (&mut self.series, &mut self.free);
+        self.by_labels.retain(|&mut (_, index)| {
+            let slot = &mut series[index as usize];
+            match slot.as_ref().filter(|series| keep(series.born, series.seen)) {
+                Some(series) => bytes += series.bytes(),
+                None => {
+                    *slot = None;
+                    free.push(index);
+                }
+            }
+            slot.is_some()
+        });
+        self.lines.retain(|line| {
+            let leads_somewhere = line.outcome.is_none_or(|index| series[index as usize].is_some());
+            let kept = keep(line.born, line.seen) && leads_somewhere;
+            bytes += if kept { size_of::<Line>() } else { 0 };
+            kept
+        });
+        self.bytes = bytes;
+    }
+
+    fn encode<'s>(&self, samples: impl Iterator<Item = (&'s Series, Sample)>) -> Vec<Block> {
+        let mut builders: Vec<_> = self.views.iter().map(|view| BlockBuilder::new(view, self.target)).collect();
+        for (series, sample) in samples {
+            for (builder, encoded) in builders.iter_mut().zip(&series.encoded) {
+                if let Some(labels) = encoded {
+                    builder.push(labels, sample);
+                }
+            }
+        }
+        builders.into_iter().flat_map(BlockBuilder::finish).collect()
+    }
+}
+
+/// `labels`, and those of `external` whose names are still free.
+fn completed(labels: &Labels, external: &Labels) -> Labels {
+    let mut labels = labels.clone();
+    for (name, value) in external.iter() {
+        if !labels.contains(name) {
+            labels.set(name, value);
+        }
+    }
+    labels
+}
+
+impl Series {
+    fn new(written: &Labels, labels_hash: u64, views: &[View], born: u64) -> Self {
+        Self {
+            labels_hash,
+            encoded: views.iter().map(|view| view.encode(written)).collect(),
+            born,
+            seen: born,
+            tracked: 0,
+            exposed: 0,
+            sampled: 0,
+            committed_ms: i64::MIN,
+            pending_ms: i64::MIN,
+            pending: 0,
+        }
+    }
+
+    /// The newest timestamp that was committed, as far as it binds a scrape at `at_ms`: one from far ahead was made by a
+    /// clock that has been set right since, and must not silence the series until then.
+    pub(super) fn newest_ms(&self, at_ms: i64) -> i64 {
+        if self.committed_ms > at_ms.saturating_add(FUTURE_MS) { i64::MIN } else { self.committed_ms }
+    }
+
+    /// What remembering it costs, about.
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.encoded.iter().flatten().map(|labels| labels.len()).sum::<usize>()
+    }
+}

@@ -1,0 +1,49 @@
+//! How receivers see a series: after their own `write_relabel_configs`.
+//!
+//! Receivers with the same rules share a view, so their blocks are encoded once.
+
+use std::sync::Arc;
+
+use crate::config::RemoteWrite;
+use crate::model::Labels;
+use crate::relabel::{self, Rule};
+use crate::wire;
+
+/// One way in which series are written, and the receivers that want it so.
+#[derive(Debug)]
+pub struct View {
+    /// Positions of the receivers in the configuration.
+    pub receivers: Vec<usize>,
+    /// `write_relabel_configs`.
+    rules: Vec<Rule>,
+    /// The most samples a block may hold: the smallest `max_samples_per_send` of the receivers.
+    pub max_samples: usize,
+}
+
+/// The views of all configured receivers.
+pub fn views_of(receivers: &[Arc<RemoteWrite>]) -> Vec<View> {
+    let mut views: Vec<View> = Vec::new();
+    for (at, receiver) in receivers.iter().enumerate() {
+        let max_samples = receiver.queue.max_samples_per_send.max(1);
+        match views.iter_mut().find(|view| view.rules == receiver.write_relabel) {
+            Some(view) => {
+                view.receivers.push(at);
+                view.max_samples = view.max_samples.min(max_samples);
+            }
+            None => views.push(View { receivers: vec![at], rules: receiver.write_relabel.clone(), max_samples }),
+        }
+    }
+    views
+}
+
+impl View {
+    /// The encoded labels of a series in this view; `None` if the view drops it. `written` has its external labels.
+    pub(super) fn encode(&self, written: &Labels) -> Option<Box<[u8]>> {
+        if self.rules.is_empty() {
+            return Some(wire::encode_labels(written).into_boxed_slice());
+        }
+        let mut labels = written.clone();
+        let kept = relabel::apply(&self.rules, &mut labels) && !labels.is_empty();
+        kept.then(|| wire::encode_labels(&labels).into_boxed_slice())
+    }
+}
