@@ -29,6 +29,7 @@ pub mod label;
 
 pub mod connect;
 pub mod parse;
+pub mod scrape;
 pub mod series;
 pub mod wire;
 

@@ -1,0 +1,158 @@
+//! One request and its answer: status, content type, ceilings, and the parser fed while the body streams in.
+//!
+//! Memory for a body is a small buffer, not the body: what is parsed is dropped. The deadline holds also while data never
+//! ceases to come, and a large body does not keep other targets waiting. What the caller gathers from the entries counts
+//! only if the exchange returns without a failure.
+
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
+use tokio::time::Instant;
+
+use super::RequestHead;
+use super::body::{Decoder, Each, Reader, SLICE_BYTES};
+use crate::connect::{Client, Request, Response};
+use crate::model::{Address, Failure, PeerReport, Phases, Reason, clean};
+use crate::parse::Format;
+
+/// No body is read beyond this many bytes, decompressed, whatever `body_size_limit` says.
+pub const MAX_BODY_BYTES: u64 = 256 * 1024 * 1024;
+
+/// What became known of one exchange, complete or not.
+#[derive(Clone, Debug, Default)]
+pub struct Exchange {
+    /// Where the time went.
+    pub phases: Phases,
+    /// Who answered, if the connection was verified.
+    pub peer: Option<PeerReport>,
+    /// The HTTP status.
+    pub status: Option<u16>,
+    /// The content type as sent, cleaned.
+    pub content_type: Option<String>,
+    /// The content encoding as sent, cleaned.
+    pub encoding: Option<String>,
+    /// Bytes of the body as transferred.
+    pub wire_bytes: u64,
+    /// Bytes of the body, decompressed.
+    pub body_bytes: u64,
+    /// `body_size_limit` was exceeded.
+    pub over_size: bool,
+}
+
+/// Asks the target once and hands every entry of its answer to `each`.
+///
+/// # Errors
+/// Why the scrape failed; the [`Exchange`] tells how far it came. A failure from `each` ends it too.
+pub async fn exchange(
+    client: &mut Client,
+    address: &Address,
+    path_and_query: &str,
+    head: &RequestHead,
+    deadline: Instant,
+    each: Each<'_>,
+) -> (Exchange, Result<(), Failure>) {
+    let started = Instant::now();
+    let mut seen = Exchange::default();
+    let request = Request {
+        address: address.clone(),
+        path_and_query: path_and_query.into(),
+        headers: head.headers.clone(),
+        deadline,
+    };
+    let outcome = run(client, &request, head, each, &mut seen).await;
+    if seen.status.is_none() {
+        seen.phases = client.phases();
+    }
+    seen.phases.total = started.elapsed();
+    (seen, outcome)
+}
+
+async fn run(
+    client: &mut Client,
+    request: &Request,
+    head: &RequestHead,
+    each: Each<'_>,
+    seen: &mut Exchange,
+) -> Result<(), Failure> {
+    let response = client.get(request).await?;
+    seen.phases = response.phases;
+    seen.peer = response.peer.clone();
+    seen.status = Some(response.status.as_u16());
+    seen.content_type = text_of(&response.headers, &CONTENT_TYPE);
+    seen.encoding = text_of(&response.headers, &CONTENT_ENCODING);
+    if response.status != http::StatusCode::OK {
+        let detail = format!("server returned HTTP status {}", response.status);
+        return Err(Failure::new(Reason::HttpStatus, detail));
+    }
+    read_body(response, request.deadline, head, each, seen).await?;
+    client.confirm()
+}
+
+async fn read_body(
+    mut response: Response<'_>,
+    deadline: Instant,
+    head: &RequestHead,
+    each: Each<'_>,
+    seen: &mut Exchange,
+) -> Result<(), Failure> {
+    let gzip = response.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding.as_bytes() == b"gzip");
+    let mut decoder = Decoder::new(gzip);
+    let mut reader: Option<Reader> = None;
+    loop {
+        let chunk = response.body.chunk().await?;
+        let at_end = chunk.is_none();
+        let chunk = chunk.unwrap_or_default();
+        seen.wire_bytes += chunk.len() as u64;
+        let mut slices = chunk.chunks(SLICE_BYTES);
+        loop {
+            let slice = slices.next();
+            match slice {
+                Some(slice) => decoder.push(slice)?,
+                None if at_end => decoder.finish()?,
+                None => break,
+            }
+            let text = decoder.take();
+            seen.body_bytes += text.len() as u64;
+            check_size(head, seen)?;
+            if reader.is_none() && !text.is_empty() {
+                // An empty body is a good answer whatever its content type says.
+                reader = Some(Reader::new(format_named(&response.headers, head.fallback)?, head.require_complete));
+            }
+            if let Some(reader) = &mut reader {
+                reader.read(&text, slice.is_none(), each)?;
+            }
+            if Instant::now() >= deadline {
+                let detail = format!("the time ran out after {} bytes of the body", seen.wire_bytes);
+                return Err(Failure::new(Reason::Timeout, detail));
+            }
+            if slice.is_none() {
+                return Ok(());
+            }
+            tokio::task::consume_budget().await;
+        }
+    }
+}
+
+fn check_size(head: &RequestHead, seen: &mut Exchange) -> Result<(), Failure> {
+    if head.body_limit > 0 && seen.body_bytes >= head.body_limit {
+        seen.over_size = true;
+        let detail = format!("body size limit exceeded (limit: {} bytes)", head.body_limit);
+        return Err(Failure::new(Reason::BodyTooLarge, detail));
+    }
+    if seen.body_bytes > MAX_BODY_BYTES {
+        seen.over_size = true;
+        let detail =
+            format!("the body exceeds {MAX_BODY_BYTES} bytes, the ceiling that stands without body_size_limit");
+        return Err(Failure::new(Reason::BodyTooLarge, detail));
+    }
+    Ok(())
+}
+
+fn text_of(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    headers.get(name).map(|value| clean(&String::from_utf8_lossy(value.as_bytes())).into_owned())
+}
+
+/// The format that the content type names, or the fallback.
+fn format_named(headers: &HeaderMap, fallback: Option<Format>) -> Result<Format, Failure> {
+    let value = headers.get(CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes())).unwrap_or_default();
+    Format::of_content_type(&value)
+        .or_else(|error| fallback.ok_or_else(|| Failure::new(Reason::ContentType, error.to_string())))
+}

@@ -1,0 +1,233 @@
+//! Follows the target set: ends what is gone, then starts what is new.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::task::{StatusCell, TargetTask};
+use super::{Metrics, TargetStatus, schedule};
+use crate::clock::Clock;
+use crate::config::ScrapeConfig;
+use crate::connect::{Client, CredentialsFeed};
+use crate::model::{Block, DroppedTarget, Failure, JobTargets, Labels, Reason, Target, TargetId, TargetSet};
+use crate::series::{Table, View};
+
+/// One scrape config and what its connections are verified with.
+#[derive(Clone)]
+pub struct Job {
+    /// The entry of the configuration.
+    pub config: Arc<ScrapeConfig>,
+    /// The certificates of a job that verifies SPIFFE IDs.
+    pub credentials: Option<CredentialsFeed>,
+}
+
+/// What scraping needs from the rest of the agent.
+pub struct Context {
+    /// All jobs, by name.
+    pub jobs: Vec<Job>,
+    /// How receivers see series.
+    pub views: Arc<[View]>,
+    /// The external labels.
+    pub external: Labels,
+    /// Where blocks go.
+    pub blocks: mpsc::Sender<Block>,
+    /// Wall time.
+    pub clock: Clock,
+    /// This host's name: tells the phases of this agent from those of others.
+    pub host: String,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+/// What people see of a job.
+#[derive(Clone, Debug)]
+pub struct PoolSnapshot {
+    /// The job's name.
+    pub pool: Arc<str>,
+    /// Its targets.
+    pub active: Vec<TargetSnapshot>,
+    /// What is not scraped, as far as it is remembered.
+    pub dropped: Vec<DroppedTarget>,
+    /// How many are not scraped, complete.
+    pub dropped_count: usize,
+}
+
+/// A target and how it fares.
+#[derive(Clone, Debug)]
+pub struct TargetSnapshot {
+    /// The target.
+    pub target: Arc<Target>,
+    /// How it fares.
+    pub status: TargetStatus,
+}
+
+/// A look at the running scrapers.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    set: Arc<TargetSet>,
+    statuses: HashMap<TargetId, StatusCell>,
+}
+
+impl Handle {
+    /// What runs now, by job in the order of the config file.
+    pub fn snapshot(&self) -> Vec<PoolSnapshot> {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = |target: &Arc<Target>| TargetSnapshot {
+            target: Arc::clone(target),
+            status: shared.statuses.get(&target.id).map(StatusCell::read).unwrap_or_default(),
+        };
+        let pool = |(pool, job): &(Arc<str>, JobTargets)| PoolSnapshot {
+            pool: Arc::clone(pool),
+            active: job.active.iter().map(snapshot).collect(),
+            dropped: job.dropped.clone(),
+            dropped_count: job.dropped_count,
+        };
+        shared.set.jobs.iter().map(pool).collect()
+    }
+}
+
+/// Starts scraping whatever `targets` names, until `stop` is cancelled; the join handle ends when every target's task has
+/// ended.
+pub fn spawn(
+    context: Context,
+    targets: watch::Receiver<Arc<TargetSet>>,
+    stop: CancellationToken,
+) -> (Handle, JoinHandle<()>) {
+    let shared = Arc::new(Mutex::new(Shared::default()));
+    let manager = Manager {
+        seed: schedule::seed(&context.host, &context.external),
+        refusals: context.jobs.iter().map(|job| (Arc::clone(&job.config.job_name), watch::Sender::new(None))).collect(),
+        running: HashMap::new(),
+        shared: Arc::clone(&shared),
+        context,
+        stop,
+    };
+    (Handle { shared }, tokio::spawn(manager.run(targets)))
+}
+
+struct Manager {
+    context: Context,
+    seed: u64,
+    /// Why a whole job is not scraped, for the tasks of its targets.
+    refusals: HashMap<Arc<str>, watch::Sender<Option<Failure>>>,
+    running: HashMap<TargetId, Running>,
+    shared: Arc<Mutex<Shared>>,
+    stop: CancellationToken,
+}
+
+struct Running {
+    target: Arc<Target>,
+    gone: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Manager {
+    async fn run(mut self, mut targets: watch::Receiver<Arc<TargetSet>>) {
+        loop {
+            let set = Arc::clone(&targets.borrow_and_update());
+            self.follow(set).await;
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                changed = targets.changed() => if changed.is_err() {
+                    // Discovery has ended; what is known goes on until the process stops.
+                    self.stop.cancelled().await;
+                    break;
+                },
+            }
+        }
+        for (_, running) in self.running.drain() {
+            join(running.task).await;
+        }
+    }
+
+    async fn follow(&mut self, set: Arc<TargetSet>) {
+        self.end_those_gone(&set).await;
+        for (pool, job) in &set.jobs {
+            self.judge_target_limit(pool, job);
+            let known = self.context.jobs.iter().position(|known| known.config.job_name == *pool);
+            let Some(at) = known else {
+                error!(job = &**pool, "BUG: discovery names a job that the configuration does not have");
+                continue;
+            };
+            for target in &job.active {
+                if !self.running.contains_key(&target.id) {
+                    self.start(at, target);
+                }
+            }
+        }
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).set = set;
+    }
+
+    /// A target that changed in any way has ended, too: it is not the same one.
+    async fn end_those_gone(&mut self, set: &TargetSet) {
+        let wanted: HashMap<_, _> = set.active().map(|target| (target.id, target)).collect();
+        let gone: Vec<_> = self
+            .running
+            .extract_if(|id, running| wanted.get(id).is_none_or(|target| !target.continues(&running.target)))
+            .collect();
+        for (_, running) in &gone {
+            running.gone.cancel();
+        }
+        for (id, running) in gone {
+            join(running.task).await;
+            self.shared.lock().unwrap_or_else(PoisonError::into_inner).statuses.remove(&id);
+        }
+    }
+
+    fn judge_target_limit(&self, pool: &Arc<str>, job: &JobTargets) {
+        self.context.metrics.pool(pool, job.active.len());
+        let Some(known) = self.context.jobs.iter().find(|known| known.config.job_name == *pool) else { return };
+        let limit = known.config.limits.target_limit;
+        let over = limit > 0 && job.active.len() as u64 > limit;
+        if over {
+            self.context.metrics.over_target_limit();
+        }
+        let failure = over.then(|| {
+            let detail = format!("target_limit exceeded (number of targets: {}, limit: {limit})", job.active.len());
+            Failure::new(Reason::TargetLimit, detail)
+        });
+        if let Some(refusal) = self.refusals.get(pool) {
+            refusal.send_if_modified(|current| std::mem::replace(current, failure.clone()) != failure);
+        }
+    }
+
+    fn start(&mut self, job: usize, target: &Arc<Target>) {
+        let Job { config, credentials } = &self.context.jobs[job];
+        let client = Client::for_target(target, config, credentials.clone(), &self.context.clock);
+        let status = StatusCell::default();
+        let gone = CancellationToken::new();
+        let task = TargetTask {
+            target: Arc::clone(target),
+            job: Arc::clone(config),
+            client,
+            table: Table::new(Arc::clone(config), target, Arc::clone(&self.context.views), &self.context.external),
+            blocks: self.context.blocks.clone(),
+            clock: self.context.clock.clone(),
+            seed: self.seed,
+            metrics: self.context.metrics.clone(),
+            status: status.clone(),
+            refusal: self.refusals[&config.job_name].subscribe(),
+            gone: gone.clone(),
+            stop: self.stop.clone(),
+        };
+        let task = tokio::spawn(task.run());
+        info!(job = &*config.job_name, target = %crate::model::clean(target.labels.value("instance")), "scraping");
+        self.running.insert(target.id, Running { target: Arc::clone(target), gone, task });
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).statuses.insert(target.id, status);
+    }
+}
+
+async fn join(task: JoinHandle<()>) {
+    if let Err(error) = task.await {
+        error!(%error, "BUG: the task of a target ended abnormally");
+    }
+}

@@ -1,0 +1,22 @@
+//! Scraping: which targets run, when each is read, and what is made of the answer.
+//!
+//! The [`Manager`](spawn) follows the target set and keeps one task a target; a task owns everything of its target: its
+//! beat, its connection, its series. What always holds: a target that is gone has ended, with staleness markers,
+//! before a new one starts; nothing of a response goes on before the whole of it proved good and whatever verified the
+//! connection still stands; every attempt leaves `up` and its companions.
+//!
+//! The room does not know where targets came from (Kubernetes, files) nor where blocks go.
+
+mod body;
+mod exchange;
+mod manager;
+mod metrics;
+mod request;
+mod schedule;
+mod task;
+
+pub use exchange::{Exchange, MAX_BODY_BYTES, exchange};
+pub use manager::{Context, Handle, Job, PoolSnapshot, TargetSnapshot, spawn};
+pub use metrics::Metrics;
+pub use request::RequestHead;
+pub use task::TargetStatus;

@@ -1,0 +1,235 @@
+//! The life of one target: beat, scrape, blocks, and the end.
+//!
+//! The task owns the target's connection and series, so nothing about a target is ever shared or locked but the small
+//! status that people see. It ends in one of two ways: the target is gone, then everything it exposed gets a staleness
+//! marker; or the process stops, then nothing does, because the next process goes on with the same series.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::schedule::Schedule;
+use super::{Exchange, Metrics, RequestHead, exchange};
+use crate::clock::Clock;
+use crate::config::ScrapeConfig;
+use crate::connect::Client;
+use crate::model::{Block, Failure, Reason, ScrapeReport, Target, clean};
+use crate::parse::Entry;
+use crate::series::{Counts, Health, Table, blames_exposition};
+use crate::telemetry::Repeated;
+
+/// A failure that goes on unchanged is logged this often.
+const REPEAT_LOG: Duration = Duration::from_secs(600);
+
+/// What people see of a target.
+#[derive(Clone, Debug, Default)]
+pub struct TargetStatus {
+    /// The last scrape; `None` before the first.
+    pub last: Option<ScrapeReport>,
+    /// Scrapes that succeeded since the target is known.
+    pub succeeded: u64,
+    /// Scrapes that failed since the target is known.
+    pub failed: u64,
+    /// How many series are remembered.
+    pub series: usize,
+}
+
+/// A status that one task writes and anybody reads.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StatusCell(Arc<Mutex<TargetStatus>>);
+
+impl StatusCell {
+    pub(super) fn read(&self) -> TargetStatus {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn write(&self, change: impl FnOnce(&mut TargetStatus)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Everything one target needs to run.
+pub(super) struct TargetTask {
+    pub(super) target: Arc<Target>,
+    pub(super) job: Arc<ScrapeConfig>,
+    /// Or why the target may not be connected at all.
+    pub(super) client: Result<Client, Failure>,
+    pub(super) table: Table,
+    pub(super) blocks: mpsc::Sender<Block>,
+    pub(super) clock: Clock,
+    pub(super) seed: u64,
+    pub(super) metrics: Metrics,
+    pub(super) status: StatusCell,
+    /// Set while the whole job is refused, such as for `target_limit`.
+    pub(super) refusal: tokio::sync::watch::Receiver<Option<Failure>>,
+    /// The target is gone.
+    pub(super) gone: CancellationToken,
+    /// The process stops.
+    pub(super) stop: CancellationToken,
+}
+
+/// How an attempt ended.
+struct Attempt {
+    report: ScrapeReport,
+    blocks: Vec<Block>,
+}
+
+impl TargetTask {
+    /// Scrapes until the target is gone or the process stops.
+    pub(super) async fn run(mut self) {
+        let head = RequestHead::new(&self.job, self.target.timeout);
+        let mut schedule = Schedule::new(self.target.interval, self.target.id, self.seed, self.clock.now_ms());
+        let mut log = FailureLog::default();
+        let (gone, stop) = (self.gone.clone(), self.stop.clone());
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = gone.cancelled() => break,
+                () = self.wait(schedule.next()) => {}
+            }
+            let at_ms = schedule.begin(self.clock.now_ms());
+            let attempt = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = gone.cancelled() => break,
+                attempt = self.attempt(&head, at_ms) => attempt,
+            };
+            log.tell(&self.target, attempt.report.failure.as_ref());
+            let series = self.table.len();
+            self.status.write(|status| {
+                match attempt.report.failure {
+                    None => status.succeeded += 1,
+                    Some(_) => status.failed += 1,
+                }
+                status.series = series;
+                status.last = Some(attempt.report);
+            });
+            if !self.hand_on(attempt.blocks).await {
+                return;
+            }
+        }
+        let blocks = self.table.end(self.clock.now_ms());
+        self.hand_on(blocks).await;
+    }
+
+    /// Waits for the beat; meanwhile a kept connection whose verification has ended is closed.
+    async fn wait(&mut self, beat: Instant) {
+        match &mut self.client {
+            Ok(client) => {
+                let _ = tokio::time::timeout_at(beat, client.keep_while_verified()).await;
+            }
+            Err(_) => tokio::time::sleep_until(beat).await,
+        }
+    }
+
+    async fn attempt(&mut self, head: &RequestHead, at_ms: i64) -> Attempt {
+        let started = self.clock.now();
+        let clock = Instant::now();
+        let deadline = clock + self.target.timeout;
+        let mut pass = self.table.begin(at_ms);
+
+        let refusal = self.refusal.borrow().clone();
+        let (seen, outcome) = match (&mut self.client, refusal) {
+            (_, Some(failure)) => (Exchange::default(), Err(failure)),
+            (Err(failure), None) => (Exchange::default(), Err(failure.clone())),
+            (Ok(client), None) => {
+                let (address, path) = (&self.target.address, &*self.target.path_and_query);
+                let mut each = |entry: &Entry<'_>| match entry {
+                    Entry::Sample(sample) => pass.add(sample),
+                    _ => Ok(()),
+                };
+                exchange(client, address, path, head, deadline, &mut each).await
+            }
+        };
+        let outcome = outcome.and_then(|()| pass.check_limit());
+
+        let counts = pass.counts();
+        let body_bytes = match &outcome {
+            Err(_) if seen.over_size && self.job.limits.body_size_limit > 0 => -1,
+            Err(failure) if !blames_exposition(failure.reason) => 0,
+            _ => i64::try_from(seen.body_bytes).unwrap_or(i64::MAX),
+        };
+        let health = Health {
+            duration: clock.elapsed(),
+            timeout: self.target.timeout,
+            sample_limit: self.job.limits.sample_limit,
+            body_bytes,
+        };
+        let blocks = match &outcome {
+            Ok(()) => pass.commit(&health),
+            Err(failure) => pass.fail(failure, &health),
+        };
+        match &outcome {
+            Ok(()) => self.metrics.succeeded(&self.job.job_name, &counts, seen.peer.as_ref().is_none_or(|p| p.exact)),
+            Err(failure) => self.metrics.failed(&self.job.job_name, failure.reason),
+        }
+        Attempt { report: report(started, seen, counts, outcome.err()), blocks }
+    }
+
+    /// Hands blocks to the spool; false once nobody takes them any more.
+    async fn hand_on(&self, blocks: Vec<Block>) -> bool {
+        for block in blocks {
+            if self.blocks.send(block).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+fn report(started: std::time::SystemTime, seen: Exchange, counts: Counts, failure: Option<Failure>) -> ScrapeReport {
+    ScrapeReport {
+        started,
+        phases: seen.phases,
+        samples: counts.scraped,
+        samples_kept: counts.kept,
+        body_bytes: seen.body_bytes,
+        peer: seen.peer,
+        failure,
+    }
+}
+
+/// Says when a target begins to fail and when it is over; a reason that comes again, also in turn with others or with
+/// successes, is said now and then only.
+#[derive(Default)]
+struct FailureLog {
+    failing: Option<Reason>,
+    said: HashMap<Reason, Repeated>,
+    recoveries: Option<Repeated>,
+}
+
+impl FailureLog {
+    fn tell(&mut self, target: &Target, failure: Option<&Failure>) {
+        let (job, instance) = (&*target.pool, clean(target.labels.value("instance")));
+        let Some(failure) = failure else {
+            let recoveries = self.recoveries.get_or_insert_with(|| Repeated::new(REPEAT_LOG));
+            if let Some(reason) = self.failing.take()
+                && let Some(held_back) = recoveries.speak()
+            {
+                info!(job, target = %instance, was = %reason, held_back, "scraped again");
+            }
+            return;
+        };
+        self.failing = Some(failure.reason);
+        let said = self.said.entry(failure.reason).or_insert_with(|| Repeated::new(REPEAT_LOG));
+        if let Some(held_back) = said.speak() {
+            warn!(
+                job,
+                target = %instance,
+                reason = %failure.reason,
+                detail = failure.detail,
+                expected = failure.expected,
+                presented = failure.presented,
+                hint = failure.hint(),
+                held_back,
+                "scrape failed"
+            );
+        }
+    }
+}
