@@ -33,5 +33,7 @@ pub mod scrape;
 pub mod series;
 pub mod wire;
 
+pub mod spool;
+
 pub mod lifecycle;
 pub mod telemetry;

@@ -1,0 +1,284 @@
+//! What a queue promises, under paused time.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prometheus_client::registry::Registry;
+use proptest::prelude::*;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::*;
+use crate::model::TargetId;
+
+const LINGER: Duration = Duration::from_secs(5);
+
+fn limits(max_samples: u64) -> LeaseLimits {
+    LeaseLimits { max_samples, max_message_bytes: u64::MAX, linger: LINGER }
+}
+
+/// A block that is known by its timestamp.
+fn block(number: i64) -> Block {
+    Block {
+        target: TargetId(1),
+        receiver: 0,
+        samples: 10,
+        min_ms: number,
+        max_ms: number,
+        raw_len: 100,
+        elements: Bytes::from(vec![0; 50]),
+    }
+}
+
+fn settings(capacity_bytes: u64) -> QueueSettings {
+    QueueSettings { name: "one".into(), labels: vec![("remote_name".into(), "one".into())], capacity_bytes }
+}
+
+fn spool(capacity_bytes: u64) -> (Spool, Outlet) {
+    let metrics = Metrics::new(&mut Registry::default());
+    let (spool, mut outlets) = Spool::new(vec![settings(capacity_bytes)], &metrics);
+    (spool, outlets.remove(0))
+}
+
+fn numbers(lease: &Lease) -> Vec<i64> {
+    lease.blocks().map(|block| block.min_ms).collect()
+}
+
+async fn next(outlet: &mut Outlet, max_samples: u64) -> Lease {
+    outlet.lease(limits(max_samples)).await.expect("the spool is open, or holds blocks")
+}
+
+/// What one test block costs in a queue.
+fn cost() -> u64 {
+    let (spool, outlet) = spool(u64::MAX);
+    spool.push(block(0));
+    outlet.snapshot().waiting_bytes
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_batch_goes_at_once() {
+    let (spool, mut outlet) = spool(u64::MAX);
+    let start = Instant::now();
+    (1..=5).for_each(|n| spool.push(block(n)));
+    let lease = next(&mut outlet, 30).await;
+    assert_eq!(numbers(&lease), [1, 2, 3]);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partial_batch_waits_from_its_first_block_on() {
+    let (spool, mut outlet) = spool(u64::MAX);
+    spool.push(block(1));
+    tokio::time::advance(Duration::from_secs(3)).await;
+    spool.push(block(2));
+    let start = Instant::now();
+    let lease = next(&mut outlet, 1_000).await;
+    assert_eq!(numbers(&lease), [1, 2]);
+    assert_eq!(start.elapsed().as_secs(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_outlet_wakes_when_the_batch_fills() {
+    let (spool, mut outlet) = spool(u64::MAX);
+    spool.push(block(1));
+    let filled = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        spool.push(block(2));
+    };
+    let start = Instant::now();
+    let (lease, ()) = tokio::join!(next(&mut outlet, 20), filled);
+    assert_eq!(numbers(&lease), [1, 2]);
+    assert_eq!(start.elapsed().as_secs(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_limit_a_lease_and_a_large_block_goes_alone() {
+    let (spool, mut outlet) = spool(u64::MAX);
+    (1..=4).for_each(|n| spool.push(block(n)));
+    let by_bytes = LeaseLimits { max_samples: u64::MAX, max_message_bytes: 250, linger: LINGER };
+    assert_eq!(numbers(&outlet.lease(by_bytes).await.expect("open")), [1, 2]);
+    assert_eq!(numbers(&next(&mut outlet, 3).await), [1], "more samples than the limit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unacknowledged_lease_returns_to_its_place() {
+    let (spool, mut outlet) = spool(u64::MAX);
+    (1..=6).for_each(|n| spool.push(block(n)));
+    let (first, second) = (next(&mut outlet, 20).await, next(&mut outlet, 20).await);
+    drop(first);
+    drop(second);
+    let all = next(&mut outlet, 60).await;
+    assert_eq!(numbers(&all), [1, 2, 3, 4, 5, 6]);
+    all.ack();
+    assert_eq!(outlet.snapshot().pending_blocks, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_drops_its_oldest_and_counts_them() {
+    let (spool, mut outlet) = spool(3 * cost());
+    (1..=5).for_each(|n| spool.push(block(n)));
+    let seen = outlet.snapshot();
+    assert_eq!((seen.pending_blocks, seen.pending_samples), (3, 30));
+    assert_eq!((seen.dropped_blocks, seen.dropped_samples), (2, 20));
+    assert_eq!(seen.oldest_ms, Some(3));
+    assert!(seen.waiting_bytes <= seen.capacity_bytes);
+    assert_eq!(numbers(&next(&mut outlet, 30).await), [3, 4, 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_block_is_kept_whatever_its_size() {
+    let (spool, mut outlet) = spool(0);
+    spool.push(block(1));
+    spool.push(block(2));
+    assert_eq!(numbers(&next(&mut outlet, 1).await), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_returns_to_a_full_queue_is_dropped_first() {
+    let (spool, mut outlet) = spool(2 * cost());
+    spool.push(block(1));
+    spool.push(block(2));
+    let lease = next(&mut outlet, 20).await;
+    spool.push(block(3));
+    assert_eq!(outlet.snapshot().oldest_ms, Some(1), "what is leased still counts as pending");
+    drop(lease);
+    assert_eq!(outlet.snapshot().dropped_blocks, 1);
+    assert_eq!(numbers(&next(&mut outlet, 20).await), [2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn queues_know_nothing_of_each_other() {
+    let metrics = Metrics::new(&mut Registry::default());
+    let (spool, outlets) = Spool::new(vec![settings(cost()), settings(u64::MAX)], &metrics);
+    (1..=3).for_each(|n| spool.push(block(n)));
+    (1..=3).for_each(|n| spool.push(Block { receiver: 1, ..block(n) }));
+    spool.push(Block { receiver: 2, ..block(9) });
+    assert_eq!(outlets[0].snapshot().dropped_blocks, 2);
+    assert_eq!(outlets[1].snapshot().pending_blocks, 3);
+    assert_eq!(outlets[1].snapshot().dropped_blocks, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_spool_runs_dry_without_waiting() {
+    let (spool, mut outlet) = spool(u64::MAX);
+    let (sender, blocks) = mpsc::channel(1);
+    let running = tokio::spawn(spool.run(blocks));
+    for n in 1..=3 {
+        sender.send(block(n)).await.expect("the spool runs");
+    }
+    drop(sender);
+    running.await.expect("no panic");
+
+    let start = Instant::now();
+    let first = next(&mut outlet, 20).await;
+    assert_eq!(numbers(&first), [1, 2]);
+    let rest = next(&mut outlet, 20).await;
+    assert_eq!(numbers(&rest), [3]);
+    rest.ack();
+    // The first lease may still come back, so this is not the end yet.
+    let end = outlet.lease(limits(20));
+    tokio::pin!(end);
+    assert!(tokio::time::timeout(Duration::from_secs(60), &mut end).await.is_err());
+    first.ack();
+    assert!(end.await.is_none());
+    assert_eq!(start.elapsed(), Duration::from_secs(60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_wait_takes_nothing() {
+    let (spool, mut outlet) = spool(u64::MAX);
+    spool.push(block(1));
+    assert!(tokio::time::timeout(Duration::from_secs(1), outlet.lease(limits(100))).await.is_err());
+    assert_eq!(numbers(&next(&mut outlet, 100).await), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_follow() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::new(&mut registry);
+    let (spool, mut outlets) = Spool::new(vec![settings(2 * cost())], &metrics);
+    (1..=3).for_each(|n| spool.push(block(n * 1_000)));
+    next(&mut outlets[0], 10).await.ack();
+
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).expect("into memory");
+    for line in [
+        "prometheus_remote_storage_highest_timestamp_in_seconds 3.0".to_owned(),
+        "prometheus_remote_storage_samples_pending{remote_name=\"one\"} 10".to_owned(),
+        format!("meshscrape_spool_waiting_bytes{{remote_name=\"one\"}} {}", cost()),
+        format!("meshscrape_spool_capacity_bytes{{remote_name=\"one\"}} {}", 2 * cost()),
+        "meshscrape_spool_dropped_blocks_total{remote_name=\"one\"} 1".to_owned(),
+        "meshscrape_spool_dropped_samples_total{remote_name=\"one\"} 10".to_owned(),
+    ] {
+        assert!(text.lines().any(|own| own == line), "{line} is not in\n{text}");
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Push,
+    Lease(u64),
+    Ack(usize),
+    Return(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => Just(Step::Push),
+        2 => (1..60u64).prop_map(Step::Lease),
+        1 => any::<usize>().prop_map(Step::Ack),
+        1 => any::<usize>().prop_map(Step::Return),
+    ];
+    proptest::collection::vec(step, 0..80)
+}
+
+proptest! {
+    /// Whatever happens to leases: every block is acknowledged once, dropped once, or still there; and each lease is
+    /// in order.
+    #[test]
+    fn nothing_is_lost_doubled_or_reordered(steps in steps(), room in 1..8u64) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+        runtime.block_on(async {
+            let (spool, mut outlet) = spool(room * cost());
+            let (mut pushed, mut acked, mut out) = (0, Vec::new(), Vec::<Lease>::new());
+            for step in steps {
+                match step {
+                    Step::Push => {
+                        pushed += 1;
+                        spool.push(block(pushed));
+                    }
+                    Step::Lease(max) => {
+                        let lease = tokio::time::timeout(LINGER * 2, outlet.lease(limits(max))).await;
+                        out.extend(lease.ok().flatten());
+                    }
+                    Step::Ack(which) if !out.is_empty() => {
+                        let lease = out.swap_remove(which % out.len());
+                        acked.extend(numbers(&lease));
+                        lease.ack();
+                    }
+                    Step::Return(which) if !out.is_empty() => drop(out.swap_remove(which % out.len())),
+                    Step::Ack(_) | Step::Return(_) => {}
+                }
+                prop_assert!(out.iter().all(|lease| numbers(lease).is_sorted()));
+                let seen = outlet.snapshot();
+                prop_assert!(seen.waiting_bytes <= seen.capacity_bytes);
+                let known = acked.len() as u64 + seen.dropped_blocks + seen.pending_blocks;
+                prop_assert_eq!(known, pushed as u64);
+            }
+            drop(out);
+            spool.close();
+            let before = acked.len();
+            while let Some(lease) = outlet.lease(limits(1)).await {
+                acked.extend(numbers(&lease));
+                lease.ack();
+            }
+            prop_assert!(acked[before..].is_sorted());
+            let mut unique = acked.clone();
+            unique.sort_unstable();
+            unique.dedup();
+            prop_assert_eq!(unique.len(), acked.len());
+            prop_assert_eq!(acked.len() as u64 + outlet.snapshot().dropped_blocks, pushed as u64);
+            Ok(())
+        })?;
+    }
+}
