@@ -33,6 +33,7 @@ pub mod scrape;
 pub mod series;
 pub mod wire;
 
+pub mod send;
 pub mod spool;
 
 pub mod lifecycle;

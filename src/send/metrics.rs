@@ -1,0 +1,115 @@
+//! What sending counts, under the names that Prometheus' dashboards and alerts use.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::labels;
+use crate::config::RemoteWrite;
+
+type LabelSet = Vec<(String, String)>;
+
+/// Prometheus' buckets for requests: its default ones, and some for receivers that take their time.
+const SECONDS: [f64; 15] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 120.0, 300.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Dropped {
+    remote_name: String,
+    url: String,
+    reason: &'static str,
+}
+
+/// The metrics of all receivers.
+pub struct Metrics {
+    samples: Family<LabelSet, Counter>,
+    failed: Family<LabelSet, Counter>,
+    retried: Family<LabelSet, Counter>,
+    dropped: Family<Dropped, Counter>,
+    bytes: Family<LabelSet, Counter>,
+    duration: Family<LabelSet, Histogram, fn() -> Histogram>,
+    highest_sent: Family<LabelSet, Gauge<f64, AtomicU64>>,
+    max_samples_per_send: Family<LabelSet, Gauge>,
+}
+
+impl Metrics {
+    /// Registers them.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Metrics {
+            samples: Family::default(),
+            failed: Family::default(),
+            retried: Family::default(),
+            dropped: Family::default(),
+            bytes: Family::default(),
+            duration: Family::new_with_constructor(|| Histogram::new(SECONDS)),
+            highest_sent: Family::default(),
+            max_samples_per_send: Family::default(),
+        };
+        let registry = registry.sub_registry_with_prefix("prometheus_remote_storage");
+        registry.register("samples", "Samples sent, every attempt counts", metrics.samples.clone());
+        registry.register(
+            "samples_failed",
+            "Samples that the receiver rejected, or that were left at the end",
+            metrics.failed.clone(),
+        );
+        registry.register("samples_retried", "Samples that had to be sent again", metrics.retried.clone());
+        registry.register("samples_dropped", "Samples that were not sent, by reason", metrics.dropped.clone());
+        registry.register("bytes", "Bytes of requests, compressed, every attempt counts", metrics.bytes.clone());
+        registry.register_with_unit(
+            "sent_batch_duration",
+            "Time from the start of a request to the end of its answer",
+            Unit::Seconds,
+            metrics.duration.clone(),
+        );
+        registry.register_with_unit(
+            "queue_highest_sent_timestamp",
+            "Newest timestamp that the receiver has answered for good",
+            Unit::Seconds,
+            metrics.highest_sent.clone(),
+        );
+        registry.register("max_samples_per_send", "Most samples of one request", metrics.max_samples_per_send.clone());
+        metrics
+    }
+
+    /// The handles of one receiver; they exist from now on, so that a rate can be taken from the start.
+    pub(super) fn of(&self, remote: &RemoteWrite) -> ReceiverMetrics {
+        let labels = labels(remote);
+        let too_old = Dropped { remote_name: remote.name.clone(), url: remote.shown_url(), reason: "too_old" };
+        let max_samples = i64::try_from(remote.queue.max_samples_per_send).unwrap_or(i64::MAX);
+        self.max_samples_per_send.get_or_create(&labels).set(max_samples);
+        ReceiverMetrics {
+            samples: self.samples.get_or_create_owned(&labels),
+            failed: self.failed.get_or_create_owned(&labels),
+            retried: self.retried.get_or_create_owned(&labels),
+            too_old: self.dropped.get_or_create_owned(&too_old),
+            bytes: self.bytes.get_or_create_owned(&labels),
+            duration: self.duration.get_or_create_owned(&labels),
+            highest_sent: self.highest_sent.get_or_create_owned(&labels),
+        }
+    }
+}
+
+/// The metrics of one receiver.
+pub(super) struct ReceiverMetrics {
+    pub(super) samples: Counter,
+    pub(super) failed: Counter,
+    pub(super) retried: Counter,
+    pub(super) too_old: Counter,
+    pub(super) bytes: Counter,
+    pub(super) duration: Histogram,
+    highest_sent: Gauge<f64, AtomicU64>,
+}
+
+impl ReceiverMetrics {
+    /// The receiver has answered for samples up to this time.
+    pub(super) fn settled(&self, newest_ms: i64) {
+        let seconds = newest_ms as f64 / 1000.0;
+        if seconds > self.highest_sent.get() {
+            self.highest_sent.set(seconds);
+        }
+    }
+}

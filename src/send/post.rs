@@ -1,0 +1,261 @@
+//! One request: made, sent, answered, judged.
+//!
+//! One deadline stands over everything from the connection to the last byte of the answer. Of an answer no more than
+//! 64 KiB is read and 1 KiB kept, with the secrets we know of taken out, should the receiver repeat them. A secret in a
+//! file is read for this one request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
+};
+use reqwest::{Client, Request, Response};
+use tokio::time::{Instant, timeout_at};
+
+use super::client::Clients;
+use super::verdict::{Answer, Trouble, TroubleKind, Verdict};
+use crate::clock::Clock;
+use crate::config::{Auth, RemoteWrite, Secret, SecretError};
+use crate::identity::failure_of;
+use crate::model::clean_to;
+
+/// How much of an answer is read.
+const READ_BYTES: usize = 64 << 10;
+/// How much of an answer is kept and shown.
+const KEPT_BYTES: usize = 1 << 10;
+
+const AGENT: &str = concat!("meshscrape/", env!("CARGO_PKG_VERSION"));
+const VERSION_HEADER: HeaderName = HeaderName::from_static("x-prometheus-remote-write-version");
+const ATTEMPT_HEADER: HeaderName = HeaderName::from_static("retry-attempt");
+
+/// Sends requests to one receiver, one at a time.
+pub(super) struct Post {
+    remote: Arc<RemoteWrite>,
+    /// The headers of the configuration, ready; marked so that no library logs them.
+    extra: HeaderMap,
+    clients: Clients,
+    clock: Clock,
+}
+
+impl Post {
+    /// Fails with the name of a header whose value cannot stand in a request.
+    pub(super) fn new(remote: Arc<RemoteWrite>, clients: Clients, clock: Clock) -> Result<Self, HeaderName> {
+        let mut extra = HeaderMap::new();
+        for (name, value) in &remote.headers {
+            extra.insert(name.clone(), sensitive(value.expose()).ok_or_else(|| name.clone())?);
+        }
+        Ok(Self { remote, extra, clients, clock })
+    }
+
+    /// Sends one body; `attempt` is 0 the first time. Always ends within `remote_timeout`.
+    pub(super) async fn send(&mut self, body: Bytes, attempt: u32) -> Verdict {
+        let deadline = Instant::now() + self.remote.remote_timeout;
+        let mut secrets = Secrets::of(&self.remote);
+        let response = match timeout_at(deadline, self.ask(body, attempt, &mut secrets)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(trouble)) => return Verdict::Retry { after: None, trouble: secrets.clean(trouble) },
+            Err(_) => {
+                self.clients.forget();
+                return Verdict::Retry { after: None, trouble: no_answer(self.remote.remote_timeout) };
+            }
+        };
+        let (status, headers) = (response.status(), response.headers().clone());
+        let words = secrets.shown(&read(response, deadline).await);
+        let answer = Answer { status, headers, words };
+        Verdict::on(answer, self.remote.queue.retry_on_http_429, self.clock.now())
+    }
+
+    async fn ask(&mut self, body: Bytes, attempt: u32, secrets: &mut Secrets) -> Result<Response, Trouble> {
+        let client = self.clients.get().await?;
+        let request = self.request(&client, body, attempt, secrets).await?;
+        let response = client.execute(request).await.map_err(trouble)?;
+        self.clients.note(&response);
+        Ok(response)
+    }
+
+    async fn request(
+        &self,
+        client: &Client,
+        body: Bytes,
+        attempt: u32,
+        secrets: &mut Secrets,
+    ) -> Result<Request, Trouble> {
+        let mut request = client
+            .post(self.clients.url()?)
+            .header(CONTENT_ENCODING, "snappy")
+            .header(CONTENT_TYPE, "application/x-protobuf")
+            .header(VERSION_HEADER, "0.1.0")
+            .header(USER_AGENT, AGENT)
+            .body(body);
+        if self.clients.server_name().is_some() {
+            request = request.header(HOST, authority(&self.remote));
+        }
+        if attempt > 0 {
+            request = request.header(ATTEMPT_HEADER, attempt);
+        }
+        request = match credentials(&self.remote).await? {
+            None => request,
+            Some(Credential::Basic { username, password }) => {
+                secrets.add(&password);
+                request.basic_auth(username.expose(), Some(password.expose()))
+            }
+            Some(Credential::Other { kind, credentials }) => {
+                secrets.add(&credentials);
+                let value = sensitive(&format!("{kind} {}", credentials.expose()));
+                request.header(AUTHORIZATION, value.ok_or_else(|| not_ready(UNFIT_CREDENTIALS.to_owned()))?)
+            }
+        };
+        let request = request.headers(self.extra.clone()).build().map_err(trouble)?;
+        if let Some(value) = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()) {
+            // What `Basic` makes of the password is as good as the password.
+            secrets.add_text(value.split_once(' ').map_or(value, |(_, credentials)| credentials));
+        }
+        Ok(request)
+    }
+}
+
+const UNFIT_CREDENTIALS: &str = "the credentials of authorization contain characters that no header may have";
+
+/// The `Authorization` of one request.
+enum Credential {
+    Basic { username: Secret, password: Secret },
+    Other { kind: String, credentials: Secret },
+}
+
+async fn credentials(remote: &RemoteWrite) -> Result<Option<Credential>, Trouble> {
+    let Some(auth) = remote.auth.clone() else { return Ok(None) };
+    let read = move || -> Result<Credential, SecretError> {
+        Ok(match auth {
+            Auth::Basic { username, password } => {
+                Credential::Basic { username: username.read()?, password: password.read()? }
+            }
+            Auth::Authorization { kind, credentials } => Credential::Other { kind, credentials: credentials.read()? },
+        })
+    };
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(credential)) => Ok(Some(credential)),
+        Ok(Err(error)) => Err(not_ready(error.to_string())),
+        Err(error) => Err(not_ready(format!("reading the credentials was ended: {error}"))),
+    }
+}
+
+/// Reads what the receiver has to say, as far as it counts and until the deadline; what came by then is enough.
+async fn read(mut response: Response, deadline: Instant) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while bytes.len() < READ_BYTES {
+        match timeout_at(deadline, response.chunk()).await {
+            Ok(Ok(Some(chunk))) => bytes.extend_from_slice(&chunk),
+            Ok(Ok(None) | Err(_)) | Err(_) => break,
+        }
+    }
+    bytes.truncate(READ_BYTES);
+    bytes
+}
+
+fn sensitive(value: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(value).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+fn authority(remote: &RemoteWrite) -> String {
+    let host = remote.url.host_str().unwrap_or_default();
+    remote.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+fn not_ready(detail: String) -> Trouble {
+    Trouble { kind: TroubleKind::NotReady, detail }
+}
+
+fn no_answer(limit: Duration) -> Trouble {
+    Trouble { kind: TroubleKind::Timeout, detail: format!("no answer within remote_timeout ({limit:?})") }
+}
+
+/// What went wrong where there is no answer. The URL, which may hold a token, is left out.
+fn trouble(error: reqwest::Error) -> Trouble {
+    let error = error.without_url();
+    if let Some(failure) = failure_of(&error) {
+        return Trouble { kind: TroubleKind::Identity, detail: failure.to_string() };
+    }
+    let kind = match () {
+        () if error.is_builder() => TroubleKind::NotReady,
+        () if error.is_connect() => TroubleKind::Connect,
+        () => TroubleKind::Network,
+    };
+    let mut detail = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        let words = error.to_string();
+        // Wrappers often repeat what they wrap.
+        if !detail.ends_with(&words) {
+            detail = format!("{detail}: {words}");
+        }
+        cause = error.source();
+    }
+    Trouble { kind, detail }
+}
+
+/// The secrets of one request, to be taken out of whatever a receiver or a library says.
+struct Secrets(Vec<String>);
+
+impl Secrets {
+    /// Those that the configuration holds; others are added as they are read.
+    fn of(remote: &RemoteWrite) -> Self {
+        let mut secrets = Secrets(Vec::new());
+        remote.headers.iter().for_each(|(_, value)| secrets.add(value));
+        remote.url.query_pairs().for_each(|(_, value)| secrets.add_text(&value));
+        secrets.add_text(remote.url.query().unwrap_or_default());
+        secrets
+    }
+
+    fn add(&mut self, secret: &Secret) {
+        self.add_text(secret.expose());
+    }
+
+    /// Very short texts are no secrets, and taking them out would leave nothing to read.
+    fn add_text(&mut self, text: &str) {
+        if text.len() >= 4 {
+            self.0.push(text.to_owned());
+            self.0.sort_by_key(|known| std::cmp::Reverse(known.len()));
+        }
+    }
+
+    /// Foreign bytes as text that may be shown, of bounded length.
+    fn shown(&self, bytes: &[u8]) -> String {
+        let text = self.0.iter().fold(String::from_utf8_lossy(bytes).into_owned(), |text, secret| {
+            text.replace(secret.as_str(), "<secret>")
+        });
+        clean_to(text.trim(), KEPT_BYTES).into_owned()
+    }
+
+    fn clean(&self, trouble: Trouble) -> Trouble {
+        Trouble { detail: self.shown(trouble.detail.as_bytes()), ..trouble }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_taken_out_before_the_text_is_cut() {
+        let mut secrets = Secrets(Vec::new());
+        secrets.add_text("canary");
+        secrets.add_text("canary-long");
+        secrets.add_text("a");
+        let padding = "x".repeat(KEPT_BYTES - 3);
+        let shown = secrets.shown(format!(" {padding}canary-long").as_bytes());
+        assert!(!shown.contains("can"), "{shown}");
+        assert_eq!(secrets.shown(b"bad token canary-long\n"), "bad token <secret>");
+        assert_eq!(secrets.shown(b"\xff\x1b[31m"), "\u{fffd}\\u{1b}[31m");
+    }
+
+    #[test]
+    fn a_redirect_inside_an_answer_is_cleaned_too() {
+        let secrets = Secrets(vec!["canary".into()]);
+        let trouble = Trouble { kind: TroubleKind::Network, detail: "a canary\nin a line".into() };
+        assert_eq!(secrets.clean(trouble).detail, "a <secret>\\u{a}in a line");
+    }
+}

@@ -1,0 +1,104 @@
+//! How a receiver is doing, for people: counted by the task, asked for by the status page.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::verdict::Trouble;
+use crate::clock::{Clock, unix_ms};
+use crate::config::RemoteWrite;
+use crate::spool::{Outlet, QueueSnapshot};
+
+/// The state of one receiver. Nothing in it is secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceiverSnapshot {
+    /// Its name.
+    pub name: String,
+    /// Its URL, without the query.
+    pub url: String,
+    /// What waits and what was dropped because the queue was full.
+    pub queue: QueueSnapshot,
+    /// The age of the oldest sample that is not delivered; zero if there is none.
+    pub lag: Duration,
+    /// Samples that the receiver has.
+    pub delivered_samples: u64,
+    /// Samples that it rejected.
+    pub rejected_samples: u64,
+    /// Samples that grew too old to be sent.
+    pub too_old_samples: u64,
+    /// When it last took samples.
+    pub last_delivery: Option<SystemTime>,
+    /// Why samples are not delivered now, and since when; gone with the next answer that is final.
+    pub trouble: Option<(SystemTime, Trouble)>,
+    /// The last request that it rejected.
+    pub last_refusal: Option<Refusal>,
+}
+
+/// A rejected request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// When.
+    pub at: SystemTime,
+    /// The HTTP status.
+    pub status: u16,
+    /// How many samples were in it.
+    pub samples: u64,
+    /// What the receiver said, safe to show.
+    pub words: String,
+}
+
+/// What the task writes down.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress {
+    pub(super) delivered_samples: u64,
+    pub(super) rejected_samples: u64,
+    pub(super) too_old_samples: u64,
+    pub(super) last_delivery: Option<SystemTime>,
+    pub(super) trouble: Option<(SystemTime, Trouble)>,
+    pub(super) last_refusal: Option<Refusal>,
+}
+
+/// Where it is written down: shared by the task and its monitors.
+#[derive(Clone, Default)]
+pub(super) struct Ledger(Arc<Mutex<Progress>>);
+
+impl Ledger {
+    /// Nothing under this lock panics, so what a poisoned one holds is whole.
+    pub(super) fn with<T>(&self, write: impl FnOnce(&mut Progress) -> T) -> T {
+        write(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Shows how a receiver is doing while its task runs, and after.
+#[derive(Clone)]
+pub struct Monitor {
+    name: String,
+    url: String,
+    ledger: Ledger,
+    queue: Arc<dyn Fn() -> QueueSnapshot + Send + Sync>,
+    clock: Clock,
+}
+
+impl Monitor {
+    pub(super) fn new(remote: &RemoteWrite, ledger: Ledger, outlet: &Outlet, clock: Clock) -> Self {
+        Self { name: remote.name.clone(), url: remote.shown_url(), ledger, queue: Arc::new(outlet.observer()), clock }
+    }
+
+    /// The state now.
+    pub fn snapshot(&self) -> ReceiverSnapshot {
+        let queue = (self.queue)();
+        let progress = self.ledger.with(|progress| progress.clone());
+        let age_ms = queue.oldest_ms.map_or(0, |oldest| unix_ms(self.clock.now()).saturating_sub(oldest));
+        ReceiverSnapshot {
+            name: self.name.clone(),
+            url: self.url.clone(),
+            queue,
+            lag: Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)),
+            delivered_samples: progress.delivered_samples,
+            rejected_samples: progress.rejected_samples,
+            too_old_samples: progress.too_old_samples,
+            last_delivery: progress.last_delivery,
+            trouble: progress.trouble,
+            last_refusal: progress.last_refusal,
+        }
+    }
+}

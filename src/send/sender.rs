@@ -1,0 +1,428 @@
+//! The task of one receiver.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, StatusCode};
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::{Backoff, BackoffError};
+use super::client::Clients;
+use super::complaints::{Complaint, Complaints};
+use super::metrics::{Metrics, ReceiverMetrics};
+use super::post::Post;
+use super::progress::{Ledger, Monitor, Refusal};
+use super::verdict::{Trouble, Verdict};
+use crate::clock::Clock;
+use crate::config::{RemoteWrite, SpiffeReceiver};
+use crate::identity::Credentials;
+use crate::model::{Block, TargetId};
+use crate::spool::{LeaseLimits, Outlet};
+use crate::wire;
+
+/// The most bytes of one request before compression; half of what VictoriaMetrics takes by default, and Mimir takes
+/// more.
+const MAX_MESSAGE_BYTES: u64 = 16 << 20;
+
+/// How long a target whose samples were rejected alone travels alone.
+const APART_FOR: Duration = Duration::from_secs(10 * 60);
+
+/// How long no request is sent again target by target after that helped nobody. Not for ever: a receiver that came to its
+/// senses may still get a bad target in each request, and would never take one as a whole.
+const TOGETHER_FOR: Duration = Duration::from_secs(60);
+
+/// Why a receiver cannot be sent to at all.
+#[derive(Debug, Error)]
+pub enum SendError {
+    /// The pauses make no sense.
+    #[error("remote_write {receiver}: queue_config: {source}")]
+    Backoff {
+        /// The receiver's name.
+        receiver: String,
+        /// What is wrong.
+        source: BackoffError,
+    },
+    /// A header of the configuration cannot be sent.
+    #[error("remote_write {receiver}: the value of header {header} has characters that no header may have")]
+    Header {
+        /// The receiver's name.
+        receiver: String,
+        /// The header's name.
+        header: HeaderName,
+    },
+}
+
+/// What a sender left behind when its time was up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Undelivered {
+    /// Blocks.
+    pub blocks: u64,
+    /// Samples in them.
+    pub samples: u64,
+}
+
+/// Sends what comes out of one queue to one receiver.
+pub struct Sender {
+    remote: Arc<RemoteWrite>,
+    outlet: Outlet,
+    post: Post,
+    backoff: Backoff,
+    clock: Clock,
+    metrics: ReceiverMetrics,
+    ledger: Ledger,
+    monitor: Monitor,
+    complaints: Complaints,
+    /// Targets whose samples were rejected while others were taken, and when.
+    apart: HashMap<TargetId, Instant>,
+    /// When the receiver last rejected each target alone: for a while it is not asked so again, as it may reject whatever
+    /// it gets.
+    all_rejected: Option<Instant>,
+    /// What of the lease in hand is already settled.
+    settled: Undelivered,
+}
+
+impl Sender {
+    /// A sender for `remote` from `outlet`. `credentials` is asked only if the receiver is verified by SPIFFE ID; the
+    /// channel may still be without a certificate, then blocks wait.
+    pub fn new(
+        remote: Arc<RemoteWrite>,
+        outlet: Outlet,
+        credentials: impl FnOnce(&SpiffeReceiver) -> watch::Receiver<Arc<Credentials>>,
+        clock: Clock,
+        metrics: &Metrics,
+    ) -> Result<Self, SendError> {
+        let receiver = || remote.name.clone();
+        let backoff = Backoff::new(remote.queue.min_backoff, remote.queue.max_backoff)
+            .map_err(|source| SendError::Backoff { receiver: receiver(), source })?;
+        let clients = Clients::new(Arc::clone(&remote), credentials, clock.clone());
+        let post = Post::new(Arc::clone(&remote), clients, clock.clone())
+            .map_err(|header| SendError::Header { receiver: receiver(), header })?;
+        let ledger = Ledger::default();
+        Ok(Self {
+            monitor: Monitor::new(&remote, ledger.clone(), &outlet, clock.clone()),
+            metrics: metrics.of(&remote),
+            complaints: Complaints::default(),
+            apart: HashMap::new(),
+            all_rejected: None,
+            settled: Undelivered::default(),
+            remote,
+            outlet,
+            post,
+            backoff,
+            clock,
+            ledger,
+        })
+    }
+
+    /// A window on this sender, for the status page.
+    pub fn monitor(&self) -> Monitor {
+        self.monitor.clone()
+    }
+
+    /// Sends until the spool is closed and empty, or until `give_up` is cancelled: then a request in flight is cut off,
+    /// and what is left is counted, said, and returned.
+    pub async fn run(mut self, give_up: CancellationToken) -> Undelivered {
+        tokio::select! {
+            biased;
+            () = self.deliver_everything() => return Undelivered::default(),
+            () = give_up.cancelled() => {}
+        }
+        // The lease in hand has returned to the queue with what is settled of it.
+        let queue = self.outlet.snapshot();
+        let left = Undelivered {
+            blocks: queue.pending_blocks.saturating_sub(self.settled.blocks),
+            samples: queue.pending_samples.saturating_sub(self.settled.samples),
+        };
+        if left.samples > 0 {
+            self.metrics.failed.inc_by(left.samples);
+            tracing::warn!(
+                receiver = self.remote.name,
+                url = self.remote.shown_url(),
+                blocks = left.blocks,
+                samples = left.samples,
+                "time to deliver is up: these samples are lost"
+            );
+        }
+        left
+    }
+
+    async fn deliver_everything(&mut self) {
+        let queue = &self.remote.queue;
+        let limits = LeaseLimits {
+            max_samples: queue.max_samples_per_send as u64,
+            max_message_bytes: MAX_MESSAGE_BYTES,
+            linger: queue.batch_send_deadline,
+        };
+        while let Some(lease) = self.outlet.lease(limits).await {
+            self.deliver(lease.blocks().collect()).await;
+            lease.ack();
+            self.settled = Undelivered::default();
+        }
+    }
+
+    /// Settles all `blocks`, in one request if the receiver likes them all.
+    async fn deliver(&mut self, blocks: Vec<&Block>) {
+        self.apart.retain(|_, since| since.elapsed() < APART_FOR);
+        let (alone, together): (Vec<_>, Vec<_>) =
+            blocks.into_iter().partition(|block| self.apart.contains_key(&block.target));
+        for mut part in [together].into_iter().chain(by_target(alone)).filter(|part| !part.is_empty()) {
+            match self.settle(&mut part).await {
+                Settled::Delivered => self.forgive(&part),
+                Settled::Rejected(rejection)
+                    if self.may_split() && rejection.is_about_content() && spans_targets(&part) =>
+                {
+                    self.deliver_apart(part).await;
+                }
+                Settled::Rejected(rejection) => self.drop_rejected(&part, rejection),
+                Settled::Nothing => {}
+            }
+        }
+    }
+
+    /// The receiver has rejected these blocks together: one of the targets may be at fault.
+    async fn deliver_apart(&mut self, blocks: Vec<&Block>) {
+        let (mut any_delivered, mut offenders) = (false, Vec::new());
+        for mut part in by_target(blocks) {
+            match self.settle(&mut part).await {
+                Settled::Delivered => any_delivered = true,
+                Settled::Rejected(rejection) => {
+                    offenders.extend(part.first().map(|block| block.target));
+                    self.drop_rejected(&part, rejection);
+                }
+                Settled::Nothing => {}
+            }
+        }
+        if any_delivered {
+            self.apart.extend(offenders.into_iter().map(|target| (target, Instant::now())));
+        } else if !offenders.is_empty() {
+            self.all_rejected = Some(Instant::now());
+        }
+    }
+
+    /// Whether sending target by target may help.
+    fn may_split(&self) -> bool {
+        self.all_rejected.is_none_or(|since| since.elapsed() >= TOGETHER_FOR)
+    }
+
+    /// Tries until there is a final answer on `blocks`, from which what grows too old is taken out.
+    async fn settle(&mut self, blocks: &mut Vec<&Block>) -> Settled {
+        let mut pauses = self.backoff.pauses();
+        let mut body = Bytes::new();
+        for attempt in 0u32.. {
+            if self.drop_aged(blocks) || attempt == 0 {
+                body = wire::join(blocks).into();
+            }
+            if blocks.is_empty() {
+                break;
+            }
+
+            let samples = samples_of(blocks);
+            self.metrics.samples.inc_by(samples);
+            self.metrics.bytes.inc_by(body.len() as u64);
+            let started = Instant::now();
+            let verdict = self.post.send(body.clone(), attempt).await;
+            self.metrics.duration.observe(started.elapsed().as_secs_f64());
+            match verdict {
+                Verdict::Delivered => {
+                    self.delivered(blocks, attempt);
+                    return Settled::Delivered;
+                }
+                Verdict::Rejected { status, words } => return Settled::Rejected(Rejection { status, words }),
+                Verdict::Retry { after, trouble } => {
+                    let pause = pauses.next(after);
+                    self.metrics.retried.inc_by(samples);
+                    self.complain(trouble, attempt, pause);
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+        Settled::Nothing
+    }
+
+    fn delivered(&mut self, blocks: &[&Block], attempt: u32) {
+        self.finished(blocks);
+        self.all_rejected = None;
+        let (now, samples) = (self.clock.now(), samples_of(blocks));
+        let trouble = self.ledger.with(|progress| {
+            progress.delivered_samples += samples;
+            progress.last_delivery = Some(now);
+            progress.trouble.take()
+        });
+        if let Some((since, _)) = trouble {
+            self.complaints.forget_troubles();
+            tracing::info!(
+                receiver = self.remote.name,
+                url = self.remote.shown_url(),
+                attempts = attempt + 1,
+                seconds = now.duration_since(since).unwrap_or_default().as_secs(),
+                "the receiver takes samples again"
+            );
+        }
+    }
+
+    fn drop_rejected(&mut self, blocks: &[&Block], rejection: Rejection) {
+        let samples = samples_of(blocks);
+        self.finished(blocks);
+        self.metrics.failed.inc_by(samples);
+        let Rejection { status, words } = rejection;
+        if let Some(unsaid) = self.complaints.due(Complaint::Rejected(status)) {
+            tracing::error!(
+                receiver = self.remote.name,
+                url = self.remote.shown_url(),
+                status = status.as_u16(),
+                samples,
+                unsaid,
+                words,
+                "the receiver rejects samples for good: they are dropped"
+            );
+        }
+        let refusal = Refusal { at: self.clock.now(), status: status.as_u16(), samples, words };
+        self.ledger.with(|progress| {
+            progress.rejected_samples += samples;
+            progress.trouble = None;
+            progress.last_refusal = Some(refusal);
+        });
+    }
+
+    /// These blocks are settled, one way or the other.
+    fn finished(&mut self, blocks: &[&Block]) {
+        self.settled.blocks += blocks.len() as u64;
+        self.settled.samples += samples_of(blocks);
+        if let Some(newest_ms) = blocks.iter().map(|block| block.max_ms).max() {
+            self.metrics.settled(newest_ms);
+        }
+    }
+
+    fn complain(&mut self, trouble: Trouble, attempt: u32, pause: Duration) {
+        if let Some(unsaid) = self.complaints.due(Complaint::Trouble(trouble.kind)) {
+            tracing::warn!(
+                receiver = self.remote.name,
+                url = self.remote.shown_url(),
+                reason = trouble.kind.name(),
+                detail = %trouble,
+                attempts = attempt + 1,
+                pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                unsaid,
+                "samples are not delivered; they are kept and sent again"
+            );
+        }
+        let now = self.clock.now();
+        self.ledger.with(|progress| {
+            let since = progress.trouble.as_ref().map_or(now, |(since, _)| *since);
+            progress.trouble = Some((since, trouble));
+        });
+    }
+
+    /// Whoever is delivered alone may travel with the others again.
+    fn forgive(&mut self, part: &[&Block]) {
+        for block in part {
+            self.apart.remove(&block.target);
+        }
+    }
+
+    /// Drops and counts what is too old to be sent; whether there was any.
+    fn drop_aged(&mut self, blocks: &mut Vec<&Block>) -> bool {
+        let limit = self.remote.queue.sample_age_limit;
+        if limit.is_zero() {
+            return false;
+        }
+        let oldest_ms = self.clock.now_ms().saturating_sub(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
+        let old: Vec<_> = blocks.extract_if(.., |block| block.max_ms < oldest_ms).collect();
+        if old.is_empty() {
+            return false;
+        }
+        let samples = samples_of(&old);
+        self.settled.blocks += old.len() as u64;
+        self.settled.samples += samples;
+        self.metrics.too_old.inc_by(samples);
+        self.ledger.with(|progress| progress.too_old_samples += samples);
+        if let Some(unsaid) = self.complaints.due(Complaint::TooOld) {
+            tracing::warn!(
+                receiver = self.remote.name,
+                samples,
+                unsaid,
+                limit_seconds = limit.as_secs(),
+                "samples are older than sample_age_limit: they are dropped"
+            );
+        }
+        true
+    }
+}
+
+/// What became of some blocks.
+enum Settled {
+    Delivered,
+    Rejected(Rejection),
+    /// All were too old.
+    Nothing,
+}
+
+struct Rejection {
+    status: StatusCode,
+    words: String,
+}
+
+impl Rejection {
+    /// Whether it may hang on what was sent rather than on who sends it where.
+    fn is_about_content(&self) -> bool {
+        matches!(
+            self.status,
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY
+        )
+    }
+}
+
+fn samples_of(blocks: &[&Block]) -> u64 {
+    blocks.iter().map(|block| u64::from(block.samples)).sum()
+}
+
+fn spans_targets(blocks: &[&Block]) -> bool {
+    blocks.windows(2).any(|pair| pair[0].target != pair[1].target)
+}
+
+/// The blocks of each target, in order, the targets in the order of their first blocks.
+fn by_target(blocks: Vec<&Block>) -> Vec<Vec<&Block>> {
+    let mut places = HashMap::new();
+    let mut parts = Vec::<Vec<&Block>>::new();
+    for block in blocks {
+        let place = *places.entry(block.target).or_insert(parts.len());
+        match parts.get_mut(place) {
+            Some(part) => part.push(block),
+            None => parts.push(vec![block]),
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(target: u64, number: i64) -> Block {
+        let elements = Bytes::new();
+        Block {
+            target: TargetId(target),
+            receiver: 0,
+            samples: 1,
+            min_ms: number,
+            max_ms: number,
+            raw_len: 0,
+            elements,
+        }
+    }
+
+    #[test]
+    fn blocks_are_parted_by_target_and_stay_in_order() {
+        let blocks = [block(7, 1), block(3, 2), block(7, 3), block(5, 4), block(3, 5)];
+        assert!(spans_targets(&blocks.iter().collect::<Vec<_>>()));
+        let parts = by_target(blocks.iter().collect());
+        let numbers: Vec<Vec<_>> = parts.iter().map(|part| part.iter().map(|block| block.min_ms).collect()).collect();
+        assert_eq!(numbers, [vec![1, 3], vec![2, 5], vec![4]]);
+        assert!(!parts.iter().any(|part| spans_targets(part)));
+    }
+}
