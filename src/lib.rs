@@ -37,4 +37,5 @@ pub mod send;
 pub mod spool;
 
 pub mod lifecycle;
+pub mod status;
 pub mod telemetry;

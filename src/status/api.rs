@@ -1,0 +1,252 @@
+//! The HTTP API in the shape of Prometheus' agent mode, with what we know beyond it.
+//!
+//! `GET /api/v1/targets?state=active|dropped|any&scrapePool=JOB` answers as Prometheus does; each active target also has
+//! `reason`, `hint`, `expectedIdentity`, `presentedIdentity` and `peer`. Requests that a browser was talked into are
+//! refused: the host must be a loopback address and there must be no foreign `Origin`.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::Sources;
+use crate::model::{Labels, PeerReport, Verification};
+use crate::scrape::{PoolSnapshot, TargetSnapshot};
+
+/// The routes of the loopback listener.
+pub fn router(sources: Sources) -> Router {
+    Router::new().route("/api/v1/targets", get(targets)).layer(middleware::from_fn(refuse_foreign)).with_state(sources)
+}
+
+/// Closes the way in through a browser: rebinding a name to loopback, or asking from another page.
+async fn refuse_foreign(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let refused = if !is_loopback(headers.get(header::HOST).and_then(|host| host.to_str().ok())) {
+        Some("the Host header does not name a loopback address")
+    } else if headers.contains_key(header::ORIGIN) && !same_origin(headers) {
+        Some("requests from another origin are refused")
+    } else {
+        None
+    };
+    match refused {
+        Some(reason) => failed(StatusCode::FORBIDDEN, "forbidden", reason),
+        None => next.run(request).await,
+    }
+}
+
+fn is_loopback(host: Option<&str>) -> bool {
+    let Some(host) = host else { return false };
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn same_origin(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
+    match (text(header::ORIGIN), text(header::HOST)) {
+        (Some(origin), Some(host)) => origin.strip_prefix("http://") == Some(host),
+        _ => false,
+    }
+}
+
+fn failed(status: StatusCode, kind: &str, error: &str) -> Response {
+    let body = serde_json::json!({ "status": "error", "errorType": kind, "error": error });
+    (status, Json(body)).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TargetsQuery {
+    #[serde(default)]
+    state: String,
+    scrape_pool: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TargetsData {
+    active_targets: Vec<ActiveTarget>,
+    dropped_targets: Vec<DroppedTarget>,
+    /// One entry a job, not limited by `scrapePool`; absent where only active targets are asked for.
+    dropped_target_counts: Option<BTreeMap<String, usize>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ActiveTarget {
+    discovered_labels: BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
+    scrape_pool: String,
+    scrape_url: String,
+    global_url: String,
+    last_error: String,
+    last_scrape: String,
+    last_scrape_duration: f64,
+    health: &'static str,
+    scrape_interval: String,
+    scrape_timeout: String,
+    /// Ours from here on: the name of the failure's reason, empty when healthy.
+    reason: &'static str,
+    hint: &'static str,
+    expected_identity: String,
+    presented_identity: String,
+    samples_scraped: usize,
+    samples_kept: usize,
+    scrapes_succeeded: u64,
+    scrapes_failed: u64,
+    peer: Option<Peer>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Peer {
+    identity: String,
+    exact: bool,
+    tls_version: String,
+    cipher: String,
+    not_after: String,
+    chain: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DroppedTarget {
+    discovered_labels: BTreeMap<String, String>,
+    scrape_pool: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+async fn targets(State(sources): State<Sources>, Query(query): Query<TargetsQuery>) -> Response {
+    let state = query.state.to_ascii_lowercase();
+    let (active, dropped) = match state.as_str() {
+        "" | "any" => (true, true),
+        "active" => (true, false),
+        "dropped" => (false, true),
+        _ => return failed(StatusCode::BAD_REQUEST, "bad_data", "state must be active, dropped or any"),
+    };
+    let mut pools = sources.scrape.snapshot();
+    pools.sort_by(|a, b| a.pool.cmp(&b.pool));
+    let counts = pools.iter().map(|pool| (pool.pool.to_string(), pool.dropped_count)).collect();
+    let wanted = |pool: &&PoolSnapshot| query.scrape_pool.as_deref().is_none_or(|name| name == &*pool.pool);
+    let chosen: Vec<_> = pools.iter().filter(wanted).collect();
+    let data = TargetsData {
+        active_targets: match active {
+            true => chosen.iter().flat_map(|pool| pool.active.iter().map(active_target)).collect(),
+            false => Vec::new(),
+        },
+        dropped_targets: match dropped {
+            true => chosen.iter().flat_map(|pool| dropped_targets(pool)).collect(),
+            false => Vec::new(),
+        },
+        dropped_target_counts: dropped.then_some(counts),
+    };
+    Json(serde_json::json!({ "status": "success", "data": data })).into_response()
+}
+
+fn dropped_targets(pool: &PoolSnapshot) -> impl Iterator<Item = DroppedTarget> {
+    pool.dropped.iter().map(|dropped| DroppedTarget {
+        discovered_labels: map(&dropped.discovered),
+        scrape_pool: pool.pool.to_string(),
+        error: dropped.error.clone(),
+    })
+}
+
+fn active_target(TargetSnapshot { target, status }: &TargetSnapshot) -> ActiveTarget {
+    let last = status.last.as_ref();
+    // Who may not be connected at all has failed before the first attempt.
+    let refused = match &target.verification {
+        Verification::Refused(failure) => Some(failure),
+        _ => None,
+    };
+    let failure = last.map_or(refused, |report| report.failure.as_ref());
+    let peer = last.and_then(|report| report.peer.as_ref());
+    let expected = match &target.verification {
+        Verification::Spiffe(peer) => peer.to_string(),
+        Verification::Refused(failure) => failure.expected.clone().unwrap_or_default(),
+        Verification::HostName | Verification::None => String::new(),
+    };
+    let presented = failure.and_then(|failure| failure.presented.clone());
+    ActiveTarget {
+        discovered_labels: map(&target.discovered),
+        labels: map(&target.labels),
+        scrape_pool: target.pool.to_string(),
+        scrape_url: target.url(),
+        global_url: target.url(),
+        last_error: failure.map(ToString::to_string).unwrap_or_default(),
+        last_scrape: rfc3339(last.map(|report| report.started)),
+        last_scrape_duration: last.map_or(0.0, |report| report.phases.total.as_secs_f64()),
+        health: match (last, failure) {
+            (_, Some(_)) => "down",
+            (Some(_), None) => "up",
+            (None, None) => "unknown",
+        },
+        scrape_interval: crate::config::format_duration(target.interval),
+        scrape_timeout: crate::config::format_duration(target.timeout),
+        reason: failure.map_or("", |failure| failure.reason.name()),
+        hint: failure.map_or("", |failure| failure.hint()),
+        expected_identity: expected,
+        presented_identity: presented.or_else(|| peer.map(|peer| peer.identity.clone())).unwrap_or_default(),
+        samples_scraped: last.map_or(0, |report| report.samples),
+        samples_kept: last.map_or(0, |report| report.samples_kept),
+        scrapes_succeeded: status.succeeded,
+        scrapes_failed: status.failed,
+        peer: peer.map(peer_of),
+    }
+}
+
+fn peer_of(peer: &PeerReport) -> Peer {
+    Peer {
+        identity: peer.identity.clone(),
+        exact: peer.exact,
+        tls_version: peer.tls_version.clone(),
+        cipher: peer.cipher.clone(),
+        not_after: rfc3339(Some(peer.not_after)),
+        chain: peer.chain.clone(),
+    }
+}
+
+fn map(labels: &Labels) -> BTreeMap<String, String> {
+    labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// RFC 3339 in UTC; Go's zero time where there is none, because that is what Prometheus' clients expect.
+fn rfc3339(time: Option<SystemTime>) -> String {
+    time.and_then(|time| OffsetDateTime::from(time).format(&Rfc3339).ok())
+        .unwrap_or_else(|| "0001-01-01T00:00:00Z".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_prometheus_clients_read_them() {
+        let time = UNIX_EPOCH + Duration::new(1_709_210_096, 123_456_789);
+        assert_eq!(rfc3339(Some(time)), "2024-02-29T12:34:56.123456789Z");
+        assert_eq!(rfc3339(None), "0001-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn only_loopback_names_are_hosts() {
+        for good in ["127.0.0.1:9465", "localhost", "[::1]:9465", "LOCALHOST:1", "127.0.0.7"] {
+            assert!(is_loopback(Some(good)), "{good}");
+        }
+        for bad in ["10.0.0.1:9465", "evil.example:9465", "localhost.evil.example", "127.0.0.1.nip.io", "[::2]", ""] {
+            assert!(!is_loopback(Some(bad)), "{bad}");
+        }
+        assert!(!is_loopback(None));
+    }
+}

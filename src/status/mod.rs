@@ -1,0 +1,30 @@
+//! What the agent tells about itself over HTTP. It reads snapshots of the other rooms and can change nothing.
+//!
+//! Two listeners, because they have two audiences. The one on the pod's address serves probes and `/metrics` and nothing
+//! else: what the mesh protects must not be readable in the clear next door. The one on loopback serves the API, to whoever
+//! may log in to the node or forward a port.
+
+mod api;
+mod probes;
+mod server;
+
+pub use api::router as api_router;
+pub use probes::{Readiness, router as probes_router};
+pub use server::serve;
+
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+
+use crate::scrape;
+
+/// Where the answers come from.
+#[derive(Clone)]
+pub struct Sources {
+    /// The metrics of all rooms.
+    pub registry: Arc<Registry>,
+    /// The running scrapers.
+    pub scrape: scrape::Handle,
+    /// Whether the agent can do its work, asked anew for each probe.
+    pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+}

@@ -1,0 +1,45 @@
+//! Probes and `/metrics`: all that the pod's own port serves.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tracing::error;
+
+use super::Sources;
+
+/// Whether the agent can do its work.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// What is still missing, each in a few words; nothing missing means ready.
+    pub missing: Vec<String>,
+}
+
+/// The routes of the pod's port.
+pub fn router(sources: Sources) -> Router {
+    Router::new()
+        .route("/-/healthy", get(async || "meshscrape is healthy.\n"))
+        .route("/-/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(sources)
+}
+
+async fn ready(State(sources): State<Sources>) -> (StatusCode, String) {
+    let readiness = (sources.readiness)();
+    if readiness.missing.is_empty() {
+        return (StatusCode::OK, "meshscrape is ready.\n".to_owned());
+    }
+    let text = format!("meshscrape is not ready: {}.\n", readiness.missing.join("; "));
+    (StatusCode::SERVICE_UNAVAILABLE, text)
+}
+
+async fn metrics(State(sources): State<Sources>) -> impl IntoResponse {
+    let mut text = String::new();
+    if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &sources.registry) {
+        error!(%error, "BUG: own metrics cannot be written");
+        return (StatusCode::INTERNAL_SERVER_ERROR, "own metrics cannot be written\n").into_response();
+    }
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], text).into_response()
+}

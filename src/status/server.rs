@@ -1,0 +1,79 @@
+//! A small HTTP server that slow and numerous clients cannot wear down.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+/// Connections served at once; more wait in the listener's queue.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a client may take over the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection may last, whatever the client does with it: who asks without reading makes room for a probe.
+const LIFETIME: Duration = Duration::from_secs(5);
+/// How long answers that are under way may take once the server is asked to stop.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Serves `router` on `listener` until `stop` is cancelled, and returns soon after.
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = TaskTracker::new();
+    // Cancelled when the time to drain is up.
+    let hang_up = CancellationToken::new();
+    while let Some((place, stream)) = stop.run_until_cancelled(next(&listener, &places)).await {
+        let (router, stop, hang_up) = (router.clone(), stop.clone(), hang_up.clone());
+        connections.spawn(async move {
+            let _place = place;
+            let life = tokio::time::timeout(LIFETIME, converse(stream, router, stop));
+            if hang_up.run_until_cancelled(life).await.is_some_and(|outcome| outcome.is_err()) {
+                debug!("a status connection took too long and was closed");
+            }
+        });
+    }
+    connections.close();
+    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
+        hang_up.cancel();
+        connections.wait().await;
+    }
+}
+
+/// The next connection, once there is a place for it.
+async fn next(listener: &TcpListener, places: &Arc<Semaphore>) -> (OwnedSemaphorePermit, TcpStream) {
+    let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (place, stream),
+            Err(error) => {
+                warn!(%error, "cannot accept a connection on the status listener");
+                // Out of file descriptors, most likely: give others time to close theirs.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, router: Router, stop: CancellationToken) {
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(16 * 1024)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let outcome = tokio::select! {
+        outcome = connection.as_mut() => outcome,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
+        debug!(%error, "a status connection ended early");
+    }
+}
