@@ -1,0 +1,308 @@
+//! The composition root: from a configuration to a running agent. It knows every room and decides nothing about data.
+//!
+//! Rooms are started from the far end (sending first, discovery last), so that nothing is produced before there is a
+//! place for it, and stopped from the near end: discovery and scraping are cancelled, then the closed channels let the pipe run dry,
+//! and the listeners go last.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::config::{Config, JobSecurity, ScrapeConfig, SpiffeReceiver};
+use crate::connect::CredentialsFeed;
+use crate::identity::{self, Identity, IdentitySettings};
+use crate::model::TrustDomain;
+use crate::spool::{QueueSettings, Spool};
+use crate::status::{Readiness, Sources};
+use crate::{discover, scrape, send, series, spool, status};
+
+/// Blocks that may wait between the targets' tasks and the spool, which takes them without waiting for anybody.
+const BLOCKS_IN_TRANSIT: usize = 256;
+
+/// How an agent runs, besides its configuration.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where probes and `/metrics` are served; port 0 takes any.
+    pub listen: SocketAddr,
+    /// Where the API is served; `None` for nowhere.
+    pub api_listen: Option<SocketAddr>,
+    /// Wall time.
+    pub clock: Clock,
+    /// How long delivery may go on once the agent is asked to stop.
+    pub flush_deadline: Duration,
+}
+
+/// Why an agent cannot start.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// A listener cannot be opened.
+    #[error("cannot listen on {address} ({source}); choose another address with {flag}")]
+    Listen {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// The argument that names it.
+        flag: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A receiver's client cannot be made.
+    #[error(transparent)]
+    Send(#[from] send::SendError),
+}
+
+/// A running agent.
+pub struct Agent {
+    listen: SocketAddr,
+    api: Option<SocketAddr>,
+    stop_scraping: CancellationToken,
+    scraping: JoinHandle<()>,
+    spooling: JoinHandle<()>,
+    senders: Vec<JoinHandle<send::Undelivered>>,
+    /// Cancelled when time to deliver is up.
+    give_up: CancellationToken,
+    flush_deadline: Duration,
+    stop_serving: CancellationToken,
+    serving: Vec<JoinHandle<()>>,
+}
+
+/// What is left when an agent has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Samples that no receiver acknowledged before the flush deadline.
+    pub undelivered: u64,
+}
+
+/// Binds the listeners and starts every room.
+///
+/// # Errors
+/// Only what makes running pointless: a listener that cannot be opened, a receiver that no client can be made for.
+/// Missing certificates and unreachable receivers are waited for.
+pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError> {
+    let listener = bind(options.listen, "--listen").await?;
+    let api_listener = match options.api_listen {
+        Some(address) => Some(bind(address, "--api-listen").await?),
+        None => None,
+    };
+    let mut registry = Registry::default();
+    register_build_info(&mut registry);
+    let stop_scraping = CancellationToken::new();
+    let stop_serving = CancellationToken::new();
+    let clock = options.clock;
+    let mut identities = Identities { list: Vec::new(), clock: clock.clone(), stop: stop_serving.clone() };
+
+    let (blocks, incoming) = mpsc::channel(BLOCKS_IN_TRANSIT);
+    let queues = config.remote_write.iter().map(|receiver| QueueSettings {
+        name: receiver.name.clone(),
+        labels: send::labels(receiver),
+        capacity_bytes: receiver.queue.max_memory,
+    });
+    let (spool, outlets) = Spool::new(queues.collect(), &spool::Metrics::new(&mut registry));
+    let spooling = tokio::spawn(spool.run(incoming));
+    let send_metrics = send::Metrics::new(&mut registry);
+    let give_up = CancellationToken::new();
+    let mut senders = Vec::new();
+    for (receiver, outlet) in config.remote_write.iter().zip(outlets) {
+        let credentials = |spiffe: &SpiffeReceiver| {
+            identities.feed(IdentitySettings {
+                files: spiffe.files.clone(),
+                trust_domain: spiffe.trust_domain.clone(),
+                aliases: spiffe.aliases.clone(),
+            })
+        };
+        let sender = send::Sender::new(Arc::clone(receiver), outlet, credentials, clock.clone(), &send_metrics)?;
+        senders.push(tokio::spawn(sender.run(give_up.clone())));
+    }
+    if senders.is_empty() {
+        warn!("no remote_write is configured: targets are scraped and nothing is forwarded");
+    }
+
+    let mut jobs = Vec::new();
+    let mut wanted = Vec::new();
+    for job in &config.scrape_configs {
+        let credentials = identities.of_job(job);
+        wanted.push((Arc::clone(job), trust_domain_feed(job, credentials.as_ref())));
+        jobs.push(scrape::Job { config: Arc::clone(job), credentials });
+    }
+    let discovery = discover::spawn(wanted, stop_scraping.clone(), discover::Metrics::new(&mut registry));
+    let context = scrape::Context {
+        jobs,
+        views: series::views_of(&config.remote_write).into(),
+        external: config.global.external_labels.clone(),
+        blocks,
+        clock: clock.clone(),
+        host: host_name(),
+        metrics: scrape::Metrics::new(&mut registry),
+    };
+    let (handle, scraping) = scrape::spawn(context, discovery.targets(), stop_scraping.clone());
+
+    let identities = identities.list;
+    let sources = Sources {
+        registry: Arc::new(registry),
+        scrape: handle,
+        readiness: Arc::new(move || readiness(&identities, &discovery, &clock)),
+    };
+    let listen = local_addr(&listener);
+    let api = api_listener.as_ref().map(local_addr);
+    let mut serving =
+        vec![tokio::spawn(status::serve(listener, status::probes_router(sources.clone()), stop_serving.clone()))];
+    if let Some(listener) = api_listener {
+        serving.push(tokio::spawn(status::serve(listener, status::api_router(sources), stop_serving.clone())));
+    }
+    Ok(Agent {
+        listen,
+        api,
+        stop_scraping,
+        scraping,
+        spooling,
+        senders,
+        give_up,
+        flush_deadline: options.flush_deadline,
+        stop_serving,
+        serving,
+    })
+}
+
+impl Agent {
+    /// Where probes and `/metrics` are served.
+    pub fn listen_addr(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Where the API is served.
+    pub fn api_addr(&self) -> Option<SocketAddr> {
+        self.api
+    }
+
+    /// Stops scraping, delivers what is queued until the flush deadline, and ends.
+    pub async fn stop(self) -> Stopped {
+        let give_up = self.give_up;
+        let deadline = tokio::spawn(async move {
+            tokio::time::sleep(self.flush_deadline).await;
+            give_up.cancel();
+        });
+        self.stop_scraping.cancel();
+        end("scraping", self.scraping).await;
+        end("spooling", self.spooling).await;
+        info!("scraping has stopped; delivering what is queued");
+        let mut undelivered = 0;
+        for sender in self.senders {
+            match sender.await {
+                Ok(left) => undelivered += left.samples,
+                Err(error) => warn!(%error, "BUG: sending ended abnormally"),
+            }
+        }
+        deadline.abort();
+        self.stop_serving.cancel();
+        for server in self.serving {
+            end("serving", server).await;
+        }
+        Stopped { undelivered }
+    }
+}
+
+async fn end(what: &str, task: JoinHandle<()>) {
+    if let Err(error) = task.await {
+        warn!(%error, "BUG: {what} ended abnormally");
+    }
+}
+
+async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, AgentError> {
+    TcpListener::bind(address).await.map_err(|source| AgentError::Listen { address, flag, source })
+}
+
+fn local_addr(listener: &TcpListener) -> SocketAddr {
+    listener.local_addr().expect("a bound listener has an address")
+}
+
+/// One watcher for each distinct set of files, however many jobs and receivers use it.
+struct Identities {
+    list: Vec<(IdentitySettings, Identity)>,
+    clock: Clock,
+    stop: CancellationToken,
+}
+
+impl Identities {
+    fn of_job(&mut self, job: &ScrapeConfig) -> Option<CredentialsFeed> {
+        match &job.security {
+            JobSecurity::Ordinary(_) => None,
+            JobSecurity::Spiffe(spiffe) => Some(self.feed(IdentitySettings {
+                files: spiffe.files.clone(),
+                trust_domain: spiffe.trust_domain.clone(),
+                aliases: spiffe.aliases.clone(),
+            })),
+        }
+    }
+
+    fn feed(&mut self, settings: IdentitySettings) -> CredentialsFeed {
+        if let Some((_, identity)) = self.list.iter().find(|(known, _)| *known == settings) {
+            return identity.credentials();
+        }
+        let identity = identity::watch(settings.clone(), &self.clock, self.stop.clone());
+        let feed = identity.credentials();
+        self.list.push((settings, identity));
+        feed
+    }
+}
+
+/// The trust domain of a job as it becomes known: at once if it is configured, else with our own certificate.
+fn trust_domain_feed(
+    job: &ScrapeConfig,
+    credentials: Option<&CredentialsFeed>,
+) -> watch::Receiver<Option<TrustDomain>> {
+    let configured = match &job.security {
+        JobSecurity::Spiffe(spiffe) => spiffe.trust_domain.clone(),
+        JobSecurity::Ordinary(_) => None,
+    };
+    let (sender, receiver) = watch::channel(configured);
+    if let (None, Some(mut credentials)) = (&*receiver.borrow(), credentials.cloned()) {
+        tokio::spawn(async move {
+            loop {
+                let known = credentials.borrow_and_update().trust_domain().cloned();
+                sender.send_if_modified(|current| std::mem::replace(current, known.clone()) != known);
+                tokio::select! {
+                    changed = credentials.changed() => if changed.is_err() { return },
+                    () = sender.closed() => return,
+                }
+            }
+        });
+    }
+    receiver
+}
+
+fn readiness(identities: &[(IdentitySettings, Identity)], discovery: &discover::Discovery, clock: &Clock) -> Readiness {
+    let mut missing = Vec::new();
+    for (settings, identity) in identities {
+        if let Err(failure) = identity.current().ready(clock.now()) {
+            missing.push(format!("{} ({})", failure.detail, settings.files.chain.display()));
+        }
+    }
+    if !discovery.first_pass_done() {
+        missing.push("the targets are not known yet".to_owned());
+    }
+    Readiness { missing }
+}
+
+/// What this agent is called: the node's name where the manifest gives it, because a pod's host name changes with every
+/// restart. It only has to differ between agents.
+fn host_name() -> String {
+    std::env::var("NODE_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| {
+        std::fs::read_to_string("/etc/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
+    })
+}
+
+fn register_build_info(registry: &mut Registry) {
+    let info = Family::<Vec<(String, String)>, Gauge>::default();
+    info.get_or_create(&vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]).set(1);
+    registry.register("meshscrape_build_info", "The version of this program; the value is 1", info);
+}
