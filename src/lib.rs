@@ -10,7 +10,7 @@
 //!
 //! Four values cross between running tasks, everything else is a function call: `Arc<TargetSet>` (discover to
 //! scrape, `watch`), `Arc<Credentials>` (identity to connect, `watch`), `Block` (scrape to spool, bounded
-//! `mpsc`), `Lease` (spool to send). [`agent`] wires the rooms and decides nothing about data; `cli` is the only
+//! `mpsc`), `Lease` (spool to send). [`agent`] wires the rooms and decides nothing about data; [`cli`] is the only
 //! room that talks to a person.
 //!
 //! The promise that holds everywhere: no byte enters a job with `spiffe` unless the peer's certificate was verified,
@@ -37,6 +37,7 @@ pub mod send;
 pub mod spool;
 
 pub mod agent;
+pub mod cli;
 pub mod lifecycle;
 pub mod status;
 pub mod telemetry;

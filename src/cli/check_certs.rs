@@ -1,0 +1,334 @@
+//! `meshscrape check certs DIR`: is what lies in a certificate directory good enough to scrape with?
+//!
+//! Everything that is there is shown, in order or not; what would keep the agent from scraping is a problem (exit 1),
+//! what is only unwise a warning. Opens no socket and changes nothing.
+
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+use crate::clock::Clock;
+use crate::config::CertificateFiles;
+use crate::identity::{CertificateFacts, Inspection, inspect};
+use crate::model::{clean, clean_to};
+
+/// Prints the report on `dir`; 0 if it is in order, 1 if not or if the report cannot be written.
+pub(super) fn run(dir: &Path, out: &mut impl Write, clock: &Clock) -> u8 {
+    let files = CertificateFiles::in_dir(dir);
+    let now = clock.now();
+    let mut report = Report::default();
+    report.line(clean(&dir.display().to_string()));
+    let found = inspect(&files, now);
+    identity(&found, &mut report);
+    chain(&found, now, &mut report);
+    roots(&found, now, &mut report);
+    for broken in &found.broken {
+        report.problem(broken);
+    }
+    permissions(&files, &mut report);
+    match report.finish(out) {
+        Ok(0) => 0,
+        Ok(_) | Err(_) => 1,
+    }
+}
+
+fn identity(found: &Inspection, report: &mut Report) {
+    report.heading("identity");
+    match &found.id {
+        Some(Ok(id)) => {
+            report.good(id);
+            report.good(format!("trust domain {}", id.trust_domain()));
+        }
+        Some(Err(fault)) => {
+            report.warning(format!("no SPIFFE ID: {fault}; the configuration must set tls_config.spiffe.trust_domain"));
+        }
+        None => report.problem("no certificate that could be read"),
+    }
+    if let Some(fault) = &found.form {
+        report.warning(format!("peers may refuse the certificate: {fault}"));
+    }
+}
+
+fn chain(found: &Inspection, now: SystemTime, report: &mut Report) {
+    report.heading("own certificate (cert-chain.pem, key.pem)");
+    match &found.chain {
+        Err(fault) => report.problem(fault),
+        Ok(certificates) => {
+            for (at, certificate) in certificates.iter().enumerate() {
+                match certificate {
+                    Ok(facts) if !facts.is_valid_at(now) => report.problem(described(facts, now)),
+                    Ok(facts) if at == 0 && is_overdue(facts, now) => {
+                        let text = described(facts, now);
+                        report.warning(format!(
+                            "{text}; less than a quarter of its life is left, so its renewal is overdue"
+                        ));
+                    }
+                    Ok(facts) => report.good(described(facts, now)),
+                    Err(fault) => report.problem(format!("certificate {}: {fault}", at + 1)),
+                }
+            }
+        }
+    }
+    match &found.key {
+        Ok(()) => report.good("the key belongs to the certificate"),
+        Err(fault) => report.problem(fault),
+    }
+    match &found.verified {
+        Some(Ok(())) => report.good("the chain leads to a root"),
+        Some(Err(fault)) => report.problem(format!("{fault}; peers with the same roots refuse us")),
+        None => {}
+    }
+}
+
+fn roots(found: &Inspection, now: SystemTime, report: &mut Report) {
+    report.heading("roots (root-cert.pem)");
+    let certificates = match &found.roots {
+        Ok(certificates) => certificates,
+        Err(fault) => return report.problem(fault),
+    };
+    let mut usable = 0;
+    for (at, certificate) in certificates.iter().enumerate() {
+        match certificate {
+            Ok(facts) if !facts.is_ca => report.warning(format!("{}: not a CA, passed over", facts.name())),
+            Ok(facts) if !facts.is_valid_at(now) => report.warning(described(facts, now)),
+            Ok(facts) => {
+                usable += 1;
+                report.good(described(facts, now));
+                report.line(format!("          SHA-256 {}", facts.fingerprint));
+            }
+            Err(fault) => report.warning(format!("certificate {}: {fault}", at + 1)),
+        }
+    }
+    if usable == 0 {
+        report.problem("no root is valid now, so no peer can be verified");
+    }
+}
+
+/// Who may read the key can pose as us; who may write the roots decides whom we believe.
+fn permissions(files: &CertificateFiles, report: &mut Report) {
+    report.heading("permissions");
+    let named = [
+        ("cert-chain.pem", &files.chain, 0o022),
+        ("key.pem", &files.key, 0o066),
+        ("root-cert.pem", &files.root, 0o022),
+    ];
+    let mut all_good = true;
+    for (name, path, unwanted) in named {
+        let Ok(metadata) = path.metadata() else { continue };
+        let mode = metadata.permissions().mode() & 0o7777;
+        if mode & unwanted != 0 {
+            all_good = false;
+            let what = if mode & unwanted & 0o022 != 0 { "written" } else { "read" };
+            report.warning(format!("{name} can be {what} by other users (mode {mode:04o})"));
+        }
+    }
+    if all_good {
+        report.good("nothing that others could read or write and should not");
+    }
+}
+
+fn described(facts: &CertificateFacts, now: SystemTime) -> String {
+    let by = if facts.issuer == facts.subject { String::new() } else { format!(", issued by {}", facts.issuer) };
+    format!("{}{by}, {}", facts.name(), facts.validity_at(now))
+}
+
+/// Istio renews at half of a certificate's life, csi-driver-spiffe at two thirds.
+fn is_overdue(facts: &CertificateFacts, now: SystemTime) -> bool {
+    match (facts.not_after.duration_since(facts.not_before), facts.not_after.duration_since(now)) {
+        (Ok(whole), Ok(left)) => left < whole / 4,
+        _ => false,
+    }
+}
+
+/// The lines so far, and how many of them are bad news.
+#[derive(Default)]
+struct Report {
+    text: String,
+    problems: usize,
+    warnings: usize,
+}
+
+impl Report {
+    fn line(&mut self, text: impl AsRef<str>) {
+        self.text.push_str(text.as_ref());
+        self.text.push('\n');
+    }
+
+    fn heading(&mut self, text: &str) {
+        self.line(format!("\n{text}"));
+    }
+
+    fn good(&mut self, text: impl std::fmt::Display) {
+        self.finding("ok     ", text);
+    }
+
+    fn warning(&mut self, text: impl std::fmt::Display) {
+        self.warnings += 1;
+        self.finding("warning", text);
+    }
+
+    fn problem(&mut self, text: impl std::fmt::Display) {
+        self.problems += 1;
+        self.finding("PROBLEM", text);
+    }
+
+    fn finding(&mut self, kind: &str, text: impl std::fmt::Display) {
+        let text = text.to_string();
+        self.line(format!("  {kind} {}", clean_to(&text, 1024)));
+    }
+
+    /// Writes everything; gives the number of problems.
+    fn finish(mut self, out: &mut impl Write) -> io::Result<usize> {
+        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        let verdict = if self.problems == 0 { "in order" } else { "not in order" };
+        let summary = format!("\n{verdict}: {}, {}", count(self.problems, "problem"), count(self.warnings, "warning"));
+        self.line(summary);
+        out.write_all(self.text.as_bytes())?;
+        Ok(self.problems)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+        KeyUsagePurpose, SanType,
+    };
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A good directory: a leaf of 24 hours, 13 of them over, so that eleven are left.
+    struct Certs {
+        dir: TempDir,
+        clock: Clock,
+    }
+
+    impl Certs {
+        fn new(uris: &[&str]) -> Self {
+            let clock = Clock::system();
+            let now = clock.now();
+            let mut root = CertificateParams::default();
+            root.distinguished_name.push(DnType::CommonName, "\u{1b}[31mroot");
+            root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            (root.not_before, root.not_after) = ((now - 13 * HOUR).into(), (now + 80 * 24 * HOUR).into());
+            let root = CertifiedIssuer::self_signed(root, KeyPair::generate().expect("a key")).expect("a root");
+            let mut leaf = CertificateParams::default();
+            leaf.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().expect("ASCII"))).collect();
+            leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+            (leaf.not_before, leaf.not_after) =
+                ((now - 13 * HOUR).into(), (now + 11 * HOUR + Duration::from_secs(60)).into());
+            let key = KeyPair::generate().expect("a key");
+            let leaf = leaf.signed_by(&key, &root).expect("a leaf");
+            let certs = Self { dir: TempDir::new().expect("a directory"), clock };
+            certs.put("cert-chain.pem", &leaf.pem(), 0o644);
+            certs.put("key.pem", &key.serialize_pem(), 0o600);
+            certs.put("root-cert.pem", &root.pem(), 0o644);
+            certs
+        }
+
+        fn put(&self, name: &str, text: &str, mode: u32) {
+            let path = self.dir.path().join(name);
+            fs::write(&path, text).expect("written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("a mode");
+        }
+
+        fn check(&self) -> (u8, String) {
+            let mut out = Vec::new();
+            let code = run(self.dir.path(), &mut out, &self.clock);
+            (code, String::from_utf8(out).expect("text"))
+        }
+    }
+
+    const ID: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+
+    #[test]
+    fn a_good_directory_is_in_order() {
+        let (code, text) = Certs::new(&[ID]).check();
+        assert_eq!(code, 0, "{text}");
+        for part in [
+            &format!("  ok      {ID}\n"),
+            "  ok      trust domain cluster.local\n",
+            "expires in 11h (",
+            "  ok      the key belongs to the certificate\n",
+            "  ok      the chain leads to a root\n",
+            "expires in 80d (",
+            "\n          SHA-256 ",
+            "\nin order: 0 problems, 0 warnings\n",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in {text}");
+        }
+        assert!(!text.contains('\u{1b}'), "names are cleaned: {text}");
+    }
+
+    #[test]
+    fn each_fault_is_a_problem_or_a_warning() {
+        let other = KeyPair::generate().expect("a key").serialize_pem();
+        type Change<'a> = &'a dyn Fn(&Certs);
+        let table: [(&str, Change<'_>, u8, &str); 8] = [
+            (
+                "key of another",
+                &|certs| certs.put("key.pem", &other, 0o600),
+                1,
+                "PROBLEM the private key does not belong",
+            ),
+            ("no key", &|certs| certs.put("key.pem", "", 0o600), 1, "holds no private key in PEM form"),
+            (
+                "key for all",
+                &|certs| {
+                    let key = fs::read_to_string(certs.dir.path().join("key.pem")).expect("a key");
+                    certs.put("key.pem", &key, 0o644);
+                },
+                0,
+                "warning key.pem can be read by other users (mode 0644)",
+            ),
+            (
+                "other roots",
+                &|certs| {
+                    let other = fs::read_to_string(Certs::new(&[ID]).dir.path().join("root-cert.pem")).expect("roots");
+                    certs.put("root-cert.pem", &other, 0o644);
+                },
+                1,
+                "PROBLEM our own certificate does not chain to the roots",
+            ),
+            (
+                "a leaf as root",
+                &|certs| {
+                    let leaf = fs::read_to_string(certs.dir.path().join("cert-chain.pem")).expect("a chain");
+                    certs.put("root-cert.pem", &leaf, 0o644);
+                },
+                1,
+                "PROBLEM no root is valid now",
+            ),
+            (
+                "no roots",
+                &|certs| fs::remove_file(certs.dir.path().join("root-cert.pem")).expect("removed"),
+                1,
+                "does not exist",
+            ),
+            ("overdue", &|certs| certs.clock.shift(6 * 3_600_000), 0, "its renewal is overdue"),
+            ("expired", &|certs| certs.clock.shift(12 * 3_600_000), 1, "expired 59m ago"),
+        ];
+        for (name, change, code, part) in table {
+            let certs = Certs::new(&[ID]);
+            change(&certs);
+            let (found, text) = certs.check();
+            assert!(text.contains(part), "{name}: {part:?} is not in {text}");
+            assert_eq!(found, code, "{name}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_without_spiffe_id_is_no_problem_but_needs_a_setting() {
+        let (code, text) = Certs::new(&[]).check();
+        assert_eq!(code, 0, "{text}");
+        assert!(text.contains("the configuration must set tls_config.spiffe.trust_domain"), "{text}");
+    }
+}

@@ -1,0 +1,100 @@
+//! The command line: one file a command. It alone talks to a person; it prints, the rooms below return values.
+//!
+//! Data goes to standard output, everything else to standard error. Exit codes: 0 for success, 1 for "checked, and it is
+//! not in order", 2 for a wrong command line or configuration; `scrape` has a code for each class of failure
+//! ([`crate::model::ExitClass`]).
+
+mod check_certs;
+mod check_config;
+mod run;
+mod scrape;
+mod style;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::clock::Clock;
+
+/// The scraper that checks who answered.
+///
+/// meshscrape reads the mTLS metric ports of an Istio mesh (15092 merged, 15091 Envoy only), completes a connection only
+/// with the SPIFFE identity that the target must have, and forwards the samples by remote write. Its configuration file
+/// is Prometheus' own.
+#[derive(Debug, Parser)]
+#[command(name = "meshscrape", version, arg_required_else_help = true, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent
+    Run(run::RunArgs),
+    /// Check a configuration or a certificate directory
+    #[command(subcommand)]
+    Check(Check),
+    /// Scrape one target once and say what is wrong with it
+    Scrape(scrape::ScrapeArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum Check {
+    /// Read configuration files and report every problem at once, each with its place
+    Config {
+        /// The files
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Print what the files mean, with all defaults; secrets are not shown
+        #[arg(long)]
+        print: bool,
+    },
+    /// Read a certificate directory as the agent would, and judge it
+    Certs {
+        /// The directory with cert-chain.pem, key.pem and root-cert.pem
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+/// Parses the command line, does what it says, and returns the exit code.
+pub fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    let code = match command {
+        Command::Check(Check::Config { files, print }) => {
+            written(check_config::run(&files, print, &mut std::io::stdout().lock(), &mut std::io::stderr().lock()))
+        }
+        Command::Check(Check::Certs { dir }) => check_certs::run(&dir, &mut std::io::stdout().lock(), &Clock::system()),
+        Command::Run(args) => with_runtime(run::run(args)),
+        Command::Scrape(args) => with_runtime(scrape::run(args)),
+    };
+    ExitCode::from(code)
+}
+
+/// The exit code of a command that prints. Nobody reading any more (a closed pipe) needs no message, but what nobody
+/// read is not confirmed either.
+fn written(outcome: std::io::Result<u8>) -> u8 {
+    outcome.unwrap_or_else(|error| {
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            eprintln!("meshscrape: cannot write: {error}");
+        }
+        1
+    })
+}
+
+fn with_runtime(work: impl Future<Output = u8>) -> u8 {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(work);
+            // Not dropped: that would wait for a resolver that does not answer.
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => {
+            eprintln!("meshscrape: cannot start: {error}");
+            1
+        }
+    }
+}
