@@ -6,6 +6,8 @@
 
 mod check_certs;
 mod check_config;
+#[cfg(feature = "demo")]
+mod demo;
 mod run;
 mod scrape;
 mod style;
@@ -38,6 +40,9 @@ enum Command {
     Check(Check),
     /// Scrape one target once and say what is wrong with it
     Scrape(scrape::ScrapeArgs),
+    /// Show a whole mesh in miniature: no cluster needed, nothing installed
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -69,6 +74,8 @@ pub fn main() -> ExitCode {
         Command::Check(Check::Certs { dir }) => check_certs::run(&dir, &mut std::io::stdout().lock(), &Clock::system()),
         Command::Run(args) => with_runtime(run::run(args)),
         Command::Scrape(args) => with_runtime(scrape::run(args)),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => with_runtime(demo::run(args)),
     };
     ExitCode::from(code)
 }
