@@ -1,0 +1,30 @@
+# What one can do here. Every target runs in a fresh clone; the toolchain is stable Rust, at least
+# Cargo.toml's rust-version.
+.DEFAULT_GOAL := help
+.PHONY: help demo test soak bench lint peers
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## a mesh in miniature, scraped: what is delivered, what is refused and why
+	cargo run --locked -- demo
+
+test: peers ## every test, against real Envoy, Prometheus and VictoriaMetrics
+	cargo test --locked
+
+soak: peers ## the integration tests, optimised and at full length
+	MESHSCRAPE_SOAK=1 cargo test --locked --release --test it
+
+bench: ## how fast the parts are
+	cargo bench --locked
+
+lint: ## format, clippy, docs, and what may come into the build
+	@tests/peers.sh install cargo-deny
+	cargo fmt --check
+	"$$(tests/peers.sh find cargo-deny)" --locked check licenses bans sources
+	cargo clippy --locked --all-targets --all-features -- -D warnings
+	cargo clippy --locked --no-default-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --no-deps --document-private-items
+
+peers: ## brings the real programs that the tests run against into target/peers
+	@tests/peers.sh install

