@@ -1,0 +1,3 @@
+//! The one integration-test binary: chapters of what the product promises, on real parts.
+
+mod support;

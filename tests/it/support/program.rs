@@ -1,0 +1,72 @@
+//! The program under test as a process of its own: it is gone when its value is dropped, and nobody waits for it for ever.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+/// How long it may take to end. Generous: only a failure waits this long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running program. What it prints goes to files without a name, which never fill up as pipes do.
+pub(crate) struct Program {
+    child: Child,
+    stdout: File,
+    stderr: File,
+}
+
+impl Program {
+    /// Starts `meshscrape` with these arguments.
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let file = || tempfile::tempfile().expect("a temporary file");
+        let (stdout, stderr) = (file(), file());
+        let handle = |file: &File| Stdio::from(file.try_clone().expect("a second handle"));
+        let child = Command::new(env!("CARGO_BIN_EXE_meshscrape"))
+            .args(arguments)
+            .env_remove("MESHSCRAPE_CERTS_DIR")
+            .stdin(Stdio::null())
+            .stdout(handle(&stdout))
+            .stderr(handle(&stderr))
+            .spawn()
+            .expect("the program starts");
+        Self { child, stdout, stderr }
+    }
+
+    /// Sends it a signal, such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
+    /// Waits for its end and gives what it printed.
+    pub(crate) async fn end(mut self) -> Output {
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("a child of ours") {
+                break status;
+            }
+            if Instant::now() >= deadline {
+                panic!("it still runs after {PATIENCE:?}:\n{}", String::from_utf8_lossy(&read(&mut self.stderr)));
+            }
+            sleep(Duration::from_millis(5)).await;
+        };
+        Output { status, stdout: read(&mut self.stdout), stderr: read(&mut self.stderr) }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Errors would mean that it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read(file: &mut File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    file.rewind().expect("a file can be rewound");
+    file.read_to_end(&mut bytes).expect("a readable file");
+    bytes
+}
