@@ -1,3 +1,4 @@
 //! The one integration-test binary: chapters of what the product promises, on real parts.
 
+mod layering;
 mod support;
