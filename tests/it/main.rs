@@ -1,4 +1,5 @@
 //! The one integration-test binary: chapters of what the product promises, on real parts.
 
+mod config;
 mod layering;
 mod support;
