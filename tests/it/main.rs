@@ -1,5 +1,6 @@
 //! The one integration-test binary: chapters of what the product promises, on real parts.
 
 mod config;
+mod exposition;
 mod layering;
 mod support;
