@@ -1,6 +1,7 @@
 //! The one integration-test binary: chapters of what the product promises, on real parts.
 
 mod config;
+mod discovery;
 mod exposition;
 mod layering;
 mod support;
