@@ -3,5 +3,6 @@
 mod config;
 mod discovery;
 mod exposition;
+mod identity;
 mod layering;
 mod support;
