@@ -1,10 +1,14 @@
 //! The one integration-test binary: chapters of what the product promises, on real parts.
 
+mod answers;
 mod config;
 mod connection;
 mod discovery;
 mod exposition;
+mod hostile;
 mod identity;
 mod layering;
 mod refusals;
+mod refused;
 mod support;
+mod targets;
