@@ -3,6 +3,7 @@
 mod answers;
 mod config;
 mod connection;
+mod delivery;
 mod discovery;
 mod exposition;
 mod hostile;

@@ -1,0 +1,168 @@
+//! What a receiver does not want, and whom that costs.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::secrecy::capture;
+use super::*;
+
+#[tokio::test]
+async fn what_is_rejected_is_dropped_counted_and_shown_once() {
+    let words = "out of bounds\x1b[31m\n\u{202e}series";
+    let receiver = Receiver::start(script((0..3).map(|_| Answer::status(400).saying(words)))).await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.max_samples_per_send = 5;
+    let (log, _guard) = capture();
+    let pipe = Pipe::to(vec![remote]);
+    for scrape in 0..4 {
+        pipe.push(block_of(1, scrape, 5)).await;
+    }
+    let monitor = pipe.monitors[0].clone();
+    let samples = receiver.samples(5).await;
+    assert_eq!(values_of(1, &samples), [3.0; 5], "rejected samples are not sent again, and those behind them are");
+    assert_eq!(receiver.recorded().len(), 4);
+    let seen = until(&monitor, |seen| seen.delivered_samples == 5).await;
+    let refusal = seen.last_refusal.expect("there was one");
+    assert_eq!((seen.rejected_samples, refusal.status, refusal.samples), (15, 400, 5));
+    let cleaned = "out of bounds\\u{1b}[31m\\u{a}\\u{202e}series";
+    assert_eq!(refusal.words, cleaned);
+    assert_eq!(pipe.metric("prometheus_remote_storage_samples_failed_total"), 15.0);
+    pipe.end().await;
+    let said = log.text();
+    let lines: Vec<_> = said.lines().filter(|line| line.contains("rejects samples for good")).collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("out of bounds") && lines[0].contains("status=400"), "{}", lines[0]);
+    assert!(!said.contains('\u{1b}') && !said.contains('\u{202e}'));
+}
+
+#[tokio::test]
+async fn every_other_4xx_is_final() {
+    for status in [401, 403, 404, 405, 413, 415, 422] {
+        let receiver = Receiver::start(script([Answer::status(status)])).await;
+        let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+        let monitor = pipe.monitors[0].clone();
+        pipe.push(block_of(1, 1, 2)).await;
+        assert_eq!(pipe.end().await, [Undelivered::default()]);
+        assert_eq!(receiver.recorded().len(), 1, "{status}");
+        assert_eq!(monitor.snapshot().rejected_samples, 2, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn slow_down_can_be_final_if_configured_so() {
+    let receiver = Receiver::start(script([Answer::status(429).header("retry-after", "3600")])).await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.retry_on_http_429 = false;
+    let pipe = Pipe::to(vec![remote]);
+    let monitor = pipe.monitors[0].clone();
+    pipe.push(block_of(1, 1, 2)).await;
+    pipe.end().await;
+    assert_eq!(monitor.snapshot().rejected_samples, 2);
+}
+
+#[tokio::test]
+async fn a_long_refusal_is_cut() {
+    let receiver = Receiver::start(always(Answer::status(400).saying("no! ").endlessly())).await;
+    let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+    let monitor = pipe.monitors[0].clone();
+    pipe.push(block_of(1, 1, 1)).await;
+    pipe.end().await;
+    let words = monitor.snapshot().last_refusal.expect("there was one").words;
+    assert!(words.starts_with("no! no!") && words.len() <= 1024 + '…'.len_utf8(), "{} bytes", words.len());
+}
+
+#[tokio::test]
+async fn one_poisoned_target_costs_the_others_nothing() {
+    let poisoned = "13";
+    let receiver = Receiver::start(Box::new(move |request| {
+        let is_bad = request.samples.iter().any(|(labels, _)| labels.get("target") == Some(poisoned));
+        if is_bad { Answer::status(400).saying("invalid series") } else { Answer::ok() }
+    }))
+    .await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.max_samples_per_send = 30;
+    remote.queue.batch_send_deadline = Duration::from_secs(3600);
+    let pipe = Pipe::to(vec![remote]);
+    let monitor = pipe.monitors[0].clone();
+    for scrape in 0..3 {
+        for target in 0..30 {
+            pipe.push(block_of(target, scrape, 1)).await;
+        }
+    }
+    assert_eq!(pipe.end().await, [Undelivered::default()]);
+    let samples = receiver.samples(87).await;
+    for target in (0..30).filter(|target| target.to_string() != poisoned) {
+        assert_eq!(values_of(target, &samples), [0.0, 1.0, 2.0], "target {target}");
+    }
+    assert_eq!(monitor.snapshot().rejected_samples, 3);
+    // Together, one by one, and from then on the offender goes alone.
+    let sizes: Vec<_> = receiver.recorded().iter().map(|one| one.samples.len()).collect();
+    let expected: Vec<_> = [30].into_iter().chain(std::iter::repeat_n(1, 30)).chain([29, 1, 29, 1]).collect();
+    assert_eq!(sizes, expected);
+}
+
+#[tokio::test]
+async fn a_receiver_that_rejects_everything_is_not_asked_target_by_target_for_ever() {
+    let receiver = Receiver::start(always(Answer::status(400))).await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.max_samples_per_send = 10;
+    remote.queue.batch_send_deadline = Duration::from_secs(3600);
+    let pipe = Pipe::to(vec![remote]);
+    for scrape in 0..5 {
+        for target in 0..10 {
+            pipe.push(block_of(target, scrape, 1)).await;
+        }
+    }
+    pipe.end().await;
+    let sizes: Vec<_> = receiver.recorded().iter().map(|one| one.samples.len()).collect();
+    let expected: Vec<_> = [10].into_iter().chain(std::iter::repeat_n(1, 10)).chain([10; 4]).collect();
+    assert_eq!(sizes, expected);
+}
+
+/// Once it took nothing from anybody, whoever was at fault; now one target is in every request.
+#[tokio::test]
+async fn a_poisoned_target_costs_the_others_nothing_though_the_receiver_once_rejected_everything() {
+    let open = Arc::new(AtomicBool::new(false));
+    let is_open = Arc::clone(&open);
+    let receiver = Receiver::start(Box::new(move |request| {
+        let is_bad = request.samples.iter().any(|(labels, _)| labels.get("target") == Some("3"));
+        if is_bad || !is_open.load(Ordering::Relaxed) { Answer::status(400) } else { Answer::ok() }
+    }))
+    .await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.max_samples_per_send = 5;
+    remote.queue.batch_send_deadline = Duration::from_secs(3600);
+    let pipe = Pipe::to(vec![remote]);
+    let monitor = pipe.monitors[0].clone();
+    let scrape = async |number: u32| {
+        for target in 0..5 {
+            pipe.push(block_of(target, number, 1)).await;
+        }
+        let settled = 5 * u64::from(number);
+        until(&monitor, |seen| seen.rejected_samples + seen.delivered_samples == settled).await;
+    };
+    scrape(1).await;
+    scrape(2).await;
+    assert_eq!(receiver.recorded().len(), 1 + 5 + 1, "the second request is not tried target by target");
+    open.store(true, Ordering::Relaxed);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(60)).await;
+    tokio::time::resume();
+    scrape(3).await;
+    assert_eq!(monitor.snapshot().delivered_samples, 4);
+    pipe.end().await;
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_sender_is_not_tried_target_by_target() {
+    let receiver = Receiver::start(script([Answer::status(401).saying("who are you?")])).await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.max_samples_per_send = 2;
+    remote.queue.batch_send_deadline = Duration::from_secs(3600);
+    let pipe = Pipe::to(vec![remote]);
+    let monitor = pipe.monitors[0].clone();
+    pipe.push(block_of(1, 1, 1)).await;
+    pipe.push(block_of(2, 1, 1)).await;
+    pipe.end().await;
+    assert_eq!(receiver.recorded().len(), 1);
+    assert_eq!(monitor.snapshot().rejected_samples, 2);
+}
