@@ -1,10 +1,13 @@
 //! The one integration-test binary: chapters of what the product promises, on real parts.
 
 mod answers;
+mod cli;
 mod config;
 mod connection;
 mod delivery;
+mod demo;
 mod discovery;
+mod docs;
 mod exposition;
 mod hostile;
 mod identity;
@@ -14,5 +17,7 @@ mod pipeline;
 mod refusals;
 mod refused;
 mod rotation;
+mod shutdown;
+mod status;
 mod support;
 mod targets;

@@ -1,0 +1,174 @@
+//! The program itself: what it prints, and the exit code it leaves with.
+
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::refusals::SCENARIOS;
+use crate::support::ca::{Ca, CertsDir};
+use crate::support::mesh::{CART, Mesh, ONLY_13, SCRAPER};
+use crate::support::program::Program;
+use crate::support::tls_server::{Reply, Server, Talk, always, closed_port};
+
+/// Runs the program and waits for it.
+async fn meshscrape(arguments: &[&str]) -> Output {
+    Program::start(arguments).end().await
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+async fn scrape(certs: &CertsDir, url: &str, more: &[&str]) -> Output {
+    let dir = certs.path().display().to_string();
+    let mut arguments = vec!["scrape", url, "--certs-dir", &dir];
+    arguments.extend(more);
+    meshscrape(&arguments).await
+}
+
+/// A pod of the mesh with a small exposition.
+fn pod(mesh: &Mesh) -> Server {
+    let body = "# HELP beans Beans.\n# TYPE beans counter\nbeans_total{kind=\"arabica\"} 3\nh 1 1700000000000\n";
+    Server::start(Talk::Tls(mesh.cart(), always(Reply::ok(body))))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scrape_prints_the_exposition_and_reports_who_answered() {
+    let mesh = Mesh::new(ONLY_13).await;
+    let pod = pod(&mesh);
+    let output = scrape(&mesh.certs, &format!("https://{}", pod.address()), &["--spiffe-id", CART]).await;
+    let report = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    assert_eq!(
+        text(&output.stdout),
+        "# HELP beans Beans.\n# TYPE beans counter\nbeans_total{kind=\"arabica\"} 3\nh 1 1700000000000\n"
+    );
+    assert_eq!(pod.requests()[0].path(), "/stats/prometheus", "a URL without a path");
+    for part in [
+        "connect",
+        "TLSv1.3 TLS_",
+        &format!("{CART}  is exactly what was expected"),
+        "first byte",
+        "whole",
+        "status      200",
+        "format      text/plain",
+        "samples     2 in 2 families",
+        "scraped",
+    ] {
+        assert!(report.contains(part), "{part:?} is missing in\n{report}");
+    }
+    assert!(!report.contains('\x1b'), "no colour where nobody looks: {report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scrape_without_an_exact_id_says_so() {
+    let mesh = Mesh::new(ONLY_13).await;
+    let pod = pod(&mesh);
+    let url = format!("https://{}/metrics", pod.address());
+    let output = scrape(&mesh.certs, &url, &["--output", "summary"]).await;
+    let report = text(&output.stdout);
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{report}");
+    assert!(report.contains(&format!("{CART}  identity not pinned")), "{report}");
+    let output = scrape(&mesh.certs, &url, &["--trust-domain", "elsewhere.example"]).await;
+    assert_eq!(output.status.code(), Some(4));
+    assert_eq!(text(&output.stdout), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scrape_writes_one_json_document() {
+    let mesh = Mesh::new(ONLY_13).await;
+    let pod = pod(&mesh);
+    let url = format!("https://{}/metrics", pod.address());
+    let output = scrape(&mesh.certs, &url, &["--spiffe-id", CART, "--output", "json"]).await;
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(document["ok"], true);
+    assert_eq!(document["identityPinned"], true);
+    assert_eq!(document["peer"]["identity"], CART);
+    assert_eq!(document["samples"][0]["labels"]["__name__"], "beans_total");
+    assert_eq!(document["samples"][1]["timestampMs"], 1_700_000_000_000_i64);
+
+    let wrong = "spiffe://cluster.local/ns/shop/sa/other";
+    let output = scrape(&mesh.certs, &url, &["--spiffe-id", wrong, "--output", "json"]).await;
+    assert_eq!(output.status.code(), Some(4));
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(document["failure"]["reason"], "identity_mismatch");
+    assert_eq!((&document["failure"]["expected"], &document["failure"]["presented"]), (&wrong.into(), &CART.into()));
+    assert_eq!(document["samples"], Value::Array(Vec::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_way_to_fail_has_its_sentence_its_hint_and_its_exit_code() {
+    for scenario in SCENARIOS {
+        let mesh = Mesh::new(ONLY_13).await;
+        let stage = (scenario.stage)(&mesh);
+        let url = format!("https://{}{}", stage.address, stage.path);
+        let timeout = if stage.hangs { "300ms" } else { "20s" };
+        let output = scrape(&mesh.certs, &url, &["--spiffe-id", CART, "--timeout", timeout]).await;
+        let report = text(&output.stderr);
+        let (name, reason) = (scenario.name, scenario.reason);
+        assert_eq!(output.status.code(), Some(i32::from(reason.class().code())), "{name}: {report}");
+        assert_eq!(text(&output.stdout), "", "{name}: nothing of a failed scrape is printed");
+        assert!(report.contains(&format!("\n{reason}: ")), "{name}: {reason} is missing in\n{report}");
+        assert!(report.contains(&format!("\nhint: {}", reason.hint())), "{name}: {report}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_asked_for_is_a_usage_error() {
+    let mesh = Mesh::new(ONLY_13).await;
+    let certs = mesh.certs.path().display().to_string();
+    for (arguments, says) in [
+        (vec!["scrape", "10.0.0.1:15092"], "is no URL"),
+        (vec!["scrape", "ftp://10.0.0.1"], "the scheme \"ftp\" is not scraped"),
+        (vec!["scrape", "http://10.0.0.1/", "--spiffe-id", CART], "write https://"),
+        (vec!["scrape", "https://user:secret@10.0.0.1/", "--certs-dir", &certs], "not supported"),
+        (vec!["scrape", "https://10.0.0.1/", "--spiffe-id", "spiffe://TD/x"], "may not stand in a trust domain"),
+        (vec!["scrape", "https://10.0.0.1/", "--timeout", "10"], "a duration such as"),
+        (vec!["scrape", "https://10.0.0.1/", "--certs-dir", "/nowhere"], "/nowhere"),
+        (vec!["run"], "--config"),
+        (vec!["run", "--config", "x.yaml", "--api-listen", "0.0.0.0:9465"], "loopback address only"),
+        (vec!["run", "--config", "/nowhere/x.yaml"], "/nowhere/x.yaml"),
+    ] {
+        let output = meshscrape(&arguments).await;
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(error.contains(says), "{arguments:?}: {says:?} is missing in\n{error}");
+        assert!(!error.contains("secret"), "{arguments:?}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_listening_is_no_connection() {
+    let mesh = Mesh::new(ONLY_13).await;
+    let (_port, address) = closed_port();
+    let output = scrape(&mesh.certs, &format!("https://{address}"), &["--spiffe-id", CART]).await;
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_certs_judges_a_directory() {
+    let dir = TempDir::new().expect("a directory");
+    let certs = CertsDir::at(dir.path());
+    let ca = Ca::new("cluster.local");
+    certs.write(&ca.leaf(SCRAPER), &[&ca]);
+    let path = dir.path().display().to_string();
+    let output = meshscrape(&["check", "certs", &path]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains(SCRAPER));
+    certs.put("key.pem", ca.leaf(SCRAPER).key_pem().as_bytes());
+    let output = meshscrape(&["check", "certs", &path]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("does not belong to"), "{}", text(&output.stdout));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_config_accepts_what_is_shipped() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let file = shipped.join("meshscrape.yaml").display().to_string();
+    let output = meshscrape(&["check", "config", &file]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let output = meshscrape(&["check", "config", "--print", &file]).await;
+    assert!(text(&output.stdout).contains("scrape_configs:"), "{}", text(&output.stdout));
+}

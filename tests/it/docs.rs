@@ -1,0 +1,51 @@
+//! What the documents say is what the program does.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use meshscrape::model::Reason;
+
+/// The page of reasons, made from the table in the code. `UPDATE_EXPECTED=1` writes it anew.
+#[test]
+fn the_page_of_reasons_is_the_table_in_the_code() {
+    let mut page = "# Why a scrape fails\n\nThe closed list: the same word stands in the metric `meshscrape_scrape_failures_total{job,reason}`, the log, the API and the\noutput of `meshscrape scrape`, whose exit code it decides. Made from `src/model/reason.rs`.\n\n| reason | exit code | when | what to look at |\n| --- | --- | --- | --- |\n".to_owned();
+    for reason in Reason::ALL {
+        let _ = writeln!(page, "| `{reason}` | {} | {} | {} |", reason.class().code(), reason.when(), reason.hint());
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reasons.md");
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        std::fs::write(&file, &page).expect("docs/reasons.md is written");
+    }
+    let written = std::fs::read_to_string(&file).unwrap_or_default();
+    assert_eq!(written, page, "docs/reasons.md is behind the code: run this test with UPDATE_EXPECTED=1");
+}
+
+/// The first job of the README is a configuration that loads.
+#[test]
+fn the_job_of_the_readme_is_a_good_configuration() {
+    let readme = include_str!("../../README.md");
+    let (_, rest) = readme.split_once("```yaml\n").expect("an example");
+    let (example, _) = rest.split_once("```").expect("its end");
+    let loaded = meshscrape::config::parse(Path::new("README.md"), example, &|_| None);
+    assert!(loaded.config.is_ok(), "{:#?}", loaded.config);
+    assert!(loaded.warnings.is_empty(), "{:#?}", loaded.warnings);
+}
+
+/// Every command that the README lists is one that the program has.
+#[test]
+fn the_commands_of_the_readme_exist() {
+    let readme = include_str!("../../README.md");
+    let listed: Vec<&str> = readme.lines().filter_map(|line| line.strip_prefix("| `meshscrape ")).collect();
+    assert_eq!(listed.len(), 5);
+    for line in listed {
+        let words =
+            line.split(['`', ' ']).take_while(|word| word.chars().all(|c| c.is_ascii_lowercase()) && !word.is_empty());
+        let words: Vec<&str> = words.collect();
+        let help = std::process::Command::new(env!("CARGO_BIN_EXE_meshscrape"))
+            .args(&words)
+            .arg("--help")
+            .output()
+            .expect("the program runs");
+        assert!(help.status.success() && !words.is_empty(), "{words:?}");
+    }
+}

@@ -1,0 +1,126 @@
+//! What the agent tells about itself: probes and metrics on one listener, the API on loopback, and nothing to whom it should
+//! not.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use meshscrape::parse::{Entry, Format, Parser, Step};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::agent::{self, eventually};
+use crate::support::ca::{Ca, CertsDir};
+use crate::support::http;
+use crate::support::mesh::{CART, SCRAPER};
+
+fn config(certs: &CertsDir) -> String {
+    format!(
+        "
+scrape_configs:
+- job_name: mesh
+  scheme: https
+  scrape_interval: 1h
+  tls_config: {{certs_dir: {}, spiffe: {{}}}}
+  static_configs: [{{targets: ['127.0.0.1:1'], labels: {{__spiffe_id__: '{CART}'}}}}]
+",
+        certs.path().display()
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_ready_once_its_certificates_are_there() {
+    let (dir, certs) = (TempDir::new().expect("a directory"), TempDir::new().expect("a directory"));
+    let certs = CertsDir::at(certs.path());
+    let agent = agent::start(dir.path(), &config(&certs)).await;
+    let healthy = http::get(agent.listen(), "/-/healthy").await.expect("an answer");
+    assert_eq!((healthy.status, healthy.text()), (200, "meshscrape is healthy.\n"));
+    let waiting = http::get(agent.listen(), "/-/ready").await.expect("an answer");
+    assert_eq!(waiting.status, 503);
+    assert!(waiting.text().contains("no certificate of our own is loaded"), "{}", waiting.text());
+    assert!(waiting.text().contains("cert-chain.pem"), "{}", waiting.text());
+
+    let ca = Ca::new("cluster.local");
+    certs.write(&ca.leaf(SCRAPER), &[&ca]);
+    eventually("it is ready", async || {
+        let answer = http::get(agent.listen(), "/-/ready").await.expect("an answer");
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_metrics_are_an_exposition_that_parses() {
+    let (dir, certs) = (TempDir::new().expect("a directory"), TempDir::new().expect("a directory"));
+    let agent = agent::start(dir.path(), &config(&CertsDir::at(certs.path()))).await;
+    let answer = http::get(agent.listen(), "/metrics").await.expect("an answer");
+    assert_eq!(answer.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let mut parser = Parser::new(Format::OpenMetrics);
+    let mut rest = &answer.body[..];
+    let mut names = Vec::new();
+    while let Step::Entry(entry, taken) = parser.next(rest, true).expect("it parses") {
+        if let Entry::Sample(sample) = entry {
+            let labels = sample.labels().expect("no label twice");
+            names.push(labels.value("__name__").to_owned());
+        }
+        rest = &rest[taken..];
+    }
+    assert!(parser.is_complete());
+    for name in ["meshscrape_build_info", "prometheus_target_scrape_pool_targets", "prometheus_sd_discovered_targets"] {
+        assert!(names.iter().any(|known| known == name), "{name} is missing: {names:?}");
+    }
+    agent.stop().await;
+}
+
+/// Sends a request as written and returns the status line of the answer.
+async fn status_line(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    stream.write_all(request.as_bytes()).await.expect("written");
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer).await;
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_is_for_this_host_only() {
+    let (dir, certs) = (TempDir::new().expect("a directory"), TempDir::new().expect("a directory"));
+    let agent = agent::start(dir.path(), &config(&CertsDir::at(certs.path()))).await;
+    let ask = async |headers: &str| {
+        let request = format!("GET /api/v1/targets HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
+        status_line(agent.api(), &request).await
+    };
+    for (headers, status) in [
+        ("Host: 127.0.0.1:9465\r\n", "HTTP/1.1 200 OK"),
+        ("Host: localhost\r\nOrigin: http://localhost\r\n", "HTTP/1.1 200 OK"),
+        ("Host: rebound.example\r\n", "HTTP/1.1 403 Forbidden"),
+        ("Host: 10.0.0.1:9465\r\n", "HTTP/1.1 403 Forbidden"),
+        ("Host: localhost\r\nOrigin: https://evil.example\r\n", "HTTP/1.1 403 Forbidden"),
+        ("Host: localhost\r\nOrigin: null\r\n", "HTTP/1.1 403 Forbidden"),
+    ] {
+        assert_eq!(ask(headers).await, status, "{headers:?}");
+    }
+    let outside = http::get(agent.listen(), "/api/v1/targets").await.expect("an answer");
+    assert_eq!(outside.status, 404, "the pod's own port serves probes and metrics only");
+    let wrong = http::get(agent.api(), "/api/v1/targets?state=all").await.expect("an answer");
+    assert_eq!((wrong.status, &wrong.json()["errorType"]), (400, &"bad_data".into()));
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_neither_stop_a_probe_nor_the_end() {
+    let (dir, certs) = (TempDir::new().expect("a directory"), TempDir::new().expect("a directory"));
+    let agent = agent::start(dir.path(), &config(&CertsDir::at(certs.path()))).await;
+    let mut idle = Vec::new();
+    for _ in 0..100 {
+        let mut stream = TcpStream::connect(agent.listen()).await.expect("a connection");
+        // As many answers as fill every buffer, none of which is read.
+        let requests = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(2000);
+        let _ = tokio::time::timeout(Duration::from_millis(20), stream.write_all(requests.as_bytes())).await;
+        idle.push(stream);
+    }
+    let probe = tokio::time::timeout(Duration::from_secs(20), http::get(agent.listen(), "/-/healthy")).await;
+    assert_eq!(probe.expect("in time").expect("an answer").status, 200);
+    tokio::time::timeout(Duration::from_secs(10), agent.stop()).await.expect("it ends in time");
+    drop(idle);
+}
