@@ -19,6 +19,7 @@
 pub mod clock;
 pub mod model;
 pub mod relabel;
+pub mod watched;
 pub mod yaml;
 
 pub mod config;

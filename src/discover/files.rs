@@ -9,24 +9,20 @@ use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use thiserror::Error;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::content::{self, ContentError};
-use super::directories::Directories;
 use super::{Metrics, Problem};
 use crate::config::FileSd;
 use crate::model::{Candidate, clean};
+use crate::watched::{self, Directories};
 
 /// The largest file that is read: some hundred thousand targets.
 const MAX_FILE_BYTES: u64 = 64 << 20;
-/// How long a change may go on before the files are read: a file that is written in place changes several times.
-const SETTLE: Duration = Duration::from_millis(20);
 
 /// What the files of one entry say now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,13 +55,8 @@ pub(super) async fn run<R: Future<Output = bool>>(
     cancel: CancellationToken,
     report: impl Fn(Answer) -> R,
 ) {
-    let wake = Arc::new(Notify::new());
-    let mut reader = Reader {
-        patterns: config.files,
-        directories: Directories::new(Arc::clone(&wake), metrics.file_watcher_errors.clone()),
-        files: BTreeMap::new(),
-        metrics,
-    };
+    let (directories, changes) = watched::directories();
+    let mut reader = Reader { patterns: config.files, directories, files: BTreeMap::new(), metrics };
     let mut last = None;
     loop {
         // The file system may hang, as network file systems do; the runtime's threads must not hang with it.
@@ -90,8 +81,7 @@ pub(super) async fn run<R: Future<Output = bool>>(
         }
         tokio::select! {
             () = cancel.cancelled() => return,
-            () = tokio::time::sleep(config.refresh_interval) => {}
-            () = wake.notified() => tokio::time::sleep(SETTLE).await,
+            () = changes.wait(config.refresh_interval) => {}
         }
     }
 }
@@ -114,7 +104,7 @@ struct File {
 impl Reader {
     fn refresh(&mut self) {
         // Watched before it is listed, and again before it is read, so that no change falls between.
-        self.directories.follow(self.patterns.iter().chain(self.files.keys()).map(PathBuf::as_path));
+        follow(&mut self.directories, self.patterns.iter().chain(self.files.keys()), &self.metrics);
         let mut found = BTreeSet::new();
         for pattern in &self.patterns {
             match matching(pattern) {
@@ -128,7 +118,7 @@ impl Reader {
                 }
             }
         }
-        self.directories.follow(self.patterns.iter().chain(&found).map(PathBuf::as_path));
+        follow(&mut self.directories, self.patterns.iter().chain(&found), &self.metrics);
         let mut before = std::mem::take(&mut self.files);
         for path in found {
             let known = before.remove(&path);
@@ -173,6 +163,14 @@ impl Reader {
             );
         }
         answer
+    }
+}
+
+/// Watches what `paths` depend on.
+fn follow<'p>(directories: &mut Directories, paths: impl Iterator<Item = &'p PathBuf>, metrics: &Metrics) {
+    for error in directories.follow(paths.map(PathBuf::as_path)) {
+        warn!(%error, "changes of target files are found at their refresh_interval only");
+        metrics.file_watcher_errors.inc();
     }
 }
 

@@ -11,7 +11,6 @@
 //! room connects to a target or knows what becomes of one.
 
 mod content;
-mod directories;
 mod files;
 mod fixed;
 mod manager;

@@ -231,6 +231,24 @@ async fn a_directory_that_does_not_exist_yet_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_directory_made_anew_at_once_is_followed() {
+    let dir = directory();
+    let inside = dir.path().join("sd");
+    let mut running =
+        Discovering::start(dir.path(), "scrape_configs: [{job_name: j, file_sd_configs: [{files: [sd/*.yml]}]}]\n");
+    running.first_pass().await;
+    for round in 0..5 {
+        // Many a file system gives the new directory the inode of the old one.
+        let _ = std::fs::remove_dir_all(&inside);
+        std::fs::create_dir(&inside).expect("a directory");
+        running.until(&[]).await;
+        let address = format!("a{round}:1");
+        write(&inside.join("t.yml"), &format!("- targets: ['{address}']\n"));
+        running.until(&[&address]).await;
+    }
+}
+
+#[tokio::test]
 async fn labels_of_a_file_reach_the_target_and_the_path_is_known_to_rules() {
     let dir = directory();
     write(
