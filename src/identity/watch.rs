@@ -1,18 +1,15 @@
 //! Following the files: when to read them again.
 //!
-//! Istio's agent renames new files over old ones and Kubernetes swaps a symbolic link, so it is directories that are
-//! watched, with inotify, and every half second the files are read anyway: a change is live within a second even where
-//! inotify says nothing. Nothing ends this task but its cancellation; what cannot be read is shown and tried again.
+//! The files are read when something changes in their directories, and every half second anyway: a change is live within
+//! a second even where the system reports none. They are read on a thread of their own, because what others leave hanging
+//! in the runtime's pool of blocking threads (names that do not resolve, file systems that do not answer) must not hold
+//! back a root's withdrawal. Nothing ends this but its cancellation; what cannot be read is shown and tried again.
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::{Notify, watch as channel};
+use tokio::sync::{oneshot, watch as channel};
 use tokio_util::sync::CancellationToken;
 
 use super::credentials::Credentials;
@@ -20,11 +17,10 @@ use super::files::FileSet;
 use super::loader::{IdentitySettings, IdentitySnapshot, Loader};
 use crate::clock::Clock;
 use crate::config::CertificateFiles;
+use crate::watched::{self, Changes};
 
 /// How often the files are read when nothing seems to happen.
 const POLL: Duration = Duration::from_millis(500);
-/// How long after an event they are read: the three files of a rotation come one after the other.
-const SETTLE: Duration = Duration::from_millis(10);
 /// How long after a set that looked half written.
 const RETRY: Duration = Duration::from_millis(50);
 
@@ -80,23 +76,18 @@ struct Follower {
 
 impl Follower {
     async fn follow(self, files: CertificateFiles) {
-        let wake = Arc::new(Notify::new());
-        let mut directories = Directories::new(Arc::clone(&wake));
         let mut said = Vec::new();
         loop {
-            let files = files.clone();
-            let read = tokio::task::spawn_blocking(move || {
-                // Watching comes before reading, so that no change falls between the two.
-                directories.follow(&files);
-                (FileSet::read(&files), directories)
-            });
-            let Ok((set, back)) = read.await else { return };
-            directories = back;
-            let again_soon = self.take(&set, &mut said);
-            tokio::select! {
-                () = wake.notified() => tokio::time::sleep(SETTLE).await,
-                () = tokio::time::sleep(if again_soon { RETRY } else { POLL }) => {}
+            match Reader::start(&files) {
+                Ok((reader, changes)) => {
+                    while let Some(set) = reader.read().await {
+                        let again_soon = self.take(&set, &mut said);
+                        changes.wait(if again_soon { RETRY } else { POLL }).await;
+                    }
+                }
+                Err(error) => tracing::error!(%error, "certificate files are not read: no thread can be started"),
             }
+            tokio::time::sleep(POLL).await;
         }
     }
 
@@ -133,66 +124,34 @@ impl Follower {
     }
 }
 
-/// The watched directories: those the files lie in, and where one of them is reached through a symbolic link, also the
-/// directory of the link.
-struct Directories {
-    /// Absent where the system gives no watcher; polling remains.
-    watcher: Option<RecommendedWatcher>,
-    /// With device and inode: a directory made anew under its old name needs a new watch.
-    watched: BTreeMap<PathBuf, (u64, u64)>,
+/// The thread that reads the files. It ends when this is dropped, and no sooner than the file system lets go of it.
+struct Reader {
+    requests: mpsc::Sender<oneshot::Sender<FileSet>>,
 }
 
-impl Directories {
-    fn new(wake: Arc<Notify>) -> Self {
-        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            if event.map_or(true, |event| is_change(&event.kind)) {
-                wake.notify_one();
+impl Reader {
+    fn start(files: &CertificateFiles) -> std::io::Result<(Self, Changes)> {
+        let (requests, asked) = mpsc::channel::<oneshot::Sender<FileSet>>();
+        let (mut directories, changes) = watched::directories();
+        let files = files.clone();
+        std::thread::Builder::new().name("certificates".to_owned()).spawn(move || {
+            for answer in asked {
+                // Watching comes before reading, so that no change falls between the two.
+                for error in directories.follow([&files.chain, &files.key, &files.root].map(PathBuf::as_path)) {
+                    tracing::warn!(%error, "changes of certificate files are found by polling only");
+                }
+                // Whoever asked may have been cancelled.
+                let _ = answer.send(FileSet::read(&files));
             }
-        });
-        if let Err(error) = &watcher {
-            tracing::warn!(%error, "certificate directories cannot be watched and are polled only");
-        }
-        Self { watcher: watcher.ok(), watched: BTreeMap::new() }
+        })?;
+        Ok((Self { requests }, changes))
     }
 
-    fn follow(&mut self, files: &CertificateFiles) {
-        let Some(watcher) = &mut self.watcher else { return };
-        let mut wanted = BTreeMap::new();
-        for file in [&files.chain, &files.key, &files.root] {
-            let Some(directory) = file.parent() else { continue };
-            let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-            want(&mut wanted, directory);
-            if directory.is_symlink()
-                && let Some(parent) = directory.parent()
-            {
-                want(&mut wanted, parent);
-            }
-        }
-        if wanted == self.watched {
-            return;
-        }
-        for gone in self.watched.keys() {
-            // A directory that was removed has taken its watch along.
-            let _ = watcher.unwatch(gone);
-        }
-        wanted.retain(|directory, _| watcher.watch(directory, RecursiveMode::NonRecursive).is_ok());
-        self.watched = wanted;
-    }
-}
-
-fn want(wanted: &mut BTreeMap<PathBuf, (u64, u64)>, directory: &Path) {
-    if let Ok(real) = directory.canonicalize()
-        && let Ok(metadata) = real.metadata()
-    {
-        wanted.insert(real, (metadata.dev(), metadata.ino()));
-    }
-}
-
-/// Reading, our own included, is reported too and is no change.
-fn is_change(kind: &EventKind) -> bool {
-    match kind {
-        EventKind::Access(access) => matches!(access, AccessKind::Close(AccessMode::Write)),
-        _ => true,
+    /// Reads the files; `None` if the thread has died.
+    async fn read(&self) -> Option<FileSet> {
+        let (answer, set) = oneshot::channel();
+        self.requests.send(answer).ok()?;
+        set.await.ok()
     }
 }
 

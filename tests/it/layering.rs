@@ -14,7 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("yaml", &[]),
     ("relabel", &["model"]),
     ("config", &["model", "relabel", "yaml"]),
-    ("identity", &["clock", "config", "model"]),
+    ("identity", &["clock", "config", "model", "watched"]),
     ("label", &["config", "model", "relabel"]),
     ("discover", &["config", "label", "model", "watched", "yaml"]),
     ("connect", &["clock", "config", "identity", "model"]),

@@ -266,18 +266,34 @@ async fn a_directory_behind_a_link_is_followed_and_so_is_one_made_anew() {
 #[tokio::test]
 async fn a_change_that_inotify_does_not_report_is_found_by_polling() {
     let (world, ca) = World::loaded().await;
-    let elsewhere = TempDir::new().expect("a directory");
-    let (target, new) = (elsewhere.path().join("roots"), Ca::new("cluster.local"));
-    fs::write(&target, ca.pem()).expect("roots");
+    let (far, farther) = (TempDir::new().expect("a directory"), TempDir::new().expect("a directory"));
+    let new = Ca::new("cluster.local");
+    fs::write(farther.path().join("old"), ca.pem()).expect("roots");
+    fs::write(farther.path().join("new"), new.pem()).expect("roots");
+    // The second link of a chain lies in a directory that nothing names.
+    symlink(farther.path().join("old"), far.path().join("link")).expect("a link");
     fs::remove_file(world.certs.path().join("root-cert.pem")).expect("removed");
-    symlink(&target, world.certs.path().join("root-cert.pem")).expect("a link");
+    world.eventually(|now| !now.problems.is_empty()).await;
+    symlink(far.path().join("link"), world.certs.path().join("root-cert.pem")).expect("a link");
     world.eventually(|now| now.problems.is_empty()).await;
-    fs::write(&target, new.pem()).expect("roots");
-    world
-        .until(|now| {
-            now.roots().certificates().any(|root| root.fingerprint == identity::Fingerprint::of(new.certificate()))
-        })
-        .await;
+    symlink(farther.path().join("new"), far.path().join("spare")).expect("a link");
+    fs::rename(far.path().join("spare"), far.path().join("link")).expect("swapped");
+    world.until_root(&new).await;
+}
+
+#[test]
+fn a_root_is_withdrawn_while_the_pool_of_blocking_threads_hangs() {
+    let mut pool = tokio::runtime::Builder::new_current_thread();
+    let runtime = pool.enable_all().max_blocking_threads(1).build().expect("a runtime");
+    let (release, hung) = std::sync::mpsc::channel::<()>();
+    runtime.spawn_blocking(move || hung.recv());
+    runtime.block_on(async {
+        let (world, _) = World::loaded().await;
+        let new = Ca::new("cluster.local");
+        world.certs.write_roots(&[&new]);
+        world.until_root(&new).await;
+    });
+    drop(release);
 }
 
 #[tokio::test]
@@ -378,6 +394,12 @@ impl World {
     async fn until_own(&self, leaf: &Leaf) -> Arc<Credentials> {
         let fingerprint = identity::Fingerprint::of(&leaf.chain[0]);
         self.until(|now| now.own().is_some_and(|own| own.chain()[0].fingerprint == fingerprint)).await
+    }
+
+    /// Waits until this is the only root.
+    async fn until_root(&self, ca: &Ca) {
+        let fingerprint = identity::Fingerprint::of(ca.certificate());
+        self.until(|now| now.roots().certificates().map(|root| root.fingerprint).eq([fingerprint])).await;
     }
 
     /// Waits for a state that is shown and not published, at most ten seconds.
