@@ -1,7 +1,7 @@
 //! The series that the scraper itself adds to every scrape: `up` and its companions.
 //!
-//! They are written after every attempt, whatever became of it, with the target's labels; they pass neither metric
-//! relabelling nor limits, and a target cannot write them itself.
+//! They are written after every attempt, whatever became of it, with the target's labels, unless the clock was set back
+//! behind the attempt before; they pass neither metric relabelling nor limits, and a target cannot write them itself.
 
 use std::time::Duration;
 

@@ -6,8 +6,9 @@
 //! target cannot construct collisions.
 //!
 //! What always holds: a series that the last finished pass exposed and this one does not gets exactly one staleness
-//! marker; a pass that is dropped before its end has changed nothing of that; entries that the last successful pass did
-//! not see are forgotten with it; what one pass may add is bounded.
+//! marker; while a series is remembered, nothing is written of it that is older than its last sample or marker, unless
+//! that one was made by a clock far ahead; a pass that is dropped before its end has changed nothing of that; entries
+//! that the last successful pass did not see are forgotten with it; what one pass may add is bounded.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -85,7 +86,7 @@ pub(super) struct Series {
     exposed: u64,
     /// The pass in which it last had a sample at the scrape's own time.
     pub(super) sampled: u64,
-    /// The newest timestamp that was committed.
+    /// The newest timestamp that was committed, markers included.
     committed_ms: i64,
     /// The newest timestamp of the pass `pending`.
     pub(super) pending_ms: i64,
@@ -292,13 +293,17 @@ impl Table {
             (series.expect("samples of this pass have a series"), sample)
         });
         let marker = Sample { value: stale_nan(), timestamp_ms: at_ms };
-        let gone = self.series.iter().flatten();
-        let gone = gone.filter(|s| before > 0 && s.exposed == before && s.newest_ms(at_ms) < at_ms);
-        let own = self.synthetic.iter().zip(ending.own);
+        let ends = |series: &Series| before > 0 && series.exposed == before && series.newest_ms(at_ms) < at_ms;
+        let gone = self.series.iter().flatten().filter(|series| ends(series));
+        // Nor is `up` written into the past where the clock was set back: a receiver would refuse the whole request.
+        let own = self.synthetic.iter().zip(ending.own).filter(|(series, _)| series.newest_ms(at_ms) < at_ms);
         let own = own.map(|(series, value)| (series, Sample { value, timestamp_ms: at_ms }));
         let blocks = self.encode(exposed.chain(gone.map(|series| (series, marker))).chain(own));
-        for series in &mut self.synthetic {
+        for series in self.series.iter_mut().flatten().filter(|series| ends(series)) {
             series.committed_ms = at_ms;
+        }
+        for series in &mut self.synthetic {
+            series.committed_ms = series.newest_ms(at_ms).max(at_ms);
         }
         self.finished = pass;
         blocks

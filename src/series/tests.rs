@@ -237,7 +237,9 @@ fn sample_limit_counts_all_lines_and_stores_none() {
 
 #[test]
 fn metric_relabelling_drops_and_renames() {
-    let rules = "  metric_relabel_configs:\n  - {source_labels: [__name__], regex: 'drop_.*', action: drop}\n  - {source_labels: [__name__], regex: 'old', replacement: new, target_label: __name__}";
+    let rules = "  metric_relabel_configs:
+  - {source_labels: [__name__], regex: 'drop_.*', action: drop}
+  - {source_labels: [__name__], regex: 'old', replacement: new, target_label: __name__}";
     let mut scene = scene(rules, "");
     let mut pass = scene.table.begin(1000);
     feed(&mut pass, "drop_me 1\nold 2\n").expect("good");
@@ -247,7 +249,13 @@ fn metric_relabelling_drops_and_renames() {
 
 #[test]
 fn receivers_see_their_own_view() {
-    let rest = "global: {external_labels: {cluster: c, job: never}}\nremote_write:\n- {url: 'http://one.example/w', name: one}\n- {url: 'http://two.example/w', name: two, write_relabel_configs: [{source_labels: [__name__], regex: 'a', action: keep}]}\n- {url: 'http://three.example/w', name: three}";
+    let rest = "global: {external_labels: {cluster: c, job: never}}
+remote_write:
+- {url: 'http://one.example/w', name: one}
+- url: 'http://two.example/w'
+  name: two
+  write_relabel_configs: [{source_labels: [__name__], regex: 'a', action: keep}]
+- {url: 'http://three.example/w', name: three}";
     let mut scene = scene("", rest);
     let blocks = scene.scrape(1000, "a 1\nb 2\n");
     assert_eq!(blocks.len(), 3);
@@ -362,6 +370,25 @@ fn a_clock_that_was_ahead_does_not_silence_a_series() {
     let back = scene.scrape(1_700_000_000_000, "a 2\n");
     assert_eq!(lines(&back), [r#"a{instance="t:1", job="j"} 2 1700000000000"#]);
     assert_eq!(lines(&scene.scrape(1_700_000_010_000, "")).len(), 1, "its end is marked");
+}
+
+#[test]
+fn a_clock_that_was_set_back_a_little_sends_nothing_older_than_was_sent() {
+    let mut scene = scene("", "");
+    scene.scrape(2_000_000, "a 1\n");
+    for blocks in [scene.scrape(1_990_000, "a 2\n"), scene.failed(2_000_000, "")] {
+        assert_eq!(all_for(0, &blocks), [""; 0], "receivers refuse whole requests over such samples");
+    }
+    assert_eq!(all_for(0, &scene.scrape(2_010_000, "a 3\n")).len(), 6);
+}
+
+#[test]
+fn nothing_follows_a_marker_that_is_older() {
+    let mut scene = scene("  track_timestamps_staleness: true", "");
+    scene.scrape(1_000_000, "a 1 999000\n");
+    assert_eq!(lines(&scene.failed_for(Reason::Timeout, 1_010_000, "")).len(), 1, "the marker");
+    assert_eq!(lines(&scene.scrape(1_020_000, "a 2 1009000\n")), [""; 0]);
+    assert_eq!(lines(&scene.scrape(1_030_000, "a 3 1029000\n")).len(), 1);
 }
 
 #[test]
