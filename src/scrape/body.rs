@@ -52,8 +52,9 @@ fn bad_gzip(error: &std::io::Error) -> Failure {
     Failure::new(Reason::Encoding, format!("the body is not valid gzip: {error}"))
 }
 
-/// Feeds the parser: keeps what is not parsed yet, and the last byte for the question whether the body is whole.
+/// Feeds the parser: keeps what is not parsed yet, and knows at the end whether the body was whole.
 pub(super) struct Reader {
+    format: Format,
     parser: Parser,
     pending: Vec<u8>,
     require_complete: bool,
@@ -61,7 +62,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(format: Format, require_complete: bool) -> Self {
-        Self { parser: Parser::new(format), pending: Vec::new(), require_complete }
+        Self { format, parser: Parser::new(format), pending: Vec::new(), require_complete }
     }
 
     /// Parses what is whole now that `text` has come; at the end also the rest.
@@ -81,7 +82,7 @@ impl Reader {
     /// Whether the body ends as a whole one does: in a line feed, OpenMetrics in `# EOF`.
     fn check_end(&self) -> Result<(), Failure> {
         let detail = match &*self.pending {
-            b"# EOF" => return Ok(()),
+            b"# EOF" if self.format == Format::OpenMetrics => return Ok(()),
             [] if self.parser.is_complete() => return Ok(()),
             [] => "the body ends without \"# EOF\"".to_owned(),
             torn => format!("the body ends inside a line: {:?}", clean_to(&String::from_utf8_lossy(torn), 80)),

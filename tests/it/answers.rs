@@ -139,6 +139,7 @@ async fn answers_that_fail() {
         ("a torn name", reply("200 OK", &[TEXT], b"a 1\nb_trun"), COMPLETE, Reason::Truncated),
         ("no EOF", reply("200 OK", &[OPENMETRICS], b"a 1\n"), COMPLETE, Reason::Truncated),
         ("no EOF, which OpenMetrics never allows", reply("200 OK", &[OPENMETRICS], b"a 1\n"), "", Reason::Parse),
+        ("an EOF without line feed, in text", reply("200 OK", &[TEXT], b"a 1\n# EOF"), COMPLETE, Reason::Truncated),
         ("half an EOF", reply("200 OK", &[OPENMETRICS], b"a 1\n# E"), COMPLETE, Reason::Truncated),
         ("a line that cannot be read", reply("200 OK", &[TEXT], b"a 1\nb x\nc 3\n"), COMPLETE, Reason::Parse),
         ("exactly the limit", reply("200 OK", &[TEXT], b"a 1\n"), "  body_size_limit: 4B\n", Reason::BodyTooLarge),
