@@ -63,6 +63,23 @@ async fn scrape_prints_the_exposition_and_reports_who_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn scrape_asks_for_the_path_that_was_written() {
+    let mesh = Mesh::new(ONLY_13).await;
+    let pod = pod(&mesh);
+    for (written, asked) in [
+        ("", "/stats/prometheus"),
+        ("?a=b", "/stats/prometheus?a=b"),
+        ("/", "/"),
+        ("/?a=b", "/?a=b"),
+        ("?a=b/", "/stats/prometheus?a=b/"),
+        ("/x", "/x"),
+    ] {
+        scrape(&mesh.certs, &format!("https://{}{written}", pod.address()), &["--spiffe-id", CART]).await;
+        assert_eq!(pod.requests().last().expect("a request").path(), asked, "{written:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn scrape_without_an_exact_id_says_so() {
     let mesh = Mesh::new(ONLY_13).await;
     let pod = pod(&mesh);

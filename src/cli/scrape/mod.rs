@@ -164,7 +164,8 @@ fn plan(args: &ScrapeArgs) -> Result<Plan, String> {
         None => host.to_owned(),
     };
     let address = Address::parse(&address).map_err(|error| error.to_string())?;
-    let path = if url.path() == "/" && !args.url.ends_with('/') { DEFAULT_PATH } else { url.path() };
+    let written = args.url.split(['?', '#']).next().unwrap_or_default();
+    let path = if url.path() == "/" && !written.ends_with('/') { DEFAULT_PATH } else { url.path() };
     let path_and_query = match url.query() {
         Some(query) => format!("{path}?{query}"),
         None => path.to_owned(),
