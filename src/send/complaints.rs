@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::time::Instant;
 
 use super::verdict::TroubleKind;
+use crate::telemetry::Repeated;
 
 /// The same complaint is logged at most this often.
 const SAY_EVERY: Duration = Duration::from_secs(60);
@@ -22,28 +22,13 @@ pub(super) enum Complaint {
 /// Keeps the log from filling with one complaint.
 #[derive(Default)]
 pub(super) struct Complaints {
-    /// When each was last said, and how often it came up since.
-    said: HashMap<Complaint, (Instant, u64)>,
+    said: HashMap<Complaint, Repeated>,
 }
 
 impl Complaints {
     /// Whether to say it now: then how often it was left unsaid.
     pub(super) fn due(&mut self, what: Complaint) -> Option<u64> {
-        let now = Instant::now();
-        match self.said.get_mut(&what) {
-            Some((last, unsaid)) if now.duration_since(*last) < SAY_EVERY => {
-                *unsaid += 1;
-                None
-            }
-            Some((last, unsaid)) => {
-                *last = now;
-                Some(std::mem::take(unsaid))
-            }
-            None => {
-                self.said.insert(what, (now, 0));
-                Some(0)
-            }
-        }
+        self.said.entry(what).or_insert_with(|| Repeated::new(SAY_EVERY)).speak()
     }
 
     /// After a recovery the same trouble is news again.

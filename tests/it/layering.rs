@@ -23,7 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("series", &["config", "label", "model", "parse", "relabel", "wire"]),
     ("scrape", &["clock", "config", "connect", "model", "parse", "series", "telemetry"]),
     ("spool", &["model"]),
-    ("send", &["clock", "config", "identity", "model", "spool", "wire"]),
+    ("send", &["clock", "config", "identity", "model", "spool", "telemetry", "wire"]),
     ("status", &["config", "model", "scrape"]),
     (
         "agent",
