@@ -3,6 +3,7 @@
 //! The first SIGTERM or SIGINT asks for a clean end, the second for an end at once, because whoever sends it twice does
 //! not want to wait. What "at once" means is decided where the process began: nothing here ends it.
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// What the signals ask for.
@@ -33,16 +34,13 @@ pub fn stop_on_signal() -> std::io::Result<Stop> {
     Ok(stop)
 }
 
-#[cfg(unix)]
 struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
-#[cfg(unix)]
 impl Signals {
     fn install() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 

@@ -77,6 +77,20 @@ async fn sigint_flushes_and_leaves_with_0() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_it_at_once() {
+    let dir = TempDir::new().expect("a directory");
+    let target = counting_target();
+    let receiver = Receiver::start(always(Answer::status(503))).await;
+    // Without the second signal it would outlast the patience of this test.
+    let program = start(&dir, &target, &receiver, "100ms", "3600");
+    receiver.requests(2).await;
+    program.signal("TERM");
+    program.signal("INT");
+    let output = program.end().await;
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_is_down_delays_the_end_only_until_the_deadline() {
     let dir = TempDir::new().expect("a directory");
     let target = counting_target();
