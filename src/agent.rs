@@ -1,8 +1,8 @@
 //! The composition root: from a configuration to a running agent. It knows every room and decides nothing about data.
 //!
-//! Rooms are started from the far end (sending first, discovery last), so that nothing is produced before there is a
-//! place for it, and stopped from the near end: discovery and scraping are cancelled, then the closed channels let the pipe run dry,
-//! and the listeners go last.
+//! Rooms are started from the far end (sending first, scraping last), so that nothing is produced before there is a place
+//! for it, and stopped from the near end: discovery and scraping are cancelled, then the closed channels let the pipe run
+//! dry, and the listeners go last.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

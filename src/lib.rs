@@ -1,7 +1,7 @@
 //! meshscrape: the Prometheus-compatible scraper that checks *who* answered.
 //!
-//! The modules below stand in the order in which data flows through them; dependencies point one way, and
-//! `tests/it/layering.rs` holds that.
+//! The groups of modules below stand in the order in which data flows through them, after the values that all of them
+//! share; dependencies point one way, and `tests/it/layering.rs` holds that.
 //!
 //! ```text
 //! discover ─▶ label ─▶ [targets] ─▶ scrape ─▶ connect (verified peer) ─▶ parse ─▶ series ─▶ block ─▶ spool ─▶ send

@@ -23,7 +23,7 @@ use crate::parse::Entry;
 use crate::series::{Counts, Health, Table, blames_exposition};
 use crate::telemetry::Repeated;
 
-/// A failure that goes on unchanged is logged this often.
+/// One reason of one target is logged this often at most.
 const REPEAT_LOG: Duration = Duration::from_secs(600);
 
 /// What people see of a target.

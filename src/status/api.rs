@@ -77,7 +77,7 @@ struct TargetsQuery {
 struct TargetsData {
     active_targets: Vec<ActiveTarget>,
     dropped_targets: Vec<DroppedTarget>,
-    /// One entry a job, not limited by `scrapePool`; absent where only active targets are asked for.
+    /// One entry a job, not limited by `scrapePool`; null where only active targets are asked for.
     dropped_target_counts: Option<BTreeMap<String, usize>>,
 }
 
