@@ -30,9 +30,9 @@ pub(super) struct RunArgs {
     /// Where data may be kept; this version keeps its queue in memory and writes nothing there
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// How long to go on delivering what is queued once asked to stop, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
-    flush_deadline: u64,
+    /// How long to go on delivering what is queued once asked to stop
+    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration)]
+    flush_deadline: Duration,
     /// The shape of log lines
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -48,6 +48,10 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
         true => Ok(address),
         false => Err("the API is served on a loopback address only; reach it by port-forward".to_owned()),
     }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    config::parse_duration(text).ok_or_else(|| "a duration such as 500ms, 10s or 1m30s is expected".to_owned())
 }
 
 /// Runs the agent; returns the exit code.
@@ -81,7 +85,7 @@ pub(super) async fn run(args: RunArgs) -> u8 {
         listen: args.listen,
         api_listen: Some(args.api_listen),
         clock: Clock::system(),
-        flush_deadline: Duration::from_secs(args.flush_deadline),
+        flush_deadline: args.flush_deadline,
     };
     let agent = match agent::start(config, options).await {
         Ok(agent) => agent,

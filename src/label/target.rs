@@ -82,7 +82,10 @@ pub fn refuse_lookalikes(set: &mut TargetSet) {
     for target in set.jobs.iter_mut().flat_map(|(_, job)| &mut job.active) {
         if let Some(other) = refused.get(&target.id) {
             let detail = format!("it has the same labels as {}, but another address or identity", clean(other));
-            let failure = Failure::new(Reason::AmbiguousTarget, detail);
+            let mut failure = Failure::new(Reason::AmbiguousTarget, detail);
+            if let Verification::Spiffe(peer) = &target.verification {
+                failure = failure.expecting(peer);
+            }
             Arc::make_mut(target).verification = Verification::Refused(failure);
         }
     }

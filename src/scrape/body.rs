@@ -10,10 +10,6 @@ use crate::parse::{Entry, Format, Parser, Step};
 /// What becomes of an entry; a failure ends the scrape.
 pub(super) type Each<'e> = &'e mut (dyn FnMut(&Entry<'_>) -> Result<(), Failure> + Send);
 
-/// How much of what was transferred is unpacked before sizes and time are looked at again. Gzip unpacks to a thousand
-/// times its size at most, so a slice is a mebibyte at the worst.
-pub(super) const SLICE_BYTES: usize = 1024;
-
 /// Decompresses as bytes come in.
 pub(super) enum Decoder {
     Identity(Vec<u8>),
@@ -23,6 +19,15 @@ pub(super) enum Decoder {
 impl Decoder {
     pub(super) fn new(gzip: bool) -> Self {
         if gzip { Self::Gzip(Box::new(MultiGzDecoder::new(Vec::new()))) } else { Self::Identity(Vec::new()) }
+    }
+
+    /// How much of what was transferred may be taken in before sizes and time are looked at again: gzip unpacks to a
+    /// thousand times its size at most, so a slice is about a mebibyte of text at the worst.
+    pub(super) fn slice_bytes(&self) -> usize {
+        match self {
+            Self::Identity(_) => 64 * 1024,
+            Self::Gzip(_) => 1024,
+        }
     }
 
     pub(super) fn push(&mut self, slice: &[u8]) -> Result<(), Failure> {

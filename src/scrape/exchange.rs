@@ -8,13 +8,16 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
 use tokio::time::Instant;
 
 use super::RequestHead;
-use super::body::{Decoder, Each, Reader, SLICE_BYTES};
+use super::body::{Decoder, Each, Reader};
 use crate::connect::{Client, Request, Response};
 use crate::model::{Address, Failure, PeerReport, Phases, Reason, clean};
 use crate::parse::Format;
 
 /// No body is read beyond this many bytes, decompressed, whatever `body_size_limit` says.
 pub const MAX_BODY_BYTES: u64 = 256 * 1024 * 1024;
+
+/// How much text is parsed before other targets have their turn.
+const YIELD_BYTES: usize = 1024 * 1024;
 
 /// What became known of one exchange, complete or not.
 #[derive(Clone, Debug, Default)]
@@ -96,12 +99,13 @@ async fn read_body(
     let gzip = response.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding.as_bytes() == b"gzip");
     let mut decoder = Decoder::new(gzip);
     let mut reader: Option<Reader> = None;
+    let mut since_yield = 0;
     loop {
         let chunk = response.body.chunk().await?;
         let at_end = chunk.is_none();
         let chunk = chunk.unwrap_or_default();
         seen.wire_bytes += chunk.len() as u64;
-        let mut slices = chunk.chunks(SLICE_BYTES);
+        let mut slices = chunk.chunks(decoder.slice_bytes());
         loop {
             let slice = slices.next();
             match slice {
@@ -126,7 +130,11 @@ async fn read_body(
             if slice.is_none() {
                 return Ok(());
             }
-            tokio::task::consume_budget().await;
+            since_yield += text.len();
+            if since_yield >= YIELD_BYTES {
+                since_yield = 0;
+                tokio::task::yield_now().await;
+            }
         }
     }
 }

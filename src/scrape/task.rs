@@ -184,6 +184,9 @@ impl TargetTask {
 }
 
 fn report(started: std::time::SystemTime, seen: Exchange, counts: Counts, failure: Option<Failure>) -> ScrapeReport {
+    // As in the synthetic series: of an answer that never came nothing is counted.
+    let came = failure.as_ref().is_none_or(|failure| blames_exposition(failure.reason));
+    let counts = if came { counts } else { Counts::default() };
     ScrapeReport {
         started,
         phases: seen.phases,

@@ -133,7 +133,8 @@ async fn targets(State(sources): State<Sources>, Query(query): Query<TargetsQuer
         "" | "any" => (true, true),
         "active" => (true, false),
         "dropped" => (false, true),
-        _ => return failed(StatusCode::BAD_REQUEST, "bad_data", "state must be active, dropped or any"),
+        // As Prometheus has it: another word names no target.
+        _ => (false, false),
     };
     let mut pools = sources.scrape.snapshot();
     pools.sort_by(|a, b| a.pool.cmp(&b.pool));

@@ -17,13 +17,7 @@ fn counting_target() -> Server {
     })))
 }
 
-fn start(
-    dir: &TempDir,
-    target: &Server,
-    receiver: &Receiver,
-    batch_deadline: &str,
-    flush_deadline_seconds: &str,
-) -> Program {
+fn start(dir: &TempDir, target: &Server, receiver: &Receiver, batch_deadline: &str, flush_deadline: &str) -> Program {
     let config = format!(
         "scrape_configs:
 - job_name: plain
@@ -41,7 +35,7 @@ remote_write:
     std::fs::write(&file, config).expect("a configuration");
     let file = file.to_str().expect("a path in UTF-8");
     let listeners = ["--listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"];
-    let flush = ["--flush-deadline", flush_deadline_seconds];
+    let flush = ["--flush-deadline", flush_deadline];
     Program::start(&[&["run", "--config", file][..], &listeners, &flush].concat())
 }
 
@@ -50,7 +44,7 @@ async fn stops_cleanly(name: &str) {
     let target = counting_target();
     let receiver = Receiver::start(always(Answer::ok())).await;
     // Nothing would be sent for an hour: all that arrives was flushed at the end.
-    let program = start(&dir, &target, &receiver, "1h", "30");
+    let program = start(&dir, &target, &receiver, "1h", "30s");
     eventually("some scrapes", async || (target.requests().len() >= 3).then_some(())).await;
     program.signal(name);
     let output = program.end().await;
@@ -82,7 +76,7 @@ async fn a_second_signal_ends_it_at_once() {
     let target = counting_target();
     let receiver = Receiver::start(always(Answer::status(503))).await;
     // Without the second signal it would outlast the patience of this test.
-    let program = start(&dir, &target, &receiver, "100ms", "3600");
+    let program = start(&dir, &target, &receiver, "100ms", "3600s");
     receiver.requests(2).await;
     program.signal("TERM");
     program.signal("INT");
@@ -95,7 +89,7 @@ async fn a_receiver_that_is_down_delays_the_end_only_until_the_deadline() {
     let dir = TempDir::new().expect("a directory");
     let target = counting_target();
     let receiver = Receiver::start(always(Answer::status(503))).await;
-    let program = start(&dir, &target, &receiver, "100ms", "1");
+    let program = start(&dir, &target, &receiver, "100ms", "1s");
     receiver.requests(2).await;
     program.signal("TERM");
     let output = program.end().await;
