@@ -50,14 +50,15 @@ impl LogLevel {
 /// Installs the logger of this process; the libraries underneath speak only from `warn` upwards. A second call does
 /// nothing, so that tests may run many agents in one process.
 pub fn init(format: LogFormat, level: LogLevel) {
-    let filter = EnvFilter::new(format!("warn,meshscrape={}", level.as_str()));
+    // rustls says of each refused handshake what our own line says better.
+    let filter = EnvFilter::new(format!("warn,rustls=off,rustls_platform_verifier=off,meshscrape={}", level.as_str()));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     let _ = match format {
         LogFormat::Text => lines.with_target(false).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).with_target(false).try_init(),
     };
 }
 

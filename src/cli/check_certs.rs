@@ -19,6 +19,11 @@ pub(super) fn run(dir: &Path, out: &mut impl Write, clock: &Clock) -> u8 {
     let now = clock.now();
     let mut report = Report::default();
     report.line(clean(&dir.display().to_string()));
+    if !dir.is_dir() {
+        report.problem("no such directory; give the one that OUTPUT_CERTS names");
+        let _ = report.finish(out);
+        return 1;
+    }
     let found = inspect(&files, now);
     identity(&found, &mut report);
     chain(&found, now, &mut report);
@@ -113,7 +118,7 @@ fn permissions(files: &CertificateFiles, report: &mut Report) {
         ("key.pem", &files.key, 0o066),
         ("root-cert.pem", &files.root, 0o022),
     ];
-    let mut all_good = true;
+    let mut all_good = files.chain.exists() || files.key.exists() || files.root.exists();
     for (name, path, unwanted) in named {
         let Ok(metadata) = path.metadata() else { continue };
         let mode = metadata.permissions().mode() & 0o7777;
@@ -217,7 +222,8 @@ mod tests {
             let mut root = CertificateParams::default();
             root.distinguished_name.push(DnType::CommonName, "\u{1b}[31mroot");
             root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            (root.not_before, root.not_after) = ((now - 13 * HOUR).into(), (now + 80 * 24 * HOUR).into());
+            (root.not_before, root.not_after) =
+                ((now - 13 * HOUR).into(), (now + 80 * 24 * HOUR + Duration::from_secs(60)).into());
             let root = CertifiedIssuer::self_signed(root, KeyPair::generate().expect("a key")).expect("a root");
             let mut leaf = CertificateParams::default();
             leaf.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().expect("ASCII"))).collect();

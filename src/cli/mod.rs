@@ -47,7 +47,7 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Check {
-    /// Read configuration files and report every problem at once, each with its place
+    /// Read configuration files and report every problem at once, each with its place; exit code 0 good, 1 not
     Config {
         /// The files
         #[arg(required = true, value_name = "FILE")]
@@ -56,7 +56,7 @@ enum Check {
         #[arg(long)]
         print: bool,
     },
-    /// Read a certificate directory as the agent would, and judge it
+    /// Read a certificate directory as the agent would, and judge it; exit code 0 good, 1 not
     Certs {
         /// The directory with cert-chain.pem, key.pem and root-cert.pem
         #[arg(value_name = "DIR")]

@@ -13,6 +13,9 @@ use crate::{agent, config, lifecycle, telemetry};
 /// The agent's arguments.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Exit codes: 0 stopped when asked (samples that could not be delivered in time are in the log and counted), 1 cannot
+start, or ended at once, 2 command line or configuration.
+
 Signals: SIGTERM or SIGINT stops scraping, delivers what is queued and ends; a second one ends at once.
 
 Environment: NODE_NAME tells this agent from others, so that each scrapes at its own moments and keeps them over
@@ -21,10 +24,10 @@ pub(super) struct RunArgs {
     /// The configuration, in Prometheus' format
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Where probes and /metrics are served
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:9464")]
+    /// Where /-/healthy, /-/ready and /metrics are served
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:9464", value_parser = address)]
     listen: SocketAddr,
-    /// Where the API is served: a loopback address
+    /// Where the API, /api/v1/targets, is served: a loopback address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9465", value_parser = loopback)]
     api_listen: SocketAddr,
     /// Where data may be kept; this version keeps its queue in memory and writes nothing there
@@ -34,16 +37,20 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration)]
     flush_deadline: Duration,
     /// The shape of log lines
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     log_format: LogFormat,
     /// The least important lines that are logged
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
     log_level: LogLevel,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "an IP address with a port, such as 127.0.0.1:9465, is expected".to_owned())
 }
 
 /// The API shows what the mesh protects: it is served to this host only.
 fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text.parse().map_err(|_| "an address such as 127.0.0.1:9465 is expected".to_owned())?;
+    let address = address(text)?;
     match address.ip().is_loopback() {
         true => Ok(address),
         false => Err("the API is served on a loopback address only; reach it by port-forward".to_owned()),
@@ -65,9 +72,9 @@ pub(super) async fn run(args: RunArgs) -> u8 {
         Ok(config) => config,
         Err(problems) => {
             for problem in &problems {
-                eprintln!("{problem}");
+                error!("{problem}");
             }
-            eprintln!("meshscrape: {} cannot be used: {} problem(s)", args.config.display(), problems.len());
+            error!(problems = problems.len(), "{} cannot be used", args.config.display());
             return 2;
         }
     };
@@ -94,7 +101,7 @@ pub(super) async fn run(args: RunArgs) -> u8 {
             return 1;
         }
     };
-    info!(listen = %agent.listen_addr(), api = ?agent.api_addr(), "running");
+    info!(listen = %agent.listen_addr(), api = agent.api_addr().map(tracing::field::display), "running");
     stop.asked.cancelled().await;
     match stop.at_once.run_until_cancelled(agent.stop()).await {
         Some(stopped) if stopped.undelivered > 0 => {

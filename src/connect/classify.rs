@@ -172,7 +172,8 @@ pub(super) fn ordinary(error: reqwest::Error, scheme: Scheme) -> Failure {
     if let Some(refusal) = identity::failure_of(&error) {
         return refusal;
     }
-    let said = words(&error);
+    // The two outermost errors only say that a request was sent by a client.
+    let said = error.source().and_then(Error::source).map_or_else(|| words(&error), words);
     let failure = |reason| Failure::new(reason, &said);
     let closed = io_error(&error).is_some_and(|io| is_close(io.kind()));
     if error.is_dns() {

@@ -115,6 +115,8 @@ impl Stopwatch {
             Stage::Body => (Reason::Timeout, format!("the body did not end, {} bytes of it came", self.body_bytes)),
         };
         let allowed = self.deadline.deadline().saturating_duration_since(self.started);
+        // The deadline was set some microseconds before this watch was started.
+        let allowed = Duration::from_secs_f64((allowed.as_secs_f64() * 1000.0).round() / 1000.0);
         let mut detail = format!("{what} within {allowed:?}");
         for (name, spent) in [
             ("connect", self.phases.connect),

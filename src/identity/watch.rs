@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch as channel};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::credentials::Credentials;
@@ -23,6 +24,9 @@ use crate::watched::{self, Changes};
 const POLL: Duration = Duration::from_millis(500);
 /// How long after a set that looked half written.
 const RETRY: Duration = Duration::from_millis(50);
+
+/// How long a problem with the files must last before it is told.
+const LASTING: Duration = Duration::from_secs(1);
 
 /// A live identity. Clones share it; its task ends with the token it was given.
 #[derive(Clone, Debug)]
@@ -68,6 +72,15 @@ pub fn load(settings: &IdentitySettings, clock: &Clock) -> (Arc<Credentials>, Id
     (loader.credentials(), loader.snapshot(now))
 }
 
+/// What has been told of the files.
+struct Said {
+    /// The problems that were told last.
+    told: Vec<String>,
+    /// The problems that were seen last, and since when.
+    seen: Vec<String>,
+    since: Instant,
+}
+
 struct Follower {
     loader: Arc<Mutex<Loader>>,
     sender: channel::Sender<Arc<Credentials>>,
@@ -76,7 +89,7 @@ struct Follower {
 
 impl Follower {
     async fn follow(self, files: CertificateFiles) {
-        let mut said = Vec::new();
+        let mut said = Said { told: Vec::new(), seen: Vec::new(), since: Instant::now() };
         loop {
             match Reader::start(&files) {
                 Ok((reader, changes)) => {
@@ -92,19 +105,24 @@ impl Follower {
     }
 
     /// Publishes what is good in `set`, and logs what is new to say.
-    fn take(&self, set: &FileSet, said: &mut Vec<String>) -> bool {
+    fn take(&self, set: &FileSet, said: &mut Said) -> bool {
         let mut loader = lock(&self.loader);
         let step = loader.take(set, self.clock.now());
         let problems: Vec<String> = loader.problems().cloned().collect();
-        // A set that looks half written gets its second look before anybody is told.
-        if problems != *said && !step.again_soon {
-            for problem in problems.iter().filter(|problem| !said.contains(problem)) {
-                tracing::warn!(problem, "certificate files");
+        if problems != said.seen {
+            said.seen.clone_from(&problems);
+            said.since = Instant::now();
+        }
+        // Between two renames of one rotation a set is half written: that is nobody's news unless it lasts.
+        let lasts = problems.is_empty() || said.since.elapsed() >= LASTING;
+        if problems != said.told && lasts {
+            for problem in problems.iter().filter(|problem| !said.told.contains(problem)) {
+                tracing::warn!(problem, "certificates cannot be used as they are; the last good ones stay in use");
             }
             if problems.is_empty() {
                 tracing::info!("certificate files are good again");
             }
-            *said = problems;
+            said.told = problems;
         }
         if step.changed {
             let snapshot = loader.snapshot(self.clock.now());

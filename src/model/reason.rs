@@ -78,7 +78,7 @@ reasons! {
         "check the host name; pods are best addressed by IP";
     /// Nothing listens on the port.
     ConnectRefused, "connect_refused", Connect,
-        "the secure port is off, or the proxy has not received its certificates yet: check ENVOY_SECURE_METRICS_PORT and ENVOY_SECURE_MERGED_METRICS_PORT in the pod's proxy.istio.io/config";
+        "check address and port; if it is a secure port of Istio, it is off or the proxy has not received its certificates yet: see ENVOY_SECURE_METRICS_PORT and ENVOY_SECURE_MERGED_METRICS_PORT in the pod's proxy.istio.io/config";
     /// No TCP connection within the scrape timeout.
     ConnectTimeout, "connect_timeout", Connect,
         "packets are dropped on the way: a NetworkPolicy, a wrong IP, or a pod of another network";
@@ -169,7 +169,7 @@ reasons! {
         "raise body_size_limit, or have the proxy export fewer statistics";
     /// A line cannot be read.
     Parse, "parse", Exposition,
-        "the line and column are in the message; `meshscrape scrape --output prom` shows what was understood";
+        "the line and column are in the message: the target writes what its format does not allow";
     /// A sample without a name, a name that the job's validation scheme forbids, or a label given twice.
     InvalidSample, "invalid_sample", Exposition,
         "look at the exposition and at metric_relabel_configs";

@@ -140,7 +140,11 @@ fn layout(cells: Vec<(String, Tone)>, widths: &[usize]) -> Line {
 
 /// The line under the table, in at most `width` characters.
 pub(super) fn footer(scene: &Scene, left: Duration, width: usize) -> Line {
-    let mut parts = vec![format!("  rotations {} (roots: {})", scene.rotations, scene.stage.trusted())];
+    let mut parts = Vec::new();
+    if !left.is_zero() {
+        parts.push(format!("{}s to go", left.as_secs_f64().ceil()));
+    }
+    parts.push(format!("rotations {} (roots: {})", scene.rotations, scene.stage.trusted()));
     match (&scene.ledger, scene.sent) {
         (Some(ledger), _) => {
             parts.push(format!("delivered {} samples", grouped(ledger.samples)));
@@ -149,10 +153,7 @@ pub(super) fn footer(scene: &Scene, left: Duration, width: usize) -> Line {
         (None, Some(sent)) => parts.push(format!("delivered {} samples", grouped(sent))),
         (None, None) => {}
     }
-    if !left.is_zero() {
-        parts.push(format!("{}s to go", left.as_secs_f64().ceil()));
-    }
-    fit(vec![(parts.join(" · "), Tone::Dim)], width)
+    fit(vec![(format!("  {}", parts.join(" · ")), Tone::Dim)], width)
 }
 
 /// A change as a line of a log, `at` after the start.
@@ -227,6 +228,15 @@ fn delivered(outcome: &Outcome) -> Vec<Line> {
         let samples = target.samples.map(|samples| format!("{:>8} samples", grouped(samples))).unwrap_or_default();
         let scrapes = format!("{} scrapes, {} failed", target.scrapes, target.failed_scrapes);
         lines.push(titled("", format!("{:<10}{samples}  {scrapes}", target.name)));
+    }
+    let listed: Option<u64> = outcome.targets.iter().filter(|t| !t.must_be_refused).map(|t| t.samples).sum();
+    if let Some(own) = listed.map(|listed| total.samples.saturating_sub(listed)).filter(|own| *own > 0) {
+        let text = format!(
+            "{:<10}{:>8} samples  up and its companions, of every scrape, refused ones too",
+            "(ours)",
+            grouped(own)
+        );
+        lines.push(titled("", text));
     }
     lines
 }

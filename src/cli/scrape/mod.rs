@@ -57,11 +57,11 @@ pub(super) struct ScrapeArgs {
     /// The trust domain that must answer, whichever workload it is [default: that of our own certificate]
     #[arg(long, value_name = "TD", value_parser = parse_domain)]
     trust_domain: Option<TrustDomain>,
-    /// How long it may take, connect to last byte
+    /// How long it may take, connect to last byte, such as 500ms or 10s
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     timeout: Duration,
     /// What to print on standard output
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Output,
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::collect::Collector;
 use crate::cli::style::Paint;
-use crate::model::{Failure, Target, Verification};
+use crate::model::{Failure, Reason, Target, Verification};
 use crate::scrape::Exchange;
 
 /// All that is known of one scrape.
@@ -38,7 +38,7 @@ impl Report<'_> {
         } else if seen.phases.tls.is_some() {
             line(&mut out, "TLS", duration(seen.phases.tls));
         }
-        if matches!(self.target.verification, Verification::None) {
+        if seen.status.is_some() && matches!(self.target.verification, Verification::None) {
             line(&mut out, "identity", format!("{} (http)", paint.bold("nobody was verified")));
         }
         if seen.phases.first_byte.is_some() {
@@ -72,10 +72,21 @@ impl Report<'_> {
                     line(&mut out, "presented", presented);
                 }
                 let _ = writeln!(out, "{} {}", paint.bad(format!("{}:", failure.reason)), failure.detail);
-                let _ = writeln!(out, "{} {}", paint.bold("hint:"), failure.hint());
+                let _ = writeln!(out, "{} {}", paint.bold("hint:"), self.hint(failure));
             }
         }
         out
+    }
+
+    /// The hint of the reason, unless the command itself is more likely at fault.
+    fn hint(&self, failure: &Failure) -> &'static str {
+        match (&self.target.verification, failure.reason) {
+            (Verification::HostName, Reason::UnknownAuthority | Reason::HostNameMismatch) => {
+                "no certificates were given, so the roots of this system were asked for a host name: \
+                 mesh certificates need --certs-dir DIR"
+            }
+            _ => failure.hint(),
+        }
     }
 
     fn identity(&self, presented: &str, paint: Paint) -> String {
@@ -125,7 +136,7 @@ impl Report<'_> {
             "failure": self.outcome.map(|failure| json!({
                 "reason": failure.reason.name(),
                 "detail": failure.detail,
-                "hint": failure.hint(),
+                "hint": self.hint(failure),
                 "expected": failure.expected,
                 "presented": failure.presented,
                 "refusedChain": failure.chain,
