@@ -76,6 +76,8 @@ pub(super) struct TargetOutcome {
     pub(super) scrapes: u64,
     /// Those that failed.
     pub(super) failed_scrapes: u64,
+    /// Every reason that was seen, also of failures that are over.
+    pub(super) reasons: Vec<String>,
     /// Samples of it that arrived, without those that the agent adds; absent for somebody else's receiver.
     pub(super) samples: Option<u64>,
 }
@@ -140,6 +142,7 @@ fn target(scene: &Scene, row: &Row) -> TargetOutcome {
         hint: given(&row.target.hint),
         scrapes: (row.target.scrapes_succeeded + row.target.scrapes_failed).max(tally.good + tally.failed),
         failed_scrapes: row.target.scrapes_failed.max(tally.failed),
+        reasons: row.reasons.iter().cloned().collect(),
         samples: row.delivered,
     }
 }
@@ -155,7 +158,7 @@ fn promises(scene: &Scene, targets: &[TargetOutcome], undelivered: u64) -> Vec<P
             "no scrape of a good target fails while certificates and roots rotate",
             good()
                 .filter(|t| t.failed_scrapes > 0)
-                .map(|t| format!("{}: {} failed", t.name, t.failed_scrapes))
+                .map(|t| format!("{}: {} failed {}", t.name, t.failed_scrapes, t.reasons.join(", ")))
                 .collect(),
         ),
         Promise::new("certificates rotate while the agent scrapes", unrotated(scene)),
@@ -289,19 +292,19 @@ pub(super) mod tests {
             let target = target(&scene.rows[row], None);
             scene.observe(&[target], Instant::now());
         };
-        assert_eq!(broken(|scene| failed(scene, 0, "timeout")), ["cart is down", "cart: 1 failed"]);
+        assert_eq!(broken(|scene| failed(scene, 0, "timeout")), ["cart is down", "cart: 1 failed timeout"]);
         assert_eq!(
             broken(|scene| {
                 failed(scene, 0, "timeout");
                 let target = target(&scene.rows[0], None);
                 scene.observe(&[target], Instant::now());
             }),
-            ["cart: 1 failed"],
+            ["cart: 1 failed timeout"],
             "a scrape that failed in between counts"
         );
         assert_eq!(
             broken(|scene| spoil_ledger(scene, |ledger, at| ledger.targets.get_mut(at).expect("there").failed = 2, 1)),
-            ["checkout: 2 failed"],
+            ["checkout: 2 failed "],
             "also one that only the receiver noticed"
         );
         assert_eq!(broken(|scene| scene.rotations = 0), ["the run was too short for a rotation"]);
