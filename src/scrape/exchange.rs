@@ -36,7 +36,7 @@ pub struct Exchange {
     pub wire_bytes: u64,
     /// Bytes of the body, decompressed.
     pub body_bytes: u64,
-    /// `body_size_limit` was exceeded.
+    /// The body was larger than `body_size_limit`, or than the ceiling that always stands.
     pub over_size: bool,
 }
 

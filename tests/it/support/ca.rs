@@ -4,8 +4,6 @@
 //! Times are seconds from now, negative before it. The subject alternative names are encoded by hand, because no
 //! library makes the wrong ones.
 
-#![allow(dead_code, reason = "each chapter uses its part")]
-
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,7 +1,5 @@
 //! A mesh of one CA, with our certificate in a directory on disk, and a client for one of its targets.
 
-#![allow(dead_code, reason = "each chapter uses its part")]
-
 use std::sync::Arc;
 use std::time::Duration;
 

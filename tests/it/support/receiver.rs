@@ -3,8 +3,6 @@
 //! It decodes every body and keeps every request in order, with its headers, its samples and the answer it got. A rule
 //! decides each answer; [`script`] is the usual rule. It ends when it is dropped.
 
-#![allow(dead_code, reason = "each chapter uses its part")]
-
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;

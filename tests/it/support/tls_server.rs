@@ -4,9 +4,7 @@
 //! wrong ones. A server counts its connections and handshakes and keeps the head of every request, so that a test can
 //! say "the second host saw nothing". It ends when it is dropped.
 
-#![allow(dead_code, reason = "each chapter uses its part")]
-
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -48,8 +46,6 @@ pub(crate) struct Asked {
     pub(crate) head: String,
     /// How many requests this connection has carried before.
     pub(crate) earlier_here: usize,
-    /// The number of the connection, from 0.
-    pub(crate) connection: usize,
 }
 
 impl Asked {
@@ -191,10 +187,6 @@ impl Server {
         self.address
     }
 
-    pub(crate) fn ip(&self) -> IpAddr {
-        self.address.ip()
-    }
-
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }
@@ -242,18 +234,18 @@ pub(crate) fn closed_port() -> (tokio::net::TcpSocket, Address) {
 async fn serve(listener: TcpListener, talk: Talk, seen: Arc<Seen>) {
     let mut open = JoinSet::new();
     while let Ok((tcp, _)) = listener.accept().await {
-        let number = seen.connections.fetch_add(1, Ordering::SeqCst);
+        seen.connections.fetch_add(1, Ordering::SeqCst);
         tcp.set_nodelay(true).expect("a socket option");
-        open.spawn(converse(tcp, talk.clone(), number, Arc::clone(&seen)));
+        open.spawn(converse(tcp, talk.clone(), Arc::clone(&seen)));
     }
 }
 
-async fn converse(mut tcp: TcpStream, talk: Talk, number: usize, seen: Arc<Seen>) {
+async fn converse(mut tcp: TcpStream, talk: Talk, seen: Arc<Seen>) {
     match talk {
         Talk::Tls(config, script) => {
             let Ok(mut tls) = TlsAcceptor::from(config).accept(tcp).await else { return };
             seen.handshakes.fetch_add(1, Ordering::SeqCst);
-            match answer(&mut tls, &script, number, &seen).await {
+            match answer(&mut tls, &script, &seen).await {
                 Then::Close => _ = tls.shutdown().await,
                 Then::Reset => reset(tls.get_ref().0),
                 Then::Keep | Then::Cut | Then::Hang => {}
@@ -265,7 +257,7 @@ async fn converse(mut tcp: TcpStream, talk: Talk, number: usize, seen: Arc<Seen>
                 // As web servers do with a TLS greeting.
                 greeting(&mut tcp).await;
                 _ = tcp.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\nspeak up\n").await;
-            } else if answer(&mut tcp, &script, number, &seen).await == Then::Reset {
+            } else if answer(&mut tcp, &script, &seen).await == Then::Reset {
                 reset(&tcp);
             }
             _ = tcp.shutdown().await;
@@ -292,7 +284,7 @@ async fn converse(mut tcp: TcpStream, talk: Talk, number: usize, seen: Arc<Seen>
 }
 
 /// Answers requests until a reply, or the client, ends it.
-async fn answer<S>(stream: &mut S, script: &Script, connection: usize, seen: &Seen) -> Then
+async fn answer<S>(stream: &mut S, script: &Script, seen: &Seen) -> Then
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -308,7 +300,7 @@ where
                 Ok(_) => {}
             }
         };
-        let asked = Asked { head, earlier_here, connection };
+        let asked = Asked { head, earlier_here };
         let reply = script(&asked);
         seen.requests.lock().unwrap_or_else(PoisonError::into_inner).push(asked);
         if stream.write_all(&reply.bytes).await.is_err() || stream.flush().await.is_err() {
