@@ -113,13 +113,7 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
     let give_up = CancellationToken::new();
     let mut senders = Vec::new();
     for (receiver, outlet) in config.remote_write.iter().zip(outlets) {
-        let credentials = |spiffe: &SpiffeReceiver| {
-            identities.feed(IdentitySettings {
-                files: spiffe.files.clone(),
-                trust_domain: spiffe.trust_domain.clone(),
-                aliases: spiffe.aliases.clone(),
-            })
-        };
+        let credentials = |spiffe: &SpiffeReceiver| identities.feed(spiffe.into());
         let sender = send::Sender::new(Arc::clone(receiver), outlet, credentials, clock.clone(), &send_metrics)?;
         senders.push(tokio::spawn(sender.run(give_up.clone())));
     }
@@ -236,11 +230,7 @@ impl Identities {
     fn of_job(&mut self, job: &ScrapeConfig) -> Option<CredentialsFeed> {
         match &job.security {
             JobSecurity::Ordinary(_) => None,
-            JobSecurity::Spiffe(spiffe) => Some(self.feed(IdentitySettings {
-                files: spiffe.files.clone(),
-                trust_domain: spiffe.trust_domain.clone(),
-                aliases: spiffe.aliases.clone(),
-            })),
+            JobSecurity::Spiffe(spiffe) => Some(self.feed(spiffe.into())),
         }
     }
 

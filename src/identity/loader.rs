@@ -23,7 +23,7 @@ use super::files::{Content, FileSet, Mark};
 use super::roots::Roots;
 use super::svid::{SvidFault, spiffe_id};
 use super::verify::crypto_provider;
-use crate::config::CertificateFiles;
+use crate::config::{CertificateFiles, SpiffeJob, SpiffeReceiver};
 use crate::model::{Failure, SpiffeId, TrustDomain};
 
 /// Whose certificates, and for whom their roots vouch. Equal settings are one identity, watched once.
@@ -35,6 +35,22 @@ pub struct IdentitySettings {
     pub trust_domain: Option<TrustDomain>,
     /// Other names of the same trust domain.
     pub aliases: Vec<TrustDomain>,
+}
+
+impl From<&SpiffeJob> for IdentitySettings {
+    fn from(job: &SpiffeJob) -> Self {
+        Self { files: job.files.clone(), trust_domain: job.trust_domain.clone(), aliases: job.aliases.clone() }
+    }
+}
+
+impl From<&SpiffeReceiver> for IdentitySettings {
+    fn from(receiver: &SpiffeReceiver) -> Self {
+        Self {
+            files: receiver.files.clone(),
+            trust_domain: receiver.trust_domain.clone(),
+            aliases: receiver.aliases.clone(),
+        }
+    }
 }
 
 /// The state of an identity, for people.
