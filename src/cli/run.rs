@@ -13,12 +13,12 @@ use crate::{agent, config, lifecycle, telemetry};
 /// The agent's arguments.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit codes: 0 stopped when asked (samples that could not be delivered in time are in the log and counted), 1 cannot
-start, or ended at once, 2 command line or configuration.
+Exit codes: 0 stopped when asked (samples that could not be delivered in time are in the log and counted), \
+1 cannot start, or ended at once, 2 command line or configuration.
 
 Signals: SIGTERM or SIGINT stops scraping, delivers what is queued and ends; a second one ends at once.
 
-Environment: NODE_NAME tells this agent from others, so that each scrapes at its own moments and keeps them over
+Environment: NODE_NAME tells this agent from others, so that each scrapes at its own moments and keeps them over \
 restarts; without it the host name does. The configuration may name any variable as ${NAME}.")]
 pub(super) struct RunArgs {
     /// The configuration, in Prometheus' format
