@@ -16,6 +16,7 @@
 //! one exception is [`SecretSource::read`], which others call each time they need a credential.
 
 mod auth;
+mod discovery;
 mod load;
 mod problem;
 mod receiver;
@@ -27,6 +28,9 @@ mod units;
 mod walk;
 
 pub use auth::Auth;
+pub use discovery::{
+    ApiServer, AttachMetadata, HttpSd, KubernetesAccess, KubernetesRole, KubernetesSd, KubernetesSelector,
+};
 pub use load::{Env, Loaded, load, parse};
 pub use problem::Problem;
 pub use receiver::{QueueConfig, ReceiverSecurity, RemoteWrite};

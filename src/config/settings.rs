@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Auth, JobSecurity, RemoteWrite};
-use crate::model::{Labels, Scheme};
+use super::{Auth, HttpSd, JobSecurity, KubernetesSd, RemoteWrite};
+use crate::model::{Cidr, Labels, Scheme};
 use crate::relabel::{NameScheme, Rule};
 
 /// A whole configuration.
@@ -94,6 +94,18 @@ pub struct ScrapeConfig {
     pub static_configs: Vec<StaticConfig>,
     /// Targets in files.
     pub file_sd_configs: Vec<FileSd>,
+    /// Targets in lists that are fetched over HTTP.
+    pub http_sd_configs: Vec<HttpSd>,
+    /// Targets in Kubernetes, those of `istio_sd_configs` among them.
+    pub kubernetes_sd_configs: Vec<KubernetesSd>,
+    /// The ports that may be dialled on a pod; empty: any. A key of ours; `istio_sd_configs` sets it.
+    pub pod_ports: Vec<u16>,
+    /// Where the addresses of pods lie; empty: anywhere but on loopback, link-local, multicast and unspecified ones.
+    /// A key of ours.
+    pub pod_cidrs: Vec<Cidr>,
+    /// How many targets of one namespace there may be; 0: any number. What is over that is refused. A key of ours;
+    /// `istio_sd_configs` sets it.
+    pub namespace_target_limit: u64,
     /// How the one who answers is verified.
     pub security: JobSecurity,
     /// The `Authorization` header.

@@ -9,6 +9,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use thiserror::Error;
@@ -16,22 +17,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::content::{self, ContentError};
-use super::{Metrics, Problem};
+use super::{Answer, Group, Metrics, Problem};
 use crate::config::FileSd;
 use crate::model::{Candidate, clean};
 use crate::watched::{self, Directories};
 
 /// The largest file that is read: some hundred thousand targets.
 const MAX_FILE_BYTES: u64 = 64 << 20;
-
-/// What the files of one entry say now.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Answer {
-    /// The targets, file by file in the order of their paths.
-    pub(super) candidates: Vec<Candidate>,
-    /// The files whose last reading failed.
-    pub(super) problems: Vec<Problem>,
-}
 
 #[derive(Debug, Error)]
 enum FileError {
@@ -96,7 +88,7 @@ struct Reader {
 /// What is remembered of one file.
 #[derive(Default)]
 struct File {
-    candidates: Vec<Candidate>,
+    candidates: Group,
     /// Why its last reading failed.
     problem: Option<String>,
 }
@@ -127,7 +119,7 @@ impl Reader {
                     if known.is_some_and(|known| known.problem.is_some()) {
                         info!(file = %path.display(), "a file of targets can be used again");
                     }
-                    self.files.insert(path, File { candidates, problem: None });
+                    self.files.insert(path, File { candidates: Arc::new(candidates), problem: None });
                 }
                 Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
                     self.metrics.file_gone(&path.to_string_lossy());
@@ -157,7 +149,7 @@ impl Reader {
     fn answer(&self) -> Answer {
         let mut answer = Answer::default();
         for (path, file) in &self.files {
-            answer.candidates.extend_from_slice(&file.candidates);
+            answer.groups.push(Arc::clone(&file.candidates));
             answer.problems.extend(
                 file.problem.iter().map(|why| Problem { source: path.display().to_string(), message: why.clone() }),
             );

@@ -22,7 +22,7 @@ pub(super) fn candidates_of(job: &ScrapeConfig) -> Vec<Candidate> {
 pub(super) fn candidate(target: &str, group: &Labels, source: &Arc<str>) -> Candidate {
     let mut labels = group.clone();
     labels.set(ADDRESS, target);
-    Candidate { labels, source: Arc::clone(source) }
+    Candidate { labels, source: Arc::clone(source), pod: None }
 }
 
 #[cfg(test)]

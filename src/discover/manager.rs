@@ -1,6 +1,6 @@
 //! The one task that gathers what all sources say and hands it on as a set of targets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +9,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::files::{self, Answer};
-use super::{Metrics, Snapshot, fixed};
+use super::{Answer, Group, Metrics, Snapshot, files, fixed};
 use crate::config::{FileSd, ScrapeConfig};
-use crate::label;
-use crate::model::{Candidate, JobTargets, TargetSet, TrustDomain, clean};
+use crate::label::{self, Judged};
+use crate::model::{JobTargets, TargetSet, TrustDomain, clean};
 
 /// How long changes are gathered before a set is made of them.
 const GATHER: Duration = Duration::from_millis(100);
@@ -45,9 +44,11 @@ pub(super) struct Manager {
 struct Job {
     config: Arc<ScrapeConfig>,
     trust_domain: Option<TrustDomain>,
-    fixed: Vec<Candidate>,
+    fixed: Group,
     /// Its sources, by their numbers; jobs with equal entries share one.
     sources: Vec<usize>,
+    /// What became of each group, by its address; for the trust domain that is known now.
+    judged: HashMap<usize, (Group, Vec<Judged>)>,
     /// Whether something changed since `targets` was made.
     stale: bool,
     targets: JobTargets,
@@ -80,7 +81,8 @@ impl Manager {
             let known = trust_domain.borrow_and_update().clone();
             tokio::spawn(follow_trust_domain(number, trust_domain, sender.clone(), cancel.clone()));
             made.push(Job {
-                fixed: fixed::candidates_of(&config),
+                fixed: Arc::new(fixed::candidates_of(&config)),
+                judged: HashMap::new(),
                 config,
                 trust_domain: known,
                 sources: own,
@@ -137,17 +139,21 @@ impl Manager {
         match update {
             Update::Answer { source, answer } => {
                 self.metrics.received();
-                let candidates_differ =
-                    self.answers[source].as_ref().is_none_or(|known| known.candidates != answer.candidates);
+                let differs = self.answers[source]
+                    .as_ref()
+                    .is_none_or(|known| known.groups != answer.groups || known.unconfirmed != answer.unconfirmed);
                 self.answers[source] = Some(answer);
-                if candidates_differ {
+                if differs {
                     self.jobs.iter_mut().filter(|job| job.sources.contains(&source)).for_each(|job| job.stale = true);
                 }
             }
             Update::TrustDomain { job, trust_domain } => {
                 let job = &mut self.jobs[job];
-                job.stale |= job.trust_domain != trust_domain;
-                job.trust_domain = trust_domain;
+                if job.trust_domain != trust_domain {
+                    job.trust_domain = trust_domain;
+                    job.judged.clear();
+                    job.stale = true;
+                }
             }
         }
     }
@@ -183,15 +189,29 @@ impl Manager {
 
 impl Job {
     fn renew(&mut self, answers: &[Option<Answer>], metrics: &Metrics) {
-        let mut candidates = self.fixed.clone();
-        for answer in self.sources.iter().filter_map(|&source| answers[source].as_ref()) {
-            candidates.extend_from_slice(&answer.candidates);
-        }
-        self.discovered = candidates.len();
-        self.targets = label::targets_of(&self.config, &candidates, self.trust_domain.as_ref());
+        let answers: Vec<&Answer> = self.sources.iter().filter_map(|&source| answers[source].as_ref()).collect();
+        let groups: Vec<Group> =
+            std::iter::once(&self.fixed).chain(answers.iter().flat_map(|answer| &answer.groups)).cloned().collect();
+        self.judge(&groups);
+        let judged = groups.iter().flat_map(|group| &self.judged[&address(group)].1);
+        self.targets = label::assemble(&self.config, judged);
+        self.targets.unconfirmed = answers.iter().any(|answer| answer.unconfirmed);
+        self.discovered = groups.iter().map(|group| group.len()).sum();
         self.stale = false;
-        metrics.discovered(&self.config.job_name, candidates.len());
+        metrics.discovered(&self.config.job_name, self.discovered);
         self.log_errors(metrics);
+    }
+
+    /// Judges the groups that are new and forgets those that are gone: in a large cluster a pass costs what has changed.
+    fn judge(&mut self, groups: &[Group]) {
+        let mut known = std::mem::take(&mut self.judged);
+        for group in groups {
+            let judged = known.remove(&address(group)).unwrap_or_else(|| {
+                let judge = |candidate| label::judge(&self.config, candidate, self.trust_domain.as_ref());
+                (Arc::clone(group), group.iter().map(judge).collect())
+            });
+            self.judged.insert(address(group), judged);
+        }
     }
 
     fn log_errors(&mut self, metrics: &Metrics) {
@@ -203,6 +223,11 @@ impl Job {
         }
         self.errors = errors;
     }
+}
+
+/// What a group is known by. It is unique while the group is held.
+fn address(group: &Group) -> usize {
+    Arc::as_ptr(group).addr()
 }
 
 async fn follow_trust_domain(

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ScrapeConfig;
-use crate::model::{TargetSet, TrustDomain};
+use crate::model::{Candidate, TargetSet, TrustDomain};
 
 pub use metrics::Metrics;
 
@@ -52,6 +52,21 @@ pub struct Problem {
     pub source: String,
     /// What is wrong, safe to show.
     pub message: String,
+}
+
+/// Candidates that one object of a source stands for: a file, a pod. Who sends the same `Arc` again says that nothing of
+/// it has changed, and nothing is computed anew.
+type Group = Arc<Vec<Candidate>>;
+
+/// Everything that one source says now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Answer {
+    /// Its candidates, in a stable order.
+    groups: Vec<Group>,
+    /// What of it cannot be used.
+    problems: Vec<Problem>,
+    /// For too long it could not be asked whether this still holds.
+    unconfirmed: bool,
 }
 
 impl Discovery {

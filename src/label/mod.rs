@@ -12,4 +12,4 @@ pub(crate) mod tests;
 
 pub use expected::SPIFFE_ID_LABEL;
 pub use sample::SampleRules;
-pub use target::{refuse_lookalikes, targets_of};
+pub use target::{Judged, assemble, judge, refuse_lookalikes, targets_of};

@@ -16,8 +16,8 @@ use md5::{Digest, Md5};
 use super::expected::{self, Filled, Relabelled};
 use crate::config::{JobSecurity, ScrapeConfig, format_duration, parse_duration};
 use crate::model::{
-    Address, Candidate, DroppedTarget, Failure, JobTargets, Labels, Peer, Reason, Scheme, Target, TargetId, TargetSet,
-    TrustDomain, Verification, clean,
+    Address, Candidate, DroppedTarget, Failure, JobTargets, Labels, Peer, Pod, Reason, Scheme, Target, TargetId,
+    TargetSet, TrustDomain, Verification, clean,
 };
 
 const ADDRESS: &str = "__address__";
@@ -29,38 +29,57 @@ const PARAM_PREFIX: &str = "__param_";
 const META_PREFIX: &str = "__meta_";
 const POD_IP: &str = "__meta_kubernetes_pod_ip";
 
-/// The targets of `job` among `candidates`. `trust_domain` is the one of the job's identity, once it is known; ordinary
-/// jobs have none.
-pub fn targets_of(job: &ScrapeConfig, candidates: &[Candidate], trust_domain: Option<&TrustDomain>) -> JobTargets {
+/// What becomes of one candidate of a job: a target, or what is shown in its place.
+pub type Judged = Result<Arc<Target>, Arc<DroppedTarget>>;
+
+/// What becomes of `candidate` in `job`. `trust_domain` is the one of the job's identity, once it is known; ordinary jobs
+/// have none.
+pub fn judge(job: &ScrapeConfig, candidate: &Candidate, trust_domain: Option<&TrustDomain>) -> Judged {
+    let mut discovered = candidate.labels.clone();
+    let filled = fill_defaults(job, &mut discovered, trust_domain);
+    let error = match target_of(job, &discovered, candidate.pod.as_ref(), filled, trust_domain) {
+        Ok(Some(target)) => return Ok(Arc::new(target)),
+        Ok(None) => None,
+        Err(error) => Some(error),
+    };
+    Err(Arc::new(DroppedTarget { discovered, error }))
+}
+
+/// The targets of `job` from what became of all its candidates: each target once, and of what is dropped as much as may
+/// be remembered.
+pub fn assemble<'j>(job: &ScrapeConfig, judged: impl IntoIterator<Item = &'j Judged>) -> JobTargets {
     let mut targets = JobTargets::default();
     let mut seen = HashSet::new();
     let mut may_remember = match usize::try_from(job.limits.keep_dropped_targets) {
         Ok(0) | Err(_) => usize::MAX,
         Ok(limit) => limit,
     };
-    for candidate in candidates {
-        let mut discovered = candidate.labels.clone();
-        let filled = fill_defaults(job, &mut discovered, trust_domain);
-        let error = match target_of(job, &discovered, filled, trust_domain) {
-            Ok(Some(target)) => {
+    for judged in judged {
+        let dropped = match judged {
+            Ok(target) => {
                 if seen.insert(target.id) {
-                    targets.active.push(Arc::new(target));
+                    targets.active.push(Arc::clone(target));
                 }
                 continue;
             }
-            Ok(None) => None,
-            Err(error) => Some(error),
+            Err(dropped) => dropped,
         };
         targets.dropped_count += 1;
         // The limit is for what rules drop in great numbers on purpose; what is malformed is always worth seeing.
-        if error.is_some() {
-            targets.dropped.push(DroppedTarget { discovered, error });
+        if dropped.error.is_some() {
+            targets.dropped.push(Arc::clone(dropped));
         } else if may_remember > 0 {
             may_remember -= 1;
-            targets.dropped.push(DroppedTarget { discovered, error });
+            targets.dropped.push(Arc::clone(dropped));
         }
     }
     targets
+}
+
+/// The targets of `job` among `candidates`: [`judge`] and [`assemble`] in one.
+pub fn targets_of(job: &ScrapeConfig, candidates: &[Candidate], trust_domain: Option<&TrustDomain>) -> JobTargets {
+    let judged: Vec<Judged> = candidates.iter().map(|candidate| judge(job, candidate, trust_domain)).collect();
+    assemble(job, &judged)
 }
 
 /// Refuses targets that would write each other's series: equal public labels, but another address or another
@@ -127,6 +146,7 @@ fn fill_defaults(job: &ScrapeConfig, labels: &mut Labels, trust_domain: Option<&
 fn target_of(
     job: &ScrapeConfig,
     discovered: &Labels,
+    pod: Option<&Arc<Pod>>,
     filled: Filled,
     trust_domain: Option<&TrustDomain>,
 ) -> Result<Option<Target>, String> {
@@ -162,6 +182,7 @@ fn target_of(
         interval,
         timeout,
         verification,
+        pod: pod.cloned(),
     };
     target.id = id(&job.job_name, &labels, &target.url());
     Ok(Some(target))

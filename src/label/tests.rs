@@ -43,6 +43,11 @@ pub(crate) fn ordinary_job() -> ScrapeConfig {
         metric_relabel: Vec::new(),
         static_configs: Vec::new(),
         file_sd_configs: Vec::new(),
+        http_sd_configs: Vec::new(),
+        kubernetes_sd_configs: Vec::new(),
+        pod_ports: Vec::new(),
+        pod_cidrs: Vec::new(),
+        namespace_target_limit: 0,
         security: JobSecurity::Ordinary(OrdinaryTls::default()),
         auth: None,
     }
@@ -57,7 +62,7 @@ pub(crate) fn spiffe_job() -> ScrapeConfig {
 
 /// A candidate with these labels.
 pub(crate) fn candidate(labels: &[(&str, &str)]) -> Candidate {
-    Candidate { labels: labels.iter().copied().collect(), source: "test".into() }
+    Candidate { labels: labels.iter().copied().collect(), source: "test".into(), pod: None }
 }
 
 fn domain() -> TrustDomain {
@@ -498,7 +503,7 @@ proptest! {
             rule_on(Action::LabelMap, "", "__meta_(.+)", Some("__$1__")),
         ];
         let domain = known.then(domain);
-        let candidate = Candidate { labels: pairs.into_iter().collect(), source: "test".into() };
+        let candidate = Candidate { labels: pairs.into_iter().collect(), source: "test".into(), pod: None };
         for target in targets_of(&job, &[candidate], domain.as_ref()).active {
             match &target.verification {
                 Verification::Spiffe(_) => prop_assert_eq!(target.scheme, Scheme::Https),

@@ -6,9 +6,11 @@
 
 mod address;
 mod block;
+mod cidr;
 mod failure;
 mod foreign;
 mod labels;
+mod pod;
 mod reason;
 mod report;
 mod sample;
@@ -17,9 +19,11 @@ mod target;
 
 pub use address::{Address, AddressError, Host};
 pub use block::Block;
+pub use cidr::{Cidr, CidrError};
 pub use failure::Failure;
 pub use foreign::{clean, clean_to};
 pub use labels::{Labels, is_legacy_label_name, is_legacy_metric_name};
+pub use pod::Pod;
 pub use reason::{ExitClass, Reason};
 pub use report::{PeerReport, Phases, ScrapeReport};
 pub use sample::{MetricType, STALE_NAN_BITS, Sample, is_stale, normal_nan, normalise_nan, stale_nan};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Address, Failure, Labels, Peer};
+use super::{Address, Failure, Labels, Peer, Pod};
 
 /// Something that discovery found, before relabelling.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -13,6 +13,8 @@ pub struct Candidate {
     pub labels: Labels,
     /// Where it came from: the config entry, the file and index, the pod.
     pub source: Arc<str>,
+    /// The pod that it is, or that stands behind it.
+    pub pod: Option<Arc<Pod>>,
 }
 
 /// The name of a target over its whole life: a hash of its labels and URL, stable over restarts.
@@ -88,14 +90,28 @@ pub struct Target {
     pub timeout: Duration,
     /// Who may answer.
     pub verification: Verification,
+    /// The pod that it is, or that stands behind it.
+    pub pod: Option<Arc<Pod>>,
 }
 
 impl Target {
-    /// Whether scraping goes on undisturbed where this target takes the place of `other`: all is equal but what
-    /// discovery said before relabelling, which nothing but people looks at.
+    /// Whether scraping goes on undisturbed where this target takes the place of `other`: it is the same pod, and all is
+    /// equal but what discovery said before relabelling, which nothing but people looks at.
     pub fn continues(&self, other: &Target) -> bool {
-        let Self { id, pool, address, scheme, path_and_query, labels, discovered: _, interval, timeout, verification } =
-            self;
+        let uid = |target: &Target| target.pod.as_ref().map(|pod| Arc::clone(&pod.uid));
+        let Self {
+            id,
+            pool,
+            address,
+            scheme,
+            path_and_query,
+            labels,
+            discovered: _,
+            interval,
+            timeout,
+            verification,
+            pod: _,
+        } = self;
         *id == other.id
             && *pool == other.pool
             && *address == other.address
@@ -105,6 +121,7 @@ impl Target {
             && *interval == other.interval
             && *timeout == other.timeout
             && *verification == other.verification
+            && uid(self) == uid(other)
     }
 
     /// The URL as Prometheus' API shows it, query included; nothing is ever dialled by it.
@@ -134,9 +151,12 @@ pub struct JobTargets {
     /// What is scraped, each target once.
     pub active: Vec<Arc<Target>>,
     /// What is not, as far as `keep_dropped_targets` lets it be remembered.
-    pub dropped: Vec<DroppedTarget>,
+    pub dropped: Vec<Arc<DroppedTarget>>,
     /// How many are not, complete.
     pub dropped_count: usize,
+    /// For too long nothing was heard from whoever says which pods there are: an address may have changed hands
+    /// unseen, so its pod is scraped only as long as it is surely the one that was scraped before.
+    pub unconfirmed: bool,
 }
 
 /// A snapshot of everything that is to be scraped: what discovery hands to scraping.

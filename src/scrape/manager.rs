@@ -51,7 +51,7 @@ pub struct PoolSnapshot {
     /// Its targets.
     pub active: Vec<TargetSnapshot>,
     /// What is not scraped, as far as it is remembered.
-    pub dropped: Vec<DroppedTarget>,
+    pub dropped: Vec<Arc<DroppedTarget>>,
     /// How many are not scraped, complete.
     pub dropped_count: usize,
 }

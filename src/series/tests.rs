@@ -23,8 +23,11 @@ fn scene(job_keys: &str, rest: &str) -> Scene {
     );
     let config: Config = crate::config::parse("test.yaml".as_ref(), &text, &|_| None).config.expect("a good config");
     let job = Arc::clone(&config.scrape_configs[0]);
-    let candidates =
-        [crate::model::Candidate { labels: [("__address__", "t:1")].into_iter().collect(), source: "test".into() }];
+    let candidates = [crate::model::Candidate {
+        labels: [("__address__", "t:1")].into_iter().collect(),
+        source: "test".into(),
+        pod: None,
+    }];
     let targets = crate::label::targets_of(&job, &candidates, None);
     let target: &Target = &targets.active[0];
     let external = &config.global.external_labels;

@@ -208,6 +208,7 @@ fn plan(args: &ScrapeArgs) -> Result<Plan, String> {
         interval: args.timeout,
         timeout: args.timeout,
         verification,
+        pod: None,
     };
     Ok(Plan { target, job, credentials, pinned })
 }

@@ -114,6 +114,11 @@ pub(super) fn read<'w>(
         metric_relabel: plain_rules(relabel::read(&mut fields, "metric_relabel_configs", own.names.value)),
         static_configs,
         file_sd_configs,
+        http_sd_configs: Vec::new(),
+        kubernetes_sd_configs: Vec::new(),
+        pod_ports: Vec::new(),
+        pod_cidrs: Vec::new(),
+        namespace_target_limit: 0,
         security,
         auth,
     };

@@ -23,7 +23,7 @@ fn job(mesh: &Mesh, more: &str) -> Arc<ScrapeConfig> {
 }
 
 fn targets(job: &ScrapeConfig, labels: &[(&str, &str)]) -> JobTargets {
-    let candidate = Candidate { labels: labels.iter().copied().collect(), source: "test".into() };
+    let candidate = Candidate { labels: labels.iter().copied().collect(), source: "test".into(), pod: None };
     targets_of(job, &[candidate], Some(&TrustDomain::parse("cluster.local").expect("well-formed")))
 }
 

@@ -1,0 +1,141 @@
+//! Where targets are found besides the file itself and other files: Kubernetes and lists over HTTP.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Auth, OrdinaryTls};
+
+/// One of `kubernetes_sd_configs[]`. Equal values ask the same and share what is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubernetesSd {
+    /// Which objects become targets.
+    pub role: KubernetesRole,
+    /// How the API server is reached.
+    pub access: KubernetesAccess,
+    /// Only these namespaces; empty, and without `own_namespace`: all of them.
+    pub namespaces: Vec<String>,
+    /// Also the namespace that this process runs in.
+    pub own_namespace: bool,
+    /// What narrows the lists, at most one for each role.
+    pub selectors: Vec<KubernetesSelector>,
+    /// Which metadata of other objects is added.
+    pub attach: AttachMetadata,
+}
+
+/// Which objects become targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KubernetesRole {
+    /// The ports of pods.
+    Pod,
+    /// The kubelets of nodes.
+    Node,
+    /// The ports of services, by name.
+    Service,
+    /// The addresses behind services, in the deprecated form.
+    Endpoints,
+    /// The addresses behind services.
+    EndpointSlice,
+    /// The hosts and paths of ingresses.
+    Ingress,
+}
+
+impl KubernetesRole {
+    /// All of them.
+    pub const ALL: [KubernetesRole; 6] = [
+        KubernetesRole::Pod,
+        KubernetesRole::Node,
+        KubernetesRole::Service,
+        KubernetesRole::Endpoints,
+        KubernetesRole::EndpointSlice,
+        KubernetesRole::Ingress,
+    ];
+
+    /// The word in the file and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            KubernetesRole::Pod => "pod",
+            KubernetesRole::Node => "node",
+            KubernetesRole::Service => "service",
+            KubernetesRole::Endpoints => "endpoints",
+            KubernetesRole::EndpointSlice => "endpointslice",
+            KubernetesRole::Ingress => "ingress",
+        }
+    }
+}
+
+/// How the API server is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KubernetesAccess {
+    /// As the pod's service account.
+    InCluster,
+    /// As the current context of this file says.
+    Kubeconfig(PathBuf),
+    /// As written.
+    Server(Box<ApiServer>),
+}
+
+/// `api_server` with its client settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiServer {
+    /// The URL; `https`, or literally `http`.
+    pub url: String,
+    /// How it is verified.
+    pub tls: OrdinaryTls,
+    /// The `Authorization` header.
+    pub auth: Option<Auth>,
+}
+
+/// One of `selectors[]`, in the syntax of Kubernetes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KubernetesSelector {
+    /// The objects that it narrows.
+    pub role: KubernetesRole,
+    /// By label; empty: any.
+    pub label: String,
+    /// By field; empty: any.
+    pub field: String,
+}
+
+/// `attach_metadata`: what is added to targets from other objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AttachMetadata {
+    /// Labels and annotations of the node.
+    pub node: bool,
+    /// Labels and annotations of the namespace.
+    pub namespace: bool,
+    /// The Deployment behind a pod's ReplicaSet.
+    pub deployment: bool,
+    /// The Job behind a pod.
+    pub job: bool,
+    /// The CronJob behind a pod's Job.
+    pub cronjob: bool,
+}
+
+/// One of `http_sd_configs[]`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HttpSd {
+    /// Where the list is fetched, as it was written: it may hold a password.
+    pub url: String,
+    /// How often; not zero. A request may take as long.
+    pub refresh_interval: Duration,
+    /// How the server is verified.
+    pub tls: OrdinaryTls,
+    /// The `Authorization` header.
+    pub auth: Option<Auth>,
+    /// Whether redirects are followed, within the same origin.
+    pub follow_redirects: bool,
+}
+
+/// The URL may hold a password.
+impl fmt::Debug for HttpSd {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url: _, refresh_interval, tls, auth, follow_redirects } = self;
+        out.debug_struct("HttpSd")
+            .field("refresh_interval", refresh_interval)
+            .field("tls", tls)
+            .field("auth", auth)
+            .field("follow_redirects", follow_redirects)
+            .finish_non_exhaustive()
+    }
+}
