@@ -6,6 +6,7 @@
 //! happens: a scraped label replaces a target label, unless the job says `honor_labels: true`.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::config::Limits;
 use crate::model::{Failure, Labels, Reason, clean_to, is_legacy_label_name, is_legacy_metric_name};
@@ -55,9 +56,9 @@ impl SampleRules<'_> {
     /// Target labels fill in what is not there.
     fn completed<'n>(&self, mut labels: Labels, empty: impl Iterator<Item = Cow<'n, str>>) -> Labels {
         let empty: Vec<_> = empty.collect();
-        for (name, value) in self.target_labels.iter() {
-            if !labels.contains(name) && !empty.iter().any(|there| there == name) {
-                labels.set(name, value);
+        for (name, value) in self.target_labels.iter_shared() {
+            if !labels.contains(name) && !empty.iter().any(|there| **there == **name) {
+                labels.set_shared(Arc::clone(name), Arc::clone(value));
             }
         }
         labels
@@ -66,11 +67,11 @@ impl SampleRules<'_> {
     /// Target labels win; scraped ones of the same name step aside.
     fn overruled(&self, mut labels: Labels) -> Labels {
         let mut conflicting = Vec::new();
-        for (name, value) in self.target_labels.iter() {
+        for (name, value) in self.target_labels.iter_shared() {
             if let Some(scraped) = labels.remove(name) {
                 conflicting.push((name, scraped));
             }
-            labels.set(name, value);
+            labels.set_shared(Arc::clone(name), Arc::clone(value));
         }
         // Shortest name first, so that the outcome does not depend on how often a label has been exported before.
         conflicting.sort_by_key(|(name, _)| name.len());
@@ -79,7 +80,7 @@ impl SampleRules<'_> {
             while labels.contains(&exported) {
                 exported.insert_str(0, "exported_");
             }
-            labels.set(&exported, &scraped);
+            labels.set_shared(exported.into(), scraped);
         }
         labels
     }

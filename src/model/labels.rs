@@ -2,14 +2,18 @@
 //!
 //! In the Prometheus data model a label with an empty value is the same as no label, so setting one to the empty text
 //! removes it and the two can never be told apart downstream.
+//!
+//! Clones share their texts: what discovery says of a pod is held by all its candidates and targets, and by 10,000 pods
+//! in a large cluster.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// A sorted, duplicate-free label set without empty values. The order is that of the bytes of the names, which is
 /// the order that remote write demands.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Labels {
-    entries: Vec<(Box<str>, Box<str>)>,
+    entries: Vec<(Arc<str>, Arc<str>)>,
 }
 
 impl Labels {
@@ -45,8 +49,20 @@ impl Labels {
         }
     }
 
+    /// As [`Labels::set`], with texts that others hold too.
+    pub fn set_shared(&mut self, name: Arc<str>, value: Arc<str>) {
+        match (self.position(&name), value.is_empty()) {
+            (Ok(at), true) => {
+                self.entries.remove(at);
+            }
+            (Ok(at), false) => self.entries[at].1 = value,
+            (Err(_), true) => {}
+            (Err(at), false) => self.entries.insert(at, (name, value)),
+        }
+    }
+
     /// Removes a label and returns its value.
-    pub fn remove(&mut self, name: &str) -> Option<Box<str>> {
+    pub fn remove(&mut self, name: &str) -> Option<Arc<str>> {
         self.position(name).ok().map(|at| self.entries.remove(at).1)
     }
 
@@ -58,6 +74,11 @@ impl Labels {
     /// All labels in order of their names.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> + Clone {
         self.entries.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// As [`Labels::iter`], for who keeps the texts.
+    pub fn iter_shared(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Arc<str>)> + Clone {
+        self.entries.iter().map(|(name, value)| (name, value))
     }
 
     /// How many labels there are.
@@ -72,9 +93,8 @@ impl Labels {
 
     /// The labels that series may carry: those whose name does not begin with two underscores.
     pub fn public(&self) -> Labels {
-        let mut labels = self.clone();
-        labels.retain(|name, _| !name.starts_with("__"));
-        labels
+        let public = self.entries.iter().filter(|(name, _)| !name.starts_with("__"));
+        Labels { entries: public.cloned().collect() }
     }
 
     fn position(&self, name: &str) -> Result<usize, usize> {
@@ -140,6 +160,22 @@ mod tests {
         labels.set("a", "");
         assert_eq!(labels.iter().collect::<Vec<_>>(), [("b", "2")]);
         assert_eq!(labels.value("a"), "");
+    }
+
+    #[test]
+    fn shared_texts_are_not_copied() {
+        let (name, value): (Arc<str>, Arc<str>) = ("b".into(), "2".into());
+        let mut labels: Labels = [("a", "1"), ("c", "3")].into_iter().collect();
+        labels.set_shared(Arc::clone(&name), Arc::clone(&value));
+        labels.set_shared("c".into(), "".into());
+        labels.set_shared("d".into(), "".into());
+        labels.set_shared("a".into(), "0".into());
+        assert_eq!(labels.to_string(), r#"{a="0", b="2"}"#);
+        let copies = (labels.clone(), labels.public());
+        for copy in [&copies.0, &copies.1] {
+            let (held_name, held_value) = copy.iter_shared().last().expect("two labels");
+            assert!(Arc::ptr_eq(held_name, &name) && Arc::ptr_eq(held_value, &value));
+        }
     }
 
     #[test]

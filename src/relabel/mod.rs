@@ -15,7 +15,7 @@ mod tests;
 use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU64;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use md5::{Digest, Md5};
 use regex::Regex;
@@ -306,16 +306,16 @@ fn hash(text: &str) -> u64 {
 /// An empty name cannot be one, and is skipped.
 fn map_names(labels: &mut Labels, pattern: &Pattern, replacement: &Template) {
     let mut made = Vec::new();
-    for (name, value) in labels.iter() {
+    for (name, value) in labels.iter_shared() {
         if pattern.is_match(name) {
             let new = replace_all(name, pattern, replacement);
             if !new.is_empty() {
-                made.push((new, value.to_owned()));
+                made.push((new, Arc::clone(value)));
             }
         }
     }
     for (name, value) in made {
-        labels.set(&name, &value);
+        labels.set_shared(name.into(), value);
     }
 }
 

@@ -365,9 +365,9 @@ impl Table {
 /// `labels`, and those of `external` whose names are still free.
 fn completed(labels: &Labels, external: &Labels) -> Labels {
     let mut labels = labels.clone();
-    for (name, value) in external.iter() {
+    for (name, value) in external.iter_shared() {
         if !labels.contains(name) {
-            labels.set(name, value);
+            labels.set_shared(Arc::clone(name), Arc::clone(value));
         }
     }
     labels

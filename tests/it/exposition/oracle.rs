@@ -42,7 +42,7 @@ fn ours(outcome: &Outcome) -> Vec<Plain> {
             let mut labels = sample.labels.clone().expect("no label twice");
             let name = labels.remove("__name__").expect("every series has a name");
             let pairs = labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-            (name.into_string(), pairs, sample.bits, sample.timestamp_ms)
+            (name.to_string(), pairs, sample.bits, sample.timestamp_ms)
         })
         .collect();
     samples.sort();
