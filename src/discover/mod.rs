@@ -13,6 +13,7 @@
 mod content;
 mod files;
 mod fixed;
+mod kubernetes;
 mod manager;
 mod metrics;
 
