@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::meta::Names;
 use super::object::{Job, Namespace, Node, Object, Pod, ReplicaSet, Service, Store};
@@ -62,6 +62,76 @@ impl Others {
 pub(super) fn add<T: Object>(store: &mut Store<T>, json: Value) {
     let object: T = object(json);
     store.insert(object.metadata().key(), Arc::new(object));
+}
+
+/// A pod behind a service, with two containers and a sidecar that declare ports.
+pub(super) fn web_pod() -> Value {
+    json!({
+        "metadata": {"name": "web-0", "namespace": "shop", "uid": "w0", "labels": {"app": "web"},
+            "ownerReferences": [{"kind": "ReplicaSet", "name": "web-1", "controller": true}]},
+        "spec": {
+            "nodeName": "node-1",
+            "containers": [
+                {"name": "web", "image": "web:1", "ports": [
+                    {"name": "http", "containerPort": 8080, "protocol": "TCP"},
+                    {"name": "again", "containerPort": 8080, "protocol": "UDP"},
+                    {"name": "admin", "containerPort": 9000, "protocol": "SCTP"}
+                ]},
+                {"name": "plain", "image": "plain:1"}
+            ],
+            "initContainers": [
+                {"name": "proxy", "image": "proxy:1", "restartPolicy": "Always",
+                    "ports": [{"name": "prom", "containerPort": 15090, "protocol": "TCP"}]}
+            ]
+        },
+        "status": {"phase": "Running", "podIP": "10.1.0.9", "hostIP": "192.168.0.1",
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [{"name": "web", "containerID": "containerd://w"}]}
+    })
+}
+
+/// The labels of that pod and of all that is attached to it, in [`assert_labels`]'s form.
+pub(super) const WEB_POD_LABELS: &str = "
+    m:pod_name web-0
+    m:pod_uid w0
+    m:pod_ip 10.1.0.9
+    m:pod_host_ip 192.168.0.1
+    m:pod_phase Running
+    m:pod_ready true
+    m:pod_node_name node-1
+    m:pod_host_network false
+    m:pod_service_account_name default
+    m:pod_controller_kind ReplicaSet
+    m:pod_controller_name web-1
+    m:pod_deployment_name web
+    m:pod_label_app web
+    m:pod_labelpresent_app true
+";
+
+/// The pod above, its service, node, namespace and ReplicaSet, all attached.
+pub(super) fn web() -> Others {
+    let attach = AttachMetadata { node: true, namespace: true, deployment: true, job: true, cronjob: true };
+    let mut others = Others { attach, ..Others::default() };
+    add(&mut others.pods, web_pod());
+    add(
+        &mut others.services,
+        json!({"metadata": {"name": "web", "namespace": "shop", "labels": {"s": "1"}, "annotations": {"t/u": "2"}},
+            "spec": {"type": "ClusterIP", "clusterIP": "10.96.0.9", "ports": [{"port": 80}]}}),
+    );
+    for (node, zone) in [("node-1", "a"), ("node-2", "b")] {
+        add(
+            &mut others.nodes,
+            json!({"metadata": {"name": node, "labels": {"zone": zone}},
+            "spec": {"providerID": "cloud"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
+        );
+    }
+    add(&mut others.namespaces, json!({"metadata": {"name": "shop", "labels": {"team": "t"}}}));
+    add(
+        &mut others.replica_sets,
+        json!({"metadata": {"name": "web-1", "namespace": "shop",
+            "ownerReferences": [{"kind": "Deployment", "name": "web", "controller": true}]}}),
+    );
+    others
 }
 
 /// The addresses of candidates, in their order.

@@ -80,6 +80,11 @@ macro_rules! prefixes {
 
 pub(super) const POD: Prefixes = prefixes!("pod");
 pub(super) const NODE: Prefixes = prefixes!("node");
+pub(super) const SERVICE: Prefixes = prefixes!("service");
+pub(super) const ENDPOINTS: Prefixes = prefixes!("endpoints");
+pub(super) const ENDPOINT_SLICE: Prefixes = prefixes!("endpointslice");
+pub(super) const INGRESS: Prefixes = prefixes!("ingress");
+/// The name of a namespace has a label of its own, [`NAMESPACE`].
 pub(super) const OF_NAMESPACE: Prefixes = prefixes!("namespace");
 
 /// Labels in the making.
@@ -115,6 +120,11 @@ impl<'n> Draft<'n> {
         self.set_word(name, if value { "true" } else { "false" });
     }
 
+    /// Sets the label that `prefix` and `key` come to.
+    pub(super) fn set_keyed(&mut self, prefix: &'static str, key: &str, value: &Arc<str>) {
+        self.labels.set_shared(self.names.of(prefix, key), Arc::clone(value));
+    }
+
     /// Sets the labels of an object: its name, labels and annotations.
     pub(super) fn set_metadata(&mut self, prefixes: &Prefixes, metadata: &Metadata) {
         self.set(prefixes.name, &metadata.name);
@@ -131,8 +141,18 @@ impl<'n> Draft<'n> {
     pub(super) fn set_pairs(&mut self, prefix: &'static str, present: &'static str, pairs: &Pairs) {
         let there = self.names.fixed("true");
         for (key, value) in pairs.iter() {
-            self.labels.set_shared(self.names.of(prefix, key), Arc::clone(value));
-            self.labels.set_shared(self.names.of(present, key), Arc::clone(&there));
+            self.set_keyed(prefix, key, value);
+            self.set_keyed(present, key, &there);
+        }
+    }
+
+    /// The status of a condition in lower case.
+    pub(super) fn lower(&self, status: &str) -> Arc<str> {
+        match status {
+            "True" => self.names.fixed("true"),
+            "False" => self.names.fixed("false"),
+            "Unknown" => self.names.fixed("unknown"),
+            other => other.to_lowercase().into(),
         }
     }
 

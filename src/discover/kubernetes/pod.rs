@@ -96,14 +96,9 @@ pub(super) fn known_as(pod: &Pod) -> model::Pod {
 }
 
 fn set_ready(draft: &mut Draft<'_>, pod: &Pod) {
-    const READY: &str = "__meta_kubernetes_pod_ready";
     let condition = pod.status.conditions.iter().find(|condition| condition.kind.as_str() == "Ready");
-    match condition.map_or("Unknown", |condition| condition.status.as_str()) {
-        "True" => draft.set_word(READY, "true"),
-        "False" => draft.set_word(READY, "false"),
-        "Unknown" => draft.set_word(READY, "unknown"),
-        other => draft.set_made(READY, &other.to_lowercase()),
-    }
+    let status = draft.lower(condition.map_or("Unknown", |condition| condition.status.as_str()));
+    draft.set("__meta_kubernetes_pod_ready", &status);
 }
 
 fn set_controllers(draft: &mut Draft<'_>, pod: &Pod, around: &Surroundings<'_>) {

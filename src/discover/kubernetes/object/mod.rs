@@ -21,9 +21,11 @@ pub(super) use ingress::{Ingress, IngressRule};
 pub(super) use metadata::{Metadata, Owner};
 pub(super) use node::Node;
 pub(super) use pod::{Container, ContainerPort, Pod};
-pub(super) use read::{Pairs, Text};
-pub(super) use service::{EndpointAddress, EndpointPort, EndpointSlice, Endpoints, Service, SliceEndpoint, SlicePort};
-pub(super) use service::{ObjectReference, ServicePort};
+pub(super) use read::Pairs;
+pub(super) use service::{
+    EndpointAddress, EndpointPort, EndpointSlice, Endpoints, ObjectReference, Service, ServicePort, SliceEndpoint,
+    SlicePort,
+};
 
 /// One kind of object: where the API server lists it.
 pub(crate) trait Object: DeserializeOwned + Send + Sync + 'static {
