@@ -128,7 +128,8 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
         wanted.push((Arc::clone(job), trust_domain_feed(job, credentials.as_ref())));
         jobs.push(scrape::Job { config: Arc::clone(job), credentials });
     }
-    let discovery = discover::spawn(wanted, stop_scraping.clone(), discover::Metrics::new(&mut registry));
+    let discovery =
+        discover::spawn(wanted, stop_scraping.clone(), clock.clone(), discover::Metrics::new(&mut registry));
     let context = scrape::Context {
         jobs,
         views: series::views_of(&config.remote_write).into(),
@@ -277,10 +278,16 @@ fn readiness(identities: &[(IdentitySettings, Identity)], discovery: &discover::
             missing.push(format!("{} ({})", failure.detail, settings.files.chain.display()));
         }
     }
-    if !discovery.first_pass_done() {
-        missing.push("the targets are not known yet".to_owned());
+    let discovered = discovery.snapshot();
+    let mut problems: Vec<String> = discovered.problems.iter().map(ToString::to_string).collect();
+    if discovered.unconfirmed {
+        problems.push("the API server was not heard for so long that pods may have changed unseen".to_owned());
     }
-    Readiness { missing }
+    if !discovered.first_pass_done {
+        missing.push("the targets are not known yet".to_owned());
+        missing.append(&mut problems);
+    }
+    Readiness { missing, troubles: problems }
 }
 
 /// What this agent is called: the node's name where the manifest gives it, because a pod's host name changes with every

@@ -50,8 +50,9 @@ impl LogLevel {
 /// Installs the logger of this process; the libraries underneath speak only from `warn` upwards. A second call does
 /// nothing, so that tests may run many agents in one process.
 pub fn init(format: LogFormat, level: LogLevel) {
-    // rustls says of each refused handshake what our own line says better.
-    let filter = EnvFilter::new(format!("warn,rustls=off,rustls_platform_verifier=off,meshscrape={}", level.as_str()));
+    // rustls says of each refused handshake, and kube of each refused request, what our own line says better.
+    let quiet = "rustls=off,rustls_platform_verifier=off,kube_client=off";
+    let filter = EnvFilter::new(format!("warn,{quiet},meshscrape={}", level.as_str()));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

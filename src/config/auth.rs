@@ -1,6 +1,9 @@
 //! What is said to the peer about ourselves in HTTP, besides a certificate.
 
-use super::SecretSource;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::{Secret, SecretError, SecretSource};
 
 /// The `Authorization` header of every request. It is written only after the peer has been verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,4 +22,17 @@ pub enum Auth {
         /// What follows it.
         credentials: SecretSource,
     },
+}
+
+impl Auth {
+    /// The value of the header, its sources read anew. Blocks for the time of reading a small file.
+    pub fn header(&self) -> Result<Secret, SecretError> {
+        Ok(Secret::new(match self {
+            Auth::Basic { username, password } => {
+                let pair = format!("{}:{}", username.read()?.expose(), password.read()?.expose());
+                format!("Basic {}", BASE64.encode(pair))
+            }
+            Auth::Authorization { kind, credentials } => format!("{kind} {}", credentials.read()?.expose()),
+        }))
+    }
 }

@@ -3,34 +3,22 @@
 //! Sources in files are read for every scrape, so that rotating a file is enough. Always holds: the header is marked
 //! sensitive, so that no library prints it, and no error shows any part of a secret.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 
-use crate::config::{Auth, SecretError};
+use crate::config::Auth;
 use crate::model::{Failure, Reason};
 
 /// Adds the header that `auth` asks for.
 pub(super) fn add(headers: &mut HeaderMap, auth: Option<&Auth>) -> Result<(), Failure> {
     let Some(auth) = auth else { return Ok(()) };
-    let text = text(auth).map_err(|error| Failure::new(Reason::CredentialsUnreadable, error.to_string()))?;
-    let mut value = HeaderValue::try_from(text).map_err(|_| {
+    let text = auth.header().map_err(|error| Failure::new(Reason::CredentialsUnreadable, error.to_string()))?;
+    let mut value = HeaderValue::try_from(text.expose()).map_err(|_| {
         Failure::new(Reason::CredentialsUnreadable, "a secret contains a character that no header may hold")
     })?;
     value.set_sensitive(true);
     headers.insert(AUTHORIZATION, value);
     Ok(())
-}
-
-fn text(auth: &Auth) -> Result<String, SecretError> {
-    Ok(match auth {
-        Auth::Basic { username, password } => {
-            let pair = format!("{}:{}", username.read()?.expose(), password.read()?.expose());
-            format!("Basic {}", BASE64.encode(pair))
-        }
-        Auth::Authorization { kind, credentials } => format!("{kind} {}", credentials.read()?.expose()),
-    })
 }
 
 #[cfg(test)]

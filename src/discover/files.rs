@@ -147,7 +147,7 @@ impl Reader {
     }
 
     fn answer(&self) -> Answer {
-        let mut answer = Answer::default();
+        let mut answer = Answer { complete: true, ..Answer::default() };
         for (path, file) in &self.files {
             answer.groups.push(Arc::clone(&file.candidates));
             answer.problems.extend(

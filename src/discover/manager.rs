@@ -9,8 +9,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::kubernetes::Watches;
 use super::{Answer, Group, Metrics, Snapshot, files, fixed};
-use crate::config::{FileSd, ScrapeConfig};
+use crate::clock::Clock;
+use crate::config::{FileSd, JobSecurity, KubernetesSd, ScrapeConfig};
 use crate::label::{self, Judged};
 use crate::model::{JobTargets, TargetSet, TrustDomain, clean};
 
@@ -41,6 +43,25 @@ pub(super) struct Manager {
     state: watch::Sender<Arc<Snapshot>>,
 }
 
+/// What runs as a task of its own. Jobs that write the same share one.
+#[derive(PartialEq)]
+enum Source {
+    Files(FileSd),
+    /// `https_only`: a job that verifies identities expects whom the API server names.
+    Kubernetes {
+        config: KubernetesSd,
+        https_only: bool,
+    },
+}
+
+fn sources_of(job: &ScrapeConfig) -> impl Iterator<Item = Source> {
+    let https_only = matches!(job.security, JobSecurity::Spiffe(_));
+    let files = job.file_sd_configs.iter().cloned().map(Source::Files);
+    let kubernetes =
+        job.kubernetes_sd_configs.iter().cloned().map(move |config| Source::Kubernetes { config, https_only });
+    files.chain(kubernetes)
+}
+
 struct Job {
     config: Arc<ScrapeConfig>,
     trust_domain: Option<TrustDomain>,
@@ -62,22 +83,23 @@ impl Manager {
     pub(super) fn new(
         jobs: Vec<(Arc<ScrapeConfig>, watch::Receiver<Option<TrustDomain>>)>,
         cancel: &CancellationToken,
+        clock: Clock,
         metrics: Metrics,
         targets: watch::Sender<Arc<TargetSet>>,
         state: watch::Sender<Arc<Snapshot>>,
     ) -> Self {
         let (sender, updates) = mpsc::channel(64);
-        let mut sources: Vec<FileSd> = Vec::new();
+        let mut sources: Vec<Source> = Vec::new();
         let mut made = Vec::new();
         for (number, (config, mut trust_domain)) in jobs.into_iter().enumerate() {
-            let mut own = Vec::new();
-            for entry in &config.file_sd_configs {
-                let known = sources.iter().position(|source| source == entry);
-                own.push(known.unwrap_or_else(|| {
-                    sources.push(entry.clone());
-                    sources.len() - 1
-                }));
-            }
+            let own = sources_of(&config)
+                .map(|wanted| {
+                    sources.iter().position(|source| *source == wanted).unwrap_or_else(|| {
+                        sources.push(wanted);
+                        sources.len() - 1
+                    })
+                })
+                .collect();
             let known = trust_domain.borrow_and_update().clone();
             tokio::spawn(follow_trust_domain(number, trust_domain, sender.clone(), cancel.clone()));
             made.push(Job {
@@ -93,12 +115,19 @@ impl Manager {
             });
         }
         let answers = sources.iter().map(|_| None).collect();
-        for (source, entry) in sources.into_iter().enumerate() {
+        let mut watches = Watches::new(clock, metrics.kubernetes.clone(), cancel.clone());
+        for (source, wanted) in sources.into_iter().enumerate() {
             let sender = sender.clone();
-            tokio::spawn(files::run(entry, metrics.clone(), cancel.clone(), move |answer| {
+            let report = move |answer| {
                 let sender = sender.clone();
                 async move { sender.send(Update::Answer { source, answer }).await.is_ok() }
-            }));
+            };
+            match wanted {
+                Source::Files(files) => {
+                    tokio::spawn(files::run(files, metrics.clone(), cancel.clone(), report));
+                }
+                Source::Kubernetes { config, https_only } => watches.spawn(config, https_only, report),
+            }
         }
         Self { jobs: made, answers, updates, _updates: sender, metrics, targets, state }
     }
@@ -115,7 +144,7 @@ impl Manager {
 
     async fn run(&mut self) {
         let patience = Instant::now() + FIRST_ANSWERS;
-        while self.answers.iter().any(Option::is_none) {
+        while !self.complete() {
             match tokio::time::timeout_at(patience, self.updates.recv()).await {
                 Ok(Some(update)) => self.take(update),
                 Ok(None) | Err(_) => {
@@ -158,6 +187,11 @@ impl Manager {
         }
     }
 
+    /// Whether every source has said all that it has to say.
+    fn complete(&self) -> bool {
+        self.answers.iter().all(|answer| answer.as_ref().is_some_and(|answer| answer.complete))
+    }
+
     fn publish(&mut self) {
         for job in self.jobs.iter_mut().filter(|job| job.stale) {
             job.renew(&self.answers, &self.metrics);
@@ -179,8 +213,9 @@ impl Manager {
         }
         // After the targets: who sees that the first pass is done also sees what it found.
         let snapshot = Snapshot {
-            first_pass_done: self.answers.iter().all(Option::is_some),
+            first_pass_done: self.complete(),
             discovered: self.jobs.iter().map(|job| job.discovered).sum(),
+            unconfirmed: self.answers.iter().flatten().any(|answer| answer.unconfirmed),
             problems: self.answers.iter().flatten().flat_map(|answer| answer.problems.iter().cloned()).collect(),
         };
         self.state.send_replace(Arc::new(snapshot));
@@ -196,6 +231,7 @@ impl Job {
         let judged = groups.iter().flat_map(|group| &self.judged[&address(group)].1);
         self.targets = label::assemble(&self.config, judged);
         self.targets.unconfirmed = answers.iter().any(|answer| answer.unconfirmed);
+        metrics.unconfirmed(&self.config.job_name, self.targets.unconfirmed);
         self.discovered = groups.iter().map(|group| group.len()).sum();
         self.stale = false;
         metrics.discovered(&self.config.job_name, self.discovered);
@@ -269,7 +305,7 @@ mod tests {
     ) -> (Discovery, CancellationToken, Registry) {
         let mut registry = Registry::default();
         let cancel = CancellationToken::new();
-        let discovery = spawn(jobs, cancel.clone(), Metrics::new(&mut registry));
+        let discovery = spawn(jobs, cancel.clone(), Clock::system(), Metrics::new(&mut registry));
         (discovery, cancel, registry)
     }
 

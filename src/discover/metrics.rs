@@ -8,6 +8,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::kubernetes;
+
 type LabelSet = Vec<(&'static str, Arc<str>)>;
 
 /// The metrics of discovery. Clones count the same.
@@ -20,6 +22,8 @@ pub struct Metrics {
     file_mtime: Family<LabelSet, Gauge<f64, AtomicU64>>,
     pub(super) file_read_errors: Counter,
     pub(super) file_watcher_errors: Counter,
+    pub(super) kubernetes: kubernetes::Metrics,
+    unconfirmed: Family<LabelSet, Gauge>,
 }
 
 impl Metrics {
@@ -33,7 +37,14 @@ impl Metrics {
             file_mtime: Family::default(),
             file_read_errors: Counter::default(),
             file_watcher_errors: Counter::default(),
+            kubernetes: kubernetes::Metrics::new(registry),
+            unconfirmed: Family::default(),
         };
+        registry.register(
+            "meshscrape_discovery_unconfirmed",
+            "1 while for too long nothing was heard of whether the pods of a job are still where they were",
+            metrics.unconfirmed.clone(),
+        );
         registry.register(
             "prometheus_sd_discovered_targets",
             "Targets that discovery found, before relabelling",
@@ -77,6 +88,11 @@ impl Metrics {
     pub(super) fn discovered(&self, job: &Arc<str>, count: usize) {
         let labels = vec![("name", "scrape".into()), ("config", Arc::clone(job))];
         self.discovered.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Whether what is known of a job's pods may be wrong.
+    pub(super) fn unconfirmed(&self, job: &Arc<str>, unconfirmed: bool) {
+        self.unconfirmed.get_or_create(&vec![("config", Arc::clone(job))]).set(unconfirmed.into());
     }
 
     /// A source reported something.

@@ -1,9 +1,10 @@
-//! Where targets come from: the configuration itself and files, gathered into one snapshot for scraping.
+//! Where targets come from: the configuration itself, files, and Kubernetes, gathered into one snapshot for scraping.
 //!
 //! ```text
-//! static_configs ──────────────────┐
-//! file_sd_configs ─▶ one task each ┼─▶ manager ─▶ label::targets_of ─▶ Arc<TargetSet> on a watch
-//! trust domains of the identities ─┘
+//! static_configs ────────────────────────┐
+//! file_sd_configs ───────▶ one task each ┼─▶ manager ─▶ label::judge ─▶ Arc<TargetSet> on a watch
+//! kubernetes_sd_configs ─▶ one task each ┤
+//! trust domains of the identities ───────┘
 //! ```
 //!
 //! A source reports everything it knows, never a difference; the manager gathers bursts and hands on a whole set, only
@@ -17,11 +18,13 @@ mod kubernetes;
 mod manager;
 mod metrics;
 
+use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::Clock;
 use crate::config::ScrapeConfig;
 use crate::model::{Candidate, TargetSet, TrustDomain};
 
@@ -44,15 +47,23 @@ pub struct Snapshot {
     pub discovered: usize,
     /// Sources that cannot be used as they are now; what they said before still holds.
     pub problems: Vec<Problem>,
+    /// For too long nothing was heard of whether the pods of some job are still where they were.
+    pub unconfirmed: bool,
 }
 
 /// What is wrong with a source of targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The source: the path of a file.
+    /// The source: the path of a file, a resource of the API server.
     pub source: String,
     /// What is wrong, safe to show.
     pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.source, self.message)
+    }
 }
 
 /// Candidates that one object of a source stands for: a file, a pod. Who sends the same `Arc` again says that nothing of
@@ -68,6 +79,8 @@ struct Answer {
     problems: Vec<Problem>,
     /// For too long it could not be asked whether this still holds.
     unconfirmed: bool,
+    /// All of it has been read once: what is not in it does not exist.
+    complete: bool,
 }
 
 impl Discovery {
@@ -92,10 +105,11 @@ impl Discovery {
 pub fn spawn(
     jobs: Vec<(Arc<ScrapeConfig>, watch::Receiver<Option<TrustDomain>>)>,
     cancel: CancellationToken,
+    clock: Clock,
     metrics: Metrics,
 ) -> Discovery {
     let (targets, targets_seen) = watch::channel(Arc::default());
     let (state, state_seen) = watch::channel(Arc::default());
-    manager::Manager::new(jobs, &cancel, metrics, targets, state).start(cancel);
+    manager::Manager::new(jobs, &cancel, clock, metrics, targets, state).start(cancel);
     Discovery { targets: targets_seen, state: state_seen }
 }

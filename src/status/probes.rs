@@ -14,6 +14,8 @@ use super::Sources;
 pub struct Readiness {
     /// What is still missing, each in a few words; nothing missing means ready.
     pub missing: Vec<String>,
+    /// What does not keep it from working with what it has.
+    pub troubles: Vec<String>,
 }
 
 /// The routes of the pod's port.
@@ -27,8 +29,11 @@ pub fn router(sources: Sources) -> Router {
 
 async fn ready(State(sources): State<Sources>) -> (StatusCode, String) {
     let readiness = (sources.readiness)();
-    if readiness.missing.is_empty() {
+    if readiness.missing.is_empty() && readiness.troubles.is_empty() {
         return (StatusCode::OK, "meshscrape is ready.\n".to_owned());
+    }
+    if readiness.missing.is_empty() {
+        return (StatusCode::OK, format!("meshscrape is ready, with trouble: {}.\n", readiness.troubles.join("; ")));
     }
     let text = format!("meshscrape is not ready: {}.\n", readiness.missing.join("; "));
     (StatusCode::SERVICE_UNAVAILABLE, text)

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use meshscrape::clock::Clock;
 use meshscrape::config;
 use meshscrape::discover::{self, Discovery, Metrics};
 use meshscrape::model::{Reason, TargetSet, TrustDomain, Verification};
@@ -37,7 +38,7 @@ impl Discovering {
         let jobs = config.scrape_configs.iter().map(|job| (Arc::clone(job), trust_domain.clone())).collect();
         let mut registry = Registry::default();
         let cancel = CancellationToken::new();
-        let discovery = discover::spawn(jobs, cancel.clone(), Metrics::new(&mut registry));
+        let discovery = discover::spawn(jobs, cancel.clone(), Clock::system(), Metrics::new(&mut registry));
         Self { targets: discovery.targets(), discovery, registry, _cancel: cancel.drop_guard() }
     }
 

@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("config", &["model", "relabel", "yaml"]),
     ("identity", &["clock", "config", "model", "watched"]),
     ("label", &["config", "model", "relabel"]),
-    ("discover", &["config", "label", "model", "watched", "yaml"]),
+    ("discover", &["clock", "config", "identity", "label", "model", "watched", "yaml"]),
     ("connect", &["clock", "config", "identity", "model"]),
     ("parse", &["model"]),
     ("wire", &["model"]),

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use meshscrape::clock::Clock;
 use meshscrape::config;
 use meshscrape::discover::{self, Metrics};
 use meshscrape::model::TargetSet;
@@ -32,7 +33,7 @@ async fn put(name: &str, make: impl FnOnce(&Path)) -> Vec<String> {
     let cancel = CancellationToken::new();
     let _stop = cancel.clone().drop_guard();
     let jobs = vec![(job, watch::channel(None).1)];
-    let discovery = discover::spawn(jobs, cancel, Metrics::new(&mut Registry::default()));
+    let discovery = discover::spawn(jobs, cancel, Clock::system(), Metrics::new(&mut Registry::default()));
     let waited = tokio::time::timeout(PATIENCE, async {
         while !discovery.first_pass_done() {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::read::{Text, nullable};
 use super::{Metadata, Object};
+use crate::config::KubernetesRole;
 
 /// An ingress.
 #[derive(Debug, Default, PartialEq, Deserialize)]
@@ -15,9 +16,9 @@ pub(crate) struct Ingress {
 }
 
 impl Object for Ingress {
+    const ROLE: Option<KubernetesRole> = Some(KubernetesRole::Ingress);
     const API: &'static str = "/apis/networking.k8s.io/v1";
     const PLURAL: &'static str = "ingresses";
-    const NAMESPACED: bool = true;
 
     fn metadata(&self) -> &Metadata {
         &self.metadata

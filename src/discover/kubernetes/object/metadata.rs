@@ -19,8 +19,6 @@ pub(crate) struct Metadata {
     pub(crate) namespace: Arc<str>,
     /// Which of all objects that ever had this name.
     pub(crate) uid: Arc<str>,
-    /// Where in the history of the cluster this state belongs.
-    pub(crate) resource_version: Arc<str>,
     /// Its labels.
     pub(crate) labels: Pairs,
     /// Its annotations.
@@ -56,7 +54,6 @@ struct Written {
     name: Text,
     namespace: Text,
     uid: Text,
-    resource_version: Text,
     labels: Pairs,
     annotations: Pairs,
     creation_timestamp: Option<Time>,
@@ -81,7 +78,6 @@ impl From<Written> for Metadata {
             name: written.name.into(),
             namespace: written.namespace.into(),
             uid: written.uid.into(),
-            resource_version: written.resource_version.into(),
             labels: written.labels,
             annotations: written.annotations,
             created: written.creation_timestamp.map_or(0, |time| time.0.as_second()),
@@ -109,7 +105,7 @@ mod tests {
                     {"kind": "Z", "name": "z", "controller": true}, {"kind": "W", "name": "w", "controller": true}]}"#,
         );
         assert_eq!(metadata.key(), ObjectKey { namespace: "ns".into(), name: "n".into() });
-        assert_eq!((&*metadata.uid, &*metadata.resource_version), ("u", "7"));
+        assert_eq!(&*metadata.uid, "u");
         assert_eq!(metadata.created, 1_709_208_001);
         assert!(metadata.terminating);
         let controller = metadata.controller.expect("the first that controls");

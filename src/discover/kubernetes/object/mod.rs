@@ -17,6 +17,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::config::KubernetesRole;
+
 pub(super) use ingress::{Ingress, IngressRule};
 pub(super) use metadata::{Metadata, Owner};
 pub(super) use node::Node;
@@ -28,13 +30,13 @@ pub(super) use service::{
 };
 
 /// One kind of object: where the API server lists it.
-pub(crate) trait Object: DeserializeOwned + Send + Sync + 'static {
+pub(crate) trait Object: DeserializeOwned + PartialEq + Send + Sync + 'static {
+    /// The role whose targets are made of them, if there is one.
+    const ROLE: Option<KubernetesRole>;
     /// The path of its API group and version.
     const API: &'static str;
     /// Its name in paths.
     const PLURAL: &'static str;
-    /// Whether objects of this kind live in namespaces.
-    const NAMESPACED: bool;
 
     /// What all kinds have.
     fn metadata(&self) -> &Metadata;
@@ -74,9 +76,9 @@ pub(crate) struct Job {
 }
 
 impl Object for Namespace {
+    const ROLE: Option<KubernetesRole> = None;
     const API: &'static str = "/api/v1";
     const PLURAL: &'static str = "namespaces";
-    const NAMESPACED: bool = false;
 
     fn metadata(&self) -> &Metadata {
         &self.metadata
@@ -84,9 +86,9 @@ impl Object for Namespace {
 }
 
 impl Object for ReplicaSet {
+    const ROLE: Option<KubernetesRole> = None;
     const API: &'static str = "/apis/apps/v1";
     const PLURAL: &'static str = "replicasets";
-    const NAMESPACED: bool = true;
 
     fn metadata(&self) -> &Metadata {
         &self.metadata
@@ -94,9 +96,9 @@ impl Object for ReplicaSet {
 }
 
 impl Object for Job {
+    const ROLE: Option<KubernetesRole> = None;
     const API: &'static str = "/apis/batch/v1";
     const PLURAL: &'static str = "jobs";
-    const NAMESPACED: bool = true;
 
     fn metadata(&self) -> &Metadata {
         &self.metadata

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::pod::Condition;
 use super::read::{Text, nullable};
 use super::{Metadata, Object};
+use crate::config::KubernetesRole;
 
 /// A node.
 #[derive(Debug, Default, PartialEq, Deserialize)]
@@ -18,9 +19,9 @@ pub(crate) struct Node {
 }
 
 impl Object for Node {
+    const ROLE: Option<KubernetesRole> = Some(KubernetesRole::Node);
     const API: &'static str = "/api/v1";
     const PLURAL: &'static str = "nodes";
-    const NAMESPACED: bool = false;
 
     fn metadata(&self) -> &Metadata {
         &self.metadata

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::read::{Text, nullable};
 use super::{Metadata, Object};
+use crate::config::KubernetesRole;
 
 /// A pod.
 #[derive(Debug, Default, PartialEq, Deserialize)]
@@ -17,9 +18,9 @@ pub(crate) struct Pod {
 }
 
 impl Object for Pod {
+    const ROLE: Option<KubernetesRole> = Some(KubernetesRole::Pod);
     const API: &'static str = "/api/v1";
     const PLURAL: &'static str = "pods";
-    const NAMESPACED: bool = true;
 
     fn metadata(&self) -> &Metadata {
         &self.metadata

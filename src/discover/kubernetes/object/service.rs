@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::read::{Pairs, Text, nullable};
 use super::{Metadata, Object};
+use crate::config::KubernetesRole;
 
 /// A service.
 #[derive(Debug, Default, PartialEq, Deserialize)]
@@ -15,9 +16,9 @@ pub(crate) struct Service {
 }
 
 impl Object for Service {
+    const ROLE: Option<KubernetesRole> = Some(KubernetesRole::Service);
     const API: &'static str = "/api/v1";
     const PLURAL: &'static str = "services";
-    const NAMESPACED: bool = true;
 
     fn metadata(&self) -> &Metadata {
         &self.metadata
@@ -67,9 +68,9 @@ pub(crate) struct Endpoints {
 }
 
 impl Object for Endpoints {
+    const ROLE: Option<KubernetesRole> = Some(KubernetesRole::Endpoints);
     const API: &'static str = "/api/v1";
     const PLURAL: &'static str = "endpoints";
-    const NAMESPACED: bool = true;
 
     fn metadata(&self) -> &Metadata {
         &self.metadata
@@ -132,9 +133,9 @@ pub(crate) struct EndpointSlice {
 }
 
 impl Object for EndpointSlice {
+    const ROLE: Option<KubernetesRole> = Some(KubernetesRole::EndpointSlice);
     const API: &'static str = "/apis/discovery.k8s.io/v1";
     const PLURAL: &'static str = "endpointslices";
-    const NAMESPACED: bool = true;
 
     fn metadata(&self) -> &Metadata {
         &self.metadata

@@ -1,0 +1,280 @@
+//! One entry of `kubernetes_sd_configs`: waits for the caches that it needs, and makes groups of candidates of them.
+//!
+//! What always holds: nothing is said of a namespace before all that its role needs has been listed once, so that no
+//! target appears with half of its labels; a group is the same `Arc` as long as it says the same.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use super::meta::Names;
+use super::object::{
+    EndpointSlice, Endpoints, Ingress, Job, Namespace, Node, Object, ObjectKey, Pod, ReplicaSet, Service,
+};
+use super::surroundings::Surroundings;
+use super::watch::{Cache, State};
+use super::{endpoints, endpointslice, ingress, node, pod, service};
+use crate::config::{AttachMetadata, KubernetesSd};
+use crate::discover::{Answer, Group, Problem};
+use crate::model::Candidate;
+
+/// How long changes are gathered: a rollout changes many pods at once.
+const GATHER: Duration = Duration::from_millis(50);
+
+pub(super) struct Source {
+    config: KubernetesSd,
+    scopes: Vec<Scope>,
+    unknown_namespace: Option<String>,
+    names: Arc<Names>,
+    woken: Arc<Notify>,
+}
+
+/// The caches of one namespace, or of all namespaces.
+pub(super) struct Scope {
+    pub(super) primary: Primary,
+    pub(super) pods: Option<Arc<Cache<Pod>>>,
+    pub(super) services: Option<Arc<Cache<Service>>>,
+    pub(super) nodes: Option<Arc<Cache<Node>>>,
+    pub(super) namespaces: Option<Arc<Cache<Namespace>>>,
+    pub(super) replica_sets: Option<Arc<Cache<ReplicaSet>>>,
+    pub(super) jobs: Option<Arc<Cache<Job>>>,
+}
+
+/// The objects that become targets.
+pub(super) enum Primary {
+    Pods(Made<Pod>),
+    Nodes(Made<Node>),
+    Services(Made<Service>),
+    Endpoints(Made<Endpoints>),
+    Slices(Made<EndpointSlice>),
+    Ingresses(Made<Ingress>),
+}
+
+impl Primary {
+    pub(super) fn pods(cache: Arc<Cache<Pod>>) -> Self {
+        Self::Pods(Made::of(cache))
+    }
+
+    pub(super) fn nodes(cache: Arc<Cache<Node>>) -> Self {
+        Self::Nodes(Made::of(cache))
+    }
+
+    pub(super) fn services(cache: Arc<Cache<Service>>) -> Self {
+        Self::Services(Made::of(cache))
+    }
+
+    pub(super) fn endpoints(cache: Arc<Cache<Endpoints>>) -> Self {
+        Self::Endpoints(Made::of(cache))
+    }
+
+    pub(super) fn slices(cache: Arc<Cache<EndpointSlice>>) -> Self {
+        Self::Slices(Made::of(cache))
+    }
+
+    pub(super) fn ingresses(cache: Arc<Cache<Ingress>>) -> Self {
+        Self::Ingresses(Made::of(cache))
+    }
+
+    fn tell(&self, listener: &Arc<Notify>) {
+        match self {
+            Primary::Pods(made) => made.cache.tell(listener),
+            Primary::Nodes(made) => made.cache.tell(listener),
+            Primary::Services(made) => made.cache.tell(listener),
+            Primary::Endpoints(made) => made.cache.tell(listener),
+            Primary::Slices(made) => made.cache.tell(listener),
+            Primary::Ingresses(made) => made.cache.tell(listener),
+        }
+    }
+}
+
+/// Objects, and the groups that were made of them.
+pub(super) struct Made<T> {
+    cache: Arc<Cache<T>>,
+    groups: BTreeMap<ObjectKey, (Arc<T>, Group)>,
+    /// The versions of the surroundings, added up, when they were made.
+    surroundings: u64,
+}
+
+impl<T: Object> Made<T> {
+    fn of(cache: Arc<Cache<T>>) -> Self {
+        Self { cache, groups: BTreeMap::new(), surroundings: 0 }
+    }
+
+    /// Makes the groups of objects that are new or have changed, and all of them if the surroundings have. `make` says
+    /// `None` where an object says nothing that can be used: its group stays as it was.
+    fn renew(&mut self, surroundings: u64, make: impl Fn(&T) -> Option<Vec<Candidate>>) {
+        let store = self.cache.state().store;
+        let all = std::mem::replace(&mut self.surroundings, surroundings) != surroundings;
+        self.groups.retain(|key, _| store.contains_key(key));
+        for (key, object) in &*store {
+            let known = self.groups.get_mut(key);
+            match known {
+                Some((made_of, _)) if !all && Arc::ptr_eq(made_of, object) => {}
+                Some((made_of, group)) => {
+                    *made_of = Arc::clone(object);
+                    if let Some(candidates) = make(object).filter(|candidates| *candidates != **group) {
+                        *group = Arc::new(candidates);
+                    }
+                }
+                None => {
+                    let group = Arc::new(make(object).unwrap_or_default());
+                    self.groups.insert(key.clone(), (Arc::clone(object), group));
+                }
+            }
+        }
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.groups.values().map(|(_, group)| group).filter(|group| !group.is_empty())
+    }
+}
+
+impl Source {
+    pub(super) fn new(
+        config: KubernetesSd,
+        scopes: Vec<Scope>,
+        unknown_namespace: Option<String>,
+        names: Arc<Names>,
+    ) -> Self {
+        let woken = Arc::new(Notify::new());
+        for scope in &scopes {
+            scope.tell(&woken);
+        }
+        Self { config, scopes, unknown_namespace, names, woken }
+    }
+
+    /// Reports every change, and once in any case.
+    pub(super) async fn run<R: Future<Output = bool>>(mut self, report: impl Fn(Answer) -> R) {
+        let mut last = None;
+        loop {
+            let answer = self.answer();
+            if last.as_ref() != Some(&answer) {
+                last = Some(answer.clone());
+                if !report(answer).await {
+                    return;
+                }
+            }
+            self.woken.notified().await;
+            sleep(GATHER).await;
+        }
+    }
+
+    fn answer(&mut self) -> Answer {
+        let mut answer = Answer { complete: self.unknown_namespace.is_none(), ..Answer::default() };
+        let of = |what: &str| format!("kubernetes_sd_configs, role {}: {what}", self.config.role.as_str());
+        if let Some(message) = &self.unknown_namespace {
+            answer.problems.push(Problem { source: of("own_namespace"), message: message.clone() });
+        }
+        for scope in &mut self.scopes {
+            let health = scope.health();
+            answer.complete &= health.synced;
+            answer.unconfirmed |= health.unconfirmed;
+            answer.problems.extend(
+                health.problems.into_iter().map(|(resource, message)| Problem { source: of(resource), message }),
+            );
+            if health.synced {
+                scope.renew(self.config.attach, &self.names);
+            }
+            answer.groups.extend(scope.groups().cloned());
+        }
+        answer
+    }
+}
+
+/// How the caches of a scope are.
+struct Health {
+    synced: bool,
+    unconfirmed: bool,
+    problems: Vec<(&'static str, String)>,
+}
+
+impl Health {
+    fn count<T: Object>(&mut self, cache: &Cache<T>) {
+        let state = cache.state();
+        self.synced &= state.synced;
+        self.unconfirmed |= state.unconfirmed;
+        self.problems.extend(state.problem.map(|problem| (T::PLURAL, problem)));
+    }
+}
+
+impl Scope {
+    fn tell(&self, listener: &Arc<Notify>) {
+        self.primary.tell(listener);
+        self.pods.iter().for_each(|cache| cache.tell(listener));
+        self.services.iter().for_each(|cache| cache.tell(listener));
+        self.nodes.iter().for_each(|cache| cache.tell(listener));
+        self.namespaces.iter().for_each(|cache| cache.tell(listener));
+        self.replica_sets.iter().for_each(|cache| cache.tell(listener));
+        self.jobs.iter().for_each(|cache| cache.tell(listener));
+    }
+
+    fn health(&self) -> Health {
+        let mut health = Health { synced: true, unconfirmed: false, problems: Vec::new() };
+        match &self.primary {
+            Primary::Pods(made) => health.count(&made.cache),
+            Primary::Nodes(made) => health.count(&made.cache),
+            Primary::Services(made) => health.count(&made.cache),
+            Primary::Endpoints(made) => health.count(&made.cache),
+            Primary::Slices(made) => health.count(&made.cache),
+            Primary::Ingresses(made) => health.count(&made.cache),
+        }
+        self.pods.iter().for_each(|cache| health.count(cache));
+        self.services.iter().for_each(|cache| health.count(cache));
+        self.nodes.iter().for_each(|cache| health.count(cache));
+        self.namespaces.iter().for_each(|cache| health.count(cache));
+        self.replica_sets.iter().for_each(|cache| health.count(cache));
+        self.jobs.iter().for_each(|cache| health.count(cache));
+        health
+    }
+
+    fn renew(&mut self, attach: AttachMetadata, names: &Names) {
+        let pods = self.pods.as_ref().map(|cache| cache.state());
+        let services = self.services.as_ref().map(|cache| cache.state());
+        let nodes = self.nodes.as_ref().map(|cache| cache.state());
+        let namespaces = self.namespaces.as_ref().map(|cache| cache.state());
+        let replica_sets = self.replica_sets.as_ref().map(|cache| cache.state());
+        let jobs = self.jobs.as_ref().map(|cache| cache.state());
+        let version = version(pods.as_ref())
+            + version(services.as_ref())
+            + version(nodes.as_ref())
+            + version(namespaces.as_ref())
+            + version(replica_sets.as_ref())
+            + version(jobs.as_ref());
+        let around = Surroundings {
+            names,
+            attach,
+            pods: pods.as_ref().map(|state| &*state.store),
+            services: services.as_ref().map(|state| &*state.store),
+            nodes: nodes.as_ref().map(|state| &*state.store),
+            namespaces: namespaces.as_ref().map(|state| &*state.store),
+            replica_sets: replica_sets.as_ref().map(|state| &*state.store),
+            jobs: jobs.as_ref().map(|state| &*state.store),
+        };
+        match &mut self.primary {
+            Primary::Pods(made) => made.renew(version, |object| Some(pod::candidates(object, &around))),
+            Primary::Nodes(made) => made.renew(version, |object| node::candidates(object, &around)),
+            Primary::Services(made) => made.renew(version, |object| Some(service::candidates(object, &around))),
+            Primary::Endpoints(made) => made.renew(version, |object| Some(endpoints::candidates(object, &around))),
+            Primary::Slices(made) => made.renew(version, |object| Some(endpointslice::candidates(object, &around))),
+            Primary::Ingresses(made) => made.renew(version, |object| Some(ingress::candidates(object, &around))),
+        }
+    }
+
+    fn groups(&self) -> Box<dyn Iterator<Item = &Group> + '_> {
+        match &self.primary {
+            Primary::Pods(made) => Box::new(made.groups()),
+            Primary::Nodes(made) => Box::new(made.groups()),
+            Primary::Services(made) => Box::new(made.groups()),
+            Primary::Endpoints(made) => Box::new(made.groups()),
+            Primary::Slices(made) => Box::new(made.groups()),
+            Primary::Ingresses(made) => Box::new(made.groups()),
+        }
+    }
+}
+
+fn version<T>(state: Option<&State<T>>) -> u64 {
+    state.map_or(0, |state| state.version)
+}
