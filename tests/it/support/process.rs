@@ -1,7 +1,8 @@
 //! A real program beside the tests: found, started, awaited, and gone when its value is dropped.
 //!
-//! It also goes when the test run dies, however that happens: it is killed once the pipe from us closes. What it
-//! prints goes to a file, and the end of that file into the message of a test that waited for it in vain.
+//! It also goes when the test run ends or dies, however that happens, and its directory with it: it is killed once the
+//! pipe from us closes. What it prints goes to a file, and the end of that file into the message of a test that waited for
+//! it in vain.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -18,15 +19,18 @@ use tokio::time::{Instant, sleep};
 /// How long a peer may take for anything it is asked to do. Generous: only a failure waits this long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs the program given as arguments, kills it when standard input ends, and ends only after it.
+/// Runs the program given as arguments, notes its process id, kills it when standard input ends, and ends only after it.
+/// The directory goes only with a program that was killed: one that ended by itself has a log to be read.
 const KEEPER: &str = r#"
 exec 3<&0 </dev/null
 "$@" 3<&- &
 peer=$!
-{ read -r _ <&3; kill -KILL $peer; } &
+echo $peer >pid
+{ read -r _ <&3; : >over; kill -KILL $peer; } &
 wait $peer
 status=$?
 kill -KILL $!
+[ -e over ] && rm -rf "$(pwd -P)"
 exit $status
 "#;
 
@@ -58,6 +62,15 @@ impl Process {
     /// Its directory, for its files.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Sends the program a signal, such as `STOP`.
+    pub(crate) async fn signal(&mut self, name: &str) {
+        let file = self.dir.path().join("pid");
+        let noted = async || std::fs::read_to_string(&file).ok().filter(|text| text.ends_with('\n'));
+        let pid = self.until("its process id is noted", noted).await;
+        let sent = Command::new("kill").args(["-s", name, pid.trim_end()]).status().expect("kill runs");
+        assert!(sent.success());
     }
 
     /// The rest of the first line of its log that contains `words`, behind them; waits for it.
