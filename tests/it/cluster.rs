@@ -1,6 +1,9 @@
 //! Chapters on a real Kubernetes API server. `make test` leaves out this module, and says so, where no API server is to be had;
 //! so whatever needs one stands in here. This page holds what the others rely on.
 
+mod crowd;
+mod outages;
+
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};

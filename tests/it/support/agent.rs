@@ -24,9 +24,14 @@ pub(crate) struct Running {
 
 /// Starts an agent from the text of a configuration, which is written to `dir`.
 pub(crate) async fn start(dir: &Path, text: &str) -> Running {
+    start_with(dir, text, &|_| None).await
+}
+
+/// The same in an environment.
+pub(crate) async fn start_with(dir: &Path, text: &str, env: config::Env<'_>) -> Running {
     let file = dir.join("meshscrape.yaml");
     std::fs::write(&file, text).expect("a configuration file");
-    let loaded = config::load(&file, &|_| None);
+    let loaded = config::load(&file, env);
     let config = loaded.config.unwrap_or_else(|problems| panic!("{problems:#?} in\n{text}"));
     let clock = Clock::system();
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));

@@ -56,6 +56,11 @@ impl ListenerSpec {
         Self::new(name, leaf, clients, Behind::Capture(port))
     }
 
+    /// On this address instead of one that nobody else has.
+    pub(crate) fn on_ip(self, ip: Ipv4Addr) -> Self {
+        Self { ip, ..self }
+    }
+
     /// On this port instead of a free one.
     pub(crate) fn on_port(self, port: u16) -> Self {
         Self { port, ..self }
@@ -124,7 +129,15 @@ impl ListenerSpec {
                 "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
                 "codec_type": "AUTO",
                 "stat_prefix": "stats",
-                "route_config": { "virtual_hosts": [{ "name": "backend", "domains": ["*"], "routes": routes }] },
+                "route_config": {
+                    "virtual_hosts": [{ "name": "backend", "domains": ["*"], "routes": routes }],
+                    // Who answers on this connection, for those behind who want to tell.
+                    "request_headers_to_add": [
+                        added("x-local-ip", "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%"),
+                        added("x-local-subject", "%DOWNSTREAM_LOCAL_SUBJECT%"),
+                        added("x-local-id", "%DOWNSTREAM_LOCAL_URI_SAN%"),
+                    ],
+                },
                 "http_filters": [{
                     "name": "envoy.filters.http.router",
                     "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
@@ -233,6 +246,10 @@ const LEAF: &str = "default.json";
 const ROOTS: &str = "ROOTCA.json";
 /// The name of the admin interface's socket and of the cluster that leads to it.
 const ADMIN: &str = "prometheus_stats";
+
+fn added(name: &str, value: &str) -> Value {
+    json!({ "header": { "key": name, "value": value }, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD" })
+}
 
 fn cluster(name: &str, address: &Value) -> Value {
     json!({
