@@ -198,7 +198,12 @@ impl Manager {
         }
         let jobs = self.jobs.iter().map(|job| (Arc::clone(&job.config.job_name), job.targets.clone())).collect();
         let mut set = TargetSet { jobs };
-        label::refuse_lookalikes(&mut set);
+        let groups = self.answers.iter().flatten().flat_map(|answer| &answer.groups);
+        let pods = groups.flat_map(|group| group.iter()).filter_map(|candidate| candidate.pod.as_ref());
+        label::settle(&mut set, self.jobs.iter().map(|job| &*job.config), pods);
+        for (job, (_, targets)) in self.jobs.iter_mut().zip(&set.jobs) {
+            job.log_errors(targets, &self.metrics);
+        }
         let active = set.active().count();
         let changed = self.targets.send_if_modified(|current| {
             let changes = **current != set;
@@ -235,7 +240,6 @@ impl Job {
         self.discovered = groups.iter().map(|group| group.len()).sum();
         self.stale = false;
         metrics.discovered(&self.config.job_name, self.discovered);
-        self.log_errors(metrics);
     }
 
     /// Judges the groups that are new and forgets those that are gone: in a large cluster a pass costs what has changed.
@@ -250,8 +254,9 @@ impl Job {
         }
     }
 
-    fn log_errors(&mut self, metrics: &Metrics) {
-        let malformed = self.targets.dropped.iter().filter_map(|target| target.error.as_ref());
+    /// Says what is wrong with targets, each once while it is so. `targets` are those of the settled set.
+    fn log_errors(&mut self, targets: &JobTargets, metrics: &Metrics) {
+        let malformed = targets.dropped.iter().filter_map(|target| target.error.as_ref());
         metrics.failed(&self.config.job_name, malformed.clone().count());
         let errors: BTreeSet<String> = malformed.cloned().collect();
         for error in errors.difference(&self.errors).take(LOGGED_ERRORS) {
@@ -292,7 +297,7 @@ mod tests {
     use crate::config::StaticConfig;
     use crate::discover::{Discovery, spawn};
     use crate::label::tests::{ordinary_job, spiffe_job};
-    use crate::model::{Reason, Verification};
+    use crate::model::{Candidate, Pod, Reason, Target, Verification};
 
     fn job_with(mut job: ScrapeConfig, targets: &[&str], labels: &[(&str, &str)]) -> Arc<ScrapeConfig> {
         let targets = targets.iter().map(|&target| target.to_owned()).collect();
@@ -392,5 +397,52 @@ mod tests {
             panic!("refused")
         };
         assert_eq!((seen, peer.expected().trust_domain().as_str()), (0, "td9"));
+    }
+
+    /// What the API server would say of a pod at 10.0.0.`host`.
+    fn pod(name: &str, host: u8, created: i64) -> Group {
+        let ip = std::net::IpAddr::from([10, 0, 0, host]);
+        let labels = [("__address__", &*format!("{ip}:15092")), ("__spiffe_id__", "spiffe://td/a"), ("pod", name)];
+        let pod = Pod {
+            name: format!("shop/{name}").into(),
+            uid: name.into(),
+            ip: Some(ip),
+            created,
+            host_network: false,
+            finished: false,
+            terminating: false,
+        };
+        let labels = labels.into_iter().collect();
+        Arc::new(vec![Candidate { labels, source: "test".into(), pod: Some(Arc::new(pod)) }])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_set_is_settled_with_pods_that_no_rule_kept_and_its_errors_are_counted() {
+        let text = "scrape_configs: [{job_name: j, tls_config: {certs_dir: /certs, spiffe: {}}, file_sd_configs: \
+                    [{files: [none.yaml]}], relabel_configs: [{source_labels: [pod], regex: new, action: drop}]}]";
+        let config = crate::config::parse("pods.yaml".as_ref(), text, &|_| None).config.expect("a configuration");
+        let job = Arc::clone(&config.scrape_configs[0]);
+        let (targets, seen) = watch::channel(Arc::default());
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let cancel = CancellationToken::new();
+        let mut manager =
+            Manager::new(vec![(job, nobody())], &cancel, metrics, targets, watch::channel(Arc::default()).0);
+        let mut say = |groups: &[Group]| {
+            let answer = Answer { groups: groups.to_vec(), problems: Vec::new(), unconfirmed: false };
+            manager.take(Update::Answer { source: 0, answer });
+            manager.publish();
+            let (_, job) = seen.borrow().jobs[0].clone();
+            let name = |target: &Arc<Target>| target.labels.value("pod").to_owned();
+            (job.active.iter().map(name).collect::<Vec<_>>(), job.dropped_count)
+        };
+        let (old, new) = (pod("old", 7, 1), pod("new", 7, 2));
+        assert_eq!(say(&[Arc::clone(&old)]), (vec!["old".to_owned()], 0));
+        // Nobody wants to scrape the new one, and the address is its own all the same.
+        assert_eq!(say(&[Arc::clone(&old), new]), (vec![], 2));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("encoding");
+        assert!(text.contains("prometheus_target_sync_failed_total{scrape_job=\"j\"} 1"), "{text}");
+        assert_eq!(say(&[old]), (vec!["old".to_owned()], 0));
     }
 }

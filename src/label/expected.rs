@@ -6,7 +6,7 @@
 //! counts as none, unless the job says `identity_from_annotations: true`.
 
 use crate::config::{ScrapeConfig, SpiffeJob};
-use crate::model::{Failure, Labels, Peer, Reason, SpiffeId, TrustDomain, clean};
+use crate::model::{Failure, Labels, Peer, Pod, Reason, SpiffeId, TrustDomain, clean};
 use crate::relabel::Action;
 
 /// The label that names who must answer. It never reaches a series.
@@ -27,9 +27,9 @@ pub(super) enum Filled {
 
 /// Fills in the identity of a pod's service account where nothing else named one. A finished pod gets none: its address
 /// may belong to another pod already.
-pub(super) fn fill(labels: &mut Labels, trust_domain: Option<&TrustDomain>) -> Filled {
+pub(super) fn fill(labels: &mut Labels, pod: Option<&Pod>, trust_domain: Option<&TrustDomain>) -> Filled {
     let (namespace, account) = (labels.value(NAMESPACE), labels.value(SERVICE_ACCOUNT));
-    let finished = matches!(labels.value(POD_PHASE), "Succeeded" | "Failed");
+    let finished = pod.is_some_and(|pod| pod.finished) || matches!(labels.value(POD_PHASE), "Succeeded" | "Failed");
     if labels.contains(SPIFFE_ID_LABEL) || namespace.is_empty() || account.is_empty() || finished {
         return Filled::Done;
     }
@@ -108,6 +108,11 @@ pub(super) fn expected_peer(
             Err(Failure::new(Reason::NoExpectedIdentity, detail))
         }
     }
+}
+
+/// Why nobody may answer for a finished pod, whoever named an identity for it.
+pub(super) fn finished() -> Failure {
+    Failure::new(Reason::NoExpectedIdentity, "the pod has finished, and its address may belong to another by now")
 }
 
 /// The peer that `id` stands for: in a trust domain that has several names, the same path under each of them. An ID of

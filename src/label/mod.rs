@@ -5,11 +5,14 @@
 //! label can make a target less reachable, never less verified.
 
 mod expected;
+mod place;
 mod sample;
+mod set;
 mod target;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use expected::SPIFFE_ID_LABEL;
 pub use sample::SampleRules;
-pub use target::{Judged, assemble, judge, refuse_lookalikes, targets_of};
+pub use set::settle;
+pub use target::{Judged, assemble, judge, targets_of};

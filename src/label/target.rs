@@ -6,7 +6,8 @@
 //! SPIFFE jobs whatever is wrong with the scheme or the identity does not remove the target: it is listed with the
 //! reason and never connected, so that it can be seen.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
+use std::collections::hash_map::{Entry, HashMap};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +15,11 @@ use std::time::Duration;
 use md5::{Digest, Md5};
 
 use super::expected::{self, Filled, Relabelled};
+use super::place;
 use crate::config::{JobSecurity, ScrapeConfig, format_duration, parse_duration};
 use crate::model::{
-    Address, Candidate, DroppedTarget, Failure, JobTargets, Labels, Peer, Pod, Reason, Scheme, Target, TargetId,
-    TargetSet, TrustDomain, Verification, clean,
+    Address, Alpn, Candidate, DroppedTarget, Failure, JobTargets, Labels, Peer, Pod, Reason, Scheme, Target, TargetId,
+    TrustDomain, Verification, clean,
 };
 
 const ADDRESS: &str = "__address__";
@@ -27,7 +29,9 @@ const INTERVAL: &str = "__scrape_interval__";
 const TIMEOUT: &str = "__scrape_timeout__";
 const PARAM_PREFIX: &str = "__param_";
 const META_PREFIX: &str = "__meta_";
-const POD_IP: &str = "__meta_kubernetes_pod_ip";
+const ALPN: &str = "__alpn__";
+const NAMESPACE: &str = "__meta_kubernetes_namespace";
+const POD_NAME: &str = "__meta_kubernetes_pod_name";
 
 /// What becomes of one candidate of a job: a target, or what is shown in its place.
 pub type Judged = Result<Arc<Target>, Arc<DroppedTarget>>;
@@ -35,21 +39,25 @@ pub type Judged = Result<Arc<Target>, Arc<DroppedTarget>>;
 /// What becomes of `candidate` in `job`. `trust_domain` is the one of the job's identity, once it is known; ordinary jobs
 /// have none.
 pub fn judge(job: &ScrapeConfig, candidate: &Candidate, trust_domain: Option<&TrustDomain>) -> Judged {
+    let pod = candidate.pod.as_ref();
     let mut discovered = candidate.labels.clone();
-    let filled = fill_defaults(job, &mut discovered, trust_domain);
-    let error = match target_of(job, &discovered, candidate.pod.as_ref(), filled, trust_domain) {
+    let filled = fill_defaults(job, &mut discovered, pod, trust_domain);
+    let error = match target_of(job, &discovered, pod, filled, trust_domain) {
         Ok(Some(target)) => return Ok(Arc::new(target)),
         Ok(None) => None,
-        Err(error) => Some(error),
+        Err(error) => Some(match pod_name(&discovered, pod) {
+            Some(name) => format!("pod {}: {error}", clean(&name)),
+            None => error,
+        }),
     };
     Err(Arc::new(DroppedTarget { discovered, error }))
 }
 
 /// The targets of `job` from what became of all its candidates: each target once, and of what is dropped as much as may
-/// be remembered.
+/// be remembered. Where two pods come to the same target, it is that of the pod which has the address.
 pub fn assemble<'j>(job: &ScrapeConfig, judged: impl IntoIterator<Item = &'j Judged>) -> JobTargets {
     let mut targets = JobTargets::default();
-    let mut seen = HashSet::new();
+    let mut seen: HashMap<TargetId, usize> = HashMap::new();
     let mut may_remember = match usize::try_from(job.limits.keep_dropped_targets) {
         Ok(0) | Err(_) => usize::MAX,
         Ok(limit) => limit,
@@ -57,8 +65,19 @@ pub fn assemble<'j>(job: &ScrapeConfig, judged: impl IntoIterator<Item = &'j Jud
     for judged in judged {
         let dropped = match judged {
             Ok(target) => {
-                if seen.insert(target.id) {
-                    targets.active.push(Arc::clone(target));
+                match seen.entry(target.id) {
+                    Entry::Vacant(place) => {
+                        place.insert(targets.active.len());
+                        targets.active.push(Arc::clone(target));
+                    }
+                    Entry::Occupied(place) => {
+                        let known = &mut targets.active[*place.get()];
+                        if let (Some(pod), Some(other)) = (&target.pod, &known.pod)
+                            && pod.supersedes(other)
+                        {
+                            *known = Arc::clone(target);
+                        }
+                    }
                 }
                 continue;
             }
@@ -82,45 +101,14 @@ pub fn targets_of(job: &ScrapeConfig, candidates: &[Candidate], trust_domain: Op
     assemble(job, &judged)
 }
 
-/// Refuses targets that would write each other's series: equal public labels, but another address or another
-/// identity, at least one of them in a job that verifies identities. Both are refused, because nothing says which one
-/// is meant. Between ordinary targets Prometheus leaves this to the user, and so do we.
-pub fn refuse_lookalikes(set: &mut TargetSet) {
-    let mut groups: HashMap<&Labels, Vec<&Arc<Target>>> = HashMap::new();
-    for target in set.active() {
-        groups.entry(&target.labels).or_default().push(target);
-    }
-    // For each target to refuse, another one that it could be taken for.
-    let mut refused: HashMap<TargetId, String> = HashMap::new();
-    for group in groups.values().filter(|group| mistakable(group)) {
-        for (at, target) in group.iter().enumerate() {
-            let other = if at == 0 { group[group.len() - 1] } else { group[0] };
-            refused.insert(target.id, format!("{} of job {}", other.shown_url(), other.pool));
-        }
-    }
-    for target in set.jobs.iter_mut().flat_map(|(_, job)| &mut job.active) {
-        if let Some(other) = refused.get(&target.id) {
-            let detail = format!("it has the same labels as {}, but another address or identity", clean(other));
-            let mut failure = Failure::new(Reason::AmbiguousTarget, detail);
-            if let Verification::Spiffe(peer) = &target.verification {
-                failure = failure.expecting(peer);
-            }
-            Arc::make_mut(target).verification = Verification::Refused(failure);
-        }
-    }
-}
-
-/// Whether targets of equal labels differ in who is asked, and somebody relies on that.
-fn mistakable(group: &[&Arc<Target>]) -> bool {
-    let first = group[0];
-    let verified = |target: &Target| matches!(target.verification, Verification::Spiffe(_) | Verification::Refused(_));
-    group.iter().any(|target| verified(target))
-        && group.iter().any(|target| target.address != first.address || target.verification != first.verification)
-}
-
 /// Sets what the candidate lacks; an empty label counts as lacking, as everywhere. The result is what people see as the
 /// discovered labels.
-fn fill_defaults(job: &ScrapeConfig, labels: &mut Labels, trust_domain: Option<&TrustDomain>) -> Filled {
+fn fill_defaults(
+    job: &ScrapeConfig,
+    labels: &mut Labels,
+    pod: Option<&Arc<Pod>>,
+    trust_domain: Option<&TrustDomain>,
+) -> Filled {
     let mut fill = |name: &str, value: &str| {
         if !labels.contains(name) {
             labels.set(name, value);
@@ -137,7 +125,7 @@ fn fill_defaults(job: &ScrapeConfig, labels: &mut Labels, trust_domain: Option<&
         }
     }
     match job.security {
-        JobSecurity::Spiffe(_) => expected::fill(labels, trust_domain),
+        JobSecurity::Spiffe(_) => expected::fill(labels, pod.map(|pod| &**pod), trust_domain),
         JobSecurity::Ordinary(_) => Filled::Done,
     }
 }
@@ -161,11 +149,15 @@ fn target_of(
     let (scheme, verification) = match &job.security {
         JobSecurity::Ordinary(_) => ordinary(job, labels.value(SCHEME))?,
         JobSecurity::Spiffe(spiffe) => {
-            stays_on_its_pod(discovered, &address)?;
-            let peer = expected::expected_peer(spiffe, trust_domain, &labels, filled, intruder);
+            place::check(job, discovered, pod.map(|pod| &**pod), &address)?;
+            let peer = match pod.filter(|pod| pod.finished) {
+                None => expected::expected_peer(spiffe, trust_domain, &labels, filled, intruder),
+                Some(_) => Err(expected::finished()),
+            };
             verified(labels.value(SCHEME), peer)
         }
     };
+    let alpn = alpn(job, labels.value(ALPN))?;
     labels.retain(|name, _| !name.starts_with(META_PREFIX));
     if !labels.contains("instance") {
         let instance = labels.value(ADDRESS).to_owned();
@@ -182,6 +174,7 @@ fn target_of(
         interval,
         timeout,
         verification,
+        alpn,
         pod: pod.cloned(),
     };
     target.id = id(&job.job_name, &labels, &target.url());
@@ -194,6 +187,17 @@ fn address(labels: &Labels) -> Result<Address, String> {
         "" => error.to_string(),
         text => format!("{ADDRESS} {:?}: {error}", clean(text)),
     })
+}
+
+/// What the target is offered besides TLS itself; an ordinary job leaves that to its library.
+fn alpn(job: &ScrapeConfig, text: &str) -> Result<Alpn, String> {
+    match &job.security {
+        JobSecurity::Ordinary(_) if !text.is_empty() => {
+            Err(format!("{ALPN} {:?} has a meaning in jobs with tls_config.spiffe only", clean(text)))
+        }
+        JobSecurity::Ordinary(_) => Ok(Alpn::default()),
+        JobSecurity::Spiffe(_) => Alpn::parse(text).map_err(|error| format!("{ALPN}: {error}")),
+    }
 }
 
 fn cadence(labels: &Labels) -> Result<(Duration, Duration), String> {
@@ -250,14 +254,13 @@ fn verified(scheme: &str, peer: Result<Peer, Failure>) -> (Scheme, Verification)
     }
 }
 
-/// The identity of a pod was computed for the pod, so only the pod's own address may be asked: annotations that rules
-/// copy into `__address__` may choose the port, not another host.
-fn stays_on_its_pod(discovered: &Labels, address: &Address) -> Result<(), String> {
-    let Some(pod_ip) = discovered.get(POD_IP) else { return Ok(()) };
-    if pod_ip.parse().ok() == address.ip() && address.ip().is_some() {
-        return Ok(());
+/// `namespace/name` of the pod behind a candidate.
+fn pod_name(discovered: &Labels, pod: Option<&Arc<Pod>>) -> Option<String> {
+    match (pod, discovered.get(POD_NAME)) {
+        (Some(pod), _) => Some(pod.name.to_string()),
+        (None, Some(name)) => Some(format!("{}/{name}", discovered.value(NAMESPACE))),
+        (None, None) => None,
     }
-    Err(format!("{ADDRESS} {address} is not on the pod's own IP {:?}", clean(pod_ip)))
 }
 
 /// Path and query of the request line. The path is taken as text, as Go's `url.URL` does: a `?` in it starts no query

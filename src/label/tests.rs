@@ -9,9 +9,7 @@ use super::*;
 use crate::config::{
     CertificateFiles, EscapingScheme, JobSecurity, Limits, OrdinaryTls, ScrapeConfig, ScrapeProtocol, SpiffeJob,
 };
-use crate::model::{
-    Candidate, JobTargets, Labels, Match, Reason, Scheme, Target, TargetSet, TrustDomain, Verification,
-};
+use crate::model::{Candidate, JobTargets, Labels, Match, Pod, Reason, Scheme, Target, TrustDomain, Verification};
 use crate::relabel::{Action, NameScheme, Rule, RuleSpec};
 
 /// An ordinary job with Prometheus's defaults.
@@ -65,7 +63,7 @@ pub(crate) fn candidate(labels: &[(&str, &str)]) -> Candidate {
     Candidate { labels: labels.iter().copied().collect(), source: "test".into(), pod: None }
 }
 
-fn domain() -> TrustDomain {
+pub(super) fn domain() -> TrustDomain {
     TrustDomain::parse("cluster.local").expect("valid")
 }
 
@@ -91,7 +89,7 @@ fn rule_on(action: Action, source: &str, regex: &str, replacement: Option<&str>)
     Rule::new(spec, NameScheme::Utf8).expect("a usable rule")
 }
 
-fn targets(job: &ScrapeConfig, candidates: &[&[(&str, &str)]]) -> JobTargets {
+pub(super) fn targets(job: &ScrapeConfig, candidates: &[&[(&str, &str)]]) -> JobTargets {
     let candidates: Vec<Candidate> = candidates.iter().map(|labels| candidate(labels)).collect();
     targets_of(job, &candidates, Some(&domain()))
 }
@@ -110,7 +108,7 @@ fn error(job: &ScrapeConfig, labels: &[(&str, &str)]) -> String {
     targets.dropped[0].error.clone().expect("malformed, not dropped by a rule")
 }
 
-fn refusal(target: &Target) -> Reason {
+pub(super) fn refusal(target: &Target) -> Reason {
     match &target.verification {
         Verification::Refused(failure) => failure.reason,
         other => panic!("{other:?}"),
@@ -289,7 +287,7 @@ fn pod_with(more: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'stati
     POD.into_iter().chain(more.iter().copied()).collect()
 }
 
-fn expected(target: &Target) -> &str {
+pub(super) fn expected(target: &Target) -> &str {
     match &target.verification {
         Verification::Spiffe(peer) => peer.expected().as_str(),
         other => panic!("{other:?}"),
@@ -419,6 +417,66 @@ fn a_pod_is_asked_on_its_own_address_only() {
     assert!(targets(&spiffe_job(), &[&labels]).active.is_empty());
 }
 
+/// A candidate at 10.0.0.7 with labels of its own, and the pod that it is.
+fn pod_candidate(labels: &[(&'static str, &'static str)], uid: &str, finished: bool, terminating: bool) -> Candidate {
+    let pod = Pod {
+        name: "shop/cart-1".into(),
+        uid: uid.into(),
+        ip: Some([10, 0, 0, 7].into()),
+        created: 0,
+        host_network: false,
+        finished,
+        terminating,
+    };
+    Candidate { pod: Some(Arc::new(pod)), ..candidate(&pod_with(labels)) }
+}
+
+#[test]
+fn nobody_may_answer_for_a_finished_pod_whoever_names_an_identity() {
+    let mut named = spiffe_job();
+    named.relabel = vec![rule("__meta_kubernetes_namespace", "(.*)", "__spiffe_id__", "spiffe://td/spire/$1")];
+    for job in [spiffe_job(), named] {
+        let made =
+            |finished| judge(&job, &pod_candidate(&[], "u", finished, false), Some(&domain())).expect("a target");
+        assert_eq!(refusal(&made(true)), Reason::NoExpectedIdentity);
+        assert!(matches!(made(false).verification, Verification::Spiffe(_)));
+    }
+    // Not even while the trust domain is not known yet.
+    let waiting = judge(&spiffe_job(), &pod_candidate(&[], "u", true, false), None).expect("a target");
+    assert_eq!(refusal(&waiting), Reason::NoExpectedIdentity);
+}
+
+#[test]
+fn a_target_goes_on_while_its_pod_is_the_same_whatever_becomes_of_it() {
+    let made = |labels: &[(&'static str, &'static str)], uid, terminating| {
+        judge(&spiffe_job(), &pod_candidate(labels, uid, false, terminating), Some(&domain())).expect("a target")
+    };
+    let first = made(&[], "u", false);
+    assert!(made(&[("__meta_kubernetes_pod_annotation_x", "y")], "u", true).continues(&first));
+    let another = made(&[], "v", false);
+    assert_eq!(another.id, first.id);
+    assert!(!another.continues(&first), "another pod of the same name");
+    let offered = made(&[("__alpn__", "istio-http/1.1")], "u", false);
+    assert!(offered.id != first.id && !offered.continues(&first));
+    assert!(offered.alpn.names().eq(["istio-http/1.1"]) && first.alpn.is_empty());
+}
+
+#[test]
+fn protocols_are_offered_by_jobs_that_verify_and_only_those_that_a_scrape_speaks() {
+    for (alpn, words) in [
+        ("h2", "__alpn__: h2 means HTTP/2"),
+        ("istio-h2", "__alpn__: istio-h2 means HTTP/2"),
+        ("istio-peer-exchange", "metadata"),
+        ("x\u{1b}", "\\u{1b}"),
+    ] {
+        let error =
+            error(&spiffe_job(), &[("__address__", "h:1"), ("__spiffe_id__", "spiffe://td/a"), ("__alpn__", alpn)]);
+        assert!(error.contains(words), "{alpn:?}: {error}");
+    }
+    let error = error(&ordinary_job(), &[("__address__", "h:1"), ("__alpn__", "istio-http/1.1")]);
+    assert!(error.contains("jobs with tls_config.spiffe only"), "{error}");
+}
+
 #[test]
 fn names_of_one_trust_domain_are_accepted_for_each_other_only() {
     let mut job = spiffe_job();
@@ -436,46 +494,6 @@ fn names_of_one_trust_domain_are_accepted_for_each_other_only() {
     assert_eq!(accepted("spiffe://cluster.local/a"), "spiffe://cluster.local/a spiffe://old/a");
     assert_eq!(accepted("spiffe://old/a"), "spiffe://old/a spiffe://cluster.local/a");
     assert_eq!(accepted("spiffe://foreign/a"), "spiffe://foreign/a");
-}
-
-#[test]
-fn lookalikes_are_both_refused() {
-    let set = |job: &ScrapeConfig, candidates: &[&[(&str, &str)]]| {
-        let mut set = TargetSet { jobs: vec![(job.job_name.clone(), targets(job, candidates))] };
-        refuse_lookalikes(&mut set);
-        set.active().cloned().collect::<Vec<_>>()
-    };
-    let one: &[(&str, &str)] = &[("__address__", "a:1"), ("instance", "i"), ("__spiffe_id__", "spiffe://td/a")];
-    let other_address: &[(&str, &str)] =
-        &[("__address__", "b:1"), ("instance", "i"), ("__spiffe_id__", "spiffe://td/a")];
-    let other_identity: &[(&str, &str)] =
-        &[("__address__", "a:1"), ("instance", "i"), ("__spiffe_id__", "spiffe://td/b")];
-    let other_path: &[(&str, &str)] =
-        &[("__address__", "a:1"), ("instance", "i"), ("__spiffe_id__", "spiffe://td/a"), ("__metrics_path__", "/x")];
-    let unrelated: &[(&str, &str)] = &[("__address__", "c:1"), ("__spiffe_id__", "spiffe://td/a")];
-
-    for other in [other_address, other_identity] {
-        let made = set(&spiffe_job(), &[one, unrelated, other]);
-        assert_eq!(refusal(&made[0]), Reason::AmbiguousTarget);
-        assert_eq!(refusal(&made[2]), Reason::AmbiguousTarget);
-        assert_eq!(expected(&made[1]), "spiffe://td/a");
-        let Verification::Refused(failure) = &made[0].verification else { panic!("refused") };
-        assert!(failure.detail.contains(&made[2].url()), "{failure}");
-    }
-    assert!(set(&spiffe_job(), &[one, other_path]).iter().all(|target| expected(target) == "spiffe://td/a"));
-    assert!(set(&ordinary_job(), &[one, other_address]).iter().all(|t| t.verification == Verification::None));
-}
-
-#[test]
-fn lookalikes_are_found_across_jobs() {
-    let verified =
-        targets(&spiffe_job(), &[&[("__address__", "a:1"), ("instance", "i"), ("__spiffe_id__", "spiffe://td/a")]]);
-    let mut forger = ordinary_job();
-    forger.job_name = "other".into();
-    let forged = targets(&forger, &[&[("__address__", "b:1"), ("instance", "i"), ("job", "j")]]);
-    let mut set = TargetSet { jobs: vec![("j".into(), verified), ("other".into(), forged)] };
-    refuse_lookalikes(&mut set);
-    assert!(set.active().all(|target| refusal(target) == Reason::AmbiguousTarget));
 }
 
 proptest! {

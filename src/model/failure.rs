@@ -1,5 +1,6 @@
 //! A failed scrape: its reason from the closed list, and what exactly happened.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::{Peer, Reason, clean};
@@ -17,12 +18,15 @@ pub struct Failure {
     pub presented: Option<String>,
     /// The certificates that the refused peer sent, a line each, leaf first: its own words, nothing verified.
     pub chain: Vec<String>,
+    /// What is to be looked at before what the reason's hint says.
+    advice: Option<&'static str>,
 }
 
 impl Failure {
     /// A failure with its explanation. `detail` may contain foreign text: it is cleaned here.
     pub fn new(reason: Reason, detail: impl AsRef<str>) -> Self {
-        Self { reason, detail: clean_detail(detail.as_ref()), expected: None, presented: None, chain: Vec::new() }
+        let detail = clean_detail(detail.as_ref());
+        Self { reason, detail, expected: None, presented: None, chain: Vec::new(), advice: None }
     }
 
     /// Adds who had to answer.
@@ -43,9 +47,24 @@ impl Failure {
         self
     }
 
+    /// Adds what to look at first in this case: a phrase without a full stop.
+    pub fn advising(mut self, advice: &'static str) -> Self {
+        self.advice = Some(advice);
+        self
+    }
+
+    /// The same failure under another reason, which explains it better; the detail says what it was.
+    pub fn seen_as(self, reason: Reason) -> Self {
+        let detail = clean_detail(&self.to_string());
+        Self { reason, detail, advice: None, ..self }
+    }
+
     /// What to look at or to change.
-    pub fn hint(&self) -> &'static str {
-        self.reason.hint()
+    pub fn hint(&self) -> Cow<'static, str> {
+        match self.advice {
+            None => Cow::Borrowed(self.reason.hint()),
+            Some(advice) => format!("{advice}; else {}", self.reason.hint()).into(),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! stands, [`Labels`] are always sorted and unique.
 
 mod address;
+mod alpn;
 mod block;
 mod cidr;
 mod failure;
@@ -18,6 +19,7 @@ mod spiffe;
 mod target;
 
 pub use address::{Address, AddressError, Host};
+pub use alpn::{Alpn, AlpnError};
 pub use block::Block;
 pub use cidr::{Cidr, CidrError};
 pub use failure::Failure;

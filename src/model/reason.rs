@@ -85,6 +85,9 @@ reasons! {
     /// The connection could not be made for another reason, such as no route.
     ConnectFailed, "connect_failed", Connect,
         "check the route from this node to the pod";
+    /// The pod is being deleted and answers no more; the detail says how it did not.
+    PodTerminating, "pod_terminating", Connect,
+        "nothing to do: the target goes when the pod is gone; if it stays for long, look at the pod's finalizers and its node";
 
     /// No usable certificate of our own: not there yet, half written, or expired.
     NoOwnCertificate, "no_own_certificate", Identity,
@@ -137,6 +140,9 @@ reasons! {
     /// The certificate does not name the host, in a job that verifies host names.
     HostNameMismatch, "host_name_mismatch", Identity,
         "mesh certificates carry no host names: give the job tls_config.spiffe, or set server_name";
+    /// The API server has been silent for so long that the address may have changed hands unseen, and the peer did not show the key that this pod had.
+    DiscoveryStale, "discovery_stale", Identity,
+        "nothing is wrong with the pod: the agent's log and readiness say why the API server does not answer; it ends by itself once pods are known again";
     /// What verified the connection ended while the answer was read: roots, our certificate, or the peer's validity.
     VerificationEnded, "verification_ended", Identity,
         "the next scrape makes a new connection; nothing to do unless it repeats";

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Address, Failure, Labels, Peer, Pod};
+use super::{Address, Alpn, Failure, Labels, Peer, Pod};
 
 /// Something that discovery found, before relabelling.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -90,13 +90,15 @@ pub struct Target {
     pub timeout: Duration,
     /// Who may answer.
     pub verification: Verification,
+    /// What is offered in the TLS greeting of a SPIFFE job.
+    pub alpn: Alpn,
     /// The pod that it is, or that stands behind it.
     pub pod: Option<Arc<Pod>>,
 }
 
 impl Target {
     /// Whether scraping goes on undisturbed where this target takes the place of `other`: it is the same pod, and all is
-    /// equal but what discovery said before relabelling, which nothing but people looks at.
+    /// equal but what discovery said before relabelling, which nothing but people looks at, and how the pod fares.
     pub fn continues(&self, other: &Target) -> bool {
         let uid = |target: &Target| target.pod.as_ref().map(|pod| Arc::clone(&pod.uid));
         let Self {
@@ -110,6 +112,7 @@ impl Target {
             interval,
             timeout,
             verification,
+            alpn,
             pod: _,
         } = self;
         *id == other.id
@@ -121,6 +124,7 @@ impl Target {
             && *interval == other.interval
             && *timeout == other.timeout
             && *verification == other.verification
+            && *alpn == other.alpn
             && uid(self) == uid(other)
     }
 

@@ -229,7 +229,7 @@ impl FailureLog {
                 detail = failure.detail,
                 expected = failure.expected,
                 presented = failure.presented,
-                hint = failure.hint(),
+                hint = &*failure.hint(),
                 held_back,
                 "scrape failed"
             );

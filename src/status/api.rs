@@ -4,6 +4,7 @@
 //! `reason`, `hint`, `expectedIdentity`, `presentedIdentity` and `peer`. Requests that a browser was talked into are
 //! refused: the host must be a loopback address and there must be no foreign `Origin`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
@@ -18,7 +19,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::Sources;
-use crate::model::{Labels, PeerReport, Verification};
+use crate::model::{Failure, Labels, PeerReport, Verification};
 use crate::scrape::{PoolSnapshot, TargetSnapshot};
 
 /// The routes of the loopback listener.
@@ -97,7 +98,7 @@ struct ActiveTarget {
     scrape_timeout: String,
     /// Ours from here on: the name of the failure's reason, empty when healthy.
     reason: &'static str,
-    hint: &'static str,
+    hint: Cow<'static, str>,
     expected_identity: String,
     presented_identity: String,
     samples_scraped: usize,
@@ -195,7 +196,7 @@ fn active_target(TargetSnapshot { target, status }: &TargetSnapshot) -> ActiveTa
         scrape_interval: crate::config::format_duration(target.interval),
         scrape_timeout: crate::config::format_duration(target.timeout),
         reason: failure.map_or("", |failure| failure.reason.name()),
-        hint: failure.map_or("", |failure| failure.hint()),
+        hint: failure.map(Failure::hint).unwrap_or_default(),
         expected_identity: expected,
         presented_identity: presented.or_else(|| peer.map(|peer| peer.identity.clone())).unwrap_or_default(),
         samples_scraped: last.map_or(0, |report| report.samples),

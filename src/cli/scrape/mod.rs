@@ -25,7 +25,7 @@ use crate::config::{self, CertificateFiles, JobSecurity, ScrapeConfig, SpiffeJob
 use crate::connect::{Client, CredentialsFeed};
 use crate::identity::{self, IdentitySettings};
 use crate::model::{
-    Address, ExitClass, Labels, Match, Peer, Scheme, SpiffeId, Target, TargetId, TrustDomain, Verification,
+    Address, Alpn, ExitClass, Labels, Match, Peer, Scheme, SpiffeId, Target, TargetId, TrustDomain, Verification,
 };
 use crate::parse::Entry;
 use crate::scrape::{RequestHead, exchange};
@@ -208,6 +208,7 @@ fn plan(args: &ScrapeArgs) -> Result<Plan, String> {
         interval: args.timeout,
         timeout: args.timeout,
         verification,
+        alpn: Alpn::default(),
         pod: None,
     };
     Ok(Plan { target, job, credentials, pinned })

@@ -1,5 +1,6 @@
 //! What happened in one scrape, for a person or for a program.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -79,12 +80,12 @@ impl Report<'_> {
     }
 
     /// The hint of the reason, unless the command itself is more likely at fault.
-    fn hint(&self, failure: &Failure) -> &'static str {
+    fn hint(&self, failure: &Failure) -> Cow<'static, str> {
         match (&self.target.verification, failure.reason) {
-            (Verification::HostName, Reason::UnknownAuthority | Reason::HostNameMismatch) => {
+            (Verification::HostName, Reason::UnknownAuthority | Reason::HostNameMismatch) => Cow::Borrowed(
                 "no certificates were given, so the roots of this system were asked for a host name: \
-                 mesh certificates need --certs-dir DIR"
-            }
+                     mesh certificates need --certs-dir DIR",
+            ),
             _ => failure.hint(),
         }
     }
