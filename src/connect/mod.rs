@@ -15,6 +15,7 @@
 //!
 //! This room does not know labels, metric formats, or what a status means.
 
+mod advice;
 mod auth;
 mod classify;
 mod ordinary;
@@ -120,7 +121,7 @@ impl Client {
                 })?;
                 let auth = job.auth.clone();
                 let client = SpiffeClient::new(peer.clone(), credentials, clock.clone(), job.follow_redirects, auth);
-                Ok(Client::Spiffe(client))
+                Ok(Client::Spiffe(client.offering(target.alpn.clone())))
             }
             (JobSecurity::Spiffe(_), _, Scheme::Http) => Err(Failure::new(
                 Reason::PlaintextRefused,
@@ -170,6 +171,24 @@ impl Client {
         match self {
             Client::Spiffe(client) => client.keep_while_verified().await,
             Client::HostName(_) | Client::Plain(_) => std::future::pending().await,
+        }
+    }
+
+    /// The answer that was read last is one to go by: who gave it is the one meant by [`Client::only_known_peer`]. That
+    /// has no meaning where nobody is verified by SPIFFE ID.
+    pub fn remember_peer(&mut self) {
+        match self {
+            Client::Spiffe(client) => client.remember_peer(),
+            Client::HostName(_) | Client::Plain(_) => {}
+        }
+    }
+
+    /// While `only`, nobody is asked but over a kept connection, or over a new one to a peer with the key that is
+    /// remembered; else `discovery_stale`, before a byte of the request. For when it is uncertain whose the address is.
+    pub fn only_known_peer(&mut self, only: bool) {
+        match self {
+            Client::Spiffe(client) => client.only_known_peer(only),
+            Client::HostName(_) | Client::Plain(_) => {}
         }
     }
 

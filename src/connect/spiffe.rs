@@ -6,6 +6,7 @@
 //! - no request is written before the handshake's verifier has accepted the peer;
 //! - a kept connection carries another request only after [`Credentials::may_reuse`] agreed; else it is replaced;
 //! - redirects stay on the connection that redirects, or are refused: no second host is ever dialled;
+//! - where only a known peer will do, the key of a new connection is looked at before the request is written;
 //! - an answer that was not read to its end takes its connection with it.
 //!
 //! A connection that the peer closed while it was idle is replaced without a failed scrape: a `GET` that was answered
@@ -27,11 +28,11 @@ use tokio::sync::watch;
 use super::redirect::{self, Trail};
 use super::stopwatch::{Stage, Stopwatch};
 use super::transport::{Connection, dial, handshake};
-use super::{Body, BodyKind, Request, Response, auth, classify};
+use super::{Body, BodyKind, Request, Response, advice, auth, classify};
 use crate::clock::Clock;
 use crate::config::Auth;
-use crate::identity::{Credentials, Verified};
-use crate::model::{Address, Failure, Peer, Phases, Reason, Scheme};
+use crate::identity::{Credentials, PublicKey, Verified};
+use crate::model::{Address, Alpn, Failure, Peer, Phases, Reason, Scheme};
 
 /// How much of a redirect's body is read to keep the connection.
 const MAX_REDIRECT_BODY_BYTES: usize = 64 * 1024;
@@ -44,6 +45,12 @@ pub struct SpiffeClient {
     clock: Clock,
     follow_redirects: bool,
     auth: Option<Auth>,
+    /// What is offered in each greeting.
+    alpn: Alpn,
+    /// The key of the peer whose answer counted last.
+    known: Option<PublicKey>,
+    /// Nobody else will do.
+    only_known: bool,
     /// Kept between scrapes; its last answer was read to the end.
     kept: Option<Box<Connection>>,
     /// What verified the connection of the last answer.
@@ -61,7 +68,24 @@ impl SpiffeClient {
         follow_redirects: bool,
         auth: Option<Auth>,
     ) -> Self {
-        Self { peer, credentials, clock, follow_redirects, auth, kept: None, verified: None, phases: Phases::default() }
+        Self {
+            peer,
+            credentials,
+            clock,
+            follow_redirects,
+            auth,
+            alpn: Alpn::default(),
+            known: None,
+            only_known: false,
+            kept: None,
+            verified: None,
+            phases: Phases::default(),
+        }
+    }
+
+    /// The same with these protocols in every greeting.
+    pub fn offering(self, alpn: Alpn) -> Self {
+        Self { alpn, ..self }
     }
 
     /// As [`Client::get`](super::Client::get).
@@ -87,7 +111,7 @@ impl SpiffeClient {
                     body: Body(BodyKind::Spiffe(body)),
                 })
             }
-            Err(failure) => Err(expecting(failure, &self.peer)),
+            Err(failure) => Err(advice::add(expecting(failure, &self.peer), &self.alpn, &request.address)),
         }
     }
 
@@ -103,6 +127,18 @@ impl SpiffeClient {
             None => Err(Failure::new(Reason::VerificationEnded, "there is no answer to confirm")),
         };
         outcome.map_err(|failure| expecting(failure, &self.peer))
+    }
+
+    /// As [`Client::remember_peer`](super::Client::remember_peer).
+    pub fn remember_peer(&mut self) {
+        if let Some(verified) = &self.verified {
+            self.known = Some(verified.key());
+        }
+    }
+
+    /// As [`Client::only_known_peer`](super::Client::only_known_peer).
+    pub fn only_known_peer(&mut self, only: bool) {
+        self.only_known = only;
     }
 
     /// As [`Client::keep_while_verified`](super::Client::keep_while_verified).
@@ -177,6 +213,7 @@ impl SpiffeClient {
         }
         let mut fresh = self.connect(&request.address, watch).await?;
         self.still_good(fresh.verified())?;
+        self.check_known(fresh.verified().key())?;
         watch.enter(Stage::Answer);
         match fresh.exchange(head(&request.path_and_query, headers)?, watch).await {
             Ok(reply) => {
@@ -192,9 +229,12 @@ impl SpiffeClient {
 
     /// Dials, and lets the verifier decide.
     async fn connect(&self, address: &Address, watch: &mut Stopwatch) -> Result<Box<Connection>, Failure> {
+        if self.only_known && self.known.is_none() {
+            return Err(stale("no answer of it has counted yet, so nobody can prove to be the same"));
+        }
         let credentials = self.credentials.borrow().clone();
         // Asked before dialling: a connection that cannot be verified is not made at all.
-        let prepared = credentials.handshake(&self.peer, &self.clock)?;
+        let prepared = credentials.handshake(&self.peer, &self.clock)?.offering(&self.alpn);
         let tcp = dial(address, Scheme::Https.default_port(), watch).await?;
         let stream = handshake(tcp, &prepared, watch).await?;
         let verified = prepared.verified(stream.get_ref().1)?;
@@ -208,6 +248,13 @@ impl SpiffeClient {
 
     fn still_good(&self, verified: &Verified) -> Result<(), Failure> {
         self.credentials.borrow().still_good(verified, self.clock.now())
+    }
+
+    fn check_known(&self, key: PublicKey) -> Result<(), Failure> {
+        match self.only_known && self.known != Some(key) {
+            true => Err(stale("its identity answers with another key than the one whose answers counted")),
+            false => Ok(()),
+        }
     }
 
     /// The headers of every request of this scrape. `Host` comes from the address that is dialled and nowhere else.
@@ -267,6 +314,10 @@ impl Drop for SpiffeBody<'_> {
 
 fn expecting(failure: Failure, peer: &Peer) -> Failure {
     if failure.expected.is_some() { failure } else { failure.expecting(peer) }
+}
+
+fn stale(why: &str) -> Failure {
+    Failure::new(Reason::DiscoveryStale, format!("the address may belong to another pod by now, and {why}"))
 }
 
 /// A request in origin form. The text has been checked where the target was made; this is the last look.

@@ -41,6 +41,17 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
+/// The SHA-256 of a certificate's public key, with its algorithm (`SubjectPublicKeyInfo` in DER).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublicKey([u8; 32]);
+
+impl PublicKey {
+    /// The key of one certificate; the error says why it cannot be read.
+    pub(super) fn of(certificate: &CertificateDer<'_>) -> Result<Self, String> {
+        Ok(Self(Sha256::digest(parse(certificate)?.public_key().raw).into()))
+    }
+}
+
 /// The contents of one certificate that people and policies ask for. The texts are safe to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFacts {

@@ -105,7 +105,7 @@ impl Credentials {
     }
 
     /// Prepares one handshake in which exactly `peer` is accepted: TLS 1.2 or 1.3, our own certificate shown, no
-    /// resumption, no early data, no SNI, no ALPN. Cheap: key, roots and cryptography are shared.
+    /// resumption, no early data, no SNI, no ALPN unless it is added. Cheap: key, roots and cryptography are shared.
     pub fn handshake(&self, peer: &Peer, clock: &Clock) -> Result<Handshake, Failure> {
         self.ready(clock.now())?;
         Handshake::prepare(self, self.own_at(clock.now())?, peer, clock)

@@ -30,7 +30,7 @@ mod svid;
 mod verify;
 mod watch;
 
-pub use certificate::{CertificateFacts, Fingerprint};
+pub use certificate::{CertificateFacts, Fingerprint, PublicKey};
 pub use credentials::{Credentials, OwnIdentity};
 pub use files::FileError;
 pub use inspect::{Inspection, inspect};

@@ -18,12 +18,12 @@ use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 use webpki::{EndEntityCert, KeyUsage};
 
-use super::certificate::{CertificateFacts, utc};
+use super::certificate::{CertificateFacts, PublicKey, utc};
 use super::credentials::{Credentials, OwnIdentity};
 use super::refusal::refuse;
 use super::svid::{Svid, SvidFault};
 use crate::clock::Clock;
-use crate::model::{Acceptance, Failure, Peer, PeerReport, Reason, SpiffeId};
+use crate::model::{Acceptance, Alpn, Failure, Peer, PeerReport, Reason, SpiffeId};
 
 /// How many of the certificates that a peer sends are shown; a chain of a mesh has two to four.
 const SHOWN_CERTIFICATES: usize = 10;
@@ -68,6 +68,12 @@ impl Handshake {
         Ok(Self { config: Arc::new(config), verifier })
     }
 
+    /// The same with these protocols in the greeting; without, none are.
+    pub fn offering(mut self, alpn: &Alpn) -> Self {
+        Arc::make_mut(&mut self.config).alpn_protocols = alpn.names().map(|name| name.as_bytes().to_vec()).collect();
+        self
+    }
+
     /// The configuration to connect with, once.
     pub fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.config)
@@ -101,8 +107,13 @@ impl Handshake {
             not_after: verdict.not_after,
             chain: certificates.iter().take(SHOWN_CERTIFICATES).map(describe).collect(),
         };
+        let key = match certificates.first().map(PublicKey::of) {
+            Some(Ok(key)) => key,
+            Some(Err(error)) => return Err(Failure::new(Reason::TlsHandshake, error)),
+            None => return Err(Failure::new(Reason::TlsHandshake, "BUG: a peer was verified without a certificate")),
+        };
         let generation = self.verifier.credentials.generation;
-        Ok(Verified { verdict, peer: self.verifier.peer.clone(), generation, report })
+        Ok(Verified { verdict, key, peer: self.verifier.peer.clone(), generation, report })
     }
 }
 
@@ -110,6 +121,7 @@ impl Handshake {
 #[derive(Clone, Debug)]
 pub struct Verified {
     verdict: Verdict,
+    key: PublicKey,
     peer: Peer,
     generation: u64,
     report: PeerReport,
@@ -124,6 +136,11 @@ impl Verified {
     /// Who answered.
     pub fn id(&self) -> &SpiffeId {
         &self.verdict.id
+    }
+
+    /// The key that it proved to hold. Replicas of one workload have one identity, but each its own key.
+    pub fn key(&self) -> PublicKey {
+        self.key
     }
 
     /// Who had to answer.

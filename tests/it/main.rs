@@ -1,5 +1,6 @@
 //! The one integration-test binary: chapters of what the product promises, on real parts.
 
+mod alpn;
 mod answers;
 mod cli;
 mod cluster;

@@ -26,6 +26,8 @@ pub(crate) struct ListenerSpec {
     leaf: Value,
     roots: Value,
     behind: Behind,
+    /// The application protocols without which nobody is let in; empty: any or none.
+    wants: &'static [&'static str],
 }
 
 /// What stands behind the TLS of a listener.
@@ -61,6 +63,13 @@ impl ListenerSpec {
         Self { ip, ..self }
     }
 
+    /// What a `Sidecar` resource makes of port 15091 under PERMISSIVE (Istio before 1.31): an ordinary inbound listener,
+    /// whose TLS is for those only who offer a protocol of Istio's.
+    pub(crate) fn legacy(name: &str, leaf: &Leaf, clients: &[&Ca]) -> Self {
+        let wants = &["istio-http/1.0", "istio-http/1.1", "istio-h2"];
+        Self { wants, ..Self::new(name, leaf, clients, Behind::Stats) }
+    }
+
     /// On this port instead of a free one.
     pub(crate) fn on_port(self, port: u16) -> Self {
         Self { port, ..self }
@@ -68,7 +77,7 @@ impl ListenerSpec {
 
     fn new(name: &str, leaf: &Leaf, clients: &[&Ca], behind: Behind) -> Self {
         let (leaf, roots) = (leaf_secret(leaf), roots_secret(clients));
-        Self { name: name.to_owned(), ip: loopback(), port: 0, leaf, roots, behind }
+        Self { name: name.to_owned(), ip: loopback(), port: 0, leaf, roots, behind, wants: &[] }
     }
 
     fn bootstrap(&self, dir: &Path) -> Value {
@@ -87,6 +96,10 @@ impl ListenerSpec {
                 },
             },
         });
+        let mut matched = json!({ "transport_protocol": "tls" });
+        if !self.wants.is_empty() {
+            matched["application_protocols"] = json!(self.wants);
+        }
         json!({
             "name": self.name,
             "stat_prefix": self.name,
@@ -98,7 +111,7 @@ impl ListenerSpec {
                 },
             }],
             "filter_chains": [{
-                "filter_chain_match": { "transport_protocol": "tls" },
+                "filter_chain_match": matched,
                 "transport_socket": { "name": "envoy.transport_sockets.tls", "typed_config": tls },
                 "filters": [self.filter()],
             }],

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 
 /// What happens to a connection.
 #[derive(Clone)]
@@ -161,6 +161,7 @@ pub(crate) struct Server {
 struct Seen {
     connections: AtomicUsize,
     handshakes: AtomicUsize,
+    offered: Mutex<Vec<Vec<String>>>,
     requests: Mutex<Vec<Asked>>,
     hanging: Notify,
 }
@@ -206,6 +207,11 @@ impl Server {
         self.seen.handshakes.load(Ordering::SeqCst)
     }
 
+    /// The application protocols of each TLS greeting so far.
+    pub(crate) fn offered(&self) -> Vec<Vec<String>> {
+        self.seen.offered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The requests so far.
     pub(crate) fn requests(&self) -> Vec<Asked> {
         self.seen.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -243,7 +249,11 @@ async fn serve(listener: TcpListener, talk: Talk, seen: Arc<Seen>) {
 async fn converse(mut tcp: TcpStream, talk: Talk, seen: Arc<Seen>) {
     match talk {
         Talk::Tls(config, script) => {
-            let Ok(mut tls) = TlsAcceptor::from(config).accept(tcp).await else { return };
+            let Ok(greeted) = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp).await else { return };
+            let protocols = greeted.client_hello().alpn().into_iter().flatten();
+            let offered = protocols.map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+            seen.offered.lock().unwrap_or_else(PoisonError::into_inner).push(offered);
+            let Ok(mut tls) = greeted.into_stream(config).await else { return };
             seen.handshakes.fetch_add(1, Ordering::SeqCst);
             match answer(&mut tls, &script, &seen).await {
                 Then::Close => _ = tls.shutdown().await,

@@ -70,10 +70,6 @@ impl Addresses {
         Self { ca, envoy, free: slots, shared, _upstream: end.drop_guard() }
     }
 
-    pub(super) fn ca(&self) -> &Ca {
-        &self.ca
-    }
-
     /// Takes a free address with this port. Which of them is up to `choice`, so that some are used again at once.
     pub(super) fn take(&mut self, port: u16, choice: usize) -> Slot {
         let fit: Vec<usize> = (0..self.free.len()).filter(|&at| self.free[at].port == port).collect();
