@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::task::{StatusCell, TargetTask};
+use super::task::{JobState, StatusCell, TargetTask};
 use super::{Metrics, TargetStatus, schedule};
 use crate::clock::Clock;
 use crate::config::ScrapeConfig;
@@ -105,7 +105,7 @@ pub fn spawn(
     let shared = Arc::new(Mutex::new(Shared::default()));
     let manager = Manager {
         seed: schedule::seed(&context.host, &context.external),
-        refusals: context.jobs.iter().map(|job| (Arc::clone(&job.config.job_name), watch::Sender::new(None))).collect(),
+        states: context.jobs.iter().map(|job| (Arc::clone(&job.config.job_name), watch::Sender::default())).collect(),
         running: HashMap::new(),
         shared: Arc::clone(&shared),
         context,
@@ -117,8 +117,8 @@ pub fn spawn(
 struct Manager {
     context: Context,
     seed: u64,
-    /// Why a whole job is not scraped, for the tasks of its targets.
-    refusals: HashMap<Arc<str>, watch::Sender<Option<Failure>>>,
+    /// What holds for each job now, for the tasks of its targets.
+    states: HashMap<Arc<str>, watch::Sender<JobState>>,
     running: HashMap<TargetId, Running>,
     shared: Arc<Mutex<Shared>>,
     stop: CancellationToken,
@@ -126,6 +126,8 @@ struct Manager {
 
 struct Running {
     target: Arc<Target>,
+    /// Whether its pod is terminating, for its task.
+    leaving: watch::Sender<bool>,
     gone: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -152,15 +154,21 @@ impl Manager {
     async fn follow(&mut self, set: Arc<TargetSet>) {
         self.end_those_gone(&set).await;
         for (pool, job) in &set.jobs {
-            self.judge_target_limit(pool, job);
+            self.judge(pool, job);
             let known = self.context.jobs.iter().position(|known| known.config.job_name == *pool);
             let Some(at) = known else {
                 error!(job = &**pool, "BUG: discovery names a job that the configuration does not have");
                 continue;
             };
             for target in &job.active {
-                if !self.running.contains_key(&target.id) {
-                    self.start(at, target);
+                match self.running.get(&target.id) {
+                    Some(running) => {
+                        running.leaving.send_if_modified(|known| {
+                            let leaving = is_leaving(target);
+                            std::mem::replace(known, leaving) != leaving
+                        });
+                    }
+                    None => self.start(at, target),
                 }
             }
         }
@@ -183,7 +191,9 @@ impl Manager {
         }
     }
 
-    fn judge_target_limit(&self, pool: &Arc<str>, job: &JobTargets) {
+    /// Tells the tasks of a job what holds for all of them. Those whose pod has been replaced have ended before, so that
+    /// none of them is told that its pod is certain again.
+    fn judge(&self, pool: &Arc<str>, job: &JobTargets) {
         self.context.metrics.pool(pool, job.active.len());
         let Some(known) = self.context.jobs.iter().find(|known| known.config.job_name == *pool) else { return };
         let limit = known.config.limits.target_limit;
@@ -191,12 +201,13 @@ impl Manager {
         if over {
             self.context.metrics.over_target_limit();
         }
-        let failure = over.then(|| {
+        let refusal = over.then(|| {
             let detail = format!("target_limit exceeded (number of targets: {}, limit: {limit})", job.active.len());
             Failure::new(Reason::TargetLimit, detail)
         });
-        if let Some(refusal) = self.refusals.get(pool) {
-            refusal.send_if_modified(|current| std::mem::replace(current, failure.clone()) != failure);
+        if let Some(state) = self.states.get(pool) {
+            let new = JobState { refusal, unconfirmed: job.unconfirmed };
+            state.send_if_modified(|current| std::mem::replace(current, new.clone()) != new);
         }
     }
 
@@ -205,6 +216,7 @@ impl Manager {
         let client = Client::for_target(target, config, credentials.clone(), &self.context.clock);
         let status = StatusCell::default();
         let gone = CancellationToken::new();
+        let leaving = watch::Sender::new(is_leaving(target));
         let task = TargetTask {
             target: Arc::clone(target),
             job: Arc::clone(config),
@@ -215,15 +227,20 @@ impl Manager {
             seed: self.seed,
             metrics: self.context.metrics.clone(),
             status: status.clone(),
-            refusal: self.refusals[&config.job_name].subscribe(),
+            state: self.states[&config.job_name].subscribe(),
+            leaving: leaving.subscribe(),
             gone: gone.clone(),
             stop: self.stop.clone(),
         };
         let task = tokio::spawn(task.run());
         info!(job = &*config.job_name, target = %crate::model::clean(target.labels.value("instance")), "scraping");
-        self.running.insert(target.id, Running { target: Arc::clone(target), gone, task });
+        self.running.insert(target.id, Running { target: Arc::clone(target), leaving, gone, task });
         self.shared.lock().unwrap_or_else(PoisonError::into_inner).statuses.insert(target.id, status);
     }
+}
+
+fn is_leaving(target: &Target) -> bool {
+    target.pod.as_ref().is_some_and(|pod| pod.terminating)
 }
 
 async fn join(task: JoinHandle<()>) {

@@ -9,6 +9,7 @@
 
 mod body;
 mod exchange;
+mod leaving;
 mod manager;
 mod metrics;
 mod request;

@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::schedule::Schedule;
-use super::{Exchange, Metrics, RequestHead, exchange};
+use super::{Exchange, Metrics, RequestHead, exchange, leaving};
 use crate::clock::Clock;
 use crate::config::ScrapeConfig;
 use crate::connect::Client;
@@ -53,6 +53,15 @@ impl StatusCell {
     }
 }
 
+/// What holds for all targets of a job at the moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct JobState {
+    /// Why none of them is scraped, such as for `target_limit`.
+    pub(super) refusal: Option<Failure>,
+    /// It is not known any more whether addresses still belong to their pods.
+    pub(super) unconfirmed: bool,
+}
+
 /// Everything one target needs to run.
 pub(super) struct TargetTask {
     pub(super) target: Arc<Target>,
@@ -65,8 +74,10 @@ pub(super) struct TargetTask {
     pub(super) seed: u64,
     pub(super) metrics: Metrics,
     pub(super) status: StatusCell,
-    /// Set while the whole job is refused, such as for `target_limit`.
-    pub(super) refusal: tokio::sync::watch::Receiver<Option<Failure>>,
+    /// What holds for the whole job.
+    pub(super) state: watch::Receiver<JobState>,
+    /// Whether its pod is terminating.
+    pub(super) leaving: watch::Receiver<bool>,
     /// The target is gone.
     pub(super) gone: CancellationToken,
     /// The process stops.
@@ -134,11 +145,12 @@ impl TargetTask {
         let deadline = clock + self.target.timeout;
         let mut pass = self.table.begin(at_ms);
 
-        let refusal = self.refusal.borrow().clone();
-        let (seen, outcome) = match (&mut self.client, refusal) {
+        let state = self.state.borrow().clone();
+        let (seen, outcome) = match (&mut self.client, state.refusal) {
             (_, Some(failure)) => (Exchange::default(), Err(failure)),
             (Err(failure), None) => (Exchange::default(), Err(failure.clone())),
             (Ok(client), None) => {
+                client.only_known_peer(state.unconfirmed && self.target.pod.is_some());
                 let (address, path) = (&self.target.address, &*self.target.path_and_query);
                 let mut each = |entry: &Entry<'_>| match entry {
                     Entry::Sample(sample) => pass.add(sample),
@@ -147,7 +159,12 @@ impl TargetTask {
                 exchange(client, address, path, head, deadline, &mut each).await
             }
         };
-        let outcome = outcome.and_then(|()| pass.check_limit());
+        let outcome = outcome
+            .and_then(|()| pass.check_limit())
+            .map_err(|failure| if *self.leaving.borrow() { leaving::excuse(failure, seen.status) } else { failure });
+        if let (Ok(()), Ok(client)) = (&outcome, &mut self.client) {
+            client.remember_peer();
+        }
 
         let counts = pass.counts();
         let body_bytes = match &outcome {
@@ -221,7 +238,10 @@ impl FailureLog {
         };
         self.failing = Some(failure.reason);
         let said = self.said.entry(failure.reason).or_insert_with(|| Repeated::new(REPEAT_LOG));
-        if let Some(held_back) = said.speak() {
+        let Some(held_back) = said.speak() else { return };
+        if failure.reason == Reason::PodTerminating {
+            info!(job, target = %instance, detail = failure.detail, held_back, "a terminating pod answers no more");
+        } else {
             warn!(
                 job,
                 target = %instance,
@@ -234,5 +254,73 @@ impl FailureLog {
                 "scrape failed"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::MutexGuard;
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+    use crate::model::{Address, Alpn, Labels, Scheme, TargetId, Verification};
+
+    /// Log lines as text.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Lines {
+        fn bytes(&self) -> MutexGuard<'_, Vec<u8>> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.bytes().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'w> MakeWriter<'w> for Lines {
+        type Writer = Self;
+
+        fn make_writer(&'w self) -> Self {
+            self.clone()
+        }
+    }
+
+    #[tokio::test]
+    async fn that_a_terminating_pod_is_gone_is_no_warning() {
+        let target = Target {
+            id: TargetId(0),
+            pool: "j".into(),
+            address: Address::parse("h:1").expect("an address"),
+            scheme: Scheme::Https,
+            path_and_query: "/metrics".into(),
+            labels: [("instance", "h:1")].into_iter().collect(),
+            discovered: Labels::new(),
+            interval: REPEAT_LOG,
+            timeout: REPEAT_LOG,
+            verification: Verification::HostName,
+            alpn: Alpn::default(),
+            pod: None,
+        };
+        let said = |reason| {
+            let lines = Lines::default();
+            let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(lines.clone()).finish();
+            let failure = Failure::new(reason, "connect_refused: gone");
+            tracing::subscriber::with_default(subscriber, || FailureLog::default().tell(&target, Some(&failure)));
+            String::from_utf8(lines.bytes().clone()).expect("text")
+        };
+        let line = said(Reason::PodTerminating);
+        assert!(line.contains(" INFO ") && line.contains("connect_refused: gone") && line.contains("h:1"), "{line}");
+        let line = said(Reason::ConnectRefused);
+        assert!(line.contains(" WARN ") && line.contains("connect_refused"), "{line}");
     }
 }

@@ -1,7 +1,7 @@
 //! The HTTP API in the shape of Prometheus' agent mode, with what we know beyond it.
 //!
 //! `GET /api/v1/targets?state=active|dropped|any&scrapePool=JOB` answers as Prometheus does; each active target also has
-//! `reason`, `hint`, `expectedIdentity`, `presentedIdentity` and `peer`. Requests that a browser was talked into are
+//! `reason`, `hint`, `podTerminating`, `expectedIdentity`, `presentedIdentity` and `peer`. Requests that a browser was talked into are
 //! refused: the host must be a loopback address and there must be no foreign `Origin`.
 
 use std::borrow::Cow;
@@ -99,6 +99,7 @@ struct ActiveTarget {
     /// Ours from here on: the name of the failure's reason, empty when healthy.
     reason: &'static str,
     hint: Cow<'static, str>,
+    pod_terminating: bool,
     expected_identity: String,
     presented_identity: String,
     samples_scraped: usize,
@@ -197,6 +198,7 @@ fn active_target(TargetSnapshot { target, status }: &TargetSnapshot) -> ActiveTa
         scrape_timeout: crate::config::format_duration(target.timeout),
         reason: failure.map_or("", |failure| failure.reason.name()),
         hint: failure.map(Failure::hint).unwrap_or_default(),
+        pod_terminating: target.pod.as_ref().is_some_and(|pod| pod.terminating),
         expected_identity: expected,
         presented_identity: presented.or_else(|| peer.map(|peer| peer.identity.clone())).unwrap_or_default(),
         samples_scraped: last.map_or(0, |report| report.samples),

@@ -16,6 +16,7 @@ mod identity;
 mod layering;
 mod peers;
 mod pipeline;
+mod pods;
 mod refusals;
 mod refused;
 mod rotation;
