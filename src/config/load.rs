@@ -13,40 +13,61 @@ pub type Env<'e> = &'e dyn Fn(&str) -> Option<String>;
 /// The outcome of loading a file.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// The configuration, or every problem in the order of the file; then never empty.
+    /// The configuration, or every problem, file by file and in each in its order; then never empty.
     pub config: Result<Config, Vec<Problem>>,
-    /// What is accepted, but probably not what was meant; in the order of the file.
+    /// What is accepted, but probably not what was meant; in the same order.
     pub warnings: Vec<Problem>,
 }
 
-/// Reads and checks `file`. Nothing else is opened, and no socket.
+/// Reads and checks `file` and the files of jobs that it names. Nothing else is opened, and no socket.
 pub fn load(file: &Path, env: Env<'_>) -> Loaded {
-    match std::fs::read(file) {
-        Ok(bytes) => match String::from_utf8(bytes) {
-            Ok(text) => parse(file, &text, env),
-            Err(error) => {
-                let text = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
-                let (line, last) = text.split('\n').enumerate().last().unwrap_or_default();
-                let pos = yaml::Pos { line: line + 1, column: last.chars().count() + 1 };
-                refused(file, Some(pos), Wrong::new("this is not UTF-8 text", "save the file as UTF-8"))
-            }
-        },
-        Err(error) => refused(file, None, Wrong::only(format!("the file cannot be read: {error}"))),
+    match text_of(file) {
+        Ok(text) => parse(file, &text, env),
+        Err(problem) => refused(problem),
     }
 }
 
 /// Checks `text` as the content of `file`, whose directory relative paths begin at.
 pub fn parse(file: &Path, text: &str, env: Env<'_>) -> Loaded {
-    let root = match yaml::parse(text) {
+    let root = match tree(file, text) {
         Ok(root) => root,
-        Err(error) => return refused(file, Some(error.pos), Wrong::only(error.message)),
+        Err(problem) => return refused(problem),
     };
     let Walked { config, problems, warnings } = walk(file, root.as_ref(), env);
     Loaded { config: if problems.is_empty() { Ok(config) } else { Err(problems) }, warnings }
 }
 
-fn refused(file: &Path, pos: Option<yaml::Pos>, wrong: Wrong) -> Loaded {
-    let Wrong { message, instead } = wrong;
-    let problem = Problem { file: file.to_owned(), pos, key: String::new(), message, instead };
+fn refused(problem: Problem) -> Loaded {
     Loaded { config: Err(vec![problem]), warnings: Vec::new() }
+}
+
+/// The text of a regular file.
+pub(super) fn read(file: &Path) -> Result<String, Problem> {
+    match file.metadata() {
+        Ok(found) if !found.is_file() => {
+            Err(problem(file, None, Wrong::new("this is no regular file", "name files only")))
+        }
+        _ => text_of(file),
+    }
+}
+
+/// The tree of a file's text; `None` if there is nothing in it.
+pub(super) fn tree(file: &Path, text: &str) -> Result<Option<yaml::Node>, Problem> {
+    yaml::parse(text).map_err(|error| problem(file, Some(error.pos), Wrong::only(error.message)))
+}
+
+fn text_of(file: &Path) -> Result<String, Problem> {
+    let bytes = std::fs::read(file)
+        .map_err(|error| problem(file, None, Wrong::only(format!("the file cannot be read: {error}"))))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let text = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
+        let (line, last) = text.split('\n').enumerate().last().unwrap_or_default();
+        let pos = yaml::Pos { line: line + 1, column: last.chars().count() + 1 };
+        problem(file, Some(pos), Wrong::new("this is not UTF-8 text", "save the file as UTF-8"))
+    })
+}
+
+fn problem(file: &Path, pos: Option<yaml::Pos>, wrong: Wrong) -> Problem {
+    let Wrong { message, instead } = wrong;
+    Problem { file: file.to_owned(), pos, key: String::new(), message, instead }
 }

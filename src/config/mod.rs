@@ -12,16 +12,20 @@
 //! - `${NAME}` is replaced in values only, never in keys, `regex`, `replacement` or `target_label`, and the environment
 //!   is a function that the caller hands in.
 //!
-//! This room must not know sockets, live clients or TLS libraries. It opens no file but the one it is told to load; the
-//! one exception is [`SecretSource::read`], which others call each time they need a credential.
+//! This room must not know sockets, live clients or TLS libraries. It opens no file but the one it is told to load and
+//! those that `scrape_config_files` names in it; the one exception is [`SecretSource::read`], which others call each time
+//! they need a credential.
 
 mod auth;
 mod discovery;
 mod load;
+mod pattern;
+mod preset;
 mod problem;
 mod receiver;
 mod secret;
 mod security;
+mod selector;
 mod settings;
 mod shown;
 mod units;
@@ -32,6 +36,7 @@ pub use discovery::{
     ApiServer, AttachMetadata, HttpSd, KubernetesAccess, KubernetesRole, KubernetesSd, KubernetesSelector,
 };
 pub use load::{Env, Loaded, load, parse};
+pub use pattern::matching_files;
 pub use problem::Problem;
 pub use receiver::{QueueConfig, ReceiverSecurity, RemoteWrite};
 pub use secret::{Secret, SecretError, SecretSource};

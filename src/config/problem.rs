@@ -8,7 +8,7 @@ use crate::yaml::Pos;
 /// One problem of a file, or one warning. It shows no secret and no value of an environment variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The file as it was named.
+    /// The file as it was named, or as a pattern of the file found it.
     pub file: PathBuf,
     /// The place; `None` if the file as a whole is meant.
     pub pos: Option<Pos>,

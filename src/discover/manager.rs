@@ -426,10 +426,16 @@ mod tests {
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
         let cancel = CancellationToken::new();
-        let mut manager =
-            Manager::new(vec![(job, nobody())], &cancel, metrics, targets, watch::channel(Arc::default()).0);
+        let mut manager = Manager::new(
+            vec![(job, nobody())],
+            &cancel,
+            Clock::system(),
+            metrics,
+            targets,
+            watch::channel(Arc::default()).0,
+        );
         let mut say = |groups: &[Group]| {
-            let answer = Answer { groups: groups.to_vec(), problems: Vec::new(), unconfirmed: false };
+            let answer = Answer { groups: groups.to_vec(), complete: true, ..Answer::default() };
             manager.take(Update::Answer { source: 0, answer });
             manager.publish();
             let (_, job) = seen.borrow().jobs[0].clone();

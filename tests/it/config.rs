@@ -16,6 +16,8 @@ use meshscrape::model::{Match, Scheme};
 use meshscrape::yaml::{self, Node, Value};
 use proptest::prelude::*;
 
+mod discovery;
+
 fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config")
 }
@@ -24,6 +26,7 @@ fn corpus() -> PathBuf {
 fn environment(name: &str) -> Option<String> {
     let value = match name {
         "NAMESPACE" => "shop",
+        "NODE_NAME" => "node-a.example",
         "RECEIVER" => "http://prometheus.monitoring.svc:9090/api/v1/write",
         "TOKEN" => "canary-in-the-environment",
         _ => return None,
@@ -128,7 +131,7 @@ fn what_is_printed_means_the_same() {
 
 #[test]
 fn a_refused_discovery_is_not_called_a_job_without_targets() {
-    for name in ["absent_kubernetes_sd", "planned_istio_sd", "key_of_the_wrong_kind"] {
+    for name in ["absent_consul_sd", "kubernetes_role_missing", "key_of_the_wrong_kind"] {
         let loaded = load(&corpus().join(format!("{name}.bad.yaml")));
         assert!(loaded.config.is_err());
         assert_eq!(lines(&loaded.warnings), "", "{name}");
@@ -160,9 +163,14 @@ fn the_shipped_file_verifies_everybody() {
 }
 
 /// What has no default: it must be written, or is written in the reference as an example.
-const NO_DEFAULT: [&str; 11] = [
+const NO_DEFAULT: [&str; 16] = [
     "scrape_configs.job_name",
     "scrape_configs.tls_config.certs_dir",
+    "scrape_configs.istio_sd_configs.port",
+    "scrape_configs.istio_sd_configs.scope",
+    "scrape_configs.kubernetes_sd_configs.role",
+    "scrape_configs.kubernetes_sd_configs.selectors.role",
+    "scrape_configs.http_sd_configs.url",
     "scrape_configs.static_configs.targets",
     "scrape_configs.file_sd_configs.files",
     "scrape_configs.relabel_configs.target_label",
@@ -180,6 +188,9 @@ fn section_at(path: &str) -> &'static str {
         "" => "the file",
         "scrape_configs.tls_config" => "tls_config",
         "scrape_configs.tls_config.spiffe" => "spiffe",
+        "scrape_configs.kubernetes_sd_configs.tls_config" | "scrape_configs.http_sd_configs.tls_config" => {
+            "tls_config of a discovery"
+        }
         "remote_write.tls_config" => "tls_config of remote_write",
         "remote_write.tls_config.spiffe" => "spiffe of remote_write",
         "scrape_configs.relabel_configs" => "relabel rules",

@@ -1,8 +1,7 @@
 //! `basic_auth`, `authorization` and its old forms.
 
-use super::Scalar;
 use super::fields::Fields;
-use super::keys::{AUTHORIZATION, BASIC_AUTH};
+use super::tables::{AUTHORIZATION, BASIC_AUTH};
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
 use crate::config::{Auth, Secret, SecretSource};
@@ -82,7 +81,7 @@ const BEARER: &str = "Bearer";
 
 fn bearer_token(fields: &mut Fields<'_>, key: &'static str) -> Option<Auth> {
     let credentials = match key {
-        "bearer_token_file" => SecretSource::File(fields.walk.path(&fields.text(key)?.value)),
+        "bearer_token_file" => SecretSource::File(fields.path(key)?),
         _ => credentials(fields, key)?,
     };
     Some(Auth::Authorization { kind: BEARER.to_owned(), credentials })
@@ -93,8 +92,7 @@ fn file_or(fields: &mut Fields<'_>, key: &'static str, file_key: &'static str) -
     if fields.has(key) && fields.has(file_key) {
         fields.wrong(file_key, Wrong::new(format!("{key} is written as well"), "remove one of the two"));
     }
-    let Scalar { value, .. } = fields.text(file_key)?;
-    Some(fields.walk.path(&value))
+    fields.path(file_key)
 }
 
 fn read_kind(text: &str) -> Result<String, Wrong> {

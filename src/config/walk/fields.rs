@@ -1,6 +1,8 @@
 //! One mapping of the file with its known keys.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::keys::{Absent, Section, Treatment};
@@ -186,14 +188,26 @@ impl<'w> Fields<'w> {
     /// A text without a default.
     pub(super) fn text(&mut self, key: &'static str) -> Option<Scalar<'w>> {
         let scalar = self.scalar(key)?;
-        self.show(key, Shown::Text(scalar.raw.to_owned()));
+        self.show(key, Shown::Text(scalar.raw.to_string()));
         Some(scalar)
+    }
+
+    /// A path; relative ones begin at the directory of the file.
+    pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+        let scalar = self.scalar(key)?;
+        self.show(key, Shown::Text(self.walk.shown_path(&scalar.raw)));
+        Some(self.walk.path(&scalar.value))
     }
 
     /// A text that has a meaning, without a default.
     pub(super) fn parsed<T>(&mut self, key: &'static str, read: impl FnOnce(&str) -> Result<T, Wrong>) -> Option<T> {
         let scalar = self.text(key)?;
         self.walk.read(&scalar, read)
+    }
+
+    /// What a text means, without a default; not shown.
+    pub(super) fn meaning<T>(&self, key: &'static str, read: impl FnOnce(&str) -> Result<T, Wrong>) -> Option<T> {
+        self.walk.read(&self.scalar(key)?, read)
     }
 
     /// A text that has a meaning.
@@ -251,6 +265,12 @@ impl<'w> Fields<'w> {
         Fields::open(self.walk, &self.get(key)?, section)
     }
 
+    /// As [`Fields::section`]; one that is not written has all its defaults.
+    pub(super) fn section_or_defaults(&self, key: &'static str, section: &'static Section) -> Fields<'w> {
+        let written = self.section(key, section);
+        written.unwrap_or_else(|| Fields::empty(self.walk, self.pos, &self.path_of(key), section))
+    }
+
     /// The items of the list behind `key`; empty if there is none.
     pub(super) fn items(&self, key: &'static str) -> Vec<Item<'w>> {
         self.get(key).map(|item| self.walk.items(&item)).unwrap_or_default()
@@ -260,7 +280,7 @@ impl<'w> Fields<'w> {
     pub(super) fn texts(&mut self, key: &'static str) -> Vec<Scalar<'w>> {
         let texts: Vec<_> = self.items(key).iter().filter_map(|item| self.walk.scalar(item)).collect();
         if self.has(key) {
-            self.show(key, Shown::Seq(texts.iter().map(|text| Shown::Text(text.raw.to_owned())).collect()));
+            self.show(key, Shown::Seq(texts.iter().map(|text| Shown::Text(text.raw.to_string())).collect()));
         }
         texts
     }
@@ -272,26 +292,34 @@ impl<'w> Fields<'w> {
 }
 
 impl<'w> Walk<'w> {
-    /// The text of `item` with variables replaced.
+    /// The text of `item` with variables replaced; in files where none are, they stand for themselves.
     pub(super) fn scalar(&self, item: &Item<'w>) -> Option<Scalar<'w>> {
-        let mut scalar = self.literal(item)?;
-        match scalar::expand(scalar.raw, self.env) {
-            Ok(value) => scalar.value = value,
+        let text = self.text(item)?;
+        let written = |raw, value| Scalar { pos: item.node.pos, key: item.path.clone(), raw, value };
+        if self.included.is_some() {
+            if text.contains("${") {
+                // Not quoted: it may be a part of a password.
+                let message = "\"${\" begins an environment variable in the main file only, here it stands for itself";
+                self.warning(item.node.pos, &item.path, Wrong::new(message, "write this job into the main file"));
+            }
+            return Some(written(scalar::escape(text), Cow::Borrowed(text)));
+        }
+        match scalar::expand(text, self.env) {
+            Ok(value) => Some(written(Cow::Borrowed(text), value)),
             Err(wrong) => {
-                self.problem(scalar.pos, &scalar.key, wrong);
-                return None;
+                self.problem(item.node.pos, &item.path, wrong);
+                None
             }
         }
-        Some(scalar)
     }
 
     /// The text of `item` as it stands.
-    pub(super) fn literal(&self, item: &Item<'w>) -> Option<Scalar<'w>> {
+    pub(super) fn text(&self, item: &Item<'w>) -> Option<&'w str> {
         let Value::Scalar { text, .. } = &item.node.value else {
             self.unexpected(item, SCALAR);
             return None;
         };
-        Some(Scalar { pos: item.node.pos, key: item.path.clone(), raw: text, value: text.as_str().into() })
+        Some(text)
     }
 
     /// What the text means; a problem does not show the value of a variable.
@@ -365,7 +393,7 @@ impl<'w> Walk<'w> {
                 ),
             );
         }
-        if scalar::is_reference(scalar.raw) { scalar.raw.to_owned() } else { PLACEHOLDER.to_owned() }
+        if scalar::is_reference(&scalar.raw) { scalar.raw.to_string() } else { PLACEHOLDER.to_owned() }
     }
 
     fn unexpected(&self, item: &Item<'w>, expected: &str) {

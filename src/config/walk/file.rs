@@ -1,13 +1,14 @@
 //! The top of the file, `global`, and what must be unique over the whole file.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::fields::{Fields, Item, Valued, read_bool, read_count};
-use super::keys::{FILE, GLOBAL, nearest};
+use super::keys::nearest;
 use super::scalar::{Scalar, is_variable};
-use super::{Walk, job, receiver};
+use super::tables::{FILE, GLOBAL};
+use super::unique::Unique;
+use super::{Walk, jobs, receiver};
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
 use crate::config::{Config, EscapingScheme, Global, ScrapeProtocol, units};
@@ -177,17 +178,7 @@ pub(super) fn read(walk: &Walk<'_>, root: Option<&Node>) -> Config {
     };
     fields.show("global", global_fields.close());
 
-    let mut jobs = Vec::new();
-    let mut shown = Vec::new();
-    let mut names = Unique::new("job_name");
-    for item in fields.items("scrape_configs") {
-        if let Some((job, name, effective)) = job::read(walk, &item, &global, &inherited) {
-            names.check(walk, &job.job_name, &name);
-            jobs.push(Arc::new(job));
-            shown.push(effective);
-        }
-    }
-    fields.show("scrape_configs", Shown::Seq(shown));
+    let jobs = jobs::read(&mut fields, &global, &inherited);
 
     let mut receivers = Vec::new();
     let mut shown = Vec::new();
@@ -205,49 +196,13 @@ pub(super) fn read(walk: &Walk<'_>, root: Option<&Node>) -> Config {
     Config { global, scrape_configs: jobs, remote_write: receivers, effective }
 }
 
-/// Where a name stands, or what has none.
-pub(super) struct Place {
-    pub(super) pos: Pos,
-    pub(super) key: String,
-    /// The name as it may be shown; `None` if it was made up from the block.
-    pub(super) shown: Option<String>,
-}
-
-/// Names that may be given once.
-struct Unique {
-    key: &'static str,
-    lines: HashMap<String, usize>,
-}
-
-impl Unique {
-    fn new(key: &'static str) -> Self {
-        Self { key, lines: HashMap::new() }
-    }
-
-    fn check(&mut self, walk: &Walk<'_>, name: &str, place: &Place) {
-        let Some(first) = self.lines.insert(name.to_owned(), place.pos.line) else { return };
-        let key = self.key;
-        let wrong = match &place.shown {
-            Some(shown) => Wrong::new(
-                format!("{shown} is already the {key} in line {first}"),
-                format!("write a {key} that no other has"),
-            ),
-            None => Wrong::new(
-                format!("this says the same as the block in line {first}"),
-                format!("remove one of the two, or give each a {key}"),
-            ),
-        };
-        walk.problem(place.pos, &place.key, wrong);
-    }
-}
-
 fn external_labels(fields: &mut Fields<'_>, names: NameScheme) -> Labels {
     const KEY: &str = "external_labels";
     let (labels, shown) = labels(fields, KEY, names, |label, value| {
         if label == "__name__" {
             return Err(Wrong::new("an external label cannot be the name of all metrics", "remove it"));
         }
-        if let Some(wrong) = bare_dollar(value.raw) {
+        if let Some(wrong) = bare_dollar(&value.raw) {
             fields.walk.warning(value.pos, &value.key, wrong);
         }
         Ok(())
@@ -301,7 +256,7 @@ pub(super) fn labels<'w>(
             fields.walk.problem(scalar.pos, path, wrong);
         }
         labels.set(named.name, &scalar.value);
-        shown.push((named.name.to_owned(), Shown::Text(scalar.raw.to_owned())));
+        shown.push((named.name.to_owned(), Shown::Text(scalar.raw.to_string())));
     }
     (labels, Shown::Map(shown))
 }

@@ -78,6 +78,34 @@ pub(super) fn check(fields: &Fields<'_>, rules: &[LocatedRule]) {
     }
 }
 
+/// Refuses rules of the job that could change one of `sources`, from which `istio_sd_configs` writes labels at the end.
+pub(super) fn keep_sources(fields: &Fields<'_>, rules: &[LocatedRule], sources: &[&str]) {
+    for located in rules {
+        let spec = located.rule.spec();
+        let target = spec.target_label.as_deref().unwrap_or_default();
+        let (key, pos, changed) = match spec.action {
+            Action::Replace | Action::HashMod | Action::Lowercase | Action::Uppercase => {
+                ("target_label", located.target_label, sources.iter().find(|source| could_become(target, source)))
+            }
+            Action::LabelMap => {
+                let regex = spec.regex.as_deref().unwrap_or(DEFAULT_REGEX);
+                let replacement = spec.replacement.as_deref().unwrap_or(DEFAULT_REPLACEMENT);
+                // Labels that are copied to themselves do not change.
+                let copies = Copies::of(regex, replacement).filter(|copies| *copies != Copies::Rest(METADATA));
+                let copies = copies.as_ref();
+                let changed = sources.iter().find(|source| copies.is_some_and(|copies| copies.could_be_named(source)));
+                ("regex", located.pos, changed)
+            }
+            _ => continue,
+        };
+        if let Some(source) = changed {
+            let message = format!("this could change {source}, which istio_sd_configs writes a label from at the end");
+            let path = format!("{}.{key}", located.path);
+            fields.walk.problem(pos, &path, Wrong::new(message, "name other labels, or remove the rule"));
+        }
+    }
+}
+
 /// The labels that hold what a tenant wrote, as far as the rules so far tell.
 #[derive(Default)]
 struct Tainted {
@@ -95,6 +123,7 @@ impl Tainted {
 }
 
 /// What a `labelmap` makes of the names of such metadata.
+#[derive(PartialEq, Eq)]
 enum Copies {
     /// The template, filled in with parts of the name.
     Template(String),

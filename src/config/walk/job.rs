@@ -1,17 +1,20 @@
 //! One of `scrape_configs`.
 
 use super::fields::{Fields, Item, Valued};
-use super::file::{Inherited, Place, one_of, read_protocol};
+use super::file::{Inherited, one_of, read_protocol};
 use super::identity::SPIFFE_ID;
-use super::keys::{SCRAPE, is_discovery};
+use super::istio::Preset;
+use super::keys::is_discovery;
 use super::relabel::LocatedRule;
+use super::tables::SCRAPE;
 use super::targets::Job;
-use super::{Walk, auth, identity, relabel, targets, tls};
+use super::unique::Place;
+use super::{Walk, auth, http_sd, identity, istio, kubernetes, relabel, targets, tls};
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
-use crate::config::{Global, JobSecurity, Limits, ScrapeConfig};
+use crate::config::{Global, JobSecurity, KubernetesSd, Limits, ScrapeConfig, preset};
 use crate::model::{Scheme, clean};
-use crate::relabel::{Action, Rule};
+use crate::relabel::{Action, NameScheme, RuleSpec};
 
 /// Reads the job `item`, and where its name stands.
 pub(super) fn read<'w>(
@@ -23,13 +26,14 @@ pub(super) fn read<'w>(
     let mut fields = Fields::open(walk, item, &SCRAPE)?;
     let name = read_name(&mut fields);
     let own = inherited.read(&mut fields);
-    let security = tls::of_job(&mut fields);
+    let preset = istio::read(&fields);
+    let security = tls::of_job(&mut fields, preset.is_some());
     let verifies = matches!(security, JobSecurity::Spiffe(_));
     let scheme = read_scheme(&mut fields, verifies);
     let auth = auth::read(&mut fields);
     check_plain_http(&fields, scheme, global, auth.is_some());
 
-    let rules = relabel::read(&mut fields, "relabel_configs", own.names.value);
+    let rules = read_rules(&mut fields, own.names.value, &name.value, preset.as_ref());
     let identity_from_annotations = fields.flag("identity_from_annotations", false);
     let writes_identity: Vec<&LocatedRule> = rules.iter().filter(|rule| writes_identity(rule)).collect();
     if !verifies {
@@ -54,9 +58,13 @@ pub(super) fn read<'w>(
     };
     let static_configs = targets::statics(&mut fields, &job);
     let file_sd_configs = targets::files(&mut fields);
+    let http_sd_configs = http_sd::read(&mut fields, verifies);
+    let kubernetes_sd_configs = kubernetes_sds(&mut fields, &job, preset.as_ref());
+    let pod_ports = pod_ports(&mut fields, preset.as_ref());
     if !fields.mentions(is_discovery) {
         let message = "this job has no targets";
-        walk.warning(fields.pos, &fields.path, Wrong::new(message, "write static_configs or file_sd_configs"));
+        let instead = "write kubernetes_sd_configs, istio_sd_configs, file_sd_configs or static_configs";
+        walk.warning(fields.pos, &fields.path, Wrong::new(message, instead));
     }
 
     let [
@@ -93,16 +101,16 @@ pub(super) fn read<'w>(
         scrape_timeout: own.timeout.value,
         scrape_protocols: own.protocols,
         fallback_scrape_protocol: fields.parsed("fallback_scrape_protocol", read_protocol),
-        metrics_path: read_path(&mut fields),
+        metrics_path: read_path(&mut fields, preset.as_ref()),
         scheme,
         params: read_params(&mut fields),
         honor_labels,
-        honor_timestamps: fields.flag("honor_timestamps", true),
+        honor_timestamps: fields.flag("honor_timestamps", preset.is_none()),
         track_timestamps_staleness: fields.flag("track_timestamps_staleness", false),
         enable_compression: fields.flag("enable_compression", true),
         follow_redirects: fields.flag("follow_redirects", true),
         enable_http2: fields.flag("enable_http2", true),
-        require_complete: fields.flag("require_complete", false),
+        require_complete: fields.flag("require_complete", preset.is_some()),
         trust_target_labels,
         protect_external_labels: fields.flag("protect_external_labels", verifies),
         identity_from_annotations,
@@ -111,14 +119,15 @@ pub(super) fn read<'w>(
         escaping: own.escaping.value,
         extra_scrape_metrics: own.extra_scrape_metrics.value,
         relabel: rules.into_iter().map(|located| located.rule).collect(),
-        metric_relabel: plain_rules(relabel::read(&mut fields, "metric_relabel_configs", own.names.value)),
+        metric_relabel: relabel::read(&mut fields, "metric_relabel_configs", own.names.value),
         static_configs,
         file_sd_configs,
-        http_sd_configs: Vec::new(),
-        kubernetes_sd_configs: Vec::new(),
-        pod_ports: Vec::new(),
-        pod_cidrs: Vec::new(),
-        namespace_target_limit: 0,
+        http_sd_configs,
+        kubernetes_sd_configs,
+        pod_ports,
+        pod_cidrs: targets::cidrs(&mut fields, "pod_cidrs"),
+        namespace_target_limit: fields
+            .count("namespace_target_limit", preset.as_ref().map_or(0, |preset| preset.namespace_target_limit)),
         security,
         auth,
     };
@@ -126,9 +135,39 @@ pub(super) fn read<'w>(
     Some((config, place, fields.close()))
 }
 
-/// The rules without their places.
-pub(super) fn plain_rules(rules: Vec<LocatedRule>) -> Vec<Rule> {
-    rules.into_iter().map(|located| located.rule).collect()
+/// The rules for targets: those of the file, with `istio_sd_configs` between those that it stands for.
+fn read_rules(fields: &mut Fields<'_>, names: NameScheme, job: &str, preset: Option<&Preset>) -> Vec<LocatedRule> {
+    const KEY: &str = "relabel_configs";
+    let (mut rules, mut shown) = relabel::read_located(fields, KEY, names);
+    if let Some(preset) = preset {
+        identity::keep_sources(fields, &rules, &preset::API_FIELDS);
+        let made = |specs: Vec<RuleSpec>| -> (Vec<LocatedRule>, Vec<Shown>) {
+            specs.into_iter().map(|spec| relabel::of_preset(spec, names, preset.pos, &preset.path)).unzip()
+        };
+        let ((head, head_shown), (tail, tail_shown)) = (made(preset.pods.head()), made(preset::tail(job)));
+        rules = head.into_iter().chain(rules).chain(tail).collect();
+        shown = head_shown.into_iter().chain(shown).chain(tail_shown).collect();
+    }
+    fields.show(KEY, Shown::Seq(shown));
+    rules
+}
+
+/// The discoveries in Kubernetes: those of the file, or that of `istio_sd_configs`.
+fn kubernetes_sds(fields: &mut Fields<'_>, job: &Job<'_>, preset: Option<&Preset>) -> Vec<KubernetesSd> {
+    const KEY: &str = "kubernetes_sd_configs";
+    let Some(preset) = preset else { return kubernetes::read(fields, job) };
+    fields.show(KEY, Shown::Seq(vec![preset.shown.clone()]));
+    vec![preset.sd.clone()]
+}
+
+fn pod_ports(fields: &mut Fields<'_>, preset: Option<&Preset>) -> Vec<u16> {
+    const KEY: &str = "pod_ports";
+    let (ports, shown) = match preset {
+        Some(preset) => preset.ports.clone(),
+        None => targets::ports(fields, KEY, &[]),
+    };
+    fields.show(KEY, shown);
+    ports
 }
 
 fn read_name(fields: &mut Fields<'_>) -> Valued<String> {
@@ -169,7 +208,7 @@ fn check_plain_http(fields: &Fields<'_>, scheme: Scheme, global: &Global, has_cr
     if scheme == Scheme::Https {
         return;
     }
-    let written = fields.get("scheme").and_then(|item| fields.walk.literal(&item)).is_some_and(|raw| raw.raw == "http");
+    let written = fields.get("scheme").and_then(|item| fields.walk.text(&item)) == Some("http");
     if has_credentials && !written {
         let message = "the credentials of this job would go over http, and the file does not say that they may";
         let instead = "write scheme: https, or literally scheme: http";
@@ -190,8 +229,9 @@ fn writes_identity(located: &LocatedRule) -> bool {
     sets && spec.target_label.as_deref() == Some(SPIFFE_ID)
 }
 
-fn read_path(fields: &mut Fields<'_>) -> String {
-    let default = Valued::new("/metrics".to_owned(), "/metrics");
+fn read_path(fields: &mut Fields<'_>, preset: Option<&Preset>) -> String {
+    let default = if preset.is_some() { preset::METRICS_PATH } else { "/metrics" };
+    let default = Valued::new(default.to_owned(), default);
     let path = fields.valued("metrics_path", default, |text| {
         if let Some((_, query)) = text.split_once(['?', '#']) {
             let name = clean(query.split('=').next().unwrap_or_default()).into_owned();
@@ -213,7 +253,7 @@ fn read_params(fields: &mut Fields<'_>) -> Vec<(String, Vec<String>)> {
     for named in fields.names(KEY) {
         let values: Vec<_> =
             fields.walk.items(&named.item).iter().filter_map(|item| fields.walk.scalar(item)).collect();
-        let raw = values.iter().map(|value| Shown::Text(value.raw.to_owned())).collect();
+        let raw = values.iter().map(|value| Shown::Text(value.raw.to_string())).collect();
         shown.push((named.name.to_owned(), Shown::Seq(raw)));
         params.push((named.name.to_owned(), values.into_iter().map(|value| value.value.into_owned()).collect()));
     }

@@ -7,10 +7,9 @@ use md5::{Digest, Md5};
 use url::Url;
 
 use super::fields::{Fields, Item, Valued};
-use super::file::Place;
-use super::job::plain_rules;
-use super::keys::{QUEUE, REMOTE_WRITE};
-use super::{PLACEHOLDER, Walk, auth, relabel, tls};
+use super::tables::{QUEUE, REMOTE_WRITE};
+use super::unique::Place;
+use super::{Scalar, Walk, auth, relabel, tls, urls};
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
 use crate::config::{QueueConfig, ReceiverSecurity, RemoteWrite, Secret, units};
@@ -52,19 +51,25 @@ pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -
     let url = read_url(&mut fields);
     let security = tls::of_receiver(&mut fields);
     let auth = auth::read(&mut fields);
-    if let Some(url) = url.as_ref().filter(|url| url.scheme() == "http") {
-        check_plain_http(&fields, url, &security, auth.is_some());
+    if let Some((url, written)) = &url {
+        if url.scheme() == "http" && matches!(security, ReceiverSecurity::Spiffe(_)) {
+            let message = "the receiver's SPIFFE ID is to be verified, and nobody is verified over http";
+            fields.wrong("url", Wrong::new(message, "write a URL that begins with https://"));
+        }
+        if auth.is_some() {
+            urls::check_credentials(&fields, "url", url, written, "this receiver");
+        }
     }
     check_message(&mut fields);
     let headers = read_headers(&mut fields);
     let remote_timeout = fields.some_duration("remote_timeout", DEFAULT_TIMEOUT);
     let follow_redirects = fields.flag("follow_redirects", true);
     let enable_http2 = fields.flag("enable_http2", false);
-    let write_relabel = plain_rules(relabel::read(&mut fields, "write_relabel_configs", names));
+    let write_relabel = relabel::read(&mut fields, "write_relabel_configs", names);
     let queue = read_queue(&mut fields);
     let (name, place) = read_name(&mut fields);
 
-    let (Some(url), shown) = (url, fields.close()) else { return None };
+    let (Some((url, _)), shown) = (url, fields.close()) else { return None };
     let (name, shown) = match (name, shown) {
         (Some(name), shown) => (name, shown),
         // Like Prometheus: six digits of a hash of what the block says.
@@ -106,67 +111,10 @@ fn read_name(fields: &mut Fields<'_>) -> (Option<String>, Place) {
     (Some(scalar.value.into_owned()), place)
 }
 
-fn read_url(fields: &mut Fields<'_>) -> Option<Url> {
-    const KEY: &str = "url";
-    fields.need(KEY, "write url: https://host/api/v1/write");
-    let scalar = fields.scalar(KEY)?;
-    // A query may hold a token.
-    let shown = match scalar.raw.split_once('?') {
-        Some((before, _)) => format!("{before}?{PLACEHOLDER}"),
-        None => scalar.raw.to_owned(),
-    };
-    fields.show(KEY, Shown::Text(shown));
-    match parse_url(&scalar.value) {
-        Ok(url) => Some(url),
-        // Neither the value of the variable nor what is written around it, which can hold a password.
-        Err(_) if scalar.is_expanded() => {
-            let message = "with its variables this is not a URL that can be used";
-            fields.wrong(KEY, Wrong::new(message, "check what the variables hold; it must come to https://host/path"));
-            None
-        }
-        Err(wrong) => {
-            fields.wrong(KEY, wrong);
-            None
-        }
-    }
-}
-
-const INSTEAD: &str = "write https://host/api/v1/write";
-
-/// A receiver's URL. The problems do not quote it, because it can hold a password.
-fn parse_url(text: &str) -> Result<Url, Wrong> {
-    let url = Url::parse(text).map_err(|error| match error {
-        url::ParseError::RelativeUrlWithoutBase => Wrong::new("this does not begin with https:// or http://", INSTEAD),
-        other => Wrong::new(format!("this is not a URL: {other}"), INSTEAD),
-    })?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(Wrong::new(
-            format!("the URL begins with {:?}, not with https:// or http://", clean(&format!("{}:", url.scheme()))),
-            INSTEAD,
-        ));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(Wrong::new("the URL holds a user name or a password", "write them under basic_auth"));
-    }
-    if url.fragment().is_some() {
-        return Err(Wrong::new("the URL has a part behind #, which is never sent", "remove it"));
-    }
-    Ok(url)
-}
-
-/// What may not go over a connection that nobody verifies.
-fn check_plain_http(fields: &Fields<'_>, url: &Url, security: &ReceiverSecurity, has_credentials: bool) {
-    debug_assert_eq!(url.scheme(), "http");
-    if matches!(security, ReceiverSecurity::Spiffe(_)) {
-        let message = "the receiver's SPIFFE ID is to be verified, and nobody is verified over http";
-        fields.wrong("url", Wrong::new(message, "write a URL that begins with https://"));
-    }
-    let raw = fields.get("url").and_then(|item| fields.walk.literal(&item)).map_or("", |scalar| scalar.raw);
-    let written = raw.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("http://"));
-    if has_credentials && !written {
-        let message = "the credentials of this receiver would go over http, and the file does not say that they may";
-        fields.wrong("url", Wrong::new(message, "write https://, or literally http://, before the variable"));
-    }
+fn read_url<'w>(fields: &mut Fields<'w>) -> Option<(Url, Scalar<'w>)> {
+    const EXAMPLE: &str = "https://host/api/v1/write";
+    fields.need("url", &format!("write url: {EXAMPLE}"));
+    urls::read(fields, "url", EXAMPLE, urls::without_user_info)
 }
 
 fn check_message(fields: &mut Fields<'_>) {
@@ -222,9 +170,7 @@ fn read_headers(fields: &mut Fields<'_>) -> Vec<(HeaderName, Secret)> {
 fn read_queue(fields: &mut Fields<'_>) -> QueueConfig {
     const KEY: &str = "queue_config";
     let default = QueueConfig::default();
-    let mut queue = fields
-        .section(KEY, &QUEUE)
-        .unwrap_or_else(|| Fields::empty(fields.walk, fields.pos, &fields.path_of(KEY), &QUEUE));
+    let mut queue = fields.section_or_defaults(KEY, &QUEUE);
     let memory = queue.valued("max_memory", Valued::new(default.max_memory, "64MiB"), units::size).value;
     if memory < MIN_MEMORY {
         queue.wrong("max_memory", Wrong::new("this holds hardly one request", "write at least 1MiB"));

@@ -5,8 +5,8 @@
 
 use super::fields::{Fields, Item};
 use super::file::one_of;
-use super::keys::RELABEL;
 use super::scalar::is_variable;
+use super::tables::RELABEL;
 use super::{Walk, fields};
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
@@ -24,16 +24,38 @@ pub(super) struct LocatedRule {
 }
 
 /// Reads the rules behind `key`.
-pub(super) fn read(fields: &mut Fields<'_>, key: &'static str, names: NameScheme) -> Vec<LocatedRule> {
-    let mut rules = Vec::new();
-    let mut shown = Vec::new();
-    for item in fields.items(key) {
-        let Some((rule, effective)) = read_rule(fields.walk, &item, names) else { continue };
-        rules.push(rule);
-        shown.push(effective);
-    }
+pub(super) fn read(fields: &mut Fields<'_>, key: &'static str, names: NameScheme) -> Vec<Rule> {
+    let (rules, shown) = read_located(fields, key, names);
     fields.show(key, Shown::Seq(shown));
-    rules
+    rules.into_iter().map(|located| located.rule).collect()
+}
+
+/// As [`read`], with the place of each rule; the caller shows them.
+pub(super) fn read_located(
+    fields: &Fields<'_>,
+    key: &'static str,
+    names: NameScheme,
+) -> (Vec<LocatedRule>, Vec<Shown>) {
+    fields.items(key).iter().filter_map(|item| read_rule(fields.walk, item, names)).unzip()
+}
+
+/// A rule of `istio_sd_configs`, which stands at `pos` and `path` of the file, and how it would be written.
+pub(super) fn of_preset(spec: RuleSpec, names: NameScheme, pos: Pos, path: &str) -> (LocatedRule, Shown) {
+    let text = |text: &str| Shown::Text(text.to_owned());
+    let mut pairs = Vec::new();
+    if !spec.source_labels.is_empty() {
+        pairs.push(("source_labels", Shown::Seq(spec.source_labels.iter().map(|source| text(source)).collect())));
+    }
+    for (key, value) in
+        [("regex", &spec.regex), ("target_label", &spec.target_label), ("replacement", &spec.replacement)]
+    {
+        pairs.extend(value.iter().map(|value| (key, text(value))));
+    }
+    pairs.push(("action", text(spec.action.as_str())));
+    let sources = spec.source_labels.iter().map(|source| (pos, source.clone())).collect();
+    let rule = Rule::new(spec, names).expect("BUG: a rule of the preset does not compile");
+    let located = LocatedRule { rule, path: path.to_owned(), pos, sources, target_label: pos };
+    (located, Shown::Map(pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()))
 }
 
 fn read_rule<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -> Option<(LocatedRule, Shown)> {
@@ -74,7 +96,7 @@ fn read_rule<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -> Opti
     match Rule::new(spec, names) {
         Ok(rule) => {
             let (path, pos, target_label) = (fields.path.clone(), fields.pos, fields.pos_of("target_label"));
-            let sources = sources.iter().map(|source| (source.pos, source.raw.to_owned())).collect();
+            let sources = sources.iter().map(|source| (source.pos, source.raw.to_string())).collect();
             Some((LocatedRule { rule, path, pos, sources, target_label }, fields.close()))
         }
         Err(error) => {
@@ -85,9 +107,9 @@ fn read_rule<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -> Opti
 }
 
 fn literal(fields: &mut Fields<'_>, key: &'static str) -> Option<String> {
-    let scalar = fields.walk.literal(&fields.get(key)?)?;
-    fields.show(key, Shown::Text(scalar.raw.to_owned()));
-    Some(scalar.raw.to_owned())
+    let text = fields.walk.text(&fields.get(key)?)?.to_owned();
+    fields.show(key, Shown::Text(text.clone()));
+    Some(text)
 }
 
 /// Warns where `${NAME}` looks like an environment variable and can be nothing else.

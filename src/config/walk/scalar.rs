@@ -12,8 +12,8 @@ pub(super) struct Scalar<'w> {
     pub(super) pos: Pos,
     /// From the top of the file.
     pub(super) key: String,
-    /// As it was written: the only form that is ever shown.
-    pub(super) raw: &'w str,
+    /// As it was written, or would be written where variables are replaced: the only form that is ever shown.
+    pub(super) raw: Cow<'w, str>,
     /// As it is meant.
     pub(super) value: Cow<'w, str>,
 }
@@ -39,7 +39,7 @@ impl Scalar<'_> {
 /// The raw text in quotes, with everything escaped that could steer a terminal.
 impl fmt::Display for Scalar<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{:?}", crate::model::clean(self.raw))
+        write!(out, "{:?}", crate::model::clean(&self.raw))
     }
 }
 
@@ -89,6 +89,11 @@ pub(super) fn expand<'t>(raw: &'t str, env: &dyn Fn(&str) -> Option<String>) -> 
 
 const INSTEAD: &str = "write ${NAME}, or $${ for the two characters themselves";
 
+/// How `text` is written where variables are replaced, so that it comes to `text` again.
+pub(super) fn escape(text: &str) -> Cow<'_, str> {
+    if text.contains("${") { Cow::Owned(text.replace("${", "$${")) } else { Cow::Borrowed(text) }
+}
+
 /// Whether `name` can be that of an environment variable.
 pub(super) fn is_variable(name: &str) -> bool {
     crate::model::is_legacy_label_name(name)
@@ -128,6 +133,13 @@ mod tests {
     fn what_is_no_variable_is_refused() {
         for raw in ["${1}", "${}", "${A", "${A B}", "${B}", "x${A}y${", "${A-default}"] {
             assert!(expand(raw, &env).is_err(), "{raw:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn what_is_escaped_comes_to_itself() {
+        for text in ["plain", "${A}", "$${A}", "x${", "$", "a$$${A}${A}"] {
+            assert_eq!(expand(&escape(text), &env).expect(text), text);
         }
     }
 

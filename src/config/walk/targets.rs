@@ -1,16 +1,17 @@
-//! `static_configs` and `file_sd_configs`.
+//! `static_configs` and `file_sd_configs`, and which addresses targets may have.
 
 use std::time::Duration;
 
 use super::fields::Fields;
 use super::file;
 use super::identity::SPIFFE_ID;
-use super::keys::{FILE_SD, STATIC};
+use super::scalar::Scalar;
+use super::tables::{FILE_SD, STATIC};
 use super::tls::{foreign_domain, read_id};
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
-use crate::config::{FileSd, JobSecurity, SpiffeJob, StaticConfig};
-use crate::model::{Address, clean};
+use crate::config::{FileSd, JobSecurity, SpiffeJob, StaticConfig, pattern};
+use crate::model::{Address, Cidr, clean};
 use crate::relabel::NameScheme;
 
 const DEFAULT_REFRESH: Duration = Duration::from_secs(5 * 60);
@@ -86,6 +87,49 @@ fn read_address(text: &str) -> Result<Address, Wrong> {
     })
 }
 
+/// Reads a list of ports, and how it is shown; where there is none, `default`.
+pub(super) fn ports(fields: &Fields<'_>, key: &'static str, default: &[u16]) -> (Vec<u16>, Shown) {
+    if !fields.has(key) {
+        let shown = default.iter().map(|port| Shown::Text(port.to_string())).collect();
+        return (default.to_vec(), Shown::Seq(shown));
+    }
+    let texts: Vec<_> = fields.items(key).iter().filter_map(|item| fields.walk.scalar(item)).collect();
+    let ports = once(fields, &texts, |text| {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse()
+            .ok()
+            .filter(|port| digits && *port > 0)
+            .ok_or_else(|| Wrong::new(format!("{:?} is not a port", clean(text)), "write a number from 1 to 65535"))
+    });
+    (ports, Shown::Seq(texts.iter().map(|text| Shown::Text(text.raw.to_string())).collect()))
+}
+
+/// Reads a list of ranges of addresses.
+pub(super) fn cidrs(fields: &mut Fields<'_>, key: &'static str) -> Vec<Cidr> {
+    let texts = fields.texts(key);
+    if !fields.has(key) {
+        fields.show(key, Shown::Seq(Vec::new()));
+    }
+    once(fields, &texts, |text| {
+        let wrong = |error| format!("{:?} is no range of addresses: {error}", clean(text));
+        text.parse().map_err(|error| Wrong::new(wrong(error), "write one such as 10.0.0.0/8"))
+    })
+}
+
+/// The values of a list, of which each stands there once.
+fn once<T: PartialEq>(fields: &Fields<'_>, texts: &[Scalar<'_>], read: impl Fn(&str) -> Result<T, Wrong>) -> Vec<T> {
+    let mut values: Vec<T> = Vec::new();
+    for scalar in texts {
+        let Some(value) = fields.walk.read(scalar, &read) else { continue };
+        if values.contains(&value) {
+            let message = format!("{scalar} stands twice in the list");
+            fields.walk.problem(scalar.pos, &scalar.key, Wrong::new(message, "remove one of the two"));
+        }
+        values.push(value);
+    }
+    values
+}
+
 /// Reads the `file_sd_configs` of a job.
 pub(super) fn files(fields: &mut Fields<'_>) -> Vec<FileSd> {
     const KEY: &str = "file_sd_configs";
@@ -93,7 +137,10 @@ pub(super) fn files(fields: &mut Fields<'_>) -> Vec<FileSd> {
     let mut shown = Vec::new();
     for item in fields.items(KEY) {
         let Some(mut config) = Fields::open(fields.walk, &item, &FILE_SD) else { continue };
-        let patterns = config.texts("files");
+        let patterns: Vec<_> = config.items("files").iter().filter_map(|item| config.walk.scalar(item)).collect();
+        let shown_patterns = patterns.iter().map(|pattern| Shown::Text(config.walk.shown_path(&pattern.raw)));
+        let shown_patterns = Shown::Seq(shown_patterns.collect());
+        config.show("files", shown_patterns);
         config.need("files", "write files: [targets/*.yaml]");
         if config.is_empty_list("files") {
             config.wrong("files", Wrong::new("no file is named", "write files: [targets/*.yaml]"));
@@ -112,21 +159,10 @@ pub(super) fn files(fields: &mut Fields<'_>) -> Vec<FileSd> {
 }
 
 fn check_pattern(text: &str) -> Result<(), Wrong> {
-    let shown = clean(text);
-    if text.find('*').is_some_and(|at| text[at..].contains('/')) {
-        return Err(Wrong::new(
-            format!("{shown:?} has a * in a directory's name, where none is looked for"),
-            "put the * into the last part of the path",
-        ));
-    }
-    if let Some(c) = text.chars().find(|c| matches!(c, '?' | '[' | '\\')) {
-        let message =
-            format!("{shown:?} has a {c}, which Prometheus takes for a part of a pattern; here only * is one");
-        return Err(Wrong::new(message, "write *, or name the files"));
-    }
+    pattern::check(text)?;
     let extension = text.rsplit_once('.').map(|(_, extension)| extension);
     if !extension.is_some_and(|extension| matches!(extension, "json" | "yml" | "yaml" | "JSON" | "YML" | "YAML")) {
-        return Err(Wrong::new(format!("{shown:?} does not end in .json, .yml or .yaml"), "name such files"));
+        return Err(Wrong::new(format!("{:?} does not end in .json, .yml or .yaml", clean(text)), "name such files"));
     }
     Ok(())
 }

@@ -6,14 +6,15 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Section;
 use super::fields::{Fields, Valued};
 use super::file::one_of;
-use super::keys::{JOB_SPIFFE, JOB_TLS, RECEIVER_SPIFFE, RECEIVER_TLS};
-use super::{Scalar, Section};
+use super::tables::{DISCOVERY_TLS, JOB_SPIFFE, JOB_TLS, RECEIVER_SPIFFE, RECEIVER_TLS};
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
 use crate::config::{
     CertificateFiles, ClientFiles, JobSecurity, OrdinaryTls, ReceiverSecurity, SpiffeJob, SpiffeReceiver, TlsVersion,
+    preset,
 };
 use crate::model::{Match, SpiffeId, TrustDomain, clean};
 use crate::yaml::Value;
@@ -21,16 +22,20 @@ use crate::yaml::Value;
 /// The three files of a certificate, as they are written.
 const FILES: [&str; 3] = ["ca_file", "cert_file", "key_file"];
 
-/// Reads the `tls_config` of the job `fields`.
-pub(super) fn of_job(fields: &mut Fields<'_>) -> JobSecurity {
-    let Some(mut tls) = fields.section("tls_config", &JOB_TLS) else {
+/// Reads the `tls_config` of the job `fields`. With `istio_sd_configs` it verifies SPIFFE IDs, exactly, whatever is
+/// written, and the certificates have their usual place.
+pub(super) fn of_job(fields: &mut Fields<'_>, istio_sd: bool) -> JobSecurity {
+    let written = fields.section("tls_config", &JOB_TLS);
+    if written.is_none() && !istio_sd {
         return JobSecurity::Ordinary(OrdinaryTls::default());
-    };
+    }
+    let empty = || Fields::empty(fields.walk, fields.pos, &fields.path_of("tls_config"), &JOB_TLS);
+    let mut tls = written.unwrap_or_else(empty);
     let written = open_spiffe(&tls, &JOB_SPIFFE);
     let skips = read_skip(&mut tls);
-    let spiffe = if written.is_some() {
+    let spiffe = if written.is_some() || istio_sd {
         warn_skip(&tls, skips, "this job verifies SPIFFE IDs", "remove it");
-        written
+        Some(written.unwrap_or_else(|| Fields::empty(tls.walk, tls.pos, &tls.path_of("spiffe"), &JOB_SPIFFE)))
     } else if skips && FILES.iter().all(|key| tls.has(key)) {
         let what = "with ca_file, cert_file and key_file this job verifies SPIFFE IDs";
         warn_skip(&tls, skips, what, "write spiffe: {} in its place");
@@ -41,8 +46,15 @@ pub(super) fn of_job(fields: &mut Fields<'_>) -> JobSecurity {
     let security = if let Some(mut spiffe) = spiffe {
         let (trust_domain, aliases) = domains(&mut spiffe);
         let rule = spiffe.valued("match", Valued::new(Match::Exact, "exact"), read_match).value;
+        if istio_sd && rule != Match::Exact {
+            let message = "with istio_sd_configs each pod must answer as its own service account";
+            spiffe.wrong("match", Wrong::new(message, "remove it"));
+        }
         tls.show("spiffe", spiffe.close());
-        let files = mesh_files(&mut tls);
+        let files = match istio_sd && !FILES.iter().chain(&["certs_dir"]).any(|key| tls.has(key)) {
+            true => usual_files(&mut tls),
+            false => mesh_files(&mut tls),
+        };
         JobSecurity::Spiffe(SpiffeJob { files, trust_domain, aliases, rule })
     } else {
         warn_skip(
@@ -51,6 +63,7 @@ pub(super) fn of_job(fields: &mut Fields<'_>) -> JobSecurity {
             "chain and host name are verified",
             "remove it; for mesh certificates write certs_dir and spiffe: {}",
         );
+        refuse_dir(&mut tls);
         JobSecurity::Ordinary(ordinary_tls(&mut tls))
     };
     fields.show("tls_config", tls.close());
@@ -74,10 +87,21 @@ pub(super) fn of_receiver(fields: &mut Fields<'_>) -> ReceiverSecurity {
     } else {
         let instead = "remove it; for a receiver in the mesh write spiffe with its server_ids";
         warn_skip(&tls, skips, "chain and host name are verified", instead);
+        refuse_dir(&mut tls);
         ReceiverSecurity::Ordinary(ordinary_tls(&mut tls))
     };
     fields.show("tls_config", tls.close());
     security
+}
+
+/// Reads the `tls_config` of a server that is asked for targets; `None` if it says nothing but defaults.
+pub(super) fn of_discovery(fields: &mut Fields<'_>) -> Option<OrdinaryTls> {
+    let mut tls = fields.section("tls_config", &DISCOVERY_TLS)?;
+    let skips = read_skip(&mut tls);
+    warn_skip(&tls, skips, "chain and host name are verified", "remove it, and write the CA as ca_file");
+    let ordinary = ordinary_tls(&mut tls);
+    fields.show("tls_config", tls.close());
+    Some(ordinary).filter(|tls| skips || *tls != OrdinaryTls::default())
 }
 
 /// The mapping `spiffe`. Written without a value it could be meant or forgotten, so it is refused, not passed over, and it
@@ -110,14 +134,16 @@ fn warn_skip(tls: &Fields<'_>, skips: bool, what: &str, instead: &str) {
     }
 }
 
+/// Where `istio_sd_configs` looks for certificates unless the job says where.
+fn usual_files(tls: &mut Fields<'_>) -> CertificateFiles {
+    refuse_names(tls);
+    tls.show("certs_dir", Shown::Text(preset::CERTS_DIR.to_owned()));
+    CertificateFiles::in_dir(Path::new(preset::CERTS_DIR))
+}
+
 /// The files of a mesh identity: a directory, or all three by name. After a problem some empty ones stand in.
 fn mesh_files(tls: &mut Fields<'_>) -> CertificateFiles {
-    for key in ["server_name", "min_version", "max_version"] {
-        if let Some(scalar) = tls.text(key) {
-            let message = "this has no meaning where the SPIFFE ID is verified, over TLS 1.2 or 1.3";
-            tls.walk.problem(scalar.pos, &scalar.key, Wrong::new(message, "remove it"));
-        }
-    }
+    refuse_names(tls);
     let dir = path(tls, "certs_dir");
     let [root, chain, key] = FILES.map(|key| path(tls, key));
     match (dir, root, chain, key) {
@@ -146,7 +172,18 @@ fn mesh_files(tls: &mut Fields<'_>) -> CertificateFiles {
     CertificateFiles::in_dir(Path::new(""))
 }
 
-fn ordinary_tls(tls: &mut Fields<'_>) -> OrdinaryTls {
+/// Keys that have no meaning where a SPIFFE ID is verified.
+fn refuse_names(tls: &mut Fields<'_>) {
+    for key in ["server_name", "min_version", "max_version"] {
+        if let Some(scalar) = tls.text(key) {
+            let message = "this has no meaning where the SPIFFE ID is verified, over TLS 1.2 or 1.3";
+            tls.walk.problem(scalar.pos, &scalar.key, Wrong::new(message, "remove it"));
+        }
+    }
+}
+
+/// A directory of mesh certificates is of no use without a SPIFFE ID to verify.
+fn refuse_dir(tls: &mut Fields<'_>) {
     if path(tls, "certs_dir").is_some() {
         tls.wrong(
             "certs_dir",
@@ -156,6 +193,9 @@ fn ordinary_tls(tls: &mut Fields<'_>) -> OrdinaryTls {
             ),
         );
     }
+}
+
+fn ordinary_tls(tls: &mut Fields<'_>) -> OrdinaryTls {
     let [ca_file, cert, key] = FILES.map(|key| path(tls, key));
     let identity = match (cert, key) {
         (Some(chain), Some(key)) => Some(ClientFiles { chain, key }),
@@ -183,11 +223,10 @@ fn ordinary_tls(tls: &mut Fields<'_>) -> OrdinaryTls {
 }
 
 fn path(tls: &mut Fields<'_>, key: &'static str) -> Option<PathBuf> {
-    let Scalar { pos, key, value, .. } = tls.text(key)?;
-    if value.is_empty() {
-        tls.walk.problem(pos, &key, Wrong::new("the path is empty", "write a path, or remove it"));
+    if tls.scalar(key)?.value.is_empty() {
+        tls.wrong(key, Wrong::new("the path is empty", "write a path, or remove it"));
     }
-    Some(tls.walk.path(&value)).filter(|path| path != Path::new(""))
+    tls.path(key).filter(|path| path != Path::new(""))
 }
 
 fn domains(spiffe: &mut Fields<'_>) -> (Option<TrustDomain>, Vec<TrustDomain>) {
