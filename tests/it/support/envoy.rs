@@ -19,6 +19,7 @@ use super::loopback;
 use super::process::Process;
 
 /// What one listener is to be.
+#[derive(Clone)]
 pub(crate) struct ListenerSpec {
     name: String,
     ip: Ipv4Addr,
@@ -31,6 +32,7 @@ pub(crate) struct ListenerSpec {
 }
 
 /// What stands behind the TLS of a listener.
+#[derive(Clone, Copy)]
 enum Behind {
     /// Port 15091: `/stats/prometheus` is Envoy's own.
     Stats,
@@ -80,21 +82,36 @@ impl ListenerSpec {
         Self { name: name.to_owned(), ip: loopback(), port: 0, leaf, roots, behind, wants: &[] }
     }
 
-    fn bootstrap(&self, dir: &Path) -> Value {
+    /// With its secrets in files of `dir`.
+    fn with_files(&self, dir: &Path) -> Value {
         let sds = |name: &str, file: &str| {
             let path = dir.join(&self.name).join(file);
             json!({ "name": name, "sds_config": { "path_config_source": { "path": path }, "resource_api_version": "V3" } })
         };
+        self.listener(&json!({
+            "tls_certificate_sds_secret_configs": [sds("default", LEAF)],
+            "combined_validation_context": {
+                "default_validation_context": {},
+                "validation_context_sds_secret_config": sds("ROOTCA", ROOTS),
+            },
+        }))
+    }
+
+    /// With its secrets inside: each of the files above takes one of the system's watchers, of which there are few.
+    fn whole(&self) -> Value {
+        let mut listener = self.listener(&json!({
+            "tls_certificates": [self.leaf["resources"][0]["tls_certificate"]],
+            "validation_context": self.roots["resources"][0]["validation_context"],
+        }));
+        listener["@type"] = json!("type.googleapis.com/envoy.config.listener.v3.Listener");
+        listener
+    }
+
+    fn listener(&self, secrets: &Value) -> Value {
         let tls = json!({
             "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
             "require_client_certificate": true,
-            "common_tls_context": {
-                "tls_certificate_sds_secret_configs": [sds("default", LEAF)],
-                "combined_validation_context": {
-                    "default_validation_context": {},
-                    "validation_context_sds_secret_config": sds("ROOTCA", ROOTS),
-                },
-            },
+            "common_tls_context": secrets,
         });
         let mut matched = json!({ "transport_protocol": "tls" });
         if !self.wants.is_empty() {
@@ -185,19 +202,44 @@ impl Envoy {
             put(&own.join(LEAF), &listener.leaf);
             put(&own.join(ROOTS), &listener.roots);
         }
+        let all: Vec<Value> = listeners.iter().map(|listener| listener.with_files(dir.path())).collect();
+        Self::launch(dir, listeners, json!({ "static_resources": { "listeners": all } })).await
+    }
+
+    /// The same for hundreds of listeners, which only [`Envoy::relist`] changes.
+    pub(crate) async fn start_many(listeners: &[ListenerSpec]) -> Self {
+        let dir = TempDir::new().expect("a directory");
+        let list = dir.path().join(LISTENERS);
+        put(&list, &resources(listeners));
+        let source = json!({ "path_config_source": { "path": list }, "resource_api_version": "V3" });
+        Self::launch(dir, listeners, json!({ "dynamic_resources": { "lds_config": source } })).await
+    }
+
+    /// Puts these listeners in the place of those that there are; returns once new connections see them. Connections of
+    /// listeners that have changed end soon, as those of a pod that has gone.
+    pub(crate) async fn relist(&mut self, listeners: &[ListenerSpec]) {
+        let socket = self.socket();
+        let updates = "listener_manager.lds.update_success";
+        let before = stat(&socket, updates).await;
+        put(&self.process.dir().join(LISTENERS), &resources(listeners));
+        self.process
+            .until("the listeners are those of the list", async || {
+                let done = stat(&socket, updates).await > before;
+                (done && stat(&socket, "listener_manager.total_listeners_warming").await == 0).then_some(())
+            })
+            .await;
+    }
+
+    async fn launch(dir: TempDir, listeners: &[ListenerSpec], mut bootstrap: Value) -> Self {
         let admin = json!({ "pipe": { "path": dir.path().join(ADMIN) } });
         let mut clusters = vec![cluster(ADMIN, &admin)];
         clusters.extend(listeners.iter().filter_map(ListenerSpec::cluster));
-        let bootstrap = json!({
-            "node": { "id": "meshscrape-tests", "cluster": "meshscrape-tests" },
-            "admin": { "address": admin },
-            "static_resources": {
-                "listeners": listeners.iter().map(|listener| listener.bootstrap(dir.path())).collect::<Vec<_>>(),
-                "clusters": clusters,
-            },
-        });
+        bootstrap["node"] = json!({ "id": "meshscrape-tests", "cluster": "meshscrape-tests" });
+        bootstrap["admin"] = json!({ "address": admin });
+        bootstrap["static_resources"]["clusters"] = json!(clusters);
         put(&dir.path().join("bootstrap.json"), &bootstrap);
-        let arguments = ["--config-path", "bootstrap.json", "--concurrency", "1", "--disable-hot-restart"];
+        let arguments =
+            ["--config-path", "bootstrap.json", "--concurrency", "1", "--disable-hot-restart", "--drain-time-s", "1"];
         let mut process = Process::start("envoy", dir, &arguments);
         let socket = process.dir().join(ADMIN);
         process
@@ -257,8 +299,13 @@ impl Envoy {
 
 const LEAF: &str = "default.json";
 const ROOTS: &str = "ROOTCA.json";
+const LISTENERS: &str = "listeners.json";
 /// The name of the admin interface's socket and of the cluster that leads to it.
 const ADMIN: &str = "prometheus_stats";
+
+fn resources(listeners: &[ListenerSpec]) -> Value {
+    json!({ "resources": listeners.iter().map(ListenerSpec::whole).collect::<Vec<_>>() })
+}
 
 fn added(name: &str, value: &str) -> Value {
     json!({ "header": { "key": name, "value": value }, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD" })

@@ -5,7 +5,7 @@
 //! connections of the old one are of no use any more. The exposition tells who really answered: UID and SPIFFE ID as they
 //! stand in the certificate of the connection that the request came over.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,9 +40,12 @@ impl std::fmt::Display for Slot {
 pub(super) struct Addresses {
     ca: Ca,
     envoy: Envoy,
+    /// What listens where, in the order of the addresses.
+    listeners: BTreeMap<Slot, ListenerSpec>,
+    upstream: SocketAddr,
     free: Vec<Slot>,
     shared: Arc<Mutex<Shared>>,
-    _upstream: DropGuard,
+    _serving: DropGuard,
 }
 
 #[derive(Default)]
@@ -65,9 +68,10 @@ impl Addresses {
         let nobody = leaf(&ca, "nobody", "spiffe://cluster.local/ns/nowhere/sa/nobody");
         let ports = std::iter::repeat_n(15092, merged).chain(std::iter::repeat_n(15091, legacy));
         let slots: Vec<Slot> = ports.zip(1_u32..).map(|(port, at)| Slot { ip: address(at), port }).collect();
-        let specs: Vec<ListenerSpec> = slots.iter().map(|slot| spec(slot, &nobody, &ca, upstream)).collect();
-        let envoy = Envoy::start(&specs).await;
-        Self { ca, envoy, free: slots, shared, _upstream: end.drop_guard() }
+        let listeners: BTreeMap<Slot, ListenerSpec> =
+            slots.iter().map(|slot| (*slot, spec(*slot, &nobody, &ca, upstream))).collect();
+        let envoy = Envoy::start_many(&listeners.values().cloned().collect::<Vec<_>>()).await;
+        Self { ca, envoy, listeners, upstream, free: slots, shared, _serving: end.drop_guard() }
     }
 
     /// Takes a free address with this port. Which of them is up to `choice`, so that some are used again at once.
@@ -76,11 +80,14 @@ impl Addresses {
         self.free.remove(fit[choice % fit.len()])
     }
 
-    /// From now on the pod of this UID answers there, as this identity.
-    pub(super) async fn give(&mut self, slot: Slot, uid: &str, id: &str) {
-        self.lock().owners.insert(slot.ip, uid.to_owned());
-        let leaf = leaf(&self.ca, uid, id);
-        self.envoy.rotate_leaf(&name(slot), &leaf).await;
+    /// The pods of these UIDs have these addresses now, and answer there as these identities.
+    pub(super) async fn give(&mut self, taken: &[(Slot, String, String)]) {
+        for (slot, uid, id) in taken {
+            self.lock().owners.insert(slot.ip, uid.clone());
+            let leaf = leaf(&self.ca, uid, id);
+            self.listeners.insert(*slot, spec(*slot, &leaf, &self.ca, self.upstream));
+        }
+        self.envoy.relist(&self.listeners.values().cloned().collect::<Vec<_>>()).await;
     }
 
     /// The pod is gone; the address can be had by another.
@@ -108,8 +115,8 @@ fn name(slot: Slot) -> String {
     format!("ip-{}", u32::from(slot.ip))
 }
 
-fn spec(slot: &Slot, leaf: &Leaf, ca: &Ca, upstream: SocketAddr) -> ListenerSpec {
-    ListenerSpec::merged(&name(*slot), leaf, &[ca], upstream).on_ip(slot.ip).on_port(slot.port)
+fn spec(slot: Slot, leaf: &Leaf, ca: &Ca, upstream: SocketAddr) -> ListenerSpec {
+    ListenerSpec::merged(&name(slot), leaf, &[ca], upstream).on_ip(slot.ip).on_port(slot.port)
 }
 
 /// Istio's leaves have no subject; here it names the pod, for whoever answers to tell.
@@ -136,10 +143,11 @@ fn answer(request: &http::Request<Incoming>, shared: &Mutex<Shared>) -> Response
     let ip: Ipv4Addr = header("x-local-ip").parse().expect("Envoy's own address");
     let uid = header("x-local-subject").trim_start_matches("CN=").to_owned();
     let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    // The connection was made with its certificate, whether it still has the address or not.
+    shared.asked.insert(uid.clone(), Instant::now());
     if shared.owners.get(&ip) != Some(&uid) {
         return status(StatusCode::SERVICE_UNAVAILABLE, String::new());
     }
-    shared.asked.insert(uid.clone(), Instant::now());
     let id = header("x-local-id");
     status(StatusCode::OK, format!("# TYPE who gauge\nwho{{uid=\"{uid}\",id=\"{id}\",ip=\"{ip}\"}} 1\n"))
 }

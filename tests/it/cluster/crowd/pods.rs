@@ -101,7 +101,7 @@ pub(super) struct Pod {
     /// Where it answers.
     pub(super) slot: Option<Slot>,
     announced: bool,
-    pub(super) there: bool,
+    there: bool,
 }
 
 impl Pod {
@@ -111,6 +111,11 @@ impl Pod {
 
     fn app(&self) -> String {
         format!("app-{}", self.account)
+    }
+
+    /// Whether it is to be scraped now.
+    pub(super) fn is_target(&self) -> bool {
+        self.there && self.announced && self.kind.is_target()
     }
 
     /// As the API of an agent shows it.
@@ -133,6 +138,8 @@ pub(super) struct Town {
     addresses: Addresses,
     /// All pods that ever were, by their UID.
     pods: BTreeMap<String, Pod>,
+    /// Pods that have been created and do not run yet, by their UIDs.
+    starting: Vec<String>,
     created: usize,
 }
 
@@ -142,13 +149,14 @@ impl Town {
         for name in NAMESPACES {
             namespaces.insert(name.to_owned(), cluster.namespace(name).await);
         }
-        Self { namespaces, addresses, pods: BTreeMap::new(), created: 0 }
+        Self { namespaces, addresses, pods: BTreeMap::new(), starting: Vec::new(), created: 0 }
     }
 
     pub(super) async fn populate(&mut self, count: usize, random: &mut StdRng) {
         for _ in 0..count {
             self.create(random).await;
         }
+        self.run().await;
     }
 
     /// How many pods are there.
@@ -166,8 +174,7 @@ impl Town {
 
     /// The targets of the agent on a node.
     pub(super) fn expected_on(&self, number: usize) -> BTreeSet<Vec<String>> {
-        let here = self.pods.values().filter(|pod| pod.there && pod.node == node(number));
-        here.filter(|pod| pod.announced && pod.kind.is_target()).map(Pod::shown).collect()
+        self.pods.values().filter(|pod| pod.is_target() && pod.node == node(number)).map(Pod::shown).collect()
     }
 
     /// Changes about so many pods in each of the ways in which pods change; returns whom it has deleted and when.
@@ -197,6 +204,7 @@ impl Town {
                 _ => self.announce(&uid).await,
             }
         }
+        self.run().await;
         gone
     }
 
@@ -224,18 +232,25 @@ impl Town {
         let created = self.namespaces[&namespace].create_pod(made.clone()).await;
         let uid = created.metadata.uid.expect("the API server gives it one");
         let pod = Pod { kind, namespace, name, account, node, uid: uid.clone(), slot, announced: true, there: true };
-        if let Some(slot) = slot {
-            self.addresses.give(slot, &uid, &pod.id()).await;
-        }
-        // The address stands in the status last, as the kubelet writes it once the sandbox is there.
-        let phase = if kind == Kind::Finished { "Succeeded" } else { "Running" };
-        let ip = slot.map_or(Ipv4Addr::new(127, 80, 255, 1), |slot| slot.ip);
-        let status = match kind {
-            Kind::Pending => json!({"phase": "Pending"}),
-            _ => json!({"phase": phase, "podIP": ip, "podIPs": [{"ip": ip}]}),
-        };
-        self.namespaces[&pod.namespace].set_pod_status(&pod.name, status).await;
+        self.starting.push(uid.clone());
         self.pods.insert(uid, pod);
+    }
+
+    /// The pods that were created get their addresses and run, as kubelets tell it.
+    async fn run(&mut self) {
+        let starting: Vec<Pod> =
+            self.starting.drain(..).map(|uid| self.pods[&uid].clone()).filter(|pod| pod.there).collect();
+        let taken: Vec<_> = starting.iter().filter_map(|pod| Some((pod.slot?, pod.uid.clone(), pod.id()))).collect();
+        self.addresses.give(&taken).await;
+        for pod in starting {
+            let phase = if pod.kind == Kind::Finished { "Succeeded" } else { "Running" };
+            let ip = pod.slot.map_or(Ipv4Addr::new(127, 80, 255, 1), |slot| slot.ip);
+            let status = match pod.kind {
+                Kind::Pending => json!({"phase": "Pending"}),
+                _ => json!({"phase": phase, "podIP": ip, "podIPs": [{"ip": ip}]}),
+            };
+            self.namespaces[&pod.namespace].set_pod_status(&pod.name, status).await;
+        }
     }
 
     async fn delete(&mut self, uid: &str) -> (String, Instant) {
