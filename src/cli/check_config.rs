@@ -2,7 +2,7 @@
 //!
 //! Each finding is one line, `file:line:column: key: what is wrong; what to write instead`, on the error output;
 //! warnings say `warning:` before the key. The standard output says which files are good, or with `--print` shows the
-//! effective configuration. No socket is opened, and no file but those named.
+//! effective configuration. No socket is opened, and no file but those named and those that they name for more jobs.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

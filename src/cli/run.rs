@@ -19,7 +19,8 @@ Exit codes: 0 stopped when asked (samples that could not be delivered in time ar
 Signals: SIGTERM or SIGINT stops scraping, delivers what is queued and ends; a second one ends at once.
 
 Environment: NODE_NAME tells this agent from others, so that each scrapes at its own moments and keeps them over \
-restarts; without it the host name does. The configuration may name any variable as ${NAME}.")]
+restarts; without it the host name does. It also names the node whose pods istio_sd_configs with scope: node scrapes. \
+The configuration may name any variable as ${NAME}.")]
 pub(super) struct RunArgs {
     /// The configuration, in Prometheus' format
     #[arg(long, value_name = "FILE")]

@@ -152,7 +152,7 @@ fn the_shipped_file_verifies_everybody() {
     assert!(config.global.require_identity);
     let files = CertificateFiles::in_dir(Path::new("/etc/istio-certs"));
     let names: Vec<_> = config.scrape_configs.iter().map(|job| &*job.job_name).collect();
-    assert_eq!(names, ["istio-merged", "istio-envoy"]);
+    assert_eq!(names, ["istio-secure-merged-metrics", "istio-secure-envoy-metrics"]);
     for job in &config.scrape_configs {
         let JobSecurity::Spiffe(spiffe) = &job.security else { panic!("{} is an ordinary job", job.job_name) };
         assert_eq!((&spiffe.files, spiffe.rule), (&files, Match::Exact));

@@ -20,15 +20,18 @@ fn the_page_of_reasons_is_the_table_in_the_code() {
     assert_eq!(written, page, "docs/reasons.md is behind the code: run this test with UPDATE_EXPECTED=1");
 }
 
-/// The first job of the README is a configuration that loads.
+/// The jobs of the README are configurations that load.
 #[test]
-fn the_job_of_the_readme_is_a_good_configuration() {
+fn the_jobs_of_the_readme_are_good_configurations() {
     let readme = include_str!("../../README.md");
-    let (_, rest) = readme.split_once("```yaml\n").expect("an example");
-    let (example, _) = rest.split_once("```").expect("its end");
-    let loaded = meshscrape::config::parse(Path::new("README.md"), example, &|_| None);
-    assert!(loaded.config.is_ok(), "{:#?}", loaded.config);
-    assert!(loaded.warnings.is_empty(), "{:#?}", loaded.warnings);
+    let examples: Vec<_> = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split_once("```")).collect();
+    assert_eq!(examples.len(), 2);
+    for (example, _) in examples {
+        let env = |name: &str| (name == "NODE_NAME").then(|| "node-1".to_owned());
+        let loaded = meshscrape::config::parse(Path::new("README.md"), example, &env);
+        assert!(loaded.config.is_ok(), "{:#?}", loaded.config);
+        assert!(loaded.warnings.is_empty(), "{:#?}", loaded.warnings);
+    }
 }
 
 /// Every command that the README lists is one that the program has.

@@ -7,7 +7,8 @@ use meshscrape::config::{
     self, ApiServer, AttachMetadata, Auth, CertificateFiles, Config, FileSd, HttpSd, JobSecurity, KubernetesAccess,
     KubernetesRole, KubernetesSd, KubernetesSelector, OrdinaryTls, ScrapeConfig, SecretSource,
 };
-use meshscrape::model::{Match, Scheme};
+use meshscrape::label;
+use meshscrape::model::{Candidate, Labels, Match, Scheme, TrustDomain, Verification};
 use meshscrape::relabel::Rule;
 
 use super::{corpus, environment, good, lines, load};
@@ -249,4 +250,45 @@ fn a_node_is_scraped_only_if_it_is_named() {
         assert!(!said.to_lowercase().contains("canary"), "{said}");
     }
     assert!(named(Some("ip-10-0-0-1.eu-west-1.compute.internal")).is_ok());
+}
+
+/// What a pod says about its port is reported with the pod and goes no further.
+#[test]
+fn an_annotation_that_is_no_port_makes_no_target() {
+    let config = good("istio");
+    let judged = |annotation: &str| {
+        let mut labels = Labels::new();
+        for (name, value) in [
+            ("__address__", "10.0.0.1:8080"),
+            ("__meta_kubernetes_namespace", "shop"),
+            ("__meta_kubernetes_pod_name", "cart-1"),
+            ("__meta_kubernetes_pod_ip", "10.0.0.1"),
+            ("__meta_kubernetes_pod_phase", "Running"),
+            ("__meta_kubernetes_pod_host_network", "false"),
+            ("__meta_kubernetes_pod_service_account_name", "cart"),
+            ("__meta_kubernetes_pod_annotation_prometheus_istio_io_secure_port", annotation),
+            ("__meta_kubernetes_pod_annotationpresent_prometheus_istio_io_secure_port", "true"),
+        ] {
+            labels.set(name, value);
+        }
+        let domain = TrustDomain::parse("cluster.local").expect("a trust domain");
+        let candidate = Candidate { labels, source: "pod".into(), pod: None };
+        label::judge(job(&config, "istio-secure-merged-metrics"), &candidate, Some(&domain))
+    };
+    let target = judged("15092").expect("a target");
+    assert_eq!(target.url(), "https://10.0.0.1:15092/stats/prometheus");
+    let Verification::Spiffe(peer) = &target.verification else { panic!("{:?}", target.verification) };
+    assert_eq!(peer.expected().as_str(), "spiffe://cluster.local/ns/shop/sa/cart");
+    for (annotation, shown) in [
+        ("15092abc", "\"10.0.0.1:15092abc\": \"15092abc\" is not a port"),
+        ("0", "\"10.0.0.1:0\": \"0\" is not a port"),
+        ("70000", "\"10.0.0.1:70000\": \"70000\" is not a port"),
+        ("", "\"10.0.0.1:\": \"\" is not a port"),
+        ("x@evil:443", "\"10.0.0.1:x@evil:443\": '@' may not stand in an address"),
+        ("15092;9.9.9.9:443", "\"10.0.0.1:15092;9.9.9.9:443\": ';' may not stand in an address"),
+    ] {
+        let dropped = judged(annotation).expect_err(annotation);
+        let error = dropped.error.as_deref().expect(annotation);
+        assert!(error.contains(shown), "{error}");
+    }
 }

@@ -26,6 +26,8 @@ impl Program {
         let child = Command::new(env!("CARGO_BIN_EXE_meshscrape"))
             .args(arguments)
             .env_remove("MESHSCRAPE_CERTS_DIR")
+            // As the DaemonSet's manifest says it.
+            .env("NODE_NAME", "node-1")
             .stdin(Stdio::null())
             .stdout(handle(&stdout))
             .stderr(handle(&stderr))
