@@ -9,8 +9,8 @@
 //!   [`ReceiverSecurity`]); nothing that skips verification can be expressed;
 //! - no problem, no `Debug` output and no printed configuration shows a secret; problems and the printed configuration do
 //!   not show the value of an environment variable either;
-//! - `${NAME}` is replaced in values only, never in keys, `regex`, `replacement` or `target_label`, and the environment
-//!   is a function that the caller hands in.
+//! - `${NAME}` is replaced in values of the main file only, never in keys, `regex`, `replacement` or `target_label`, and
+//!   the environment is a function that the caller hands in.
 //!
 //! This room must not know sockets, live clients or TLS libraries. It opens no file but the one it is told to load and
 //! those that `scrape_config_files` names in it; the one exception is [`SecretSource::read`], which others call each time

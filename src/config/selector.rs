@@ -1,7 +1,8 @@
 //! The selectors of Kubernetes and the names of its objects, as far as a file can be wrong about them.
 //!
 //! A selector is handed to the API server as it is written; here it is only read as the API server would read it, so that
-//! a mistake is found with the file and not by a list that fails at night. Which fields there are is the server's business.
+//! a mistake is found with the file and not by a list that fails at night. Which fields there are is the server's business;
+//! that their names have no blanks is not.
 
 use super::problem::Wrong;
 use crate::model::clean;
@@ -141,9 +142,6 @@ fn values(tokens: &mut Tokens<'_>) -> Result<(), String> {
         Token::Symbol("(") => {}
         other => return Err(format!("{} where ( is expected", other.shown())),
     }
-    if tokens.peek() == Token::Symbol(")") {
-        return Err("there is no value between ( and )".to_owned());
-    }
     loop {
         value(tokens)?;
         match tokens.next() {
@@ -239,6 +237,7 @@ mod tests {
             "a != b",
             "a=",
             "a=,b",
+            "a in ()",
             "a in (b)",
             "a in (b, c,)",
             "a in (,b)",
@@ -268,7 +267,6 @@ mod tests {
             "!!a",
             "!",
             "a in b",
-            "a in ()",
             "a in (b",
             "a in (b c)",
             "a in (b))",
