@@ -46,8 +46,8 @@ pub(super) fn fill(labels: &mut Labels, pod: Option<&Pod>, trust_domain: Option<
 pub(super) enum Relabelled {
     /// It stays. If the value of `__spiffe_id__` comes from a rule that may not write it, that rule's number (from 0).
     Kept { intruder: Option<usize> },
-    /// A rule dropped it.
-    Dropped,
+    /// This rule, counted from 0, dropped it.
+    Dropped { by_rule: usize },
 }
 
 /// Applies the job's rules and watches who writes `__spiffe_id__`.
@@ -56,7 +56,7 @@ pub(super) fn relabel(job: &ScrapeConfig, labels: &mut Labels) -> Relabelled {
     for (number, rule) in job.relabel.iter().enumerate() {
         let before = labels.get(SPIFFE_ID_LABEL).map(str::to_owned);
         if !rule.apply(labels) {
-            return Relabelled::Dropped;
+            return Relabelled::Dropped { by_rule: number };
         }
         // A rule that changes nothing, because it does not match, does not change either who wrote what is there.
         if labels.get(SPIFFE_ID_LABEL) == before.as_deref() || job.identity_from_annotations {

@@ -127,7 +127,7 @@ fn namespace(target: &Target) -> Option<&str> {
 }
 
 fn out(target: &Target, error: String) -> Arc<DroppedTarget> {
-    Arc::new(DroppedTarget { discovered: target.discovered.clone(), error: Some(error) })
+    Arc::new(DroppedTarget { discovered: target.discovered.clone(), by_rule: None, error: Some(error) })
 }
 
 /// Refuses targets that would write each other's series: equal public labels, but another address or another

@@ -42,15 +42,15 @@ pub fn judge(job: &ScrapeConfig, candidate: &Candidate, trust_domain: Option<&Tr
     let pod = candidate.pod.as_ref();
     let mut discovered = candidate.labels.clone();
     let filled = fill_defaults(job, &mut discovered, pod, trust_domain);
-    let error = match target_of(job, &discovered, pod, filled, trust_domain) {
-        Ok(Some(target)) => return Ok(Arc::new(target)),
-        Ok(None) => None,
-        Err(error) => Some(match pod_name(&discovered, pod) {
-            Some(name) => format!("pod {}: {error}", clean(&name)),
-            None => error,
-        }),
+    let (by_rule, error) = match target_of(job, &discovered, pod, filled, trust_domain) {
+        Ok(target) => return Ok(Arc::new(target)),
+        Err(Dropped::ByRule(number)) => (Some(number), None),
+        Err(Dropped::Malformed(error)) => {
+            let named = pod_name(&discovered, pod).map(|name| format!("pod {}: {error}", clean(&name)));
+            (None, Some(named.unwrap_or(error)))
+        }
     };
-    Err(Arc::new(DroppedTarget { discovered, error }))
+    Err(Arc::new(DroppedTarget { discovered, by_rule, error }))
 }
 
 /// The targets of `job` from what became of all its candidates: each target once, and of what is dropped as much as may
@@ -130,18 +130,32 @@ fn fill_defaults(
     }
 }
 
-/// The target that the discovered labels come to; `None` if a rule drops it, an error if it is malformed.
+/// Why labels come to no target.
+enum Dropped {
+    /// The relabel rule of this number, from 0, drops it.
+    ByRule(usize),
+    /// This is wrong with it.
+    Malformed(String),
+}
+
+impl From<String> for Dropped {
+    fn from(error: String) -> Self {
+        Dropped::Malformed(error)
+    }
+}
+
+/// The target that the discovered labels come to.
 fn target_of(
     job: &ScrapeConfig,
     discovered: &Labels,
     pod: Option<&Arc<Pod>>,
     filled: Filled,
     trust_domain: Option<&TrustDomain>,
-) -> Result<Option<Target>, String> {
+) -> Result<Target, Dropped> {
     let mut labels = discovered.clone();
     let intruder = match expected::relabel(job, &mut labels) {
         Relabelled::Kept { intruder } => intruder,
-        Relabelled::Dropped => return Ok(None),
+        Relabelled::Dropped { by_rule } => return Err(Dropped::ByRule(by_rule)),
     };
     let address = address(&labels)?;
     let (interval, timeout) = cadence(&labels)?;
@@ -178,7 +192,7 @@ fn target_of(
         pod: pod.cloned(),
     };
     target.id = id(&job.job_name, &labels, &target.url());
-    Ok(Some(target))
+    Ok(target)
 }
 
 fn address(labels: &Labels) -> Result<Address, String> {

@@ -211,7 +211,7 @@ fn rules_run_after_the_defaults_and_before_the_checks() {
     );
     assert_eq!(made.active.len(), 1);
     assert_eq!(text(&made.active[0].labels), "host=in instance=in:80 job=jx");
-    assert_eq!((made.dropped_count, &made.dropped[0].error), (1, &None));
+    assert_eq!((made.dropped_count, made.dropped[0].by_rule, &made.dropped[0].error), (1, Some(3), &None));
     assert_eq!(made.dropped[0].discovered.value("__meta_host"), "out");
 }
 
@@ -246,6 +246,8 @@ fn dropped_targets_are_counted_beyond_those_that_are_remembered() {
     let made = targets(&job, &[dropped, dropped, &[("a", "malformed")], dropped]);
     let errors: Vec<_> = made.dropped.iter().map(|target| target.error.as_deref()).collect();
     assert_eq!((errors.as_slice(), made.dropped_count), (&[None, Some("no address")][..], 4));
+    let rules: Vec<_> = made.dropped.iter().map(|target| target.by_rule).collect();
+    assert_eq!(rules, [Some(0), None]);
 }
 
 #[test]

@@ -145,7 +145,9 @@ impl Target {
 pub struct DroppedTarget {
     /// The labels before relabelling.
     pub discovered: Labels,
-    /// `None` where a relabel rule dropped it; else what is wrong with it.
+    /// The relabel rule of the job that dropped it, counted from 0.
+    pub by_rule: Option<usize>,
+    /// Where no rule did: what is wrong with it.
     pub error: Option<String>,
 }
 

@@ -8,6 +8,7 @@
 
 mod case;
 mod re2;
+mod shown;
 mod template;
 #[cfg(test)]
 mod tests;
