@@ -24,7 +24,7 @@ use crate::connect::CredentialsFeed;
 use crate::identity::{self, Identity, IdentitySettings};
 use crate::model::TrustDomain;
 use crate::spool::{QueueSettings, Spool};
-use crate::status::{Readiness, Sources};
+use crate::status::{Audience, Readiness, Sources};
 use crate::{discover, scrape, send, series, spool, status};
 
 /// Blocks that may wait between the targets' tasks and the spool, which takes them without waiting for anybody.
@@ -149,10 +149,11 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
     };
     let listen = local_addr(&listener);
     let api = api_listener.as_ref().map(local_addr);
-    let mut serving =
-        vec![tokio::spawn(status::serve(listener, status::probes_router(sources.clone()), stop_serving.clone()))];
+    let serve =
+        |listener, router, audience| tokio::spawn(status::serve(listener, router, audience, stop_serving.clone()));
+    let mut serving = vec![serve(listener, status::probes_router(sources.clone()), Audience::Everybody)];
     if let Some(listener) = api_listener {
-        serving.push(tokio::spawn(status::serve(listener, status::api_router(sources), stop_serving.clone())));
+        serving.push(serve(listener, status::api_router(sources), Audience::ThisHost));
     }
     Ok(Agent {
         listen,

@@ -8,8 +8,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use super::probe::Prober;
 use super::task::{JobState, StatusCell, TargetTask};
-use super::{Metrics, TargetStatus, schedule};
+use super::{Metrics, Probe, ProbeError, TargetStatus, schedule};
 use crate::clock::Clock;
 use crate::config::ScrapeConfig;
 use crate::connect::{Client, CredentialsFeed};
@@ -48,6 +49,8 @@ pub struct Context {
 pub struct PoolSnapshot {
     /// The job's name.
     pub pool: Arc<str>,
+    /// Its entry of the configuration.
+    pub config: Arc<ScrapeConfig>,
     /// Its targets.
     pub active: Vec<TargetSnapshot>,
     /// What is not scraped, as far as it is remembered.
@@ -65,10 +68,11 @@ pub struct TargetSnapshot {
     pub status: TargetStatus,
 }
 
-/// A look at the running scrapers.
+/// A look at the running scrapers. It changes nothing about them.
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Mutex<Shared>>,
+    prober: Arc<Prober>,
 }
 
 #[derive(Default)]
@@ -85,13 +89,28 @@ impl Handle {
             target: Arc::clone(target),
             status: shared.statuses.get(&target.id).map(StatusCell::read).unwrap_or_default(),
         };
-        let pool = |(pool, job): &(Arc<str>, JobTargets)| PoolSnapshot {
-            pool: Arc::clone(pool),
-            active: job.active.iter().map(snapshot).collect(),
-            dropped: job.dropped.clone(),
-            dropped_count: job.dropped_count,
+        let pool = |(pool, job): &(Arc<str>, JobTargets)| {
+            Some(PoolSnapshot {
+                pool: Arc::clone(pool),
+                config: Arc::clone(&self.prober.job(pool)?.config),
+                active: job.active.iter().map(snapshot).collect(),
+                dropped: job.dropped.clone(),
+                dropped_count: job.dropped_count,
+            })
         };
-        shared.set.jobs.iter().map(pool).collect()
+        shared.set.jobs.iter().filter_map(pool).collect()
+    }
+
+    /// Scrapes an active target once, apart from its beat; see [`Probe`].
+    ///
+    /// # Errors
+    /// If no active target is called `id`, or another probe is under way. That the scrape fails is no error.
+    pub async fn probe(&self, id: TargetId) -> Result<Probe, ProbeError> {
+        let active = {
+            let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.set.active().find(|target| target.id == id).cloned()
+        };
+        self.prober.probe(active.ok_or(ProbeError::UnknownTarget)?).await
     }
 }
 
@@ -103,15 +122,19 @@ pub fn spawn(
     stop: CancellationToken,
 ) -> (Handle, JoinHandle<()>) {
     let shared = Arc::new(Mutex::new(Shared::default()));
+    let states: HashMap<Arc<str>, watch::Sender<JobState>> =
+        context.jobs.iter().map(|job| (Arc::clone(&job.config.job_name), watch::Sender::default())).collect();
+    let jobs = context.jobs.iter().map(|job| (job.clone(), states[&job.config.job_name].subscribe())).collect();
+    let prober = Arc::new(Prober::new(jobs, context.clock.clone()));
     let manager = Manager {
         seed: schedule::seed(&context.host, &context.external),
-        states: context.jobs.iter().map(|job| (Arc::clone(&job.config.job_name), watch::Sender::default())).collect(),
+        states,
         running: HashMap::new(),
         shared: Arc::clone(&shared),
         context,
         stop,
     };
-    (Handle { shared }, tokio::spawn(manager.run(targets)))
+    (Handle { shared, prober }, tokio::spawn(manager.run(targets)))
 }
 
 struct Manager {

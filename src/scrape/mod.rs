@@ -3,7 +3,8 @@
 //! The [`Manager`](spawn) follows the target set and keeps one task a target; a task owns everything of its target: its
 //! beat, its connection, its series. What always holds: a target that is gone has ended, with staleness markers,
 //! before a new one starts; nothing of a response goes on before the whole of it proved good and whatever verified the
-//! connection still stands; every attempt leaves `up` and its companions.
+//! connection still stands; every attempt of a task leaves `up` and its companions. A [`Probe`] is a scrape for a person:
+//! it leaves nothing.
 //!
 //! The room does not know where targets came from (Kubernetes, files) nor where blocks go.
 
@@ -12,6 +13,7 @@ mod exchange;
 mod leaving;
 mod manager;
 mod metrics;
+mod probe;
 mod request;
 mod schedule;
 mod task;
@@ -19,5 +21,6 @@ mod task;
 pub use exchange::{Exchange, MAX_BODY_BYTES, exchange};
 pub use manager::{Context, Handle, Job, PoolSnapshot, TargetSnapshot, spawn};
 pub use metrics::Metrics;
+pub use probe::{MAX_PROBE_TIME, Probe, ProbeError};
 pub use request::RequestHead;
 pub use task::TargetStatus;

@@ -1,7 +1,8 @@
 //! The HTTP API in the shape of Prometheus' agent mode, with what we know beyond it.
 //!
 //! `GET /api/v1/targets?state=active|dropped|any&scrapePool=JOB` answers as Prometheus does; each active target also has
-//! `reason`, `hint`, `podTerminating`, `expectedIdentity`, `presentedIdentity` and `peer`. Requests that a browser was talked into are
+//! `id`, `reason`, `hint`, `podTerminating`, `expectedIdentity`, `presentedIdentity` and `peer`, each dropped one what
+//! dropped it. `POST /api/v1/targets/ID/scrape` scrapes one once ([`live`]). Requests that a browser was talked into are
 //! refused: the host must be a loopback address and there must be no foreign `Origin`.
 
 use std::borrow::Cow;
@@ -12,19 +13,23 @@ use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Sources;
+use super::{Sources, live};
 use crate::model::{Failure, Labels, PeerReport, Verification};
 use crate::scrape::{PoolSnapshot, TargetSnapshot};
 
 /// The routes of the loopback listener.
 pub fn router(sources: Sources) -> Router {
-    Router::new().route("/api/v1/targets", get(targets)).layer(middleware::from_fn(refuse_foreign)).with_state(sources)
+    Router::new()
+        .route("/api/v1/targets", get(targets))
+        .route("/api/v1/targets/{id}/scrape", post(live::scrape))
+        .layer(middleware::from_fn(refuse_foreign))
+        .with_state(sources)
 }
 
 /// Closes the way in through a browser: rebinding a name to loopback, or asking from another page.
@@ -60,7 +65,8 @@ fn same_origin(headers: &HeaderMap) -> bool {
     }
 }
 
-fn failed(status: StatusCode, kind: &str, error: &str) -> Response {
+/// An error in the API's frame.
+pub(super) fn failed(status: StatusCode, kind: &str, error: &str) -> Response {
     let body = serde_json::json!({ "status": "error", "errorType": kind, "error": error });
     (status, Json(body)).into_response()
 }
@@ -96,7 +102,9 @@ struct ActiveTarget {
     health: &'static str,
     scrape_interval: String,
     scrape_timeout: String,
-    /// Ours from here on: the name of the failure's reason, empty when healthy.
+    /// Ours from here on: what a live scrape is asked for by.
+    id: String,
+    /// The name of the failure's reason, empty when healthy.
     reason: &'static str,
     hint: Cow<'static, str>,
     pod_terminating: bool,
@@ -125,6 +133,13 @@ struct Peer {
 struct DroppedTarget {
     discovered_labels: BTreeMap<String, String>,
     scrape_pool: String,
+    /// Ours from here on: the relabel rule of the job that dropped it, counted from 1, and what it says; absent where
+    /// no rule did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by_rule: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<String>,
+    /// What is wrong with it; absent where a rule dropped it.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -161,6 +176,8 @@ fn dropped_targets(pool: &PoolSnapshot) -> impl Iterator<Item = DroppedTarget> {
     pool.dropped.iter().map(|dropped| DroppedTarget {
         discovered_labels: map(&dropped.discovered),
         scrape_pool: pool.pool.to_string(),
+        by_rule: dropped.by_rule.map(|number| number + 1),
+        rule: dropped.by_rule.and_then(|number| Some(pool.config.relabel.get(number)?.spec().to_string())),
         error: dropped.error.clone(),
     })
 }
@@ -196,6 +213,7 @@ fn active_target(TargetSnapshot { target, status }: &TargetSnapshot) -> ActiveTa
         },
         scrape_interval: crate::config::format_duration(target.interval),
         scrape_timeout: crate::config::format_duration(target.timeout),
+        id: target.id.to_string(),
         reason: failure.map_or("", |failure| failure.reason.name()),
         hint: failure.map(Failure::hint).unwrap_or_default(),
         pod_terminating: target.pod.as_ref().is_some_and(|pod| pod.terminating),
@@ -220,12 +238,12 @@ fn peer_of(peer: &PeerReport) -> Peer {
     }
 }
 
-fn map(labels: &Labels) -> BTreeMap<String, String> {
+pub(super) fn map(labels: &Labels) -> BTreeMap<String, String> {
     labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// RFC 3339 in UTC; Go's zero time where there is none, because that is what Prometheus' clients expect.
-fn rfc3339(time: Option<SystemTime>) -> String {
+pub(super) fn rfc3339(time: Option<SystemTime>) -> String {
     time.and_then(|time| OffsetDateTime::from(time).format(&Rfc3339).ok())
         .unwrap_or_else(|| "0001-01-01T00:00:00Z".to_owned())
 }

@@ -1,16 +1,18 @@
-//! What the agent tells about itself over HTTP. It reads snapshots of the other rooms and can change nothing.
+//! What the agent tells about itself over HTTP. It reads snapshots of the other rooms and can change nothing; all that it
+//! can set off is one scrape of a target that is scraped anyway.
 //!
 //! Two listeners, because they have two audiences. The one on the pod's address serves probes and `/metrics` and nothing
 //! else: what the mesh protects must not be readable in the clear next door. The one on loopback serves the API, to whoever
 //! may log in to the node or forward a port.
 
 mod api;
+mod live;
 mod probes;
 mod server;
 
 pub use api::router as api_router;
 pub use probes::{Readiness, router as probes_router};
-pub use server::serve;
+pub use server::{Audience, serve};
 
 use std::sync::Arc;
 

@@ -12,17 +12,35 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::scrape::MAX_PROBE_TIME;
+
 /// Connections served at once; more wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 64;
 /// How long a client may take over the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a connection may last, whatever the client does with it: who asks without reading makes room for a probe.
-const LIFETIME: Duration = Duration::from_secs(5);
 /// How long answers that are under way may take once the server is asked to stop.
 const DRAIN: Duration = Duration::from_secs(1);
 
+/// Who is served, and how long a connection may last, whatever the client does with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Anybody on the pod's port: who asks without reading makes room for a probe.
+    Everybody,
+    /// Who is on this host, and may wait for a live scrape and for what it has to say.
+    ThisHost,
+}
+
+impl Audience {
+    fn lifetime(self) -> Duration {
+        match self {
+            Audience::Everybody => Duration::from_secs(5),
+            Audience::ThisHost => MAX_PROBE_TIME + Duration::from_secs(30),
+        }
+    }
+}
+
 /// Serves `router` on `listener` until `stop` is cancelled, and returns soon after.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+pub async fn serve(listener: TcpListener, router: Router, audience: Audience, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
     // Cancelled when the time to drain is up.
@@ -31,7 +49,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
         let (router, stop, hang_up) = (router.clone(), stop.clone(), hang_up.clone());
         connections.spawn(async move {
             let _place = place;
-            let life = tokio::time::timeout(LIFETIME, converse(stream, router, stop));
+            let life = tokio::time::timeout(audience.lifetime(), converse(stream, router, stop));
             if hang_up.run_until_cancelled(life).await.is_some_and(|outcome| outcome.is_err()) {
                 debug!("a status connection took too long and was closed");
             }

@@ -1,6 +1,8 @@
 //! What the agent tells about itself: probes and metrics on one listener, the API on loopback, and nothing to whom it should
 //! not.
 
+mod live;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
