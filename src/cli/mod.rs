@@ -4,10 +4,13 @@
 //! not in order", 2 for a wrong command line or configuration; `scrape` has a code for each class of failure
 //! ([`crate::model::ExitClass`]).
 
+mod agent_api;
 mod check_certs;
 mod check_config;
+mod cluster;
 #[cfg(feature = "demo")]
 mod demo;
+mod istio;
 mod run;
 mod scrape;
 mod style;

@@ -1,7 +1,18 @@
-//! Colour, where a person looks at a terminal and has not asked for none (`NO_COLOR`).
+//! What a terminal asks for: colour, where a person looks and has not asked for none (`NO_COLOR`), and lines that fit.
 
 use std::fmt::Display;
 use std::io::IsTerminal;
+
+/// Columns and rows of the terminal on standard output; none where it is no terminal.
+pub(super) fn terminal_size() -> Option<(usize, usize)> {
+    #[cfg(unix)]
+    {
+        let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+        (size.ws_col > 0).then_some((size.ws_col.into(), size.ws_row.into()))
+    }
+    #[cfg(not(unix))]
+    None
+}
 
 /// Colours text, or leaves it alone.
 #[derive(Clone, Copy, Debug)]

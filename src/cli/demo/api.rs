@@ -11,18 +11,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::HOST;
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::Empty;
 use serde::Deserialize;
 use tokio::net::TcpStream;
 
+use crate::cli::agent_api::exchange;
 use crate::model::{clean, clean_to};
 
 /// How long the agent may take over an answer about itself.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// More than the agent has to say about six targets.
-const MAX_BODY: usize = 4 << 20;
 
 /// One active target, as far as the demo shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -103,26 +100,16 @@ fn sum(exposition: &str, name: &str) -> Option<f64> {
 }
 
 async fn get(address: SocketAddr, path: &str) -> io::Result<Bytes> {
-    let exchange = async {
+    let asked = async {
         let stream = TcpStream::connect(address).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        let request = Request::get(path).header(HOST, address.to_string()).body(Empty::<Bytes>::new());
-        let request = request.map_err(io::Error::other)?;
-        let answer = async {
-            let response = sender.send_request(request).await.map_err(io::Error::other)?;
-            if response.status() != StatusCode::OK {
-                return Err(io::Error::other(format!("{path} answered {}", response.status())));
-            }
-            let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
-            Ok(body.map_err(io::Error::other)?.to_bytes())
-        };
-        // The connection is driven only for as long as the answer takes, and gone with it.
-        tokio::select! {
-            answer = answer => answer,
-            Err(error) = connection => Err(io::Error::other(error)),
+        let request = Request::get(path).header(HOST, address.to_string()).body(Empty::new());
+        let (status, body) = exchange(stream, request).await?;
+        match status {
+            StatusCode::OK => Ok(body),
+            other => Err(io::Error::other(format!("{path} answered {other}"))),
         }
     };
-    tokio::time::timeout(PATIENCE, exchange).await?
+    tokio::time::timeout(PATIENCE, asked).await?
 }
 
 #[cfg(test)]

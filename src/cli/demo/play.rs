@@ -21,6 +21,7 @@ use super::verdict::{Outcome, judge};
 use super::view::{self, Line, Screen, Tone};
 use super::{DemoArgs, DemoError, Output, api};
 use crate::agent::{self, Agent};
+use crate::cli::style::terminal_size;
 use crate::clock::Clock;
 use crate::{config, lifecycle};
 
@@ -187,7 +188,7 @@ impl Show {
         let plain = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let terminal = stdout.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         // The table, a blank line, the footer, and the line that the cursor waits in.
-        let high_enough = size().is_some_and(|(_, rows)| rows >= super::sidecar::CAST.len() + 4);
+        let high_enough = terminal_size().is_some_and(|(_, rows)| rows >= super::sidecar::CAST.len() + 4);
         let mode = match args.output {
             Output::Json => Mode::Json,
             Output::Table if terminal && high_enough => Mode::Live,
@@ -263,18 +264,7 @@ impl Show {
 
 /// How wide lines may be; where nobody knows, what most logs and windows can take.
 fn width() -> usize {
-    size().map_or(100, |(columns, _)| columns)
-}
-
-/// Columns and rows of the terminal on standard output.
-fn size() -> Option<(usize, usize)> {
-    #[cfg(unix)]
-    {
-        let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
-        (size.ws_col > 0).then_some((size.ws_col.into(), size.ws_row.into()))
-    }
-    #[cfg(not(unix))]
-    None
+    terminal_size().map_or(100, |(columns, _)| columns)
 }
 
 #[cfg(test)]

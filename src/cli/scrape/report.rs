@@ -1,158 +1,273 @@
-//! What happened in one scrape, for a person or for a program.
+//! What happened in one scrape, for a person or for a program: of this process, or as an agent tells of its own.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::collect::Collector;
 use crate::cli::style::Paint;
-use crate::model::{Failure, Reason, Target, Verification};
+use crate::model::{Failure, Labels, Match, Reason, Sample, Target, Verification, clean_to};
 use crate::scrape::Exchange;
 
-/// All that is known of one scrape.
-pub(super) struct Report<'a> {
-    pub(super) target: &'a Target,
-    pub(super) pinned: bool,
-    pub(super) seen: &'a Exchange,
-    pub(super) outcome: Option<&'a Failure>,
+/// All that is known of one scrape. The names are those of an agent's live scrape, and of our JSON document.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Report {
+    /// More lines for people: what the target is, by which way it was asked.
+    #[serde(skip)]
+    pub(super) about: Vec<(&'static str, String)>,
+    url: String,
+    verification: Verified,
+    /// Who was to answer, in words.
+    expected_identity: Option<String>,
+    phases: Phases,
+    peer: Option<Peer>,
+    status: Option<u16>,
+    content_type: Option<String>,
+    content_encoding: Option<String>,
+    body_bytes: u64,
+    transferred_bytes: u64,
+    sample_count: usize,
+    pub(super) failure: Option<Failed>,
 }
 
-impl Report<'_> {
+/// How the one who answers is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Verified {
+    Exact,
+    Namespace,
+    TrustDomain,
+    HostName,
+    None,
+    Refused,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Phases {
+    connect_ms: Option<f64>,
+    tls_ms: Option<f64>,
+    first_byte_ms: Option<f64>,
+    total_ms: f64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Peer {
+    identity: String,
+    tls_version: String,
+    cipher: String,
+    chain: Vec<String>,
+}
+
+/// Why it failed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Failed {
+    reason: String,
+    detail: String,
+    hint: String,
+    expected: Option<String>,
+    presented: Option<String>,
+    refused_chain: Vec<String>,
+    pub(super) exit_code: u8,
+}
+
+impl Report {
+    /// The report of a scrape of this process.
+    pub(super) fn of(target: &Target, seen: Exchange, failure: Option<Failure>, samples: usize) -> Self {
+        let millis = |phase: Duration| phase.as_secs_f64() * 1000.0;
+        let verification = match &target.verification {
+            Verification::Spiffe(peer) => match peer.rule() {
+                Match::Exact => Verified::Exact,
+                Match::Namespace => Verified::Namespace,
+                Match::TrustDomain => Verified::TrustDomain,
+            },
+            Verification::HostName => Verified::HostName,
+            Verification::None => Verified::None,
+            Verification::Refused(_) => Verified::Refused,
+        };
+        Self {
+            about: Vec::new(),
+            url: target.url(),
+            verification,
+            expected_identity: match &target.verification {
+                Verification::Spiffe(peer) => Some(peer.to_string()),
+                _ => None,
+            },
+            phases: Phases {
+                connect_ms: seen.phases.connect.map(millis),
+                tls_ms: seen.phases.tls.map(millis),
+                first_byte_ms: seen.phases.first_byte.map(millis),
+                total_ms: millis(seen.phases.total),
+            },
+            peer: seen.peer.map(|peer| Peer {
+                identity: peer.identity,
+                tls_version: peer.tls_version,
+                cipher: peer.cipher,
+                chain: peer.chain,
+            }),
+            status: seen.status,
+            content_type: seen.content_type,
+            content_encoding: seen.encoding,
+            body_bytes: seen.body_bytes,
+            transferred_bytes: seen.wire_bytes,
+            sample_count: samples,
+            failure: failure.map(|failure| Failed::of(failure, verification)),
+        }
+    }
+
+    /// The same with every text made safe to show: an agent repeats what strangers said.
+    pub(super) fn cleaned(mut self) -> Self {
+        let own = |text: &mut String| *text = clean_to(text, 1024).into_owned();
+        own(&mut self.url);
+        for text in [&mut self.expected_identity, &mut self.content_type, &mut self.content_encoding] {
+            text.iter_mut().for_each(own);
+        }
+        if let Some(peer) = &mut self.peer {
+            [&mut peer.identity, &mut peer.tls_version, &mut peer.cipher].into_iter().for_each(own);
+            peer.chain.iter_mut().for_each(own);
+        }
+        if let Some(failure) = &mut self.failure {
+            [&mut failure.reason, &mut failure.detail, &mut failure.hint].into_iter().for_each(own);
+            [&mut failure.expected, &mut failure.presented].into_iter().flatten().for_each(own);
+            failure.refused_chain.iter_mut().for_each(own);
+            // Whatever it says, it failed, and not for a reason that is ours.
+            failure.exit_code = if (2..8).contains(&failure.exit_code) { failure.exit_code } else { 1 };
+        }
+        self
+    }
+
     /// The report as text: a line a phase, and the verdict last.
     pub(super) fn text(&self, collector: &Collector, paint: Paint) -> String {
         let mut out = String::new();
-        let seen = self.seen;
-        let _ = writeln!(out, "{}", paint.bold(self.target.url()));
-        if seen.phases.connect.is_some() {
-            line(&mut out, "connect", duration(seen.phases.connect));
+        let phases = &self.phases;
+        let _ = writeln!(out, "{}", paint.bold(&self.url));
+        for (name, value) in &self.about {
+            line(&mut out, name, value);
         }
-        if let Some(peer) = &seen.peer {
-            let tls = format!("{}  {} {}", duration(seen.phases.tls), peer.tls_version, peer.cipher);
+        if phases.connect_ms.is_some() {
+            line(&mut out, "connect", duration(phases.connect_ms));
+        }
+        if let Some(peer) = &self.peer {
+            let tls = format!("{}  {} {}", duration(phases.tls_ms), peer.tls_version, peer.cipher);
             line(&mut out, "TLS", tls);
             for (at, certificate) in peer.chain.iter().enumerate() {
                 line(&mut out, if at == 0 { "chain" } else { "" }, certificate.clone());
             }
             line(&mut out, "identity", self.identity(&peer.identity, paint));
-        } else if seen.phases.tls.is_some() {
-            line(&mut out, "TLS", duration(seen.phases.tls));
+        } else if phases.tls_ms.is_some() {
+            line(&mut out, "TLS", duration(phases.tls_ms));
         }
-        if seen.status.is_some() && matches!(self.target.verification, Verification::None) {
+        if self.status.is_some() && self.verification == Verified::None {
             line(&mut out, "identity", format!("{} (http)", paint.bold("nobody was verified")));
         }
-        if seen.phases.first_byte.is_some() {
-            line(&mut out, "first byte", duration(seen.phases.first_byte));
+        if phases.first_byte_ms.is_some() {
+            line(&mut out, "first byte", duration(phases.first_byte_ms));
         }
-        line(&mut out, "whole", duration(Some(seen.phases.total)));
-        if let Some(status) = seen.status {
+        line(&mut out, "whole", duration(Some(phases.total_ms)));
+        if let Some(status) = self.status {
             line(&mut out, "status", status.to_string());
-            line(&mut out, "format", seen.content_type.clone().unwrap_or_else(|| "no content type".to_owned()));
-            let bytes = match &seen.encoding {
-                Some(encoding) => format!("{} ({} transferred, {encoding})", seen.body_bytes, seen.wire_bytes),
-                None => seen.body_bytes.to_string(),
+            line(&mut out, "format", self.content_type.clone().unwrap_or_else(|| "no content type".to_owned()));
+            let bytes = match &self.content_encoding {
+                Some(encoding) => format!("{} ({} transferred, {encoding})", self.body_bytes, self.transferred_bytes),
+                None => self.body_bytes.to_string(),
             };
             line(&mut out, "bytes", bytes);
-            line(&mut out, "samples", format!("{} in {} families", collector.samples, collector.families()));
+            // Of a scrape that failed elsewhere there is nothing to count families in.
+            let families = match (collector.families(), self.sample_count) {
+                (0, 1..) => String::new(),
+                (families, _) => format!(" in {families} families"),
+            };
+            line(&mut out, "samples", format!("{}{families}", self.sample_count));
         }
-        match self.outcome {
+        match &self.failure {
             None => {
                 let _ = writeln!(out, "{}", paint.good("scraped"));
             }
-            Some(failure) => {
-                for (at, certificate) in failure.chain.iter().enumerate() {
-                    line(&mut out, if at == 0 { "refused" } else { "" }, certificate);
-                }
-                // The sentence below often names them already.
-                let unsaid = |id: &&String| !failure.detail.contains(id.as_str());
-                if let Some(expected) = failure.expected.as_ref().filter(unsaid) {
-                    line(&mut out, "expected", expected);
-                }
-                if let Some(presented) = failure.presented.as_ref().filter(unsaid) {
-                    line(&mut out, "presented", presented);
-                }
-                let _ = writeln!(out, "{} {}", paint.bad(format!("{}:", failure.reason)), failure.detail);
-                let _ = writeln!(out, "{} {}", paint.bold("hint:"), self.hint(failure));
-            }
+            Some(failure) => failure.write(&mut out, paint),
         }
         out
     }
 
-    /// The hint of the reason, unless the command itself is more likely at fault.
-    fn hint(&self, failure: &Failure) -> Cow<'static, str> {
-        match (&self.target.verification, failure.reason) {
-            (Verification::HostName, Reason::UnknownAuthority | Reason::HostNameMismatch) => Cow::Borrowed(
-                "no certificates were given, so the roots of this system were asked for a host name: \
-                     mesh certificates need --certs-dir DIR",
-            ),
-            _ => failure.hint(),
-        }
-    }
-
     fn identity(&self, presented: &str, paint: Paint) -> String {
-        match &self.target.verification {
-            Verification::Spiffe(_) if self.pinned => {
-                format!("{presented}  {}", paint.good("is exactly what was expected"))
+        let expected = self.expected_identity.as_deref().unwrap_or("anybody");
+        match self.verification {
+            Verified::Exact => format!("{presented}  {}", paint.good("is exactly what was expected")),
+            Verified::Namespace | Verified::TrustDomain => {
+                format!("{presented}  {} ({expected} was accepted)", paint.bold("identity not pinned"))
             }
-            Verification::Spiffe(peer) => {
-                let wanted = peer.expected().trust_domain();
-                format!("{presented}  {} (any workload of {wanted} was accepted)", paint.bold("identity not pinned"))
+            Verified::HostName | Verified::None | Verified::Refused => {
+                format!("{presented}  {} (verified by host name)", paint.bold("identity not pinned"))
             }
-            _ => format!("{presented}  {} (verified by host name)", paint.bold("identity not pinned")),
         }
     }
 
     /// Report and samples as one JSON document on standard output.
     pub(super) fn print_json(&self, collector: &Collector) -> io::Result<()> {
-        let seen = self.seen;
-        let millis = |phase: Option<Duration>| phase.map(|phase| phase.as_secs_f64() * 1000.0);
-        let samples: Vec<_> = match self.outcome {
+        let samples: Vec<_> = match self.failure {
             Some(_) => Vec::new(),
             None => collector.samples().map(json_sample).collect(),
         };
-        let document = json!({
-            "url": self.target.url(),
-            "ok": self.outcome.is_none(),
-            "identityPinned": matches!(self.target.verification, Verification::Spiffe(_)) && self.pinned,
-            "phases": {
-                "connectMs": millis(seen.phases.connect),
-                "tlsMs": millis(seen.phases.tls),
-                "firstByteMs": millis(seen.phases.first_byte),
-                "totalMs": millis(Some(seen.phases.total)),
-            },
-            "peer": seen.peer.as_ref().map(|peer| json!({
-                "identity": peer.identity,
-                "tlsVersion": peer.tls_version,
-                "cipher": peer.cipher,
-                "chain": peer.chain,
-            })),
-            "status": seen.status,
-            "contentType": seen.content_type,
-            "contentEncoding": seen.encoding,
-            "bodyBytes": seen.body_bytes,
-            "transferredBytes": seen.wire_bytes,
-            "sampleCount": collector.samples,
-            "familyCount": collector.families(),
-            "failure": self.outcome.map(|failure| json!({
-                "reason": failure.reason.name(),
-                "detail": failure.detail,
-                "hint": self.hint(failure),
-                "expected": failure.expected,
-                "presented": failure.presented,
-                "refusedChain": failure.chain,
-                "exitCode": failure.reason.class().code(),
-            })),
-            "samples": samples,
-        });
+        let mut document = serde_json::to_value(self)?;
+        document["ok"] = self.failure.is_none().into();
+        document["identityPinned"] = (self.verification == Verified::Exact).into();
+        document["familyCount"] = collector.families().into();
+        document["samples"] = samples.into();
+        for (name, value) in &self.about {
+            document[*name] = value.as_str().into();
+        }
         let mut out = io::stdout().lock();
         serde_json::to_writer_pretty(&mut out, &document)?;
         out.write_all(b"\n")
     }
 }
 
+impl Failed {
+    fn of(failure: Failure, verification: Verified) -> Self {
+        // Without certificates the command itself is more likely at fault than the target.
+        let hint = match (verification, failure.reason) {
+            (Verified::HostName, Reason::UnknownAuthority | Reason::HostNameMismatch) => {
+                "no certificates were given, so the roots of this system were asked for a host name: \
+                 mesh certificates need --certs-dir DIR"
+                    .into()
+            }
+            _ => failure.hint(),
+        };
+        Self {
+            reason: failure.reason.name().to_owned(),
+            hint: hint.into_owned(),
+            exit_code: failure.reason.class().code(),
+            detail: failure.detail,
+            expected: failure.expected,
+            presented: failure.presented,
+            refused_chain: failure.chain,
+        }
+    }
+
+    fn write(&self, out: &mut String, paint: Paint) {
+        for (at, certificate) in self.refused_chain.iter().enumerate() {
+            line(out, if at == 0 { "refused" } else { "" }, certificate);
+        }
+        // The sentence below often names them already.
+        let unsaid = |id: &&String| !self.detail.contains(id.as_str());
+        if let Some(expected) = self.expected.as_ref().filter(unsaid) {
+            line(out, "expected", expected);
+        }
+        if let Some(presented) = self.presented.as_ref().filter(unsaid) {
+            line(out, "presented", presented);
+        }
+        let _ = writeln!(out, "{} {}", paint.bad(format!("{}:", self.reason)), self.detail);
+        let _ = writeln!(out, "{} {}", paint.bold("hint:"), self.hint);
+    }
+}
+
 /// Values are texts, as in Prometheus' API: JSON has no NaN and no infinity.
-fn json_sample((labels, sample, own_time): (&crate::model::Labels, crate::model::Sample, bool)) -> serde_json::Value {
+fn json_sample((labels, sample, own_time): (&Labels, Sample, bool)) -> serde_json::Value {
     let labels: serde_json::Map<_, _> = labels.iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
     let value = crate::parse::print::value(sample.value);
     match own_time {
@@ -165,9 +280,9 @@ fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
     let _ = writeln!(out, "  {name:<11} {value}");
 }
 
-fn duration(phase: Option<Duration>) -> String {
-    match phase {
-        Some(phase) => format!("{:.1} ms", phase.as_secs_f64() * 1000.0),
+fn duration(ms: Option<f64>) -> String {
+    match ms {
+        Some(ms) => format!("{ms:.1} ms"),
         None => "not reached".to_owned(),
     }
 }

@@ -1,0 +1,156 @@
+//! The cluster as the caller may see it: pods, and ports of pods.
+//!
+//! The caller's own kubeconfig is used as kubectl uses it, or the service account of the pod that the command runs in.
+//! The API server says who must answer for a pod, so it is verified itself: a configuration that turns that off is
+//! refused.
+
+use std::error::Error;
+use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Api, Client, Config};
+
+use crate::model::{clean, clean_to};
+
+/// How long the API server may take over one answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The most pods that one list may have.
+const LISTED: u32 = 50;
+
+/// A client of the API server.
+pub(super) struct Cluster {
+    client: Client,
+    namespace: String,
+}
+
+/// Why the cluster says nothing; each is a sentence, safe to show.
+#[derive(Debug)]
+pub(super) enum ClusterError {
+    /// There is no configuration, or one that is not used.
+    Config(String),
+    /// The API server is not reached, or does not let the caller see it.
+    Unreachable(String),
+    /// There is no such object.
+    NotFound(String),
+}
+
+impl Cluster {
+    /// The cluster of `context` of `kubeconfig`; by default the current one of the caller's, or the one that this
+    /// process runs in. Nothing is connected yet.
+    pub(super) async fn of(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Self, ClusterError> {
+        let config = config(kubeconfig, context).await.map_err(ClusterError::Config)?;
+        let server = &config.cluster_url;
+        if config.accept_invalid_certs || server.scheme_str() != Some("https") {
+            return Err(ClusterError::Config(format!(
+                "the API server {server} would not be verified (insecure-skip-tls-verify, or no https), and it says whose \
+                 identity is expected: name its CA in the kubeconfig"
+            )));
+        }
+        let namespace = config.default_namespace.clone();
+        let client = Client::try_from(config).map_err(|error| ClusterError::Config(sentence(&error)))?;
+        Ok(Self { client, namespace })
+    }
+
+    /// The namespace that is meant where none is named.
+    pub(super) fn default_namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// One pod.
+    pub(super) async fn pod(&self, namespace: &str, name: &str) -> Result<Pod, ClusterError> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let found = in_time(pods.get_opt(name)).await.map_err(|error| refused(error, "get pods", Some(namespace)))?;
+        found.ok_or_else(|| {
+            let (name, namespace) = (clean(name), clean(namespace));
+            ClusterError::NotFound(format!("there is no pod {namespace}/{name}: see kubectl get pods -n {namespace}"))
+        })
+    }
+
+    /// Pods with these labels, of one namespace or all, on one node or all; at most fifty.
+    pub(super) async fn pods(
+        &self,
+        namespace: Option<&str>,
+        selector: &str,
+        node: Option<&str>,
+    ) -> Result<Vec<Pod>, ClusterError> {
+        let mut wanted = ListParams::default().labels(selector).limit(LISTED);
+        if let Some(node) = node {
+            wanted = wanted.fields(&format!("spec.nodeName={node}"));
+        }
+        let pods: Api<Pod> = match namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        };
+        let found = in_time(pods.list(&wanted)).await.map_err(|error| refused(error, "list pods", namespace))?;
+        Ok(found.items)
+    }
+
+    /// The pods of a namespace, to forward a port of one.
+    pub(super) fn namespaced(&self, namespace: &str) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+}
+
+async fn config(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Config, String> {
+    let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+    let read = match kubeconfig {
+        Some(file) => Kubeconfig::read_from(file),
+        None => Kubeconfig::read(),
+    };
+    match read {
+        Ok(kubeconfig) => {
+            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| sentence(&error))
+        }
+        Err(error) if kubeconfig.is_none() && context.is_none() && is_absent(&error) => {
+            Config::incluster().map_err(|_| {
+                "there is no kubeconfig (KUBECONFIG, ~/.kube/config), and this is no pod of a cluster: give --kubeconfig"
+                    .to_owned()
+            })
+        }
+        Err(error) => Err(sentence(&error)),
+    }
+}
+
+/// Whether there is no kubeconfig at all, which is no mistake inside a pod.
+fn is_absent(error: &KubeconfigError) -> bool {
+    match error {
+        KubeconfigError::FindPath => true,
+        KubeconfigError::ReadConfig(error, _) => error.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
+async fn in_time<T>(asked: impl Future<Output = kube::Result<T>>) -> Result<T, Option<kube::Error>> {
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(answer) => answer.map_err(Some),
+        Err(_) => Err(None),
+    }
+}
+
+fn refused(error: Option<kube::Error>, verb: &str, namespace: Option<&str>) -> ClusterError {
+    let place = namespace.map_or("in all namespaces".to_owned(), |namespace| format!("in {}", clean(namespace)));
+    ClusterError::Unreachable(match error {
+        None => format!("the API server did not answer within {}s", PATIENCE.as_secs()),
+        Some(kube::Error::Api(status)) => {
+            format!("the API server does not let us {verb} {place}: {}", clean_to(&status.message, 512))
+        }
+        Some(error) => format!("the API server is not reached: {}", sentence(&error)),
+    })
+}
+
+/// An error with its causes, each said once, safe to show.
+pub(super) fn sentence(error: &dyn Error) -> String {
+    let mut said = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !said.contains(&text) {
+            said = format!("{said}: {text}");
+        }
+        cause = error.source();
+    }
+    clean_to(&said, 1024).into_owned()
+}

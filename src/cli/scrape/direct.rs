@@ -1,0 +1,217 @@
+//! A scrape from this process to the target: what to ask, how to verify it, and the exchange itself.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use url::Url;
+
+use super::pod::{self, WantedPort};
+use super::report::Report;
+use super::{Collector, DEFAULT_CERTS_DIR, ScrapeArgs, Scraped, Stop};
+use crate::cli::cluster::Cluster;
+use crate::cli::istio::METRICS_PATH;
+use crate::clock::Clock;
+use crate::config::{self, CertificateFiles, JobSecurity, ScrapeConfig, SpiffeJob};
+use crate::connect::{Client, CredentialsFeed};
+use crate::identity::{self, IdentitySettings};
+use crate::model::{
+    Address, Alpn, Labels, Match, Peer, Scheme, SpiffeId, Target, TargetId, TrustDomain, Verification, clean,
+};
+use crate::parse::Entry;
+use crate::scrape::{Exchange, RequestHead, exchange};
+
+/// What is to be scraped, once the arguments have been understood.
+struct Plan {
+    target: Target,
+    job: ScrapeConfig,
+    credentials: Option<CredentialsFeed>,
+}
+
+/// Our certificates of a mesh, and in what trust domain they are used.
+struct Ours {
+    files: CertificateFiles,
+    credentials: CredentialsFeed,
+    /// The one that was asked for, else that of our own certificate.
+    trust_domain: Option<TrustDomain>,
+}
+
+/// Scrapes a URL.
+pub(super) async fn scrape_url(args: &ScrapeArgs) -> Result<Scraped, Stop> {
+    Ok(scrape(args, plan_for_url(args).map_err(Stop::Usage)?).await)
+}
+
+/// Scrapes a pod with the certificates in `certs_dir`.
+pub(super) async fn scrape_pod(args: &ScrapeArgs, name: &str, certs_dir: &Path) -> Result<Scraped, Stop> {
+    let ours = Ours::load(args, certs_dir).map_err(Stop::Usage)?;
+    let cluster = Cluster::of(args.pod.kubeconfig.as_deref(), args.pod.context.as_deref()).await?;
+    let namespace = args.pod.namespace.as_deref().unwrap_or(cluster.default_namespace());
+    let seen = cluster.pod(pod::checked(namespace)?, pod::checked(name)?).await?;
+    let place = pod::place(&seen, args.pod.port.unwrap_or(WantedPort::Merged))?;
+    let expected = match (&args.spiffe_id, &ours.trust_domain) {
+        (Some(id), _) => id.clone(),
+        (None, Some(domain)) => SpiffeId::of_service_account(domain, &place.namespace, &place.service_account)
+            .map_err(|error| Stop::Usage(format!("the pod's service account has no SPIFFE ID: {error}")))?,
+        (None, None) => {
+            return Err(Stop::Usage(
+                "our certificate carries no SPIFFE ID, so the trust domain of the pod is not known: give --trust-domain"
+                    .to_owned(),
+            ));
+        }
+    };
+    let address = Address::parse(&pod::host_port(place.ip, place.port))
+        .map_err(|error| Stop::Usage(format!("the address of the pod: {error}")))?;
+    let plan = plan(args, Scheme::Https, address, METRICS_PATH, Some((ours, Peer::exactly(expected))));
+    let mut scraped = scrape(args, plan).await;
+    scraped.report.about.push(("pod", clean(&format!("{}/{}", place.namespace, place.name)).into_owned()));
+    Ok(scraped)
+}
+
+/// Where our certificates are: where the arguments say, or where the manifests put them.
+pub(super) fn certs_dir(args: &ScrapeArgs) -> Option<PathBuf> {
+    args.certs_dir.clone().or_else(|| Some(PathBuf::from(DEFAULT_CERTS_DIR)).filter(|dir| dir.is_dir()))
+}
+
+async fn scrape(args: &ScrapeArgs, Plan { target, job, credentials }: Plan) -> Scraped {
+    let mut collector = Collector::default();
+    let (seen, outcome) = match Client::for_target(&target, &job, credentials, &Clock::system()) {
+        Err(failure) => (Exchange::default(), Err(failure)),
+        Ok(mut client) => {
+            let head = RequestHead::new(&job, args.timeout);
+            let deadline = Instant::now() + args.timeout;
+            let mut each = |entry: &Entry<'_>| collector.take(entry);
+            exchange(&mut client, &target.address, &target.path_and_query, &head, deadline, &mut each).await
+        }
+    };
+    Scraped { report: Report::of(&target, seen, outcome.err(), collector.samples), collector }
+}
+
+/// Understands a URL; the error is a sentence for the user.
+fn plan_for_url(args: &ScrapeArgs) -> Result<Plan, String> {
+    let url = Url::parse(&args.target).map_err(|error| {
+        format!(
+            "{:?} is no URL ({error}); write for example https://10.1.2.3:15092/stats/prometheus, or pod/NAME",
+            args.target
+        )
+    })?;
+    let scheme = match url.scheme() {
+        "https" => Scheme::Https,
+        "http" => Scheme::Http,
+        other => return Err(format!("the scheme {other:?} is not scraped; write https://")),
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("user names and passwords in the URL are not supported".to_owned());
+    }
+    let host = url.host_str().unwrap_or_default();
+    let address = match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    };
+    let address = Address::parse(&address).map_err(|error| error.to_string())?;
+    let written = args.target.split(['?', '#']).next().unwrap_or_default();
+    let path = if url.path() == "/" && !written.ends_with('/') { METRICS_PATH } else { url.path() };
+    let path_and_query = match url.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+
+    let certs_dir = match scheme {
+        Scheme::Http if args.spiffe_id.is_some() || args.trust_domain.is_some() => {
+            return Err("nobody's identity can be verified over http; write https://".to_owned());
+        }
+        Scheme::Http => None,
+        Scheme::Https => certs_dir(args),
+    };
+    let identity = match certs_dir {
+        Some(dir) => {
+            let ours = Ours::load(args, &dir)?;
+            let peer = ours.peer_of_url(args)?;
+            Some((ours, peer))
+        }
+        None if args.spiffe_id.is_some() || args.trust_domain.is_some() => {
+            return Err(format!(
+                "an identity can only be verified against roots: give --certs-dir ({DEFAULT_CERTS_DIR} is not there)"
+            ));
+        }
+        None => None,
+    };
+    Ok(plan(args, scheme, address, &path_and_query, identity))
+}
+
+/// A target, and a job that verifies it: by SPIFFE ID where there is an identity, else as an ordinary one.
+fn plan(
+    args: &ScrapeArgs,
+    scheme: Scheme,
+    address: Address,
+    path_and_query: &str,
+    identity: Option<(Ours, Peer)>,
+) -> Plan {
+    let mut job = job_with_defaults();
+    let (verification, credentials) = match identity {
+        Some((Ours { files, credentials, trust_domain }, peer)) => {
+            job.security =
+                JobSecurity::Spiffe(SpiffeJob { files, trust_domain, aliases: Vec::new(), rule: peer.rule() });
+            // The peer is most likely Istio's agent, which cuts its answers without a sign.
+            job.require_complete = true;
+            (Verification::Spiffe(peer), Some(credentials))
+        }
+        None if scheme == Scheme::Https => (Verification::HostName, None),
+        None => (Verification::None, None),
+    };
+    let target = Target {
+        id: TargetId(0),
+        pool: Arc::from("scrape"),
+        address,
+        scheme,
+        path_and_query: path_and_query.into(),
+        labels: Labels::new(),
+        discovered: Labels::new(),
+        interval: args.timeout,
+        timeout: args.timeout,
+        verification,
+        alpn: Alpn::default(),
+        pod: None,
+    };
+    Plan { target, job, credentials }
+}
+
+/// A job as a configuration file makes it that says nothing but its name.
+fn job_with_defaults() -> ScrapeConfig {
+    let loaded = config::parse(Path::new("-"), "scrape_configs: [{job_name: scrape}]", &|_| None);
+    let config = loaded.config.expect("a job needs nothing but a name");
+    ScrapeConfig::clone(&config.scrape_configs[0])
+}
+
+impl Ours {
+    /// Reads the certificates; the error is a sentence.
+    fn load(args: &ScrapeArgs, dir: &Path) -> Result<Self, String> {
+        let files = CertificateFiles::in_dir(dir);
+        let named = args.spiffe_id.as_ref().map(|id| id.trust_domain().clone());
+        let trust_domain = named.or_else(|| args.trust_domain.clone());
+        let settings =
+            IdentitySettings { files: files.clone(), trust_domain: trust_domain.clone(), aliases: Vec::new() };
+        let (credentials, snapshot) = identity::load(&settings, &Clock::system());
+        if let Some(problem) = snapshot.problems.first() {
+            return Err(format!("{problem}; run `meshscrape check certs {}`", dir.display()));
+        }
+        let trust_domain = credentials.trust_domain().cloned();
+        Ok(Self { files, credentials: watch::channel(credentials).1, trust_domain })
+    }
+
+    /// Who must answer where the target is a URL, which says nothing about it.
+    fn peer_of_url(&self, args: &ScrapeArgs) -> Result<Peer, String> {
+        match (&args.spiffe_id, &self.trust_domain) {
+            (Some(id), _) => Ok(Peer::exactly(id.clone())),
+            (None, Some(domain)) => Ok(Peer::with_aliases(anybody(domain), &[], Match::TrustDomain)),
+            (None, None) => Err("our certificate carries no SPIFFE ID, so the trust domain is not known: \
+                                 give --spiffe-id or --trust-domain"
+                .to_owned()),
+        }
+    }
+}
+
+/// Stands for a trust domain where any of its workloads may answer.
+fn anybody(domain: &TrustDomain) -> SpiffeId {
+    SpiffeId::parse(&format!("spiffe://{domain}/any")).expect("a trust domain with a path is an ID")
+}

@@ -1,0 +1,289 @@
+//! A scrape of a pod by the agent that scrapes it anyway: from a workstation there is no other way into the mesh.
+//!
+//! The agent decides who must answer, by the job of the target; we name the target and nothing more. If the pod is no
+//! target of the agent, the agent knows why, or the pod does.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde::Deserialize;
+use url::Url;
+
+use super::collect::Collector;
+use super::pod::{self, WantedPort, port_of};
+use super::report::Report;
+use super::{ScrapeArgs, Scraped, Stop};
+use crate::cli::agent_api::{ActiveTarget, AgentApi, ApiError, DEFAULT_PORT, DroppedTarget, Targets};
+use crate::cli::cluster::{Cluster, ClusterError};
+use crate::model::{clean, clean_to};
+use crate::parse::{Format, Parser, Step};
+
+/// The labels of agents, as the manifests set them.
+const AGENTS: &str = "app.kubernetes.io/name=meshscrape";
+/// How long an agent may take to list its targets.
+const LIST_PATIENCE: Duration = Duration::from_secs(15);
+/// How long it may take over a live scrape: the longest that an agent makes, and the way.
+const SCRAPE_PATIENCE: Duration = Duration::from_secs(75);
+
+const NAMESPACE: &str = "__meta_kubernetes_namespace";
+const POD_NAME: &str = "__meta_kubernetes_pod_name";
+/// What discovery makes of an annotation's name follows this.
+const ANNOTATION_PREFIX: &str = "__meta_kubernetes_pod_annotation_";
+
+/// Scrapes the pod through the agent that was named, or through one that is found.
+pub(super) async fn scrape_pod(args: &ScrapeArgs, name: &str) -> Result<Scraped, Stop> {
+    let name = pod::checked(name)?;
+    let wanted = args.pod.port.unwrap_or(WantedPort::Merged);
+    let cluster = Cluster::of(args.pod.kubeconfig.as_deref(), args.pod.context.as_deref()).await;
+    match &args.pod.agent {
+        Some(url) => named(args, AgentApi::at(url).map_err(Stop::Usage)?, cluster.ok().as_ref(), name, wanted).await,
+        None => forwarded(args, &cluster?, name, wanted).await,
+    }
+}
+
+/// Through the agent that was named. The cluster, if it can be asked, only explains what the agent does not know.
+async fn named(
+    args: &ScrapeArgs,
+    agent: AgentApi,
+    cluster: Option<&Cluster>,
+    name: &str,
+    wanted: WantedPort,
+) -> Result<Scraped, Stop> {
+    let namespace = args.pod.namespace.as_deref().or(cluster.map(Cluster::default_namespace));
+    let namespace = namespace.ok_or_else(|| Stop::Usage("the pod's namespace is not known: give -n".to_owned()))?;
+    let namespace = pod::checked(namespace)?;
+    let targets = agent.targets(LIST_PATIENCE).await?;
+    match (search(&targets, namespace, name, wanted), cluster) {
+        (Ok(target), _) => live(&agent, target).await,
+        (Err(why), None) => Err(no_target(None, wanted, why)),
+        (Err(why), Some(cluster)) => match cluster.pod(namespace, name).await {
+            Err(ClusterError::NotFound(why)) => Err(Stop::NoTarget { why, hint: None }),
+            seen => Err(no_target(seen.ok().as_ref(), wanted, why)),
+        },
+    }
+}
+
+/// Finds the pod's agent in the cluster and forwards its port.
+async fn forwarded(args: &ScrapeArgs, cluster: &Cluster, name: &str, wanted: WantedPort) -> Result<Scraped, Stop> {
+    let namespace = pod::checked(args.pod.namespace.as_deref().unwrap_or(cluster.default_namespace()))?;
+    let seen = cluster.pod(namespace, name).await?;
+    let Some(node) = seen.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) else {
+        let why = format!("pod {} runs on no node yet, so no agent scrapes it", pod::shown(&seen));
+        return Err(Stop::NoTarget { why, hint: Some("see kubectl describe pod".to_owned()) });
+    };
+    let mut unreached = None;
+    let mut reasons = Vec::new();
+    for agent in agents(args, cluster, pod::checked(node)?).await? {
+        let Some(api) = api_of(args, cluster, &agent) else { continue };
+        match api.targets(LIST_PATIENCE).await {
+            Err(error) => unreached = unreached.or(Some(error)),
+            Ok(targets) => match search(&targets, namespace, name, wanted) {
+                Ok(target) => return live(&api, target).await,
+                Err(why) => reasons.push(why),
+            },
+        }
+    }
+    // Of several agents that share the work, one that knows something.
+    reasons.sort_by_key(|why| matches!(why, Why::Unknown { .. }));
+    match (unreached, reasons.into_iter().next()) {
+        (Some(error), _) => Err(error.into()),
+        (None, Some(why)) => Err(no_target(Some(&seen), wanted, why)),
+        (None, None) => Err(Stop::NoTarget {
+            why: format!("no agent is found on node {} or elsewhere", clean(node)),
+            hint: Some(
+                "give --agent-namespace and --agent-selector, or forward the port of an agent and give --agent"
+                    .to_owned(),
+            ),
+        }),
+    }
+}
+
+/// The agents to ask, those on the node first. Where agents run one a node, no other knows the pod.
+async fn agents(args: &ScrapeArgs, cluster: &Cluster, node: &str) -> Result<Vec<Pod>, Stop> {
+    let namespace = args.pod.agent_namespace.as_deref().map(pod::checked).transpose()?;
+    let selector = args.pod.agent_selector.as_deref().unwrap_or(AGENTS);
+    let mut found = cluster.pods(namespace, selector, Some(node)).await?;
+    found.retain(runs);
+    if !found.iter().any(is_one_a_node) {
+        let on_node: Vec<_> = found.iter().map(|agent| agent.metadata.uid.clone()).collect();
+        let mut others = cluster.pods(namespace, selector, None).await?;
+        others.retain(|agent| runs(agent) && !is_one_a_node(agent) && !on_node.contains(&agent.metadata.uid));
+        found.extend(others);
+    }
+    Ok(found)
+}
+
+fn runs(agent: &Pod) -> bool {
+    let phase = agent.status.as_ref().and_then(|status| status.phase.as_deref());
+    phase == Some("Running") && agent.metadata.deletion_timestamp.is_none()
+}
+
+fn is_one_a_node(agent: &Pod) -> bool {
+    agent.metadata.owner_references.iter().flatten().any(|owner| owner.kind == "DaemonSet")
+}
+
+fn api_of(args: &ScrapeArgs, cluster: &Cluster, agent: &Pod) -> Option<AgentApi> {
+    let (namespace, name) = (agent.metadata.namespace.as_deref()?, agent.metadata.name.clone()?);
+    let port = args.pod.agent_port.unwrap_or(DEFAULT_PORT);
+    Some(AgentApi::Pod { pods: Box::new(cluster.namespaced(namespace)), name, port })
+}
+
+/// Has the agent scrape the target once.
+async fn live(agent: &AgentApi, target: &ActiveTarget) -> Result<Scraped, Stop> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Live {
+        #[serde(flatten)]
+        report: Report,
+        #[serde(default)]
+        body: String,
+        #[serde(default)]
+        body_cut: bool,
+    }
+    let live: Live = agent.scrape(&target.id, SCRAPE_PATIENCE).await?;
+    let mut report = live.report.cleaned();
+    report.about.push(("through", format!("{}, job {}", agent.place(), clean(&target.scrape_pool))));
+    if live.body_cut {
+        report.about.push(("cut", format!("only the first {} bytes of the exposition are shown", live.body.len())));
+    }
+    let collector = collected(&live.body)
+        .map_err(|error| Stop::NoConnection(format!("what answers at {} is no agent: {error}", agent.place())))?;
+    Ok(Scraped { report, collector })
+}
+
+/// The exposition that an agent shows, entry by entry.
+fn collected(body: &str) -> Result<Collector, String> {
+    let (mut parser, mut collector, mut rest) = (Parser::new(Format::PrometheusText), Collector::default(), body);
+    loop {
+        match parser.next(rest.as_bytes(), true).map_err(|error| error.to_string())? {
+            Step::Entry(entry, taken) => {
+                collector.take(&entry).map_err(|failure| failure.to_string())?;
+                rest = &rest[taken..];
+            }
+            Step::NeedMore | Step::End => return Ok(collector),
+        }
+    }
+}
+
+/// Why an agent does not scrape a port of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Why {
+    /// It scrapes these other ports of it, each with the job's name.
+    OtherPorts { wanted: u16, others: Vec<(u16, String)> },
+    /// It dropped it, for these reasons.
+    Dropped(Vec<String>),
+    /// It has never heard of it; perhaps it no longer remembers all that it dropped.
+    Unknown { forgets: bool },
+}
+
+/// The active target that is this port of this pod.
+fn search<'t>(targets: &'t Targets, namespace: &str, name: &str, wanted: WantedPort) -> Result<&'t ActiveTarget, Why> {
+    let is_pod = |labels: &BTreeMap<String, String>| {
+        let value = |label: &str| labels.get(label).map(String::as_str);
+        value(NAMESPACE) == Some(namespace) && value(POD_NAME) == Some(name)
+    };
+    let active: Vec<_> = targets.active_targets.iter().filter(|target| is_pod(&target.discovered_labels)).collect();
+    let port = wanted_port(active.first().map(|target| &target.discovered_labels), wanted);
+    if let Some(found) = active.iter().find(|target| port_of_url(&target.scrape_url) == Some(port)) {
+        return Ok(found);
+    }
+    if !active.is_empty() {
+        let mut others: Vec<_> = active
+            .iter()
+            .filter_map(|target| Some((port_of_url(&target.scrape_url)?, target.scrape_pool.clone())))
+            .collect();
+        others.sort();
+        others.dedup();
+        return Err(Why::OtherPorts { wanted: port, others });
+    }
+    let mut reasons = Vec::new();
+    for reason in targets.dropped_targets.iter().filter(|target| is_pod(&target.discovered_labels)).map(reason) {
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
+    }
+    if !reasons.is_empty() {
+        return Err(Why::Dropped(reasons));
+    }
+    let dropped: usize = targets.dropped_target_counts.iter().flat_map(BTreeMap::values).sum();
+    Err(Why::Unknown { forgets: dropped > targets.dropped_targets.len() })
+}
+
+/// The port that is meant: the one that the pod's annotation names, else the usual one.
+fn wanted_port(discovered: Option<&BTreeMap<String, String>>, wanted: WantedPort) -> u16 {
+    match wanted.in_istio() {
+        Err(number) => number,
+        Ok((annotation, _, usual)) => {
+            let sanitised: String =
+                annotation.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+            let label = format!("{ANNOTATION_PREFIX}{sanitised}");
+            discovered.and_then(|labels| port_of(labels.get(&label)?)).unwrap_or(usual)
+        }
+    }
+}
+
+fn port_of_url(url: &str) -> Option<u16> {
+    Url::parse(url).ok()?.port_or_known_default()
+}
+
+/// Why a job does not scrape it, in words.
+fn reason(dropped: &DroppedTarget) -> String {
+    let job = clean(&dropped.scrape_pool);
+    match (&dropped.error, dropped.by_rule) {
+        (Some(error), _) => format!("job {job} cannot use it: {}", clean_to(error, 512)),
+        (None, Some(number)) => {
+            let rule = dropped.rule.as_deref().unwrap_or_default();
+            format!("relabel rule {number} of job {job} drops it: {}", clean_to(rule, 512))
+        }
+        (None, None) => format!("a relabel rule of job {job} drops it"),
+    }
+}
+
+/// What is said in the end: what the agent knows, and what of the pod itself explains it.
+fn no_target(pod: Option<&Pod>, wanted: WantedPort, why: Why) -> Stop {
+    let cause = match pod.map(|pod| pod::place(pod, wanted)) {
+        Some(Err(Stop::NoTarget { why, hint })) => Some((why, hint)),
+        _ => None,
+    };
+    let told = match &why {
+        Why::OtherPorts { wanted, others } => {
+            let others: Vec<_> = others.iter().map(|(port, job)| format!("{port} (job {})", clean(job))).collect();
+            let why = format!("the agent does not scrape port {wanted} of the pod, but {}", others.join(", "));
+            return Stop::NoTarget { why, hint: Some("choose one of these with --port".to_owned()) };
+        }
+        Why::Dropped(reasons) => reasons.join("; "),
+        Why::Unknown { .. } => "no job of its agent has found it".to_owned(),
+    };
+    match (cause, why) {
+        (Some((cause, hint)), _) => Stop::NoTarget { why: format!("{cause}; {told}"), hint },
+        (None, Why::Unknown { forgets: true }) => Stop::NoTarget {
+            why: format!("the pod is not scraped: {told}"),
+            hint: Some("or it has forgotten that a rule dropped it: raise keep_dropped_targets".to_owned()),
+        },
+        (None, Why::Unknown { forgets: false }) => Stop::NoTarget {
+            why: format!("the pod is not scraped: {told}"),
+            hint: Some(
+                "look at node, namespaces and selectors of its kubernetes_sd_configs, or give --agent for another agent"
+                    .to_owned(),
+            ),
+        },
+        (None, _) => Stop::NoTarget { why: format!("the pod is not scraped: {told}"), hint: None },
+    }
+}
+
+impl From<ClusterError> for Stop {
+    fn from(error: ClusterError) -> Self {
+        match error {
+            ClusterError::Config(why) => Stop::Usage(why),
+            ClusterError::Unreachable(why) => Stop::NoConnection(why),
+            ClusterError::NotFound(why) => Stop::NoTarget { why, hint: None },
+        }
+    }
+}
+
+impl From<ApiError> for Stop {
+    fn from(error: ApiError) -> Self {
+        Stop::NoConnection(error.to_string())
+    }
+}
