@@ -1,8 +1,8 @@
 //! The command line: one file a command. It alone talks to a person; it prints, the rooms below return values.
 //!
 //! Data goes to standard output, everything else to standard error. Exit codes: 0 for success, 1 for "checked, and it is
-//! not in order", 2 for a wrong command line or configuration; `scrape` has a code for each class of failure
-//! ([`crate::model::ExitClass`]).
+//! not in order", 2 for a wrong command line or configuration, 3 for nobody who answers; `scrape` has a code for each
+//! class of failure ([`crate::model::ExitClass`]).
 
 mod agent_api;
 mod check_certs;
@@ -14,6 +14,7 @@ mod istio;
 mod run;
 mod scrape;
 mod style;
+mod targets;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,7 +42,9 @@ enum Command {
     /// Check a configuration or a certificate directory
     #[command(subcommand)]
     Check(Check),
-    /// Scrape one target once and say what is wrong with it
+    /// List what is scraped, or would be, and why the rest is not
+    Targets(targets::TargetsArgs),
+    /// Scrape one target once, by its URL or as a pod, and say what is wrong with it
     Scrape(scrape::ScrapeArgs),
     /// Show a whole mesh in miniature: no cluster needed, nothing installed
     #[cfg(feature = "demo")]
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         }
         Command::Check(Check::Certs { dir }) => check_certs::run(&dir, &mut std::io::stdout().lock(), &Clock::system()),
         Command::Run(args) => with_runtime(run::run(args)),
+        Command::Targets(args) => with_runtime(targets::run(args)),
         Command::Scrape(args) => with_runtime(scrape::run(args)),
         #[cfg(feature = "demo")]
         Command::Demo(args) => with_runtime(demo::run(args)),

@@ -14,6 +14,35 @@ pub(super) fn terminal_size() -> Option<(usize, usize)> {
     None
 }
 
+/// `text` in at most `width` characters, with an ellipsis for what is left out.
+pub(super) fn shortened(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
+    if width > 0 {
+        short.push('…');
+    }
+    short
+}
+
+/// `text` in lines of at most `width` characters, broken between words; a longer word stays whole.
+pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let last = lines.last_mut().expect("there is always a last line");
+        if last.is_empty() {
+            last.push_str(word);
+        } else if last.chars().count() + 1 + word.chars().count() <= width {
+            last.push(' ');
+            last.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
 /// Colours text, or leaves it alone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Paint {
@@ -29,6 +58,12 @@ impl Paint {
     /// Colour for standard output.
     pub(super) fn for_stdout() -> Self {
         Self::wanted(std::io::stdout().is_terminal())
+    }
+
+    /// No colour.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self { on: false }
     }
 
     fn wanted(terminal: bool) -> Self {
@@ -52,5 +87,21 @@ impl Paint {
 
     fn wrap(self, code: &str, text: impl Display) -> String {
         if self.on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_broken_between_words() {
+        assert_eq!(wrapped("one two three-and-more four", 8), ["one two", "three-and-more", "four"]);
+        assert_eq!(wrapped("", 8), [""]);
+    }
+
+    #[test]
+    fn what_is_cut_says_so() {
+        assert_eq!([shortened("abcdef", 6), shortened("abcdef", 4), shortened("abcdef", 0)], ["abcdef", "abc…", ""]);
     }
 }

@@ -94,6 +94,12 @@ impl Discovery {
         self.state.borrow().first_pass_done
     }
 
+    /// Waits until every source has answered at least once, or until discovery is cancelled.
+    pub async fn first_pass(&self) {
+        // An error says that nothing more comes.
+        let _ = self.state.clone().wait_for(|state| state.first_pass_done).await;
+    }
+
     /// How discovery is doing now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.state.borrow())

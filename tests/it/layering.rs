@@ -36,6 +36,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "clock",
             "config",
             "connect",
+            "discover",
             "identity",
             "lifecycle",
             "model",

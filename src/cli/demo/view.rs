@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::scene::{Change, Row, Scene, State};
 use super::verdict::{Outcome, TargetOutcome};
+use crate::cli::style::{shortened, wrapped};
 
 /// What a line may look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,18 +68,6 @@ fn fit(line: Line, width: usize) -> Line {
         fitted.push((text, tone));
     }
     fitted
-}
-
-/// `text` in at most `width` characters, with an ellipsis for what is left out.
-fn shortened(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
-    if width > 0 {
-        short.push('…');
-    }
-    short
 }
 
 /// The six workloads at `now`, in at most `width` characters a line.
@@ -271,23 +260,6 @@ fn verdict(outcome: &Outcome) -> Line {
     vec![("Verdict    ".to_owned(), Tone::Bold), (text, tone)]
 }
 
-/// `text` in lines of at most `width` characters, broken between words; a longer word stays whole.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let last = lines.last_mut().expect("there is always a last line");
-        if last.is_empty() {
-            last.push_str(word);
-        } else if last.chars().count() + 1 + word.chars().count() <= width {
-            last.push(' ');
-            last.push_str(word);
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines
-}
-
 /// `1234567` as `1,234,567`.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -423,12 +395,6 @@ mod tests {
         (scene.ledger, scene.sent) = (None, Some(400));
         let lines = text(&summary(&judge(&scene, "http://receiver", 20.0, 0), 100)).join("\n");
         assert!(lines.contains("as far as the agent itself tells") && !lines.contains("Nothing was taken"), "{lines}");
-    }
-
-    #[test]
-    fn long_texts_are_broken_between_words() {
-        assert_eq!(wrapped("one two three-and-more four", 8), ["one two", "three-and-more", "four"]);
-        assert_eq!(wrapped("", 8), [""]);
     }
 
     #[test]
