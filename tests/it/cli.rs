@@ -1,5 +1,8 @@
 //! The program itself: what it prints, and the exit code it leaves with.
 
+mod pods;
+mod targets;
+
 use std::path::Path;
 use std::process::Output;
 
