@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use url::Url;
 
-use crate::model::clean_to;
+use crate::model::{clean, clean_to};
 
 /// Where an agent serves its API unless it is told otherwise.
 pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:9465";
@@ -39,7 +39,7 @@ pub(super) enum AgentApi {
     /// A loopback address, as `host:port`.
     Here(String),
     /// A port of the agent's pod, forwarded by the API server in this process.
-    Pod { pods: Box<Api<Pod>>, name: String, port: u16 },
+    Pod { pods: Box<Api<Pod>>, namespace: String, name: String, port: u16 },
 }
 
 /// Why an agent has nothing to say.
@@ -129,7 +129,9 @@ impl AgentApi {
     pub(super) fn place(&self) -> String {
         match self {
             Self::Here(address) => format!("http://{address}"),
-            Self::Pod { name, port, .. } => format!("port {port} of pod {name}"),
+            Self::Pod { namespace, name, port, .. } => {
+                format!("port {port} of pod {}/{}", clean(namespace), clean(name))
+            }
         }
     }
 
@@ -160,7 +162,7 @@ impl AgentApi {
                 let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
                 exchange(stream, request(method, address, path)).await.map_err(|error| error.to_string())
             }
-            Self::Pod { pods, name, port } => {
+            Self::Pod { pods, name, port, .. } => {
                 let mut forwarder =
                     pods.portforward(name, &[*port]).await.map_err(|error| super::cluster::sentence(&error))?;
                 let stream = forwarder.take_stream(*port).ok_or("BUG: the forwarded port has no stream")?;

@@ -1,6 +1,7 @@
 //! Chapters on a real Kubernetes API server. `make test` leaves out this module, and says so, where no API server is to be had;
 //! so whatever needs one stands in here. This page holds what the others rely on.
 
+mod commands;
 mod crowd;
 mod outages;
 

@@ -124,9 +124,9 @@ fn is_one_a_node(agent: &Pod) -> bool {
 }
 
 fn api_of(args: &ScrapeArgs, cluster: &Cluster, agent: &Pod) -> Option<AgentApi> {
-    let (namespace, name) = (agent.metadata.namespace.as_deref()?, agent.metadata.name.clone()?);
+    let (namespace, name) = (agent.metadata.namespace.clone()?, agent.metadata.name.clone()?);
     let port = args.pod.agent_port.unwrap_or(DEFAULT_PORT);
-    Some(AgentApi::Pod { pods: Box::new(cluster.namespaced(namespace)), name, port })
+    Some(AgentApi::Pod { pods: Box::new(cluster.namespaced(&namespace)), namespace, name, port })
 }
 
 /// Has the agent scrape the target once.

@@ -27,11 +27,11 @@ pub(super) async fn in_configuration(file: &Path, patience: Duration) -> Result<
     let cancel = CancellationToken::new();
     let _stops_with_us = cancel.clone().drop_guard();
     let jobs = config.scrape_configs.iter().map(|job| (Arc::clone(job), trust_domain(job))).collect();
-    let discovery = discover::spawn(jobs, cancel, discover::Metrics::new(&mut Registry::default()));
+    let discovery = discover::spawn(jobs, cancel, Clock::system(), discover::Metrics::new(&mut Registry::default()));
     let complete = awaited(&discovery, patience).await;
     let targets = Arc::clone(&discovery.targets().borrow());
     let state = discovery.snapshot();
-    let problems = state.problems.iter().map(|problem| format!("{}: {}", problem.source, problem.message)).collect();
+    let problems = state.problems.iter().map(ToString::to_string).collect();
     Ok(Listing::found(told(&config, &targets), problems, complete))
 }
 
@@ -94,7 +94,7 @@ fn active(target: &Target) -> ActiveTarget {
         last_error: refusal.map(ToString::to_string).unwrap_or_default(),
         last_scrape: String::new(),
         reason: refusal.map(|failure| failure.reason.name()).unwrap_or_default().to_owned(),
-        hint: refusal.map(|failure| failure.hint()).unwrap_or_default().to_owned(),
+        hint: refusal.map(|failure| failure.hint().into_owned()).unwrap_or_default(),
         expected_identity: expected,
     }
 }

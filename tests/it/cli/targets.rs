@@ -71,8 +71,10 @@ scrape_configs:
     /// An agent that has scraped everything once.
     async fn agent(&self) -> Running {
         let agent = agent::start(self.dir.path(), &self.config()).await;
-        let settled =
-            |targets: &[Value]| targets.len() == 3 && targets.iter().all(|target| target["health"] != "unknown");
+        let settled = |targets: &[Value]| {
+            let of = |health: &str| targets.iter().filter(|target| target["health"] == health).count();
+            (of("up"), of("down")) == (1, 2)
+        };
         agent.until("everything is scraped", settled).await;
         agent
     }

@@ -5,6 +5,7 @@ pub(crate) mod agent;
 pub(crate) mod ca;
 pub(crate) mod envoy;
 pub(crate) mod http;
+pub(crate) mod kubelet;
 pub(crate) mod kubernetes;
 pub(crate) mod mesh;
 pub(crate) mod process;

@@ -1,0 +1,285 @@
+//! `meshscrape scrape pod/NAME` on a real API server: directly with certificates, and through the agent of the pod's node,
+//! whose port the API server forwards.
+
+use std::path::PathBuf;
+use std::process::Output;
+
+use k8s_openapi::api::core::v1::Node;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::agent::{self, Running, eventually};
+use crate::support::kubelet::Kubelet;
+use crate::support::kubernetes::{Cluster, Namespace, node, pod};
+use crate::support::mesh::{Mesh, ONLY_13};
+use crate::support::program::Program;
+use crate::support::tls_server::{Reply, Server, Talk, always};
+use crate::support::{http, loopback};
+
+const BODY: &str = "# TYPE beans counter\nbeans_total 3\n";
+const MERGED: &str = "prometheus.istio.io/secure-port";
+
+/// A namespace of a mesh, and a kubeconfig that leads there.
+struct Stage {
+    cluster: &'static Cluster,
+    shop: Namespace,
+    mesh: Mesh,
+    dir: TempDir,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let cluster = Cluster::shared().await;
+        let stage = Self {
+            cluster,
+            shop: cluster.own_namespace("shop").await,
+            mesh: Mesh::new(ONLY_13).await,
+            dir: TempDir::new().expect("a directory"),
+        };
+        cluster.kubeconfig(&stage.kubeconfig(), &cluster.url(), cluster.admin_token());
+        stage
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.dir.path().join("kubeconfig")
+    }
+
+    /// The identity of an account here.
+    fn id(&self, account: &str) -> String {
+        format!("spiffe://cluster.local/ns/{}/sa/{account}", self.shop.name())
+    }
+
+    /// A server on a pod address of its own, on the merged port, that is this account.
+    fn serve(&self, account: &str) -> Server {
+        let tls = self.mesh.tls(&self.mesh.ca.leaf(&self.id(account)));
+        Server::start_at((loopback(), 15092).into(), Talk::Tls(tls, always(Reply::ok(BODY))))
+    }
+
+    async fn scrape(&self, pod: &str, more: &[&str]) -> Output {
+        let kubeconfig = self.kubeconfig().display().to_string();
+        let fixed = ["scrape", pod, "-n", self.shop.name(), "--kubeconfig", &kubeconfig];
+        Program::start(&[&fixed, more].concat()).end().await
+    }
+
+    /// With our certificates.
+    async fn directly(&self, pod: &str, more: &[&str]) -> Output {
+        let certs = self.mesh.certs.path().display().to_string();
+        self.scrape(pod, &[&["--certs-dir", &certs], more].concat()).await
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_asked_directly_and_must_be_its_own_service_account() {
+    let stage = Stage::new().await;
+    let cart = stage.serve("cart");
+    let at = cart.socket().ip().to_string();
+    let annotated = |name: &str, account: &str| pod(name).account(account).annotation(MERGED, "15092").running(&at);
+    stage.shop.create_pod(annotated("cart-1", "cart")).await;
+    stage.shop.create_pod(annotated("payments-1", "payments")).await;
+
+    let output = stage.directly("pod/cart-1", &[]).await;
+    let report = text(&output.stderr);
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), BODY), "{report}");
+    assert!(report.contains(&format!("pod         {}/cart-1\n", stage.shop.name())), "{report}");
+    assert!(report.contains(&format!("{}  is exactly what was expected", stage.id("cart"))), "{report}");
+    assert_eq!(cart.requests()[0].path(), "/stats/prometheus");
+
+    let output = stage.directly("pod/payments-1", &[]).await;
+    let report = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{report}");
+    let says = format!("identity_mismatch: expected {}, but {} answered", stage.id("payments"), stage.id("cart"));
+    assert!(report.contains(&says), "{report}");
+    let output = stage.directly("pod/payments-1", &["--spiffe-id", &stage.id("cart")]).await;
+    assert_eq!(output.status.code(), Some(0), "another identity may be asked for: {}", text(&output.stderr));
+    let output = stage.directly("pod/cart-1", &["--trust-domain", "elsewhere.example"]).await;
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_a_pod_from_being_scraped_is_said_and_nobody_is_connected() {
+    let stage = Stage::new().await;
+    let cart = stage.serve("cart");
+    let at = cart.socket().ip().to_string();
+    let plain = pod("plain").account("cart").running(&at).owned_by("apps/v1", "StatefulSet", "plain");
+    let annotated = |name: &str, port: &str| pod(name).account("cart").annotation(MERGED, port);
+    stage.shop.create_pod(plain).await;
+    stage.shop.create_pod(annotated("waiting", "15092")).await;
+    stage.shop.create_pod(annotated("odd", "15092abc").running(&at)).await;
+    stage.shop.create_pod(annotated("host", "15092").with(json!({"spec": {"hostNetwork": true}})).running(&at)).await;
+    let over = json!({"status": {"phase": "Succeeded"}});
+    stage.shop.create_pod(annotated("over", "15092").running(&at).with(over)).await;
+    let patch = format!("kubectl patch statefulset plain -n {} -p '", stage.shop.name());
+    for (name, says) in [
+        ("plain", "has no annotation prometheus.istio.io/secure-port"),
+        ("plain", patch.as_str()),
+        ("waiting", "has no address yet (phase Pending)"),
+        ("odd", "is \"15092abc\", and no port"),
+        ("host", "uses the network of its node"),
+        ("over", "has ended (Succeeded)"),
+        ("nobody", "there is no pod "),
+    ] {
+        let output = stage.directly(&format!("pod/{name}"), &[]).await;
+        let error = text(&output.stderr);
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(8), ""), "{name}: {error}");
+        assert!(error.contains(says), "{name}: {says:?} is missing in\n{error}");
+    }
+    assert_eq!(cart.connections(), 0);
+    let output = stage.directly("pod/plain", &["--port", "15092"]).await;
+    assert_eq!(output.status.code(), Some(0), "the port was named: {}", text(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_says_no_or_that_nobody_verifies_is_named() {
+    let stage = Stage::new().await;
+    let account = stage.shop.account("reader").await;
+    let token = stage.shop.token(&account).await;
+    stage.cluster.kubeconfig(&stage.kubeconfig(), &stage.cluster.url(), &token);
+    let output = stage.directly("pod/cart-1", &[]).await;
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{error}");
+    assert!(error.contains("does not let us get pods in ") && error.contains(&account.user()), "{error}");
+
+    stage.cluster.kubeconfig(&stage.kubeconfig(), "https://127.0.0.1:1", &token);
+    let output = stage.directly("pod/cart-1", &[]).await;
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{error}");
+    assert!(error.contains("the API server is not reached: "), "{error}");
+
+    for (key, value) in [("insecure-skip-tls-verify", json!(true)), ("server", json!("http://127.0.0.1:1"))] {
+        stage.cluster.kubeconfig(&stage.kubeconfig(), &stage.cluster.url(), &token);
+        let mut file: Value =
+            serde_json::from_slice(&std::fs::read(stage.kubeconfig()).expect("a file")).expect("JSON");
+        file["clusters"][0]["cluster"][key] = value;
+        std::fs::write(stage.kubeconfig(), file.to_string()).expect("a file");
+        let output = stage.directly("pod/cart-1", &[]).await;
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{key}: {error}");
+        assert!(error.contains("would not be verified"), "{key}: {error}");
+    }
+    let output = stage.directly("pod/cart-1", &["--context", "nowhere"]).await;
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+}
+
+/// An agent that knows one pod as discovery tells of it.
+async fn agent_of(stage: &Stage, name: &str, address: &str, account: &str) -> Running {
+    let config = format!(
+        "
+scrape_configs:
+- job_name: mesh
+  scrape_interval: 1h
+  metrics_path: /stats/prometheus
+  tls_config: {{certs_dir: '{}', spiffe: {{}}}}
+  static_configs:
+  - targets: ['{address}']
+    labels: {{__meta_kubernetes_namespace: {}, __meta_kubernetes_pod_name: {name}, __spiffe_id__: '{}'}}
+",
+        stage.mesh.certs.path().display(),
+        stage.shop.name(),
+        stage.id(account)
+    );
+    let agent = agent::start(stage.dir.path(), &config).await;
+    agent.until("the target is known", |targets| targets.len() == 1).await;
+    eventually("the certificates are loaded", async || {
+        let ready = http::get(agent.listen(), "/-/ready").await.expect("an answer");
+        (ready.status == 200).then_some(())
+    })
+    .await;
+    agent
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_a_workstation_the_agent_of_the_pods_node_scrapes_it_by_a_forwarded_port() {
+    let stage = Stage::new().await;
+    let cart = stage.serve("cart");
+    let kubelet = Kubelet::start().await;
+    let (here, there) = (format!("{}-here", stage.shop.name()), format!("{}-there", stage.shop.name()));
+    for name in [&here, &there] {
+        let mut manifest = node(name, &[("InternalIP", &kubelet.ip())]);
+        manifest["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] = kubelet.port().into();
+        let _: Node = stage.cluster.node(manifest).await;
+    }
+    let address = cart.socket();
+    let annotated = |name: &str, node: &str| {
+        pod(name).account("cart").annotation(MERGED, "15092").on(node).running(&address.ip().to_string())
+    };
+    stage.shop.create_pod(annotated("cart-1", &here)).await;
+    stage.shop.create_pod(annotated("cart-2", &here)).await;
+    stage.shop.create_pod(pod("plain").account("cart").on(&here).running(&address.ip().to_string())).await;
+    stage.shop.create_pod(annotated("far-1", &there)).await;
+
+    let monitoring = stage.cluster.own_namespace("monitoring").await;
+    let agent = agent_of(&stage, "cart-1", &address.to_string(), "cart").await;
+    let port = agent.api().port().to_string();
+    let to_agents = ["--agent-namespace", monitoring.name(), "--agent-port", &port];
+
+    let output = stage.scrape("pod/cart-1", &to_agents).await;
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(8), "{error}");
+    assert!(error.contains(&format!("no agent is found on node {here} or elsewhere")), "{error}");
+
+    let agent_pod = pod("meshscrape-x7f")
+        .label("app.kubernetes.io/name", "meshscrape")
+        .owned_by("apps/v1", "DaemonSet", "meshscrape")
+        .on(&here)
+        .running("10.9.9.9");
+    monitoring.create_pod(agent_pod).await;
+    let output = stage.scrape("pod/cart-1", &to_agents).await;
+    let report = text(&output.stderr);
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), BODY), "{report}");
+    assert!(
+        report.contains(&format!("through     port {port} of pod {}/meshscrape-x7f, job mesh\n", monitoring.name())),
+        "{report}"
+    );
+    assert!(report.contains(&format!("{}  is exactly what was expected", stage.id("cart"))), "{report}");
+    assert_eq!(cart.requests().len(), 1);
+    let forwarded = kubelet.asked();
+    assert_eq!(forwarded.len(), 2, "one for the list, one for the scrape: {forwarded:?}");
+    let path = format!("/portForward/{}/meshscrape-x7f", monitoring.name());
+    assert!(forwarded.iter().all(|asked| asked.starts_with(&path) && asked.contains(&port)), "{forwarded:?}");
+
+    for (name, says) in [
+        ("cart-2", "the pod is not scraped: no job of its agent has found it"),
+        ("plain", "has no annotation prometheus.istio.io/secure-port"),
+        ("far-1", &format!("no agent is found on node {there} or elsewhere")),
+    ] {
+        let output = stage.scrape(&format!("pod/{name}"), &to_agents).await;
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(8), "{name}: {error}");
+        assert!(error.contains(says), "{name}: {says:?} is missing in\n{error}");
+    }
+    let closed = ["--agent-namespace", monitoring.name(), "--agent-port", "1"];
+    let output = stage.scrape("pod/cart-1", &closed).await;
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{error}");
+    assert!(error.contains("no agent answers at port 1 of pod "), "{error}");
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_that_share_the_work_are_asked_in_turn() {
+    let stage = Stage::new().await;
+    let cart = stage.serve("cart");
+    let kubelet = Kubelet::start().await;
+    let name = format!("{}-node", stage.shop.name());
+    let mut manifest = node(&name, &[("InternalIP", &kubelet.ip())]);
+    manifest["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] = kubelet.port().into();
+    let _: Node = stage.cluster.node(manifest).await;
+    let address = cart.socket();
+    let cart_1 = pod("cart-1").account("cart").annotation(MERGED, "15092").on("another-node");
+    stage.shop.create_pod(cart_1.running(&address.ip().to_string())).await;
+    let monitoring = stage.cluster.own_namespace("monitoring").await;
+    let agent = agent_of(&stage, "cart-1", &address.to_string(), "cart").await;
+    let replica =
+        |pod_name: &str| pod(pod_name).label("app.kubernetes.io/name", "meshscrape").on(&name).running("10.9.9.9");
+    monitoring.create_pod(replica("meshscrape-0")).await;
+    let gone = json!({"status": {"phase": "Failed"}});
+    monitoring.create_pod(replica("meshscrape-1").with(gone)).await;
+    let port = agent.api().port().to_string();
+    let output = stage.scrape("pod/cart-1", &["--agent-namespace", monitoring.name(), "--agent-port", &port]).await;
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), BODY), "{}", text(&output.stderr));
+    agent.stop().await;
+}
