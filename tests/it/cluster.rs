@@ -4,6 +4,7 @@
 mod commands;
 mod crowd;
 mod outages;
+mod prometheus;
 
 use std::time::Duration;
 

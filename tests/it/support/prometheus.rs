@@ -1,6 +1,6 @@
 //! A real Prometheus in server mode that takes remote_write, and what it stored.
 //!
-//! Out-of-order samples are refused, as by default. It scrapes nothing.
+//! Out-of-order samples are refused, as by default.
 
 use std::net::SocketAddr;
 
@@ -20,10 +20,15 @@ pub(crate) struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one and waits until it takes samples.
+    /// Starts one that scrapes nothing, and waits until it takes samples.
     pub(crate) async fn start() -> Self {
+        Self::with_config("global: {}\n").await
+    }
+
+    /// Starts one with this configuration file, and waits until it takes samples.
+    pub(crate) async fn with_config(text: &str) -> Self {
         let dir = TempDir::new().expect("a directory");
-        std::fs::write(dir.path().join("prometheus.yml"), "global: {}\n").expect("its configuration");
+        std::fs::write(dir.path().join("prometheus.yml"), text).expect("its configuration");
         let arguments = [
             "--config.file=prometheus.yml",
             "--storage.tsdb.path=data",

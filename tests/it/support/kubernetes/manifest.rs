@@ -94,9 +94,8 @@ impl PodManifest {
     }
 
     /// Anything else: objects are merged, everything else is replaced.
-    pub(crate) fn with(mut self, change: Value) -> Self {
-        merge(&mut self.0, change);
-        self
+    pub(crate) fn with(self, change: Value) -> Self {
+        Self(with(self.0, change))
     }
 }
 
@@ -111,6 +110,12 @@ fn push(list: &mut Value, item: Value) {
         *list = json!([]);
     }
     list.as_array_mut().expect("a list").push(item);
+}
+
+/// The manifest with these changes: objects are merged, everything else is replaced.
+pub(crate) fn with(mut manifest: Value, change: Value) -> Value {
+    merge(&mut manifest, change);
+    manifest
 }
 
 fn merge(into: &mut Value, change: Value) {

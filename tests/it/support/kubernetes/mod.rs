@@ -14,8 +14,8 @@ mod rights;
 mod watch;
 
 pub(crate) use audit::Asked;
-pub(crate) use manifest::{node, pod};
-pub(crate) use namespace::{Namespace, create};
+pub(crate) use manifest::{node, pod, with};
+pub(crate) use namespace::{Namespace, create, set_status};
 pub(crate) use proxy::Proxy;
 pub(crate) use rights::READ;
 pub(crate) use watch::Watch;

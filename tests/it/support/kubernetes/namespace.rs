@@ -69,10 +69,17 @@ impl Namespace {
         set_status(&self.api(), pod, status).await
     }
 
-    /// Changes parts of a pod (JSON merge patch), such as its labels.
+    /// Changes parts of an object (JSON merge patch), such as its labels.
+    pub(crate) async fn change<K>(&self, name: &str, change: Value) -> K
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        self.api().patch(name, &PatchParams::default(), &Patch::Merge(change)).await.expect("a change")
+    }
+
+    /// Changes parts of a pod.
     pub(crate) async fn change_pod(&self, pod: &str, change: Value) -> Pod {
-        let api: Api<Pod> = self.api();
-        api.patch(pod, &PatchParams::default(), &Patch::Merge(change)).await.expect("a change")
+        self.change(pod, change).await
     }
 
     /// Asks for the end of a pod with its usual grace. It stays, terminating, because no kubelet ends it, until it is deleted;
