@@ -8,8 +8,6 @@ use super::listing::{Active, Dropped, Job, Listing};
 use crate::cli::style::{Paint, shortened, wrapped};
 use crate::model::{clean, clean_to};
 
-/// Where the second column begins: below it stands what else is said of a target.
-const INDENT: usize = 11;
 /// No column is cut to less.
 const LEAST: usize = 12;
 
@@ -26,11 +24,11 @@ pub(super) fn text(listing: &Listing, labels: bool, width: Option<usize>, paint:
         page.out.push_str("there are no jobs\n");
     }
     for problem in &listing.problems {
-        page.note(0, &format!("{} {}", paint.bad("source:"), clean_to(problem, 1024)));
+        page.note(0, &Note { lead: "source:".to_owned(), bad: true, text: clean_to(problem, 1024).into_owned() });
     }
     if !listing.complete {
         let missing = "not every source of targets has answered in time: what is not listed may exist all the same";
-        page.note(0, &paint.bad(missing));
+        page.note(0, &Note { lead: "incomplete:".to_owned(), bad: true, text: missing.to_owned() });
     }
     page.out
 }
@@ -43,9 +41,16 @@ struct Row<'l> {
     pod: String,
     identity: String,
     /// What is wrong, and what to look at.
-    notes: Vec<String>,
+    notes: Vec<Note>,
     /// Labels before and, of an active target, after relabelling.
     labels: Vec<(&'static str, Vec<(&'l str, &'l str)>)>,
+}
+
+/// A text that may be long, and the word before it that says what it is.
+struct Note {
+    lead: String,
+    bad: bool,
+    text: String,
 }
 
 struct Page {
@@ -67,11 +72,12 @@ impl Page {
         }
         for by in &job.dropped_by_rule {
             let rule = clean_to(&by.text, 1024);
-            self.note(2, &format!("{} dropped by relabel rule {}: {rule}", by.count, by.rule));
+            let text = format!("dropped by relabel rule {}: {rule}", by.rule);
+            self.note(2, &Note { lead: by.count.to_string(), bad: false, text });
         }
         if job.forgotten > 0 {
-            let text = format!("{} more dropped, and not remembered why (keep_dropped_targets)", job.forgotten);
-            self.note(2, &text);
+            let text = "more dropped, and not remembered why (keep_dropped_targets)".to_owned();
+            self.note(2, &Note { lead: job.forgotten.to_string(), bad: false, text });
         }
     }
 
@@ -106,10 +112,12 @@ impl Page {
         let mut notes = Vec::new();
         if !target.detail.is_empty() {
             let reason = if target.reason.is_empty() { "error" } else { &target.reason };
-            notes.push(format!("{} {}", self.paint.bad(format!("{}:", clean(reason))), clean_to(&target.detail, 1024)));
+            let lead = format!("{}:", clean(reason));
+            notes.push(Note { lead, bad: true, text: clean_to(&target.detail, 1024).into_owned() });
         }
         if !target.hint.is_empty() {
-            notes.push(format!("{} {}", self.paint.bold("hint:"), clean_to(&target.hint, 1024)));
+            let text = clean_to(&target.hint, 1024).into_owned();
+            notes.push(Note { lead: "hint:".to_owned(), bad: false, text });
         }
         Row {
             state,
@@ -127,6 +135,8 @@ impl Page {
         let cells: Vec<[&str; 4]> =
             rows.iter().map(|row| [&*row.state, &row.target, &row.pod, &row.identity].map(|cell| cell)).collect();
         let widths = self.widths(&heads, &cells);
+        // Below the second column stands what else is said of a target.
+        let indent = 2 + widths[0] + 2;
         let line = |cells: &[&str; 4], state: &dyn Fn(String) -> String| {
             let mut line = String::from(" ");
             for (column, (cell, &width)) in cells.iter().zip(&widths).enumerate().filter(|(_, (_, width))| **width > 0)
@@ -145,10 +155,10 @@ impl Page {
             let state = move |text: String| if row.bad { paint.bad(text) } else { paint.good(text) };
             let _ = writeln!(self.out, "{}", line(cells, &state));
             for note in &row.notes {
-                self.note(INDENT, note);
+                self.note(indent, note);
             }
             if self.labels {
-                self.labels_of(row);
+                self.labels_of(indent, row);
             }
         }
     }
@@ -173,21 +183,24 @@ impl Page {
         widths
     }
 
-    fn labels_of(&mut self, row: &Row<'_>) {
+    fn labels_of(&mut self, indent: usize, row: &Row<'_>) {
         for (what, labels) in &row.labels {
             for (at, (name, value)) in labels.iter().enumerate() {
                 let what = if at == 0 { what } else { "" };
-                let _ = writeln!(self.out, "{:INDENT$}{what:<7} {}={:?}", "", clean(name), clean(value));
+                let _ = writeln!(self.out, "{:indent$}{what:<7} {}={:?}", "", clean(name), clean(value));
             }
         }
     }
 
-    /// A text that may be long, indented; broken between words where there is a terminal.
-    fn note(&mut self, indent: usize, text: &str) {
-        let lines = match self.width {
-            None => vec![text.to_owned()],
-            Some(width) => wrapped(text, width.saturating_sub(indent).max(LEAST)),
+    /// Indented, and broken between words where there is a terminal.
+    fn note(&mut self, indent: usize, Note { lead, bad, text }: &Note) {
+        let whole = format!("{lead} {text}");
+        let mut lines = match self.width {
+            None => vec![whole],
+            Some(width) => wrapped(&whole, width.saturating_sub(indent).max(LEAST)),
         };
+        let painted = if *bad { self.paint.bad(lead) } else { self.paint.bold(lead) };
+        lines[0] = lines[0].replacen(lead, &painted, 1);
         for line in lines {
             let _ = writeln!(self.out, "{:indent$}{line}", "");
         }
@@ -195,10 +208,10 @@ impl Page {
 }
 
 fn dropped(target: &Dropped) -> Row<'_> {
-    let (state, bad, note) = match (&target.error, target.by_rule) {
-        (Some(error), _) => ("invalid", true, clean_to(error, 1024).into_owned()),
-        (None, Some(rule)) => ("dropped", false, format!("by relabel rule {rule}")),
-        (None, None) => ("dropped", false, "by a relabel rule".to_owned()),
+    let (state, bad, lead, text) = match (&target.error, target.by_rule) {
+        (Some(error), _) => ("invalid", true, "error:", clean_to(error, 1024).into_owned()),
+        (None, Some(rule)) => ("dropped", false, "by", format!("relabel rule {rule}")),
+        (None, None) => ("dropped", false, "by", "a relabel rule".to_owned()),
     };
     Row {
         state: state.to_owned(),
@@ -206,7 +219,7 @@ fn dropped(target: &Dropped) -> Row<'_> {
         target: clean(&target.address).into_owned(),
         pod: pod(&target.namespace, &target.pod),
         identity: String::new(),
-        notes: vec![note],
+        notes: vec![Note { lead: lead.to_owned(), bad, text }],
         labels: vec![("before", pairs(&target.discovered_labels))],
     }
 }
@@ -259,7 +272,7 @@ mesh  2 targets: 1 up, 1 down; 7 dropped
            hint: another workload answers on this address
   up       https://10.0.0.17:15092/stats/prometheus  shop/cart-1      spiffe://cluster.local/ns/shop/sa/cart
   invalid  x@evil:443                                web/b
-           '@' may not stand in an address
+           error: '@' may not stand in an address
   1 dropped by relabel rule 1: {action: drop}
   2 dropped by relabel rule 2: {action: keep, regex: 'true'}
   3 more dropped, and not remembered why (keep_dropped_targets)
@@ -301,7 +314,7 @@ plain  1 target: 1 not scraped yet
         assert!(page.contains("mesh  2 targets: 1 that may not be connected; 7 dropped\n"), "{page}");
         assert!(page.contains("\n  refused  https://10.0.0.18"), "{page}");
         assert!(page.contains("\n  found    https://10.0.0.17"), "{page}");
-        assert!(page.contains("\nsource: targets.yaml: \\u{1b}[2J\nnot every source"), "{page}");
+        assert!(page.contains("\nsource: targets.yaml: \\u{1b}[2J\nincomplete: not every source"), "{page}");
     }
 
     #[test]
