@@ -1,10 +1,10 @@
 # What one can do here. Every target runs in a fresh clone; the toolchain is stable Rust, at least
 # Cargo.toml's rust-version.
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench lint peers
+.PHONY: help demo test soak bench lint peers image-root
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## a mesh in miniature, scraped: what is delivered, what is refused and why
 	cargo run --locked -- demo
@@ -28,3 +28,6 @@ lint: ## format, clippy, docs, and what may come into the build
 
 peers: ## brings the real programs that the tests run against into target/peers
 	@tests/peers.sh install
+
+image-root: ## the content of the image, in target/image-root
+	deploy/image/root.sh target/image-root --release --no-default-features
