@@ -8,6 +8,7 @@ mod config;
 mod connection;
 mod delivery;
 mod demo;
+mod deploy;
 mod discovery;
 mod docs;
 mod exposition;

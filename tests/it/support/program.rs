@@ -20,14 +20,18 @@ pub(crate) struct Program {
 impl Program {
     /// Starts `meshscrape` with these arguments.
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_meshscrape"));
+        // The name of the node as the DaemonSet's manifest gives it.
+        command.args(arguments).env_remove("MESHSCRAPE_CERTS_DIR").env("NODE_NAME", "node-1");
+        Self::spawn(command)
+    }
+
+    /// Starts any command that becomes the program.
+    pub(crate) fn spawn(mut command: Command) -> Self {
         let file = || tempfile::tempfile().expect("a temporary file");
         let (stdout, stderr) = (file(), file());
         let handle = |file: &File| Stdio::from(file.try_clone().expect("a second handle"));
-        let child = Command::new(env!("CARGO_BIN_EXE_meshscrape"))
-            .args(arguments)
-            .env_remove("MESHSCRAPE_CERTS_DIR")
-            // As the DaemonSet's manifest says it.
-            .env("NODE_NAME", "node-1")
+        let child = command
             .stdin(Stdio::null())
             .stdout(handle(&stdout))
             .stderr(handle(&stderr))

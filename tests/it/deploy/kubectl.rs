@@ -1,0 +1,319 @@
+//! Every overlay builds, and each item of its wiring is there.
+
+use serde_json::{Value, json};
+
+use super::rendered::{OVERLAYS, container, folder, kustomization, named, names, object, overlay, pod, text, workload};
+
+/// Those whose certificates come from an Istio sidecar.
+const WITH_SIDECAR: [&str; 8] =
+    ["istio", "istio-cni", "mimir", "mimir-ha", "namespaced", "prometheus", "sharded", "wide-jobs"];
+
+#[test]
+fn every_overlay_builds_and_is_listed() {
+    let folders = std::fs::read_dir(folder().join("kustomize/overlays")).expect("the overlays");
+    let mut there: Vec<_> =
+        folders.map(|folder| folder.expect("a folder").file_name().into_string().expect("UTF-8")).collect();
+    there.sort();
+    assert_eq!(there, OVERLAYS);
+    for name in OVERLAYS {
+        assert!(!overlay(name).is_empty());
+    }
+    assert!(!kustomization(&folder().join("kustomize/base")).is_empty());
+}
+
+#[test]
+fn the_sidecar_brings_certificates_and_nothing_else() {
+    for name in WITH_SIDECAR {
+        let objects = overlay(name);
+        let template = &workload(&objects)["spec"]["template"]["metadata"];
+        let (labels, annotations) = (&template["labels"], &template["annotations"]);
+        assert_eq!(labels["sidecar.istio.io/inject"], "true", "{name}");
+        assert_eq!(labels["security.istio.io/tlsMode"], "disabled", "{name}");
+
+        let proxy = super::rendered::documents(text(&annotations["proxy.istio.io/config"]));
+        assert_eq!(proxy[0]["proxyMetadata"]["OUTPUT_CERTS"], "/etc/istio-certs", "{name}");
+        assert_eq!(proxy[0]["proxyMetadata"]["ISTIO_META_DNS_CAPTURE"], "false", "{name}");
+        assert_eq!(proxy[0]["concurrency"], 1, "{name}");
+        for (annotation, value) in [
+            ("traffic.sidecar.istio.io/includeInboundPorts", ""),
+            ("traffic.sidecar.istio.io/includeOutboundIPRanges", ""),
+            ("sidecar.istio.io/rewriteAppHTTPProbers", "false"),
+            ("prometheus.istio.io/merge-metrics", "false"),
+        ] {
+            assert_eq!(annotations[annotation], value, "{name}: {annotation}");
+        }
+        for resource in ["proxyCPU", "proxyMemory", "proxyMemoryLimit"] {
+            assert!(annotations[format!("sidecar.istio.io/{resource}")].is_string(), "{name}: {resource}");
+        }
+        assert!(!workload(&objects).to_string().contains("INBOUND_CAPTURE_PORTS"), "it does nothing");
+
+        // Both mounts of one volume, which is in memory; the agent's is read-only.
+        let theirs: Value = serde_json::from_str(text(&annotations["sidecar.istio.io/userVolumeMount"])).expect("JSON");
+        assert_eq!(theirs, json!([{ "name": "certificates", "mountPath": "/etc/istio-certs" }]), "{name}");
+        let ours = named(&container(&objects)["volumeMounts"], "certificates");
+        assert_eq!(
+            ours,
+            &json!({ "name": "certificates", "mountPath": "/etc/istio-certs", "readOnly": true }),
+            "{name}"
+        );
+        let volume = named(&pod(&objects)["volumes"], "certificates");
+        assert_eq!(volume["emptyDir"]["medium"], "Memory", "{name}");
+
+        let scope = object(&objects, "Sidecar", "meshscrape");
+        assert_eq!(scope["spec"]["egress"], json!([{ "hosts": ["~/*"] }]), "{name}");
+        let selector = &workload(&objects)["spec"]["selector"]["matchLabels"];
+        assert_eq!(&scope["spec"]["workloadSelector"]["labels"], selector, "{name}");
+        let policy = object(&objects, "NetworkPolicy", "meshscrape-istiod");
+        assert_eq!(policy["spec"]["egress"][0]["ports"], json!([{ "port": 15012 }]), "{name}");
+    }
+}
+
+#[test]
+fn without_a_sidecar_nothing_of_istio_is_left() {
+    for name in OVERLAYS.iter().filter(|name| !WITH_SIDECAR.contains(name)) {
+        let objects = overlay(name);
+        let template = &workload(&objects)["spec"]["template"]["metadata"];
+        assert_eq!(template["labels"]["sidecar.istio.io/inject"], "false", "{name}");
+        let annotations = template["annotations"].as_object().expect("annotations");
+        assert!(annotations.keys().all(|key| !key.contains("istio.io")), "{name}: {annotations:?}");
+        assert!(names(&objects).iter().all(|object| !object.starts_with("Sidecar")), "{name}");
+    }
+}
+
+#[test]
+fn certificates_of_other_issuers_are_mounted_read_only() {
+    let objects = overlay("cert-manager");
+    let csi = &named(&pod(&objects)["volumes"], "certificates")["csi"];
+    assert_eq!(
+        csi,
+        &json!({
+            "driver": "spiffe.csi.cert-manager.io",
+            "readOnly": true,
+            "volumeAttributes": { "spiffe.csi.cert-manager.io/fs-group": "65532" }
+        })
+    );
+    assert_eq!(pod(&objects)["securityContext"]["runAsGroup"], 65532, "the group that may read the key");
+    let requests = object(&objects, "Role", "meshscrape-certificates");
+    assert_eq!(
+        requests["rules"],
+        json!([{ "apiGroups": ["cert-manager.io"], "resources": ["certificaterequests"], "verbs": ["create"] }])
+    );
+
+    let objects = overlay("spiffe-helper");
+    let helper = named(&pod(&objects)["initContainers"], "spiffe-helper");
+    assert_eq!(helper["restartPolicy"], "Always", "a sidecar of Kubernetes");
+    assert_eq!(named(&pod(&objects)["volumes"], "spiffe-workload-api")["csi"]["driver"], "csi.spiffe.io");
+    let map = text(&named(&pod(&objects)["volumes"], "spiffe-helper")["configMap"]["name"]).to_owned();
+    let config = text(&object(&objects, "ConfigMap", &map)["data"]["helper.conf"]).to_owned();
+    for line in [
+        r#"svid_file_name = "cert-chain.pem""#,
+        r#"svid_key_file_name = "key.pem""#,
+        r#"svid_bundle_file_name = "root-cert.pem""#,
+        "daemon_mode = true",
+    ] {
+        assert!(config.lines().any(|one| one == line), "{line} in\n{config}");
+    }
+    let written = named(&helper["volumeMounts"], "certificates");
+    assert!(config.contains(&format!("cert_dir = \"{}\"", text(&written["mountPath"]))));
+
+    let objects = overlay("any-ca");
+    let secret = &named(&pod(&objects)["volumes"], "certificates")["secret"];
+    assert_eq!(secret["defaultMode"], 0o440);
+    assert_eq!(pod(&objects)["securityContext"]["fsGroup"], 65532, "the group that may read the files");
+    let paths: Vec<_> = secret["items"].as_array().expect("items").iter().map(|item| text(&item["path"])).collect();
+    assert_eq!(paths, ["cert-chain.pem", "key.pem", "root-cert.pem"]);
+    for name in ["any-ca", "cert-manager", "spiffe-helper"] {
+        assert_eq!(named(&container(&overlay(name))["volumeMounts"], "certificates")["readOnly"], true, "{name}");
+    }
+}
+
+#[test]
+fn containers_may_do_nothing() {
+    for name in OVERLAYS {
+        let objects = overlay(name);
+        for workload in objects.iter().filter(|object| object["spec"]["template"].is_object()) {
+            let pod = &workload["spec"]["template"]["spec"];
+            let security = &pod["securityContext"];
+            assert_eq!(security["runAsNonRoot"], true, "{name}");
+            assert!(security["runAsUser"].as_i64() > Some(0), "{name}: a number, so that the kubelet can tell");
+            assert_eq!(security["seccompProfile"]["type"], "RuntimeDefault", "{name}");
+            assert_eq!(pod["automountServiceAccountToken"], false, "{name}");
+            assert!(pod["hostNetwork"].is_null() && pod["hostPID"].is_null(), "{name}");
+            let lists = [&pod["containers"], &pod["initContainers"]];
+            for container in lists.into_iter().filter_map(Value::as_array).flatten() {
+                let security = &container["securityContext"];
+                assert_eq!(
+                    security,
+                    &json!({
+                        "allowPrivilegeEscalation": false,
+                        "capabilities": { "drop": ["ALL"] },
+                        "readOnlyRootFilesystem": true
+                    }),
+                    "{name}"
+                );
+                assert!(container["resources"]["requests"]["cpu"].is_string(), "{name}");
+                assert!(container["resources"]["limits"]["memory"].is_string(), "{name}");
+            }
+            for volume in pod["volumes"].as_array().expect("volumes") {
+                assert!(volume["hostPath"].is_null(), "{name}: {volume}");
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_agent_holds_a_token() {
+    for name in OVERLAYS {
+        let objects = overlay(name);
+        assert_eq!(object(&objects, "ServiceAccount", "meshscrape")["automountServiceAccountToken"], false);
+        let mount = named(&container(&objects)["volumeMounts"], "api-token");
+        assert_eq!(mount["mountPath"], "/var/run/secrets/kubernetes.io/serviceaccount", "{name}");
+        assert_eq!(mount["readOnly"], true, "{name}");
+        let sources = &named(&pod(&objects)["volumes"], "api-token")["projected"]["sources"];
+        assert_eq!(sources[0]["serviceAccountToken"]["path"], "token", "{name}");
+        assert_eq!(sources[1]["configMap"]["items"][0]["path"], "ca.crt", "{name}");
+        assert_eq!(sources[2]["downwardAPI"]["items"][0]["path"], "namespace", "{name}");
+        for helper in pod(&objects)["initContainers"].as_array().into_iter().flatten() {
+            assert!(!helper["volumeMounts"].to_string().contains("api-token"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_namespace_enforces_what_the_pods_keep_except_beside_istio_init() {
+    for name in OVERLAYS {
+        let objects = overlay(name);
+        let labels = &object(&objects, "Namespace", "meshscrape")["metadata"]["labels"];
+        let has_istio_init = WITH_SIDECAR.contains(&name) && name != "istio-cni";
+        let enforced = if has_istio_init { "privileged" } else { "restricted" };
+        assert_eq!(labels["pod-security.kubernetes.io/enforce"], enforced, "{name}");
+        for mode in ["audit", "warn"] {
+            assert_eq!(labels[format!("pod-security.kubernetes.io/{mode}")], "restricted", "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_agent_reads_pods_and_nothing_else() {
+    let pods = json!([{ "apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"] }]);
+    for name in OVERLAYS {
+        let objects = overlay(name);
+        let rules: Vec<_> = objects.iter().filter(|object| object["rules"].is_array()).collect();
+        let bound = objects.iter().filter(|object| object["roleRef"].is_object());
+        for binding in bound {
+            let (kind, role) = (text(&binding["roleRef"]["kind"]), text(&binding["roleRef"]["name"]));
+            assert_eq!(object(&objects, kind, role)["metadata"]["namespace"], binding["metadata"]["namespace"]);
+            let agent = json!([{ "kind": "ServiceAccount", "name": "meshscrape", "namespace": "meshscrape" }]);
+            assert_eq!(binding["subjects"], agent, "{name}");
+        }
+        let pods_role = rules.iter().find(|role| role["metadata"]["name"] == "meshscrape").expect("a role");
+        assert_eq!(pods_role["rules"], pods, "{name}");
+        let kind = if name == "namespaced" { "Role" } else { "ClusterRole" };
+        assert_eq!(pods_role["kind"], kind, "{name}");
+        let more: Vec<_> =
+            rules.iter().map(|role| text(&role["metadata"]["name"])).filter(|n| *n != "meshscrape").collect();
+        let expected: &[&str] = match name {
+            "cert-manager" => &["meshscrape-certificates"],
+            "wide-jobs" => &["meshscrape-wide-jobs"],
+            _ => &[],
+        };
+        assert_eq!(more, expected, "{name}");
+    }
+    let wide = overlay("wide-jobs");
+    let rules = object(&wide, "ClusterRole", "meshscrape-wide-jobs")["rules"].as_array().expect("rules").clone();
+    let mut resources: Vec<_> = rules.iter().map(|rule| text(&rule["resources"][0])).collect();
+    resources.sort_unstable();
+    let expected =
+        ["endpoints", "endpointslices", "ingresses", "jobs", "namespaces", "nodes", "replicasets", "services"];
+    assert_eq!(resources, expected);
+    assert!(rules.iter().all(|rule| rule["verbs"] == json!(["get", "list", "watch"])));
+}
+
+#[test]
+fn an_agent_runs_on_every_node_and_only_once() {
+    let objects = overlay("istio");
+    let spec = &object(&objects, "DaemonSet", "meshscrape")["spec"];
+    assert_eq!(spec["updateStrategy"]["rollingUpdate"], json!({ "maxUnavailable": "10%", "maxSurge": 0 }));
+    let pod = pod(&objects);
+    assert_eq!(pod["tolerations"], json!([{ "operator": "Exists" }]));
+    assert_eq!(pod["priorityClassName"], "meshscrape");
+    assert!(object(&objects, "PriorityClass", "meshscrape")["value"].as_i64() > Some(0));
+    // The flush deadline of `run` is 20 s.
+    assert_eq!(pod["terminationGracePeriodSeconds"], 30);
+    let node = named(&container(&objects)["env"], "NODE_NAME");
+    assert_eq!(node["valueFrom"]["fieldRef"]["fieldPath"], "spec.nodeName");
+}
+
+#[test]
+fn shards_are_as_many_as_agents() {
+    let objects = overlay("sharded");
+    let spec = &object(&objects, "StatefulSet", "meshscrape")["spec"];
+    let env = &container(&objects)["env"];
+    assert_eq!(named(env, "SHARDS")["value"], spec["replicas"].to_string());
+    let shard = &named(env, "SHARD")["valueFrom"]["fieldRef"]["fieldPath"];
+    assert_eq!(shard, "metadata.labels['apps.kubernetes.io/pod-index']");
+    assert_eq!(spec["podManagementPolicy"], "Parallel");
+    assert_eq!(object(&objects, "Service", "meshscrape")["metadata"]["name"], spec["serviceName"]);
+    let budget = object(&objects, "PodDisruptionBudget", "meshscrape");
+    assert_eq!(budget["spec"]["selector"], spec["selector"]);
+    assert_eq!(budget["spec"]["maxUnavailable"], 1);
+
+    let pair = overlay("mimir-ha");
+    assert_eq!(object(&pair, "StatefulSet", "meshscrape")["spec"]["replicas"], 2);
+    let names: Vec<_> =
+        container(&pair)["env"].as_array().expect("env").iter().map(|variable| text(&variable["name"])).collect();
+    assert_eq!(names, ["NODE_NAME", "POD_NAME"], "nothing is shared out");
+}
+
+#[test]
+fn the_kubelet_asks_the_port_of_probes() {
+    for name in OVERLAYS {
+        let objects = overlay(name);
+        let container = container(&objects);
+        assert_eq!(container["ports"], json!([{ "name": "metrics", "containerPort": 9464 }]), "{name}");
+        assert_eq!(container["livenessProbe"]["httpGet"], json!({ "path": "/-/healthy", "port": "metrics" }));
+        assert_eq!(container["readinessProbe"]["httpGet"], json!({ "path": "/-/ready", "port": "metrics" }));
+        // Once, and at the port that is there.
+        let annotations = &workload(&objects)["spec"]["template"]["metadata"]["annotations"];
+        assert_eq!(annotations["prometheus.io/port"], "9464", "{name}");
+        assert_eq!(annotations["prometheus.io/path"], "/metrics", "{name}");
+        assert_eq!(annotations["prometheus.io/scrape"], "true", "{name}");
+    }
+}
+
+#[test]
+fn the_network_is_closed_but_for_what_the_agent_does() {
+    for (name, receiver, port) in [("istio", "monitoring", 9090), ("mimir", "mimir", 8080)] {
+        let objects = overlay(name);
+        let policy = &object(&objects, "NetworkPolicy", "meshscrape")["spec"];
+        assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
+        let from = |namespace: &str| json!({ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace } } });
+        assert_eq!(policy["ingress"], json!([{ "from": [from("monitoring")], "ports": [{ "port": 9464 }] }]));
+        assert_eq!(
+            policy["egress"],
+            json!([
+                { "to": [{ "namespaceSelector": {} }], "ports": [{ "port": 15091 }, { "port": 15092 }] },
+                { "to": [from(receiver)], "ports": [{ "port": port }] },
+                { "ports": [{ "port": 53, "protocol": "UDP" }, { "port": 53, "protocol": "TCP" }] },
+                { "ports": [{ "port": 443 }, { "port": 6443 }] }
+            ]),
+            "{name}"
+        );
+        assert_eq!(&policy["podSelector"], &workload(&objects)["spec"]["selector"], "{name}");
+    }
+}
+
+#[test]
+fn the_receiving_prometheus_takes_samples_from_the_agents_only() {
+    let objects = overlay("prometheus");
+    let deployment = &object(&objects, "Deployment", "prometheus")["spec"]["template"]["spec"];
+    let arguments = deployment["containers"][0]["args"].as_array().expect("arguments");
+    assert!(arguments.iter().any(|argument| argument == "--web.enable-remote-write-receiver"));
+    let from = &object(&objects, "NetworkPolicy", "prometheus")["spec"]["ingress"];
+    assert_eq!(from[0]["ports"], json!([{ "port": 9090 }]));
+    assert_eq!(from[0]["from"][0]["podSelector"]["matchLabels"], json!({ "app.kubernetes.io/name": "meshscrape" }));
+    let url = super::rendered::configuration(&objects);
+    let service = object(&objects, "Service", "prometheus");
+    assert_eq!(service["metadata"]["namespace"], "monitoring");
+    assert!(url.contains("http://prometheus.monitoring.svc:9090/api/v1/write"), "{url}");
+}
