@@ -22,6 +22,12 @@ fn every_place_names_this_version() {
     assert_eq!(text(&values["image"]["tag"]), "", "that of the chart");
 }
 
+#[test]
+fn the_base_holds_the_configuration_of_the_repository() {
+    let ours = std::fs::read_to_string(folder().join("../config/meshscrape.yaml")).expect("the configuration");
+    assert_eq!(read("kustomize/base/meshscrape.yaml"), ours);
+}
+
 /// The compiler of the image is one that builds this crate.
 #[test]
 fn the_image_is_built_with_the_compiler_of_the_manifest() {

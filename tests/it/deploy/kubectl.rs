@@ -1,5 +1,7 @@
 //! Every overlay builds, and each item of its wiring is there.
 
+mod configuration;
+
 use serde_json::{Value, json};
 
 use super::rendered::{OVERLAYS, container, folder, kustomization, named, names, object, overlay, pod, text, workload};

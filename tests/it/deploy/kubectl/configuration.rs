@@ -1,0 +1,82 @@
+//! The configurations that are shipped load, with nothing but what their pod gives them.
+
+use std::path::{Path, PathBuf};
+
+use meshscrape::config::{self, Config, JobSecurity};
+use serde_json::Value;
+
+use crate::deploy::rendered::{OVERLAYS, configuration, container, object, overlay, text};
+
+/// The configuration of an overlay, read with the variables that its container has and no others.
+fn load(objects: &[Value]) -> Config {
+    let variables = container(objects)["env"].as_array().expect("env").clone();
+    let variable = |name: &str| {
+        let variable = variables.iter().find(|variable| variable["name"] == name)?;
+        // What a fieldRef becomes: a number for the shard, a name for the others.
+        let of_pod = if name == "SHARD" { "0" } else { "a-name" };
+        Some(variable["value"].as_str().unwrap_or(of_pod).to_owned())
+    };
+    let loaded = config::parse(Path::new("meshscrape.yaml"), &configuration(objects), &variable);
+    assert!(loaded.warnings.is_empty(), "{:#?}", loaded.warnings);
+    loaded.config.unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+#[test]
+fn every_overlays_configuration_loads_without_a_warning() {
+    for name in OVERLAYS {
+        let config = load(&overlay(name));
+        let jobs: Vec<_> = config.scrape_configs.iter().map(|job| job.job_name.as_str()).collect();
+        assert_eq!(jobs, ["istio-secure-merged-metrics", "istio-secure-envoy-metrics"], "{name}");
+        assert_eq!(config.remote_write.len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn certificates_are_read_from_where_they_are_mounted() {
+    for name in OVERLAYS {
+        let objects = overlay(name);
+        let mounts = container(&objects)["volumeMounts"].as_array().expect("mounts").clone();
+        let mounted: Vec<PathBuf> = mounts
+            .iter()
+            .filter(|mount| mount["name"] == "certificates")
+            .map(|mount| PathBuf::from(text(&mount["mountPath"])))
+            .collect();
+        assert_eq!(mounted.len(), 1, "{name}");
+        for job in load(&objects).scrape_configs {
+            let JobSecurity::Spiffe(spiffe) = job.security else { panic!("{name}: {} verifies nobody", job.job_name) };
+            for file in [spiffe.files.chain, spiffe.files.key, spiffe.files.root] {
+                assert_eq!(file.parent(), Some(&*mounted[0]), "{name}: {}", file.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn an_agent_of_a_node_asks_for_its_pods_and_the_others_for_all() {
+    for name in OVERLAYS {
+        let objects = overlay(name);
+        let of_node = objects.iter().any(|object| object["kind"] == "DaemonSet");
+        for job in load(&objects).scrape_configs {
+            let [sd] = &*job.kubernetes_sd_configs else { panic!("{name}: {:?}", job.kubernetes_sd_configs) };
+            assert_eq!(sd.selectors.len(), usize::from(of_node), "{name}");
+            let namespaces: &[&str] = if name == "namespaced" { &["shop"] } else { &[] };
+            assert_eq!(sd.namespaces, namespaces, "{name}: what its Role covers");
+        }
+    }
+    let role = overlay("namespaced");
+    assert_eq!(object(&role, "Role", "meshscrape")["metadata"]["namespace"], "shop");
+}
+
+/// Of a pair that Mimir deduplicates both send both labels; agents that share the pods out must not be taken for one.
+#[test]
+fn only_replicas_call_themselves_replicas() {
+    for name in OVERLAYS {
+        let config = load(&overlay(name));
+        let labels = &config.global.external_labels;
+        let expected = (name == "mimir-ha").then_some("a-name");
+        assert_eq!(labels.get("__replica__"), expected, "{name}");
+        assert_eq!(labels.get("cluster").is_some(), name.starts_with("mimir"), "{name}");
+        let tenant = config.remote_write[0].headers.iter().any(|(header, _)| header == "x-scope-orgid");
+        assert_eq!(tenant, name.starts_with("mimir"), "{name}");
+    }
+}
