@@ -25,7 +25,7 @@ fn load(objects: &[Value]) -> Config {
 fn every_overlays_configuration_loads_without_a_warning() {
     for name in OVERLAYS {
         let config = load(&overlay(name));
-        let jobs: Vec<_> = config.scrape_configs.iter().map(|job| job.job_name.as_str()).collect();
+        let jobs: Vec<_> = config.scrape_configs.iter().map(|job| &*job.job_name).collect();
         assert_eq!(jobs, ["istio-secure-merged-metrics", "istio-secure-envoy-metrics"], "{name}");
         assert_eq!(config.remote_write.len(), 1, "{name}");
     }
@@ -43,8 +43,8 @@ fn certificates_are_read_from_where_they_are_mounted() {
             .collect();
         assert_eq!(mounted.len(), 1, "{name}");
         for job in load(&objects).scrape_configs {
-            let JobSecurity::Spiffe(spiffe) = job.security else { panic!("{name}: {} verifies nobody", job.job_name) };
-            for file in [spiffe.files.chain, spiffe.files.key, spiffe.files.root] {
+            let JobSecurity::Spiffe(spiffe) = &job.security else { panic!("{name}: {} verifies nobody", job.job_name) };
+            for file in [&spiffe.files.chain, &spiffe.files.key, &spiffe.files.root] {
                 assert_eq!(file.parent(), Some(&*mounted[0]), "{name}: {}", file.display());
             }
         }
