@@ -1,5 +1,6 @@
 //! What the API server wrote down about the requests it got: the truth about who asked what, whatever the client says.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::Value;
@@ -14,7 +15,8 @@ pub(crate) struct Asked {
     /// Path and query as they came.
     pub(crate) uri: String,
     pub(crate) user_agent: String,
-    /// None while there is no answer; a watch has one as soon as it streams.
+    /// None while no answer is written down, which is a moment after the client has it; a watch has one as soon as it
+    /// streams.
     pub(crate) status: Option<u16>,
 }
 
@@ -22,21 +24,21 @@ pub(crate) struct Asked {
 pub(super) fn read(log: &Path) -> Vec<Asked> {
     let text = std::fs::read_to_string(log).expect("the audit log");
     let whole_lines = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-    let mut asked: Vec<(String, Asked)> = Vec::new();
+    let mut asked: Vec<Asked> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
     for line in whole_lines.lines() {
         let event: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let id = text(&event["auditID"]);
         // A request is written down when it comes, and again when it is answered.
-        let at = asked.iter().rposition(|(known, _)| *known == id).unwrap_or_else(|| {
+        let at = *places.entry(text(&event["auditID"])).or_insert_with(|| {
             let user = text(&event["user"]["username"]);
             let (verb, uri) = (text(&event["verb"]), text(&event["requestURI"]));
-            asked.push((id, Asked { user, verb, uri, user_agent: text(&event["userAgent"]), status: None }));
+            asked.push(Asked { user, verb, uri, user_agent: text(&event["userAgent"]), status: None });
             asked.len() - 1
         });
         if let Some(code) = event["responseStatus"]["code"].as_u64() {
-            asked[at].1.status = u16::try_from(code).ok();
+            asked[at].status = u16::try_from(code).ok();
         }
     }
-    asked.into_iter().map(|(_, asked)| asked).collect()
+    asked
 }
