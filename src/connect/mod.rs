@@ -13,7 +13,8 @@
 //! its reason from the closed list; a response header is at most 16 KiB. Bodies come as the transfer delivered them,
 //! without content decoding and without a limit: both are the scrape's business.
 //!
-//! This room does not know labels, metric formats, or what a status means.
+//! Discovery fetches its lists over HTTP by the two ordinary kinds. This room does not know labels, metric formats, or
+//! what a status means.
 
 mod advice;
 mod auth;

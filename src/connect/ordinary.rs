@@ -49,6 +49,8 @@ pub struct OrdinarySettings {
     pub timeout: Duration,
     /// Whether redirects are followed.
     pub follow_redirects: bool,
+    /// Whether they may lead to no other origin (scheme, host and port) than the one that was asked.
+    pub within_origin: bool,
     /// Whether HTTP/2 is offered; over `https` only.
     pub http2: bool,
     /// The `Authorization` header.
@@ -58,7 +60,13 @@ pub struct OrdinarySettings {
 impl OrdinarySettings {
     /// Those of a job, for a target with this scrape timeout.
     pub fn of_job(job: &ScrapeConfig, timeout: Duration) -> Self {
-        Self { timeout, follow_redirects: job.follow_redirects, http2: job.enable_http2, auth: job.auth.clone() }
+        Self {
+            timeout,
+            follow_redirects: job.follow_redirects,
+            within_origin: false,
+            http2: job.enable_http2,
+            auth: job.auth.clone(),
+        }
     }
 }
 
@@ -258,7 +266,10 @@ async fn exchange(
                 body: Body(BodyKind::Ordinary(OrdinaryBody { answer, watch })),
             });
         }
-        trail.follow(answer.status(), answer.headers(), &may_leave)?;
+        trail.follow(answer.status(), answer.headers(), |here, next| match settings.within_origin {
+            true => Err("it is another origin (scheme, host and port)"),
+            false => may_leave(here, next),
+        })?;
         if trail.left_origin() {
             headers = harmless(&headers);
         }

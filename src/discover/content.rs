@@ -1,10 +1,9 @@
-//! What a file of targets says: a list of groups, each with `targets` and `labels`, as JSON or as YAML.
+//! What a list of targets says: groups, each with `targets` and `labels`, as JSON or as YAML.
 //!
-//! A file is taken whole or not at all: an unknown field, a wrong type or a `null` in the list refuses it, so that a typing
+//! A list is taken whole or not at all: an unknown field, a wrong type or a `null` in it refuses it, so that a typing
 //! error cannot silently remove targets. Nothing in it is expanded; a `${NAME}` is text.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::Path;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -14,18 +13,15 @@ use super::fixed;
 use crate::model::{Candidate, Labels};
 use crate::yaml::{self, Node, Pos, Value, YamlError};
 
-/// How much memory the targets of one file may take, about. The labels of a group stand in the file once and belong to each
-/// of its targets, so a small file could come to any size.
+/// How much memory the targets of one list may take, about. The labels of a group stand in it once and belong to each of
+/// its targets, so a small list could come to any size.
 const MAX_MEMORY: usize = 256 << 20;
 /// What a target takes besides its labels.
 const TARGET_BYTES: usize = 1024;
 /// How many labels a group may have.
 const MAX_LABELS: usize = 1000;
 
-/// The label that holds the path of the file.
-const FILEPATH: &str = "__meta_filepath";
-
-/// Why a file says nothing that can be used.
+/// Why a list says nothing that can be used.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub(super) enum ContentError {
     /// Not JSON, or not JSON of the expected shape; the parser's words have line and column in them.
@@ -35,7 +31,7 @@ pub(super) enum ContentError {
     #[error(transparent)]
     Yaml(#[from] YamlError),
     /// Over [`MAX_MEMORY`].
-    #[error("its targets with their labels take more than {} MiB; split it into several files", MAX_MEMORY >> 20)]
+    #[error("its targets with their labels take more than {} MiB; split it up", MAX_MEMORY >> 20)]
     TooLarge,
     /// Over [`MAX_LABELS`].
     #[error("a group has {0} labels, at most {MAX_LABELS} are allowed")]
@@ -57,19 +53,29 @@ struct Group {
     #[serde(default)]
     targets: Option<Vec<String>>,
     #[serde(default)]
-    labels: Option<BTreeMap<String, String>>,
+    labels: Option<BTreeMap<String, Option<String>>>,
 }
 
-/// Reads the text of the file at `path`, whose name says whether it is JSON or YAML.
-pub(super) fn candidates_of(path: &Path, text: &str) -> Result<Vec<Candidate>, ContentError> {
-    let json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-    let groups = if json { from_json(text)? } else { from_yaml(text)? };
-    let shown = path.to_string_lossy();
+/// The formats of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Json,
+    Yaml,
+}
+
+/// The candidates of a list. `origin` names the label that says where the list comes from, with its value.
+pub(super) fn candidates_of(origin: (&str, &str), format: Format, text: &str) -> Result<Vec<Candidate>, ContentError> {
+    let groups = match format {
+        Format::Json => from_json(text)?,
+        Format::Yaml => from_yaml(text)?,
+    };
+    let (name, place) = origin;
     let mut candidates = Vec::new();
     let mut memory: usize = 0;
     for (index, group) in groups.into_iter().enumerate() {
-        let mut labels: Labels = group.labels.unwrap_or_default().into_iter().collect();
-        labels.set(FILEPATH, &shown);
+        let pairs = group.labels.into_iter().flatten();
+        let mut labels: Labels = pairs.map(|(name, value)| (name, value.unwrap_or_default())).collect();
+        labels.set(name, place);
         if labels.len() > MAX_LABELS {
             return Err(ContentError::TooManyLabels(labels.len()));
         }
@@ -78,14 +84,16 @@ pub(super) fn candidates_of(path: &Path, text: &str) -> Result<Vec<Candidate>, C
         if memory > MAX_MEMORY {
             return Err(ContentError::TooLarge);
         }
-        let source: Arc<str> = format!("{shown}:{index}").into();
+        let source: Arc<str> = format!("{place}:{index}").into();
         candidates.extend(group.targets.iter().flatten().map(|target| fixed::candidate(target, &labels, &source)));
     }
     Ok(candidates)
 }
 
 fn from_json(text: &str) -> Result<Vec<Group>, ContentError> {
-    let groups: Vec<Group> = serde_json::from_str(text).map_err(|error| ContentError::Json(error.to_string()))?;
+    let groups: Option<Vec<Group>> =
+        serde_json::from_str(text).map_err(|error| ContentError::Json(error.to_string()))?;
+    let groups = groups.unwrap_or_default();
     match groups.iter().flat_map(|group| group.labels.iter().flatten()).any(|(name, _)| name.is_empty()) {
         true => Err(ContentError::Json("a label name is empty".to_owned())),
         false => Ok(groups),
@@ -116,10 +124,10 @@ fn group(node: &Node) -> Result<Group, ContentError> {
                         return Err(shape(key, "a label name is empty".to_owned()));
                     }
                     let text = match value.value {
-                        Value::Null => "",
-                        _ => scalar(value, "the value of a label")?,
+                        Value::Null => None,
+                        _ => Some(scalar(value, "the value of a label")?.to_owned()),
                     };
-                    labels.insert(name.to_owned(), text.to_owned());
+                    labels.insert(name.to_owned(), text);
                 }
                 group.labels = Some(labels);
             }
@@ -173,7 +181,8 @@ mod tests {
     use super::*;
 
     fn read(name: &str, text: &str) -> Result<Vec<String>, String> {
-        let candidates = candidates_of(Path::new(name), text).map_err(|error| error.to_string())?;
+        let format = if name.ends_with("json") { Format::Json } else { Format::Yaml };
+        let candidates = candidates_of(("__meta_filepath", name), format, text).map_err(|error| error.to_string())?;
         Ok(candidates.iter().map(|found| format!("{} {}", found.source, found.labels)).collect())
     }
 
@@ -185,9 +194,9 @@ mod tests {
             r#"t:1 {__address__="c", __meta_filepath="t"}"#,
         ];
         let yaml = "- targets: [a:1, 'b:1']\n  labels: {env: prod, n: 1.50, none: ~, __meta_filepath: forged}\n- targets: [c]\n- {}\n";
-        let json = r#"[{"targets": ["a:1", "b:1"], "labels": {"env": "prod", "n": "1.50"}},
-            {"targets": ["c"], "labels": null}, {}]"#;
-        for (name, text) in [("t.yml", yaml), ("t.YAML", yaml), ("t.json", json), ("t.JSON", json)] {
+        let json = r#"[{"targets": ["a:1", "b:1"], "labels": {"env": "prod", "n": "1.50", "none": null,
+            "__meta_filepath": "forged"}}, {"targets": ["c"], "labels": null}, {}]"#;
+        for (name, text) in [("t.yml", yaml), ("t.json", json)] {
             let found: Vec<String> = read(name, text).expect(name).iter().map(|line| line.replace(name, "t")).collect();
             assert_eq!(found, expected, "{name}");
         }
@@ -208,9 +217,14 @@ mod tests {
 
     #[test]
     fn empty_files_hold_no_targets() {
-        for (name, text) in
-            [("t.yml", ""), ("t.yml", "# nothing\n"), ("t.yml", "[]"), ("t.json", "[]"), ("t.json", " [ ] ")]
-        {
+        for (name, text) in [
+            ("t.yml", ""),
+            ("t.yml", "# nothing\n"),
+            ("t.yml", "[]"),
+            ("t.json", "[]"),
+            ("t.json", " [ ] "),
+            ("t.json", "null"),
+        ] {
             assert_eq!(read(name, text), Ok(vec![]), "{name} {text:?}");
         }
     }

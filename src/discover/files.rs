@@ -16,7 +16,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::content::{self, ContentError};
+use super::content::{self, ContentError, Format};
 use super::{Answer, Group, Metrics, Problem};
 use crate::config::{FileSd, matching_files};
 use crate::model::{Candidate, clean};
@@ -24,6 +24,9 @@ use crate::watched::{self, Directories};
 
 /// The largest file that is read: some hundred thousand targets.
 const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// The label that holds the path of the file.
+const FILEPATH: &str = "__meta_filepath";
 
 #[derive(Debug, Error)]
 enum FileError {
@@ -180,14 +183,32 @@ fn read(path: &Path, metrics: &Metrics) -> Result<Vec<Candidate>, FileError> {
         return Err(FileError::TooLarge);
     }
     let text = String::from_utf8(bytes).map_err(|_| FileError::NotUtf8)?;
-    let candidates = content::candidates_of(path, &text)?;
-    metrics.file_mtime(&path.to_string_lossy(), modified.unwrap_or_default().as_secs_f64());
+    let shown = path.to_string_lossy();
+    let candidates = content::candidates_of((FILEPATH, &shown), format_of(path), &text)?;
+    metrics.file_mtime(&shown, modified.unwrap_or_default().as_secs_f64());
     Ok(candidates)
+}
+
+/// What the name of a file says of its content.
+fn format_of(path: &Path) -> Format {
+    match path.extension() {
+        Some(extension) if extension.eq_ignore_ascii_case("json") => Format::Json,
+        _ => Format::Yaml,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_say_the_format() {
+        for (name, format) in
+            [("a.json", Format::Json), ("a.JSON", Format::Json), ("a.yml", Format::Yaml), ("a.YAML", Format::Yaml)]
+        {
+            assert_eq!(format_of(Path::new(name)), format, "{name}");
+        }
+    }
 
     #[test]
     fn a_directory_with_the_name_of_a_file_is_refused() {

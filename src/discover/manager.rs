@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::kubernetes::Watches;
-use super::{Answer, Group, Metrics, Snapshot, files, fixed};
+use super::{Answer, Group, Metrics, Snapshot, files, fixed, http};
 use crate::clock::Clock;
-use crate::config::{FileSd, JobSecurity, KubernetesSd, ScrapeConfig};
+use crate::config::{FileSd, HttpSd, JobSecurity, KubernetesSd, ScrapeConfig};
 use crate::label::{self, Judged};
 use crate::model::{JobTargets, TargetSet, TrustDomain, clean};
 
@@ -47,6 +47,7 @@ pub(super) struct Manager {
 #[derive(PartialEq)]
 enum Source {
     Files(FileSd),
+    Http(HttpSd),
     /// `https_only`: a job that verifies identities expects whom the API server names.
     Kubernetes {
         config: KubernetesSd,
@@ -59,7 +60,8 @@ fn sources_of(job: &ScrapeConfig) -> impl Iterator<Item = Source> {
     let files = job.file_sd_configs.iter().cloned().map(Source::Files);
     let kubernetes =
         job.kubernetes_sd_configs.iter().cloned().map(move |config| Source::Kubernetes { config, https_only });
-    files.chain(kubernetes)
+    let http = job.http_sd_configs.iter().cloned().map(Source::Http);
+    files.chain(http).chain(kubernetes)
 }
 
 struct Job {
@@ -115,7 +117,7 @@ impl Manager {
             });
         }
         let answers = sources.iter().map(|_| None).collect();
-        let mut watches = Watches::new(clock, metrics.kubernetes.clone(), cancel.clone());
+        let mut watches = Watches::new(clock.clone(), metrics.kubernetes.clone(), cancel.clone());
         for (source, wanted) in sources.into_iter().enumerate() {
             let sender = sender.clone();
             let report = move |answer| {
@@ -125,6 +127,9 @@ impl Manager {
             match wanted {
                 Source::Files(files) => {
                     tokio::spawn(files::run(files, metrics.clone(), cancel.clone(), report));
+                }
+                Source::Http(http) => {
+                    tokio::spawn(http::run(http, clock.clone(), metrics.clone(), cancel.clone(), report));
                 }
                 Source::Kubernetes { config, https_only } => watches.spawn(config, https_only, report),
             }

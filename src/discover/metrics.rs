@@ -2,13 +2,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::kubernetes;
+
+/// The mechanism of `http_sd_configs`.
+pub(super) const HTTP: &str = "http";
+/// The buckets of the time that a list takes. Prometheus has a summary of this name; its sum and count are these.
+const REFRESH_SECONDS: [f64; 8] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0];
 
 type LabelSet = Vec<(&'static str, Arc<str>)>;
 
@@ -19,9 +26,12 @@ pub struct Metrics {
     received: Family<LabelSet, Counter>,
     published: Family<LabelSet, Counter>,
     failed: Family<LabelSet, Counter>,
+    refresh_failures: Family<LabelSet, Counter>,
+    refresh_duration: Family<LabelSet, Histogram>,
     file_mtime: Family<LabelSet, Gauge<f64, AtomicU64>>,
     pub(super) file_read_errors: Counter,
     pub(super) file_watcher_errors: Counter,
+    pub(super) http_failures: Counter,
     pub(super) kubernetes: kubernetes::Metrics,
     unconfirmed: Family<LabelSet, Gauge>,
 }
@@ -34,9 +44,12 @@ impl Metrics {
             received: Family::default(),
             published: Family::default(),
             failed: Family::default(),
+            refresh_failures: Family::default(),
+            refresh_duration: Family::new_with_constructor(|| Histogram::new(REFRESH_SECONDS)),
             file_mtime: Family::default(),
             file_read_errors: Counter::default(),
             file_watcher_errors: Counter::default(),
+            http_failures: Counter::default(),
             kubernetes: kubernetes::Metrics::new(registry),
             unconfirmed: Family::default(),
         };
@@ -81,7 +94,31 @@ impl Metrics {
             "Directories of target files that could not be watched and are only polled",
             metrics.file_watcher_errors.clone(),
         );
+        registry.register(
+            "prometheus_sd_http_failures",
+            "Lists of targets that could not be fetched over HTTP or not be understood",
+            metrics.http_failures.clone(),
+        );
+        registry.register(
+            "prometheus_sd_refresh_failures",
+            "Lists of targets that could not be brought up to date",
+            metrics.refresh_failures.clone(),
+        );
+        registry.register_with_unit(
+            "prometheus_sd_refresh_duration",
+            "How long it took to bring a list of targets up to date",
+            Unit::Seconds,
+            metrics.refresh_duration.clone(),
+        );
         metrics
+    }
+
+    /// A list that is fetched from time to time was fetched, or could not be.
+    pub(super) fn refreshed(&self, mechanism: &'static str, took: Duration, failed: bool) {
+        let labels = vec![("mechanism", mechanism.into())];
+        self.refresh_duration.get_or_create(&labels).observe(took.as_secs_f64());
+        // Also where nothing failed: an alert on the first failure needs the zero before it.
+        self.refresh_failures.get_or_create(&labels).inc_by(u64::from(failed));
     }
 
     /// A job's targets before relabelling.

@@ -1,8 +1,10 @@
-//! Where targets come from: the configuration itself, files, and Kubernetes, gathered into one snapshot for scraping.
+//! Where targets come from: the configuration itself, files, lists over HTTP, and Kubernetes, gathered into one snapshot
+//! for scraping.
 //!
 //! ```text
 //! static_configs ────────────────────────┐
-//! file_sd_configs ───────▶ one task each ┼─▶ manager ─▶ label::judge ─▶ Arc<TargetSet> on a watch
+//! file_sd_configs ───────▶ one task each ┤
+//! http_sd_configs ───────▶ one task each ┼─▶ manager ─▶ label::judge ─▶ Arc<TargetSet> on a watch
 //! kubernetes_sd_configs ─▶ one task each ┤
 //! trust domains of the identities ───────┘
 //! ```
@@ -14,6 +16,7 @@
 mod content;
 mod files;
 mod fixed;
+mod http;
 mod kubernetes;
 mod manager;
 mod metrics;
@@ -54,7 +57,7 @@ pub struct Snapshot {
 /// What is wrong with a source of targets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The source: the path of a file, a resource of the API server.
+    /// The source: the path of a file, the URL of a list, a resource of the API server.
     pub source: String,
     /// What is wrong, safe to show.
     pub message: String,

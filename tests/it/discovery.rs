@@ -1,4 +1,6 @@
-//! Discovery over real files: every way in which people replace a file of targets.
+//! Discovery over real files: every way in which people replace a file of targets; and over real servers.
+
+mod http;
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -23,7 +25,7 @@ struct Discovering {
     discovery: Discovery,
     targets: watch::Receiver<Arc<TargetSet>>,
     registry: Registry,
-    _cancel: tokio_util::sync::DropGuard,
+    cancel: CancellationToken,
 }
 
 impl Discovering {
@@ -39,7 +41,7 @@ impl Discovering {
         let mut registry = Registry::default();
         let cancel = CancellationToken::new();
         let discovery = discover::spawn(jobs, cancel.clone(), Clock::system(), Metrics::new(&mut registry));
-        Self { targets: discovery.targets(), discovery, registry, _cancel: cancel.drop_guard() }
+        Self { targets: discovery.targets(), discovery, registry, cancel }
     }
 
     /// Waits until exactly these addresses are targets, in any order.
@@ -60,6 +62,12 @@ impl Discovering {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("encoding into a string");
         text
+    }
+}
+
+impl Drop for Discovering {
+    fn drop(&mut self) {
+        self.cancel.cancel();
     }
 }
 

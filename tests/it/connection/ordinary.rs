@@ -16,21 +16,19 @@ use hyper_util::server::conn::auto;
 use meshscrape::clock::Clock;
 use meshscrape::config::{Auth, ClientFiles, OrdinaryTls, Secret, SecretSource};
 use meshscrape::connect::{Client, HostNameClient, OrdinarySettings, PlainClient, Request};
-use meshscrape::identity::crypto_provider;
 use meshscrape::model::{Address, Failure, Reason};
-use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::{BODY, SOON};
-use crate::support::ca::{Ca, HOUR, Leaf, LeafSpec, Name};
+use crate::support::ca::{Ca, HOUR, LeafSpec, Name};
 use crate::support::mesh::{get, scrape};
 use crate::support::tls_server::{Reply, Script, Server, Talk, Then, always, closed_port};
 
 fn settings() -> OrdinarySettings {
     let credentials = SecretSource::Inline(Secret::new("canary"));
     let auth = Some(Auth::Authorization { kind: "Bearer".to_owned(), credentials });
-    OrdinarySettings { timeout: SOON, follow_redirects: true, http2: true, auth }
+    OrdinarySettings { timeout: SOON, follow_redirects: true, within_origin: false, http2: true, auth }
 }
 
 fn plain() -> Client {
@@ -71,17 +69,6 @@ impl Site {
     fn leaf(&self) -> LeafSpec {
         LeafSpec::named(vec![Name::Ip(Ipv4Addr::LOCALHOST.into())])
     }
-}
-
-/// TLS that asks for no client certificate.
-fn open(leaf: &Leaf) -> Arc<ServerConfig> {
-    let config = ServerConfig::builder_with_provider(crypto_provider())
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(leaf.chain.clone(), leaf.key())
-        .expect("a certificate and its key");
-    Arc::new(config)
 }
 
 async fn fails(client: &mut Client, request: &Request) -> Failure {
@@ -187,12 +174,12 @@ async fn what_proves_who_we_are_stays_at_its_origin() {
 #[tokio::test]
 async fn no_redirect_leads_from_one_kind_of_connection_to_another() {
     let site = Site::new();
-    let tls = Server::start(Talk::Tls(open(&site.ca.issue(&site.leaf())), always(Reply::ok(BODY))));
+    let tls = Server::start(Talk::Tls(site.ca.issue(&site.leaf()).open_server(), always(Reply::ok(BODY))));
     let clear = Server::start(Talk::Plain(always(Reply::ok(BODY))));
     let to_tls = Reply::redirect(302, &format!("https://{}/", tls.socket()));
     let to_clear = Reply::redirect(302, &format!("http://{}/", clear.socket()));
     let from_clear = Server::start(Talk::Plain(always(to_tls)));
-    let from_tls = Server::start(Talk::Tls(open(&site.ca.issue(&site.leaf())), always(to_clear)));
+    let from_tls = Server::start(Talk::Tls(site.ca.issue(&site.leaf()).open_server(), always(to_clear)));
     let failure = fails(&mut plain(), &get(&from_clear.address(), "/metrics", SOON)).await;
     assert_eq!(failure.reason, Reason::RedirectRefused, "{failure}");
     let failure = fails(&mut site.client(site.tls()), &get(&from_tls.address(), "/metrics", SOON)).await;
@@ -204,7 +191,7 @@ async fn no_redirect_leads_from_one_kind_of_connection_to_another() {
 async fn chain_and_host_name_are_verified() {
     let site = Site::new();
     let good = site.leaf();
-    let server = Server::start(Talk::Tls(open(&site.ca.issue(&good)), always(Reply::ok(BODY))));
+    let server = Server::start(Talk::Tls(site.ca.issue(&good).open_server(), always(Reply::ok(BODY))));
     let mut client = site.client(site.tls());
     for _ in 0..2 {
         let request = get(&server.address(), "/metrics", SOON);
@@ -225,7 +212,7 @@ async fn chain_and_host_name_are_verified() {
         (site.ca.issue(&good.clone().valid(-2 * HOUR, -HOUR)), Reason::CertificateExpired),
         (site.ca.issue(&good.clone().valid(HOUR, 2 * HOUR)), Reason::CertificateNotYetValid),
     ] {
-        let server = Server::start(Talk::Tls(open(&leaf), always(Reply::ok(BODY))));
+        let server = Server::start(Talk::Tls(leaf.open_server(), always(Reply::ok(BODY))));
         let failure = fails(&mut site.client(site.tls()), &get(&server.address(), "/metrics", SOON)).await;
         assert_eq!(failure.reason, reason, "{failure}");
         assert!(server.requests().is_empty(), "{failure}");
@@ -242,7 +229,7 @@ async fn https_fails_for_its_reasons() {
         (Talk::CloseInHandshake, Reason::ClosedInHandshake),
         (Talk::ResetInHandshake, Reason::ClosedInHandshake),
         (Talk::Tls(strict(), always(Reply::ok(BODY))), Reason::ClientCertificateRejected),
-        (Talk::Tls(open(&site.ca.issue(&site.leaf())), always(silent)), Reason::ClosedAfterHandshake),
+        (Talk::Tls(site.ca.issue(&site.leaf()).open_server(), always(silent)), Reason::ClosedAfterHandshake),
     ] {
         let server = Server::start(talk);
         let failure = fails(&mut site.client(site.tls()), &get(&server.address(), "/metrics", SOON)).await;
@@ -254,7 +241,7 @@ async fn https_fails_for_its_reasons() {
 async fn the_server_name_is_verified_in_place_of_the_address() {
     let site = Site::new();
     let leaf = site.ca.issue(&LeafSpec::named(vec![Name::dns("metrics.site.example")]));
-    let server = Server::start(Talk::Tls(open(&leaf), always(Reply::ok(BODY))));
+    let server = Server::start(Talk::Tls(leaf.open_server(), always(Reply::ok(BODY))));
     let by_name = |name: &str| OrdinaryTls { server_name: Some(name.to_owned()), ..site.tls() };
     let localhost = Address::parse(&format!("localhost:{}", server.port())).expect("an address");
     for address in [server.address(), localhost] {
@@ -295,7 +282,7 @@ async fn a_client_certificate_is_shown_and_never_follows_a_redirect_elsewhere() 
 #[tokio::test]
 async fn a_changed_ca_file_is_used_from_the_next_scrape_on() {
     let site = Site::new();
-    let server = Server::start(Talk::Tls(open(&site.ca.issue(&site.leaf())), always(Reply::ok(BODY))));
+    let server = Server::start(Talk::Tls(site.ca.issue(&site.leaf()).open_server(), always(Reply::ok(BODY))));
     let mut client = site.client(site.tls());
     let request = get(&server.address(), "/metrics", SOON);
     scrape(&mut client, &request).await.expect("a good server");
@@ -311,7 +298,7 @@ async fn a_changed_ca_file_is_used_from_the_next_scrape_on() {
 #[tokio::test]
 async fn http2_is_spoken_exactly_where_the_job_allows_it() {
     let site = Site::new();
-    let mut config = Arc::unwrap_or_clone(open(&site.ca.issue(&site.leaf())));
+    let mut config = Arc::unwrap_or_clone(site.ca.issue(&site.leaf()).open_server());
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
     let address = Address::parse(&listener.local_addr().expect("it is bound").to_string()).expect("an address");

@@ -273,6 +273,16 @@ impl Leaf {
         CertifiedKey::new(self.chain.clone(), key).into()
     }
 
+    /// A server that asks for no client certificate.
+    pub(crate) fn open_server(&self) -> Arc<ServerConfig> {
+        let config = ServerConfig::builder_with_provider(crypto_provider())
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(self.resolver()));
+        Arc::new(config)
+    }
+
     /// A server that asks for a client certificate made by one of `clients`, as Envoy's secure listener does.
     pub(crate) fn server(&self, clients: &[&Ca], versions: &[&'static SupportedProtocolVersion]) -> Arc<ServerConfig> {
         let mut roots = RootCertStore::empty();
