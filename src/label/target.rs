@@ -50,6 +50,8 @@ pub fn judge(job: &ScrapeConfig, candidate: &Candidate, trust_domain: Option<&Tr
             (None, Some(named.unwrap_or(error)))
         }
     };
+    // It is kept, as one of many, and does not grow any more.
+    discovered.shrink_to_fit();
     Err(Arc::new(DroppedTarget { discovered, by_rule, error }))
 }
 

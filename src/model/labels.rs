@@ -71,6 +71,11 @@ impl Labels {
         self.entries.retain(|(name, value)| keep(name, value));
     }
 
+    /// Gives back the room for labels that were to come: for sets that are kept, and will not grow.
+    pub fn shrink_to_fit(&mut self) {
+        self.entries.shrink_to_fit();
+    }
+
     /// All labels in order of their names.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> + Clone {
         self.entries.iter().map(|(name, value)| (&**name, &**value))

@@ -159,6 +159,7 @@ impl<'n> Draft<'n> {
     /// The candidate with these labels.
     pub(super) fn into_candidate(mut self, address: &str, source: &Arc<str>, pod: Option<&Arc<Pod>>) -> Candidate {
         self.set_made(ADDRESS, address);
+        self.labels.shrink_to_fit();
         Candidate { labels: self.labels, source: Arc::clone(source), pod: pod.cloned() }
     }
 }
