@@ -170,9 +170,10 @@ impl AgentApi {
                 let answer = exchange(stream, request(method, &format!("127.0.0.1:{port}"), path));
                 let refused = forwarder.take_error(*port).ok_or("BUG: the forwarded port has no errors")?;
                 tokio::select! {
+                    // It comes before the end that it explains.
                     biased;
+                    Some(error) = refused => Err(clean_to(error.trim(), SHOWN_BYTES).into_owned()),
                     answer = answer => answer.map_err(|error| error.to_string()),
-                    Some(error) = refused => Err(clean_to(&error, SHOWN_BYTES).into_owned()),
                 }
             }
         }

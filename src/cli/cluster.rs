@@ -42,11 +42,14 @@ impl Cluster {
     /// process runs in. Nothing is connected yet.
     pub(super) async fn of(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Self, ClusterError> {
         let config = config(kubeconfig, context).await.map_err(ClusterError::Config)?;
-        let server = &config.cluster_url;
-        if config.accept_invalid_certs || server.scheme_str() != Some("https") {
+        let unverified = match config.cluster_url.scheme_str() {
+            Some("https") => config.accept_invalid_certs.then_some("insecure-skip-tls-verify"),
+            _ => Some("no https"),
+        };
+        if let Some(unverified) = unverified {
             return Err(ClusterError::Config(format!(
-                "the API server {server} would not be verified (insecure-skip-tls-verify, or no https), and it says whose \
-                 identity is expected: name its CA in the kubeconfig"
+                "the API server would not be verified ({unverified}), and it says whose identity is expected: the \
+                 kubeconfig must name an https server and its certificate-authority"
             )));
         }
         let namespace = config.default_namespace.clone();
@@ -101,17 +104,19 @@ async fn config(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Conf
         None => Kubeconfig::read(),
     };
     match read {
-        Ok(kubeconfig) => {
-            Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| sentence(&error))
-        }
+        Ok(kubeconfig) => Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(unusable),
         Err(error) if kubeconfig.is_none() && context.is_none() && is_absent(&error) => {
             Config::incluster().map_err(|_| {
                 "there is no kubeconfig (KUBECONFIG, ~/.kube/config), and this is no pod of a cluster: give --kubeconfig"
                     .to_owned()
             })
         }
-        Err(error) => Err(sentence(&error)),
+        Err(error) => Err(unusable(error)),
     }
+}
+
+fn unusable(error: KubeconfigError) -> String {
+    format!("the kubeconfig cannot be used: {}", sentence(&error))
 }
 
 /// Whether there is no kubeconfig at all, which is no mistake inside a pod.
@@ -137,6 +142,7 @@ fn refused(error: Option<kube::Error>, verb: &str, namespace: Option<&str>) -> C
         Some(kube::Error::Api(status)) => {
             format!("the API server does not let us {verb} {place}: {}", clean_to(&status.message, 512))
         }
+        Some(kube::Error::Service(error)) => format!("the API server is not reached: {}", sentence(&*error)),
         Some(error) => format!("the API server is not reached: {}", sentence(&error)),
     })
 }

@@ -90,7 +90,7 @@ async fn forwarded(args: &ScrapeArgs, cluster: &Cluster, name: &str, wanted: Wan
         (Some(error), _) => Err(error.into()),
         (None, Some(why)) => Err(no_target(Some(&seen), wanted, why)),
         (None, None) => Err(Stop::NoTarget {
-            why: format!("no agent is found on node {} or elsewhere", clean(node)),
+            why: format!("no agent is found that would scrape pods of node {}", clean(node)),
             hint: Some(
                 "give --agent-namespace and --agent-selector, or forward the port of an agent and give --agent"
                     .to_owned(),
@@ -103,11 +103,17 @@ async fn forwarded(args: &ScrapeArgs, cluster: &Cluster, name: &str, wanted: Wan
 async fn agents(args: &ScrapeArgs, cluster: &Cluster, node: &str) -> Result<Vec<Pod>, Stop> {
     let namespace = args.pod.agent_namespace.as_deref().map(pod::checked).transpose()?;
     let selector = args.pod.agent_selector.as_deref().unwrap_or(AGENTS);
-    let mut found = cluster.pods(namespace, selector, Some(node)).await?;
+    let list = async |node| match (cluster.pods(namespace, selector, node).await, namespace) {
+        (Err(ClusterError::Unreachable(why)), None) => {
+            Err(Stop::NoConnection(format!("{why}; give --agent-namespace")))
+        }
+        (listed, _) => Ok(listed?),
+    };
+    let mut found = list(Some(node)).await?;
     found.retain(runs);
     if !found.iter().any(is_one_a_node) {
         let on_node: Vec<_> = found.iter().map(|agent| agent.metadata.uid.clone()).collect();
-        let mut others = cluster.pods(namespace, selector, None).await?;
+        let mut others = list(None).await?;
         others.retain(|agent| runs(agent) && !is_one_a_node(agent) && !on_node.contains(&agent.metadata.uid));
         found.extend(others);
     }
@@ -285,5 +291,69 @@ impl From<ClusterError> for Stop {
 impl From<ApiError> for Stop {
     fn from(error: ApiError) -> Self {
         Stop::NoConnection(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const SECURE_PORT: &str = "__meta_kubernetes_pod_annotation_prometheus_istio_io_secure_port";
+
+    /// What an agent tells of pods of the namespace `shop`: active ones as (pod, port, annotation), dropped ones by rule.
+    fn told(active: &[(&str, u16, &str)], dropped: &[(&str, usize)], dropped_count: usize) -> Targets {
+        let labels = |pod: &str| json!({ NAMESPACE: "shop", POD_NAME: pod });
+        let active: Vec<_> = active
+            .iter()
+            .map(|(pod, port, annotation)| {
+                let mut labels = labels(pod);
+                labels[SECURE_PORT] = json!(annotation);
+                json!({
+                    "id": format!("{pod}:{port}"), "scrapePool": "mesh", "discoveredLabels": labels,
+                    "scrapeUrl": format!("https://[fd00::1]:{port}/stats/prometheus"),
+                })
+            })
+            .collect();
+        let dropped: Vec<_> = dropped
+            .iter()
+            .map(|(pod, rule)| {
+                json!({"scrapePool": "mesh", "byRule": rule, "rule": "{}", "discoveredLabels": labels(pod)})
+            })
+            .collect();
+        let told = json!({
+            "activeTargets": active, "droppedTargets": dropped, "droppedTargetCounts": {"mesh": dropped_count},
+        });
+        serde_json::from_value(told).expect("as an agent tells it")
+    }
+
+    #[test]
+    fn the_port_is_the_one_that_the_annotation_names_or_the_usual_one() {
+        let told = told(&[("a", 15092, ""), ("a", 15091, ""), ("b", 15099, "15099"), ("c", 15092, "x")], &[], 0);
+        let found = |pod, wanted| search(&told, "shop", pod, wanted).map(|target| target.id.as_str());
+        assert_eq!(found("a", WantedPort::Merged), Ok("a:15092"));
+        assert_eq!(found("a", WantedPort::Envoy), Ok("a:15091"));
+        assert_eq!(found("a", WantedPort::Number(15091)), Ok("a:15091"));
+        assert_eq!(found("b", WantedPort::Merged), Ok("b:15099"));
+        assert_eq!(found("c", WantedPort::Merged), Ok("c:15092"));
+        let others = vec![(15091, "mesh".to_owned()), (15092, "mesh".to_owned())];
+        assert_eq!(found("a", WantedPort::Number(80)), Err(Why::OtherPorts { wanted: 80, others }));
+        assert!(search(&told, "shop2", "a", WantedPort::Merged).is_err(), "a pod of another namespace is another pod");
+    }
+
+    #[test]
+    fn one_reason_is_said_once_and_what_is_forgotten_is_not_denied() {
+        let dropped = told(&[], &[("a", 2), ("a", 2), ("a", 1)], 3);
+        let reasons = ["relabel rule 2 of job mesh drops it: {}", "relabel rule 1 of job mesh drops it: {}"];
+        let expected = Why::Dropped(reasons.map(str::to_owned).to_vec());
+        assert_eq!(search(&dropped, "shop", "a", WantedPort::Merged).err(), Some(expected));
+        let unknown = search(&dropped, "shop", "b", WantedPort::Merged).err();
+        assert_eq!(unknown, Some(Why::Unknown { forgets: false }));
+        let forgotten = told(&[], &[("a", 2)], 3);
+        let unknown = search(&forgotten, "shop", "b", WantedPort::Merged).expect_err("not found");
+        assert_eq!(unknown, Why::Unknown { forgets: true });
+        let Stop::NoTarget { hint, .. } = no_target(None, WantedPort::Merged, unknown) else { panic!("another stop") };
+        assert!(hint.is_some_and(|hint| hint.contains("keep_dropped_targets")));
     }
 }

@@ -147,7 +147,9 @@ async fn an_api_server_that_says_no_or_that_nobody_verifies_is_named() {
     let output = stage.directly("pod/cart-1", &[]).await;
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{error}");
-    assert!(error.contains("the API server is not reached: "), "{error}");
+    assert!(error.contains("the API server is not reached: ") && error.contains("refused"), "{error}");
+    let output = stage.scrape("pod/cart-1", &[]).await;
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
 
     for (key, value) in [("insecure-skip-tls-verify", json!(true)), ("server", json!("http://127.0.0.1:1"))] {
         stage.cluster.kubeconfig(&stage.kubeconfig(), &stage.cluster.url(), &token);
@@ -219,7 +221,7 @@ async fn from_a_workstation_the_agent_of_the_pods_node_scrapes_it_by_a_forwarded
     let output = stage.scrape("pod/cart-1", &to_agents).await;
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(8), "{error}");
-    assert!(error.contains(&format!("no agent is found on node {here} or elsewhere")), "{error}");
+    assert!(error.contains(&format!("no agent is found that would scrape pods of node {here}")), "{error}");
 
     let agent_pod = pod("meshscrape-x7f")
         .label("app.kubernetes.io/name", "meshscrape")
@@ -244,7 +246,7 @@ async fn from_a_workstation_the_agent_of_the_pods_node_scrapes_it_by_a_forwarded
     for (name, says) in [
         ("cart-2", "the pod is not scraped: no job of its agent has found it"),
         ("plain", "has no annotation prometheus.istio.io/secure-port"),
-        ("far-1", &format!("no agent is found on node {there} or elsewhere")),
+        ("far-1", &format!("no agent is found that would scrape pods of node {there}")),
     ] {
         let output = stage.scrape(&format!("pod/{name}"), &to_agents).await;
         let error = text(&output.stderr);
@@ -256,6 +258,7 @@ async fn from_a_workstation_the_agent_of_the_pods_node_scrapes_it_by_a_forwarded
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{error}");
     assert!(error.contains("no agent answers at port 1 of pod "), "{error}");
+    assert!(error.contains("failed to connect to localhost:1 inside the pod: "), "the kubelet's own words: {error}");
     agent.stop().await;
 }
 
