@@ -28,7 +28,7 @@ pub(super) struct RunArgs {
     /// Where /-/healthy, /-/ready and /metrics are served
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:9464", value_parser = address)]
     listen: SocketAddr,
-    /// Where the API, /api/v1/targets, is served: a loopback address
+    /// Where the API, /api/v1/targets and live scrapes of single targets, is served: a loopback address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9465", value_parser = loopback)]
     api_listen: SocketAddr,
     /// Where data may be kept; this version keeps its queue in memory and writes nothing there

@@ -87,8 +87,8 @@ struct PodArgs {
     /// The kubeconfig's context
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
-    /// The API of the agent that is to scrape it, on a loopback address
-    #[arg(long, value_name = "URL", conflicts_with_all = ["certs_dir", "spiffe_id", "trust_domain"])]
+    /// The API of the agent that is to scrape it, on a loopback address; certificates of ours are not used then
+    #[arg(long, value_name = "URL", conflicts_with_all = ["spiffe_id", "trust_domain"])]
     agent: Option<String>,
     /// Where the agents run [default: any namespace]
     #[arg(long, value_name = "NAMESPACE")]

@@ -210,7 +210,8 @@ async fn from_a_workstation_the_agent_of_the_pods_node_scrapes_it_by_a_forwarded
     };
     stage.shop.create_pod(annotated("cart-1", &here)).await;
     stage.shop.create_pod(annotated("cart-2", &here)).await;
-    stage.shop.create_pod(pod("plain").account("cart").on(&here).running(&address.ip().to_string())).await;
+    let plain = pod("plain-0").account("cart").on(&here).owned_by("apps/v1", "StatefulSet", "plain");
+    stage.shop.create_pod(plain.running(&address.ip().to_string())).await;
     stage.shop.create_pod(annotated("far-1", &there)).await;
 
     let monitoring = stage.cluster.own_namespace("monitoring").await;
@@ -245,7 +246,10 @@ async fn from_a_workstation_the_agent_of_the_pods_node_scrapes_it_by_a_forwarded
 
     for (name, says) in [
         ("cart-2", "the pod is not scraped: no job of its agent has found it"),
-        ("plain", "has no annotation prometheus.istio.io/secure-port"),
+        (
+            "plain-0",
+            "merged metrics; no job of its agent has found it\nhint: open the port and name it: kubectl patch ",
+        ),
         ("far-1", &format!("no agent is found that would scrape pods of node {there}")),
     ] {
         let output = stage.scrape(&format!("pod/{name}"), &to_agents).await;
