@@ -3,6 +3,7 @@
 
 mod commands;
 mod crowd;
+mod in_cluster;
 mod outages;
 mod prometheus;
 
