@@ -84,11 +84,11 @@ impl Prober {
         let _turn = self.turn.try_acquire().map_err(|_| ProbeError::Busy)?;
         info!(job = &*target.pool, target = %clean(target.labels.value("instance")), "live scrape");
         let started = self.clock.now();
-        let refusal = state.borrow().refusal.clone();
+        let JobState { refusal, unconfirmed } = state.borrow().clone();
         let mut transcript = Transcript::default();
         let (seen, counts, outcome) = match refusal {
             Some(failure) => (Exchange::default(), Counts::default(), Err(failure)),
-            None => self.scrape(job, &target, &mut transcript).await,
+            None => self.scrape(job, &target, unconfirmed, &mut transcript).await,
         };
         let good = outcome.is_ok();
         Ok(Probe {
@@ -108,12 +108,15 @@ impl Prober {
         &self,
         job: &Job,
         target: &Target,
+        unconfirmed: bool,
         transcript: &mut Transcript,
     ) -> (Exchange, Counts, Result<(), Failure>) {
         let mut client = match Client::for_target(target, &job.config, job.credentials.clone(), &self.clock) {
             Ok(client) => client,
             Err(failure) => return (Exchange::default(), Counts::default(), Err(failure)),
         };
+        // A probe has not seen the pod before, so of an uncertain one it learns nothing: not even whose text it would show.
+        client.only_known_peer(unconfirmed && target.pod.is_some());
         let timeout = target.timeout.min(MAX_PROBE_TIME);
         let head = RequestHead::new(&job.config, timeout);
         // A table of its own, for nobody: it judges names and limits as the task's does at its first scrape.

@@ -177,6 +177,27 @@ fn says(word: &str) -> Script {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_pods_are_uncertain_a_live_scrape_shows_nobodys_text_under_their_name() {
+    let herd = Herd::new().await;
+    let (cart, other) = (herd.serve(says("beans")), herd.serve(says("none")));
+    herd.discover(&[(&cart, pod(&cart, "shop/cart"))], &[&other], true);
+    herd.fails("shop/cart", "discovery_stale").await;
+    let probe = async |name: &str| {
+        let id = herd.target(name).expect("listed").target.id;
+        herd.handle.probe(id).await.expect("it is active")
+    };
+    let refused = probe("shop/cart").await;
+    assert_eq!(refused.failure.map(|failure| failure.reason.name()), Some("discovery_stale"));
+    assert_eq!((refused.text.as_str(), cart.requests().len()), ("", 0));
+    let shown = probe("none").await;
+    assert_eq!((shown.failure, shown.text.as_str()), (None, "none 1\n"), "what is no pod cannot be mistaken for one");
+    herd.discover(&[(&cart, pod(&cart, "shop/cart"))], &[&other], false);
+    herd.scraped("shop/cart", 1).await;
+    let shown = probe("shop/cart").await;
+    assert_eq!((shown.failure, shown.text.as_str()), (None, "beans 1\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn while_pods_are_uncertain_a_sibling_on_a_recycled_address_is_not_believed() {
     let herd = Herd::new().await;
     let (old, steady) = (herd.serve(says("old")), herd.serve(says("steady")));

@@ -137,7 +137,7 @@ async fn a_pod_that_is_no_target_has_a_sentence_that_says_why() {
             &[][..],
             "relabel rule 1 of job mesh drops it: {action: drop, source_labels: [drop], regex: 'me'}",
         ),
-        ("pod/evil-1", &[], "job mesh cannot use it: __address__ \"x@evil:443\""),
+        ("pod/evil-1", &[], "job mesh cannot use it: pod shop/evil-1: __address__ \"x@evil:443\""),
         ("pod/nobody", &[], "no job of its agent has found it\nhint: look at node, namespaces and selectors"),
         (
             "pod/envoy-1",

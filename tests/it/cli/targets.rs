@@ -110,7 +110,7 @@ async fn an_agent_says_what_it_scrapes_and_why_the_rest_is_not() {
             "hint: another workload answers on this address: the pod was replaced, its service account changed, or somebody poses as it",
             "up https://10.0.0.17:15092/stats/prometheus shop/cart-1 spiffe://cluster.local/ns/shop/sa/cart",
             "invalid x@evil.example:443 shop/evil-1",
-            "error: __address__ \"x@evil.example:443\": '@' may not stand in an address: host:port is expected",
+            "error: pod shop/evil-1: __address__ \"x@evil.example:443\": '@' may not stand in an address: host:port is expected",
             "2 dropped by relabel rule 2: {action: drop, source_labels: [drop], regex: 'me'}",
             "",
             "plain no targets",

@@ -1,5 +1,5 @@
 //! `meshscrape scrape pod/NAME` on a real API server: directly with certificates, and through the agent of the pod's node,
-//! whose port the API server forwards.
+//! whose port the API server forwards. And `meshscrape targets`: what a configuration would find there.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -289,4 +289,58 @@ async fn agents_that_share_the_work_are_asked_in_turn() {
     let output = stage.scrape("pod/cart-1", &["--agent-namespace", monitoring.name(), "--agent-port", &port]).await;
     assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), BODY), "{}", text(&output.stderr));
     agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_says_which_pods_it_would_scrape_and_which_rule_drops_the_others() {
+    let stage = Stage::new().await;
+    let running = |name: &str, ip: &str| pod(name).account("cart").port("http", 8080).on("n1").running(ip);
+    let annotated = |name: &str, ip: &str, port: &str| running(name, ip).annotation(MERGED, port);
+    stage.shop.create_pod(annotated("cart-1", "10.1.0.1", "15092")).await;
+    stage.shop.create_pod(annotated("odd-1", "10.1.0.2", "15092abc")).await;
+    stage.shop.create_pod(annotated("ssh-1", "10.1.0.3", "22")).await;
+    stage.shop.create_pod(running("plain-1", "10.1.0.4")).await;
+    stage.shop.create_pod(running("plain-2", "10.1.0.5")).await;
+    let over = json!({"status": {"phase": "Succeeded"}});
+    stage.shop.create_pod(annotated("over-1", "10.1.0.6", "15092").with(over)).await;
+    let file = stage.dir.path().join("meshscrape.yaml").display().to_string();
+    let text_of = |kubeconfig: &str| {
+        format!(
+            "scrape_configs:\n- job_name: mesh\n  tls_config: {{certs_dir: '{}'}}\n  istio_sd_configs:\n  \
+             - {{port: merged, scope: cluster, kubeconfig_file: '{kubeconfig}', namespaces: {{names: [{}]}}}}\n",
+            stage.mesh.certs.path().display(),
+            stage.shop.name()
+        )
+    };
+    std::fs::write(&file, text_of(&stage.kubeconfig().display().to_string())).expect("a file");
+
+    let output = Program::start(&["targets", "--config", &file, "--output", "json"]).end().await;
+    assert_eq!(output.status.code(), Some(1), "two are malformed: {}", text(&output.stderr));
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let mesh = &document["jobs"][0];
+    let names = |list: &Value| -> Vec<String> {
+        let names = list.as_array().expect("a list").iter().map(|one| one["pod"].as_str().expect("a name").to_owned());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    };
+    assert_eq!(
+        (names(&mesh["targets"]), &mesh["targets"][0]["expectedIdentity"]),
+        (vec!["cart-1".to_owned()], &json!(stage.id("cart")))
+    );
+    assert_eq!(mesh["targets"][0]["url"], "https://10.1.0.1:15092/stats/prometheus");
+    assert_eq!(names(&mesh["droppedTargets"]), ["odd-1", "ssh-1"], "{mesh:#}");
+    let by_rule = mesh["droppedByRule"].as_array().expect("a list");
+    let by_rule: Vec<_> =
+        by_rule.iter().map(|by| (by["count"].as_u64(), by["text"].as_str().expect("a rule"))).collect();
+    assert_eq!(by_rule.len(), 2, "{by_rule:?}");
+    assert!(by_rule[0].0 == Some(1) && by_rule[0].1.contains("__meta_kubernetes_pod_phase"), "{by_rule:?}");
+    assert!(by_rule[1].0 == Some(2) && by_rule[1].1.contains("secure_port"), "{by_rule:?}");
+
+    stage.cluster.kubeconfig(&stage.kubeconfig(), "https://127.0.0.1:1", "x");
+    let output = Program::start(&["targets", "--config", &file, "--timeout", "2s"]).end().await;
+    let (page, error) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(3), "{page}{error}");
+    assert!(page.contains("incomplete: not every source of targets has answered"), "{page}{error}");
+    assert!(error.contains("waiting for the sources of targets, 2s at most"), "{error}");
 }
