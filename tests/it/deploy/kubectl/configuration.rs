@@ -3,17 +3,24 @@
 use std::path::{Path, PathBuf};
 
 use meshscrape::config::{self, Config, JobSecurity};
+use meshscrape::model::Labels;
+use meshscrape::relabel;
 use serde_json::Value;
 
 use crate::deploy::rendered::{OVERLAYS, configuration, container, object, overlay, text};
 
 /// The configuration of an overlay, read with the variables that its container has and no others.
 fn load(objects: &[Value]) -> Config {
+    load_as(objects, "0")
+}
+
+/// The same for the pod with this number.
+fn load_as(objects: &[Value], shard: &str) -> Config {
     let variables = container(objects)["env"].as_array().expect("env").clone();
     let variable = |name: &str| {
         let variable = variables.iter().find(|variable| variable["name"] == name)?;
         // What a fieldRef becomes: a number for the shard, a name for the others.
-        let of_pod = if name == "SHARD" { "0" } else { "a-name" };
+        let of_pod = if name == "SHARD" { shard } else { "a-name" };
         Some(variable["value"].as_str().unwrap_or(of_pod).to_owned())
     };
     let loaded = config::parse(Path::new("meshscrape.yaml"), &configuration(objects), &variable);
@@ -79,4 +86,26 @@ fn only_replicas_call_themselves_replicas() {
         let tenant = config.remote_write[0].headers.iter().any(|(header, _)| header == "x-scope-orgid");
         assert_eq!(tenant, name.starts_with("mimir"), "{name}");
     }
+}
+
+#[test]
+fn every_pod_is_scraped_by_one_shard_and_every_shard_has_its_share() {
+    let objects = overlay("sharded");
+    let shards: Vec<_> = (0..3).map(|shard| load_as(&objects, &shard.to_string())).collect();
+    let mut shares = [0; 3];
+    for pod in 0..300 {
+        let pod = Labels::from_iter([
+            ("__meta_kubernetes_pod_uid", format!("00000000-0000-0000-0000-{pod:012}").as_str()),
+            ("__meta_kubernetes_pod_ip", "10.0.0.7"),
+            ("__meta_kubernetes_pod_phase", "Running"),
+            ("__meta_kubernetes_pod_host_network", "false"),
+            ("__meta_kubernetes_pod_annotation_prometheus_istio_io_secure_port", "15092"),
+            ("__meta_kubernetes_pod_annotationpresent_prometheus_istio_io_secure_port", "true"),
+        ]);
+        let takes = |config: &Config| relabel::apply(&config.scrape_configs[0].relabel, &mut pod.clone());
+        let takers: Vec<_> = (0..3).filter(|shard| takes(&shards[*shard])).collect();
+        assert_eq!(takers.len(), 1, "{pod:?}");
+        shares[takers[0]] += 1;
+    }
+    assert!(shares.iter().all(|share| (60..140).contains(share)), "{shares:?}");
 }
