@@ -15,7 +15,7 @@ pub struct Counts {
     pub scraped: usize,
     /// Sample lines left after relabelling, repeated ones included.
     pub kept: usize,
-    /// Series that the table had not known.
+    /// Samples whose series text the table had not known, or had never seen with a sample that counts.
     pub added: usize,
     /// Samples dropped because their series already had one in this scrape.
     pub duplicates: usize,
@@ -54,11 +54,8 @@ impl Pass<'_> {
     pub fn add(&mut self, entry: &SampleEntry<'_>) -> Result<(), Failure> {
         self.counts.scraped += 1;
         let full = self.samples.len() as u64 >= self.limit();
-        let index = match self.table.find(entry, !full)? {
-            Found::Kept { index, added } => {
-                self.counts.added += usize::from(added);
-                index
-            }
+        let (index, new) = match self.table.find(entry, !full)? {
+            Found::Kept { index, new } => (index, new),
             Found::Dropped => return Ok(()),
             Found::Forged => {
                 self.counts.forged += 1;
@@ -100,6 +97,7 @@ impl Pass<'_> {
         if explicit.is_none() {
             series.sampled = pass;
         }
+        self.counts.added += usize::from(new || series.pending == 0);
         series.pending = pass;
         series.pending_ms = timestamp_ms;
         self.samples.push((index, Sample { value: entry.value, timestamp_ms }));
@@ -129,7 +127,10 @@ impl Pass<'_> {
         let own = synthetic::values(true, &self.counts, health);
         let ending = Ending { samples: &self.samples, reached: true, own, at_ms: self.at_ms };
         let blocks = self.table.finish(&ending);
-        self.table.forget_unseen();
+        // As in Prometheus, a body of no bytes ends all series, and they are not new when they come back.
+        if health.body_bytes > 0 {
+            self.table.forget_unseen();
+        }
         blocks
     }
 

@@ -90,13 +90,14 @@ pub(super) struct Series {
     committed_ms: i64,
     /// The newest timestamp of the pass `pending`.
     pub(super) pending_ms: i64,
+    /// The pass, perhaps unfinished, in which it last had a sample; 0 if it never had one.
     pub(super) pending: u64,
 }
 
 /// What a line turned out to be.
 pub(super) enum Found {
-    /// A series that is kept; `added` if the table had not known it.
-    Kept { index: SeriesIndex, added: bool },
+    /// A series that is kept; `new` if the table had not known this text of it.
+    Kept { index: SeriesIndex, new: bool },
     /// Relabelling drops it.
     Dropped,
     /// It claims to be one of the synthetic series.
@@ -203,7 +204,7 @@ impl Table {
             return Ok(match line.outcome {
                 Some(index) => {
                     self.series_mut(index).seen = pass;
-                    Found::Kept { index, added: false }
+                    Found::Kept { index, new: false }
                 }
                 None => Found::Dropped,
             });
@@ -255,7 +256,7 @@ impl Table {
         let pass = self.pass;
         if let Some(&(_, index)) = self.by_labels.find(hash, |(own, _)| *own == hash) {
             self.series_mut(index).seen = pass;
-            return Ok(Found::Kept { index, added: false });
+            return Ok(Found::Kept { index, new: true });
         }
         if !may_add {
             return Ok(Found::Full);
@@ -273,7 +274,7 @@ impl Table {
             }
         };
         self.by_labels.insert_unique(hash, (hash, index), |(own, _)| *own);
-        Ok(Found::Kept { index, added: true })
+        Ok(Found::Kept { index, new: true })
     }
 
     /// The blocks of a pass that ends: its samples, the markers of what it no longer exposes, the synthetic series.
