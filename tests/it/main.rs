@@ -2,6 +2,7 @@
 
 mod alpn;
 mod answers;
+mod beside;
 mod cli;
 mod cluster;
 mod config;

@@ -187,10 +187,20 @@ impl Receiver {
 
     /// Waits until what came is enough, and gives it.
     pub(crate) async fn until(&self, what: &str, enough: impl Fn(&[Recorded]) -> bool) -> Vec<Recorded> {
+        self.until_within(PATIENCE, what, enough).await
+    }
+
+    /// The same for what takes its time.
+    pub(crate) async fn until_within(
+        &self,
+        patience: Duration,
+        what: &str,
+        enough: impl Fn(&[Recorded]) -> bool,
+    ) -> Vec<Recorded> {
         let mut count = self.shared.count.subscribe();
-        let seen = tokio::time::timeout(PATIENCE, count.wait_for(|_| enough(&self.shared.recorded()))).await;
+        let seen = tokio::time::timeout(patience, count.wait_for(|_| enough(&self.shared.recorded()))).await;
         let recorded = self.recorded();
-        assert!(seen.is_ok(), "{what} did not happen within {PATIENCE:?}; {} requests came", recorded.len());
+        assert!(seen.is_ok(), "{what}: not within {patience:?}; {} requests came", recorded.len());
         recorded
     }
 
