@@ -182,6 +182,30 @@ pub(super) fn parse(file: &str, text: &str) -> Vec<Case> {
     cases
 }
 
+/// The bodies of `tests/fixtures/exposition`, each between two good scrapes. What must come of them is not looked at here.
+pub(super) fn of_expositions(file: &str, content_type: &str, text: &str) -> Vec<Case> {
+    let mut cases: Vec<Case> = Vec::new();
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
+        if mark == "==" {
+            let good = Answer::text("before_and_after «n»\n");
+            let answers = vec![good.clone(), Answer::text("").typed(content_type), good];
+            cases.push(Case { name: format!("{file}-{rest}"), answers, ..Case::default() });
+            continue;
+        }
+        let answer = &mut cases.last_mut().expect("a case begins with ==").answers[1];
+        match mark {
+            "|" | "/" => {
+                push_bytes(&mut answer.body, rest);
+                answer.body.extend((mark == "|").then_some(b'\n'));
+            }
+            "content-type" => answer.content_type = Some(rest.to_owned()),
+            _ => {}
+        }
+    }
+    cases
+}
+
 /// `[openmetrics] [gzip] [chunked|cut|hang]`
 fn answer(words: &str) -> Answer {
     let mut answer = Answer::text("");
@@ -201,7 +225,7 @@ fn answer(words: &str) -> Answer {
 }
 
 /// Bytes that would not show stand as `⟦hex⟧`.
-pub(super) fn push_bytes(body: &mut Vec<u8>, mut text: &str) {
+fn push_bytes(body: &mut Vec<u8>, mut text: &str) {
     while let Some((before, rest)) = text.split_once('⟦') {
         let (byte, after) = rest.split_once('⟧').expect("⟦ is closed");
         body.extend_from_slice(before.as_bytes());
