@@ -72,16 +72,32 @@ impl<'a> Series<'a> {
     /// The labels with the name as `__name__`, escapes decoded, `le` and `quantile` in canonical form. Labels with an
     /// empty value are absent, as everywhere; [`Series::empty_labels`] tells them.
     pub fn labels(&self) -> Result<Labels, DuplicateLabel> {
+        collect(self.canonical_pairs(), self.text)
+    }
+
+    /// The labels; of a name that stands there twice, the first value.
+    pub fn first_labels(&self) -> Labels {
+        let mut labels = Labels::new();
+        for (name, value) in self.canonical_pairs() {
+            if !labels.contains(&name) {
+                labels.set(&name, &value);
+            }
+        }
+        labels
+    }
+
+    /// With `le` and `quantile` in canonical form.
+    fn canonical_pairs(&self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> + use<'a> {
         let bound = match self.kind {
             MetricType::Histogram => "le",
             MetricType::Summary => "quantile",
             _ => "",
         };
-        let canonical = |(name, value): (Cow<'a, str>, Cow<'a, str>)| {
+        let canonical = move |(name, value): (Cow<'a, str>, Cow<'a, str>)| {
             let value = if name == bound { number::canonical_bound(&value).map_or(value, Cow::Owned) } else { value };
             (name, value)
         };
-        collect(self.pairs().map(canonical), self.text)
+        self.pairs().map(canonical)
     }
 
     /// The names of labels that stand there with an empty value. Where `honor_labels` is set, such a label keeps the

@@ -217,8 +217,14 @@ impl Table {
             names: self.job.names,
             limits: &self.job.limits,
         };
-        let scraped = series.labels().map_err(|error| Failure::new(Reason::InvalidSample, error.to_string()))?;
-        let stored = rules.stored(scraped, series.empty_labels())?;
+        let stored = match series.labels() {
+            Ok(scraped) => rules.stored(scraped, series.empty_labels())?,
+            // As in Prometheus, what relabelling drops does not come to where a label given twice is an error.
+            Err(error) => match rules.stored(series.first_labels(), series.empty_labels()) {
+                Ok(None) => None,
+                _ => return Err(Failure::new(Reason::InvalidSample, error.to_string())),
+            },
+        };
         let found = match &stored {
             None => Found::Dropped,
             Some(labels) => self.intern(labels, may_add)?,

@@ -1,7 +1,7 @@
 //! The cases: what an exporter answers, one answer a scrape, and what the job says. Written down in
 //! `tests/fixtures/beside/*.cases`, whose heads describe the notation.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -107,7 +107,7 @@ pub(super) struct Moment<'a> {
     pub(super) first_ms: i64,
     pub(super) now_ms: i64,
     /// The times that were put into answers, with what they were made of.
-    pub(super) written: &'a mut Vec<(i64, String)>,
+    pub(super) written: &'a mut Vec<(i64, String, usize)>,
 }
 
 /// Puts in `«n»`, the number of the answer; `«t-500»`, milliseconds from now; `«s-0.5»`, the same in seconds; `«f+1»`,
@@ -128,13 +128,13 @@ fn fill(body: &[u8], moment: &mut Moment<'_>) -> Vec<u8> {
             "n" => filled.extend((moment.number as f64 + by).to_string().bytes()),
             "f" => {
                 let at = moment.first_ms + by as i64;
-                moment.written.push((at, format!("{words}: answer 1")));
+                moment.written.push((at, words.to_owned(), 1));
                 filled.extend(at.to_string().bytes());
             }
             "t" | "s" => {
                 let scale = if kind == "t" { 1.0 } else { 1000.0 };
                 let at = moment.now_ms + (by * scale) as i64;
-                moment.written.push((at, format!("{words}: answer {}", moment.number)));
+                moment.written.push((at, format!("{words} of answer {}", moment.number), moment.number));
                 let text = if kind == "t" { at.to_string() } else { format!("{}.{:03}", at / 1000, at % 1000) };
                 filled.extend(text.bytes());
             }
@@ -147,6 +147,33 @@ fn fill(body: &[u8], moment: &mut Moment<'_>) -> Vec<u8> {
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
+}
+
+/// In the notation of the files.
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "== {}", self.name)?;
+        self.config.iter().try_for_each(|line| writeln!(f, "config {line}"))?;
+        self.answers.iter().try_for_each(|answer| {
+            writeln!(f, ">\ntype {}", answer.content_type.as_deref().unwrap_or("-"))?;
+            let lines = answer.body.split_inclusive(|byte| *byte == b'\n');
+            lines.map(|line| line.strip_suffix(b"\n").map_or(("/", line), |line| ("|", line))).try_for_each(
+                |(mark, line)| {
+                    write!(f, "{mark} ")?;
+                    for chunk in line.utf8_chunks() {
+                        for c in chunk.valid().chars() {
+                            match c {
+                                '\0'..='\u{1f}' | '\u{7f}' => write!(f, "⟦{:02X}⟧", u32::from(c))?,
+                                c => write!(f, "{c}")?,
+                            }
+                        }
+                        chunk.invalid().iter().try_for_each(|byte| write!(f, "⟦{byte:02X}⟧"))?;
+                    }
+                    writeln!(f)
+                },
+            )
+        })
+    }
 }
 
 /// Reads a file of cases; its name goes before theirs.
