@@ -33,7 +33,7 @@ Examples:
   meshscrape targets
   meshscrape targets --job istio-merged --state dropped --labels
   meshscrape targets --config meshscrape.yaml --output json
-  kubectl exec -n monitoring ds/meshscrape -- meshscrape targets")]
+  kubectl exec -n meshscrape ds/meshscrape -- meshscrape targets")]
 pub(super) struct TargetsArgs {
     /// The API of a running agent, on a loopback address [default: http://127.0.0.1:9465]
     #[arg(long, value_name = "URL", conflicts_with = "config")]
