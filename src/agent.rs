@@ -4,7 +4,7 @@
 //! for it, and stopped from the near end: discovery and scraping are cancelled, then the closed channels let the pipe run
 //! dry, and the listeners go last.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -213,8 +213,16 @@ async fn end(what: &str, task: JoinHandle<()>) {
     }
 }
 
+/// Listens there. The kubelet asks a pod at whichever address the cluster gave it, so `[::]` serves IPv4 as well, and alone
+/// where the kernel has no IPv6.
 async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, AgentError> {
-    TcpListener::bind(address).await.map_err(|source| AgentError::Listen { address, flag, source })
+    let bound = match TcpListener::bind(address).await {
+        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    };
+    bound.map_err(|source| AgentError::Listen { address, flag, source })
 }
 
 fn local_addr(listener: &TcpListener) -> SocketAddr {
@@ -303,4 +311,26 @@ fn register_build_info(registry: &mut Registry) {
     let info = Family::<Vec<(String, String)>, Gauge>::default();
     info.get_or_create(&vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]).set(1);
     registry.register("meshscrape_build_info", "The version of this program; the value is 1", info);
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_address_is_served_and_those_of_ipv4_also_alone() {
+        let anywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        let listener = bind(anywhere, "--listen").await.expect("a port");
+        let port = local_addr(&listener).port();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.expect("IPv4 is served");
+
+        // Where there is IPv6, somebody takes it away.
+        let Ok(other) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await else { return };
+        TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await.expect("IPv6 is served");
+        let taken = SocketAddr::from((Ipv6Addr::UNSPECIFIED, local_addr(&other).port()));
+        let listener = bind(taken, "--listen").await.expect("the port of IPv4");
+        assert_eq!(local_addr(&listener).ip(), Ipv4Addr::UNSPECIFIED);
+    }
 }

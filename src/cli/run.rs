@@ -25,8 +25,8 @@ pub(super) struct RunArgs {
     /// The configuration, in Prometheus' format
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Where /-/healthy, /-/ready and /metrics are served
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:9464", value_parser = address)]
+    /// Where /-/healthy, /-/ready and /metrics are served; [::] is every address of this host, IPv4 ones too
+    #[arg(long, value_name = "ADDR", default_value = "[::]:9464", value_parser = address)]
     listen: SocketAddr,
     /// Where the API, /api/v1/targets and live scrapes of single targets, is served: a loopback address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9465", value_parser = loopback)]
