@@ -1,8 +1,8 @@
 //! The chart renders what the overlays render.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::rendered::{chart, documents, helm, overlay, text};
+use super::rendered::{chart, container, documents, helm, object, overlay, pod, text};
 
 /// Each overlay and the values that make the chart render it.
 pub(super) fn variants() -> [(&'static str, String); 11] {
@@ -60,6 +60,38 @@ fn the_chart_renders_the_overlays() {
 fn a_value_that_the_chart_does_not_know_is_an_error() {
     for values in ["kid: DaemonSet", "kind: Deployment", "certificates: { from: vault }", "rbac: { namespace: shop }"] {
         assert!(!helm(values).status.success(), "{values}");
+    }
+}
+
+#[test]
+fn what_is_added_stands_beside_what_the_agent_has() {
+    let plain = chart("");
+    let objects = chart(
+        "extraArgs: [--log-level=debug]
+extraEnv: [{ name: CLUSTER, value: main }]
+extraVolumes: [{ name: receiver, secret: { secretName: receiver } }]
+extraVolumeMounts: [{ name: receiver, mountPath: /etc/receiver, readOnly: true }]
+networkPolicy: { extraEgress: [{ ports: [{ port: 10250 }] }] }",
+    );
+    let policy = |objects| &object(objects, "NetworkPolicy", "meshscrape")["spec"]["egress"];
+    for (added, before, after) in [
+        (json!("--log-level=debug"), &container(&plain)["args"], &container(&objects)["args"]),
+        (json!({ "name": "CLUSTER", "value": "main" }), &container(&plain)["env"], &container(&objects)["env"]),
+        (
+            json!({ "name": "receiver", "mountPath": "/etc/receiver", "readOnly": true }),
+            &container(&plain)["volumeMounts"],
+            &container(&objects)["volumeMounts"],
+        ),
+        (
+            json!({ "name": "receiver", "secret": { "secretName": "receiver" } }),
+            &pod(&plain)["volumes"],
+            &pod(&objects)["volumes"],
+        ),
+        (json!({ "ports": [{ "port": 10250 }] }), policy(&plain), policy(&objects)),
+    ] {
+        let mut expected = before.as_array().expect("a list").clone();
+        expected.push(added);
+        assert_eq!(after, &Value::Array(expected));
     }
 }
 

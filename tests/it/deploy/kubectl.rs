@@ -112,11 +112,16 @@ fn certificates_of_other_issuers_are_mounted_read_only() {
         r#"svid_key_file_name = "key.pem""#,
         r#"svid_bundle_file_name = "root-cert.pem""#,
         "daemon_mode = true",
+        // Both containers run as the pod's user, so nobody else need read the key.
+        "key_file_mode = 0600",
     ] {
         assert!(config.lines().any(|one| one == line), "{line} in\n{config}");
     }
     let written = named(&helper["volumeMounts"], "certificates");
     assert!(config.contains(&format!("cert_dir = \"{}\"", text(&written["mountPath"]))));
+    let socket = named(&helper["volumeMounts"], "spiffe-workload-api");
+    assert!(config.contains(&format!("agent_address = \"{}/spire-agent.sock\"", text(&socket["mountPath"]))));
+    assert!(helper["securityContext"]["runAsUser"].is_null(), "the user is that of the pod");
 
     let objects = overlay("any-ca");
     let secret = &named(&pod(&objects)["volumes"], "certificates")["secret"];
@@ -273,6 +278,8 @@ fn the_kubelet_asks_the_port_of_probes() {
         let objects = overlay(name);
         let container = container(&objects);
         assert_eq!(container["ports"], json!([{ "name": "metrics", "containerPort": 9464 }]), "{name}");
+        // Nothing narrows where it listens: a pod's address may be of IPv6.
+        assert!(!container["args"].to_string().contains("listen"), "{name}");
         assert_eq!(container["livenessProbe"]["httpGet"], json!({ "path": "/-/healthy", "port": "metrics" }));
         assert_eq!(container["readinessProbe"]["httpGet"], json!({ "path": "/-/ready", "port": "metrics" }));
         // Once, and at the port that is there.

@@ -109,6 +109,9 @@ spec:
         - run
         - --config=/etc/meshscrape/meshscrape.yaml
         - --log-format=json
+        {{- with .Values.extraArgs }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
       env:
         - name: NODE_NAME
           valueFrom:
@@ -127,6 +130,9 @@ spec:
         - name: SHARDS
           value: {{ .Values.replicas | quote }}
         {{- end }}
+        {{- end }}
+        {{- with .Values.extraEnv }}
+        {{- toYaml . | nindent 8 }}
         {{- end }}
       ports:
         - name: metrics
@@ -154,6 +160,9 @@ spec:
         - name: api-token
           mountPath: /var/run/secrets/kubernetes.io/serviceaccount
           readOnly: true
+        {{- with .Values.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
   volumes:
     - name: config
       configMap:
@@ -206,4 +215,7 @@ spec:
                 - path: namespace
                   fieldRef:
                     fieldPath: metadata.namespace
+    {{- with .Values.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 {{- end }}

@@ -7,7 +7,7 @@ use meshscrape::model::Labels;
 use meshscrape::relabel;
 use serde_json::Value;
 
-use crate::deploy::rendered::{OVERLAYS, configuration, container, object, overlay, text};
+use crate::deploy::rendered::{OVERLAYS, configuration, container, folder, object, overlay, text};
 
 /// The configuration of an overlay, read with the variables that its container has and no others.
 fn load(objects: &[Value]) -> Config {
@@ -36,6 +36,28 @@ fn every_overlays_configuration_loads_without_a_warning() {
         assert_eq!(jobs, ["istio-secure-merged-metrics", "istio-secure-envoy-metrics"], "{name}");
         assert_eq!(config.remote_write.len(), 1, "{name}");
     }
+}
+
+/// The jobs for legacy pods, which documents give, find the pods of this agent's node and no others.
+#[test]
+fn the_jobs_of_the_documents_load() {
+    let mut jobs = 0;
+    for (file, head) in [("docs/legacy-listeners.md", "scrape_configs:\n"), ("deploy/README.md", "")] {
+        let document = std::fs::read_to_string(folder().join("..").join(file)).expect(file);
+        let blocks = document.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        for block in blocks.filter(|block| block.contains("job_name:")) {
+            let text = format!("{head}{block}\nremote_write: [{{ url: 'https://receiver.test/' }}]\n");
+            let node = |name: &str| (name == "NODE_NAME").then(|| "a-name".to_owned());
+            let loaded = config::parse(Path::new(file), &text, &node);
+            assert!(loaded.warnings.is_empty(), "{file}: {:#?}", loaded.warnings);
+            let config = loaded.config.unwrap_or_else(|problems| panic!("{problems:#?}"));
+            for job in &config.scrape_configs {
+                assert_eq!(job.kubernetes_sd_configs[0].selectors.len(), 1, "{file}: {}", job.job_name);
+                jobs += 1;
+            }
+        }
+    }
+    assert!(jobs >= 4, "{jobs} jobs");
 }
 
 #[test]
