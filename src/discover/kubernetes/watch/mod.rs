@@ -10,24 +10,28 @@
 //! It is our own, on top of kube's client, for what kube's watcher does not tell: that a bookmark came. A bookmark is due
 //! every minute and proves that the silence before it was one; without that, nobody knows whether an address still
 //! belongs to the pod that had it. What always holds: no error and no silence removes an object, only the server's own
-//! word does; an object that says the same as before is no change; a list is put in place whole.
+//! word does; an object that says the same as before is no change; a list is put in place whole. What is known is
+//! confirmed by a whole list, by a bookmark, and by events behind one: a watch that was just opened first tells what was
+//! missed, and until a bookmark ends that, nobody knows how much is still to come.
+
+mod cache;
+mod events;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use kube::client::Body;
-use memchr::memchr;
 use rand::RngExt;
 use serde::Deserialize;
-use serde_json::value::RawValue;
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 use url::form_urlencoded::Serializer;
 
+pub(super) use self::cache::{Cache, State};
+use self::events::{Event, Events, broken};
 use super::access::{Api, ApiError};
 use super::metrics::Metrics;
 use super::object::{Object, ObjectKey, Store};
@@ -36,17 +40,13 @@ use crate::config::KubernetesAccess;
 
 /// A watch without a word for so long is made anew: a bookmark is due every minute.
 const SILENCE: Duration = Duration::from_secs(70);
-/// What was last heard so long ago may no longer be so. Longer than [`SILENCE`], so that a server that answers is never
-/// doubted.
-const UNCONFIRMED: Duration = Duration::from_secs(80);
 /// A watch that ends by itself after less than this has not really begun.
 const SHORT: Duration = Duration::from_secs(1);
 /// How long a page of a list may take.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Objects on a page.
 const PAGE: u32 = 500;
-/// The largest event or page: etcd takes objects of up to 1.5 MiB.
-const MAX_EVENT_BYTES: usize = 16 << 20;
+/// The largest page: etcd takes objects of up to 1.5 MiB.
 const MAX_PAGE_BYTES: usize = 1 << 30;
 /// The first and the longest pause after failures in a row. Each is doubled from the one before and shortened by up to a
 /// half at random, so that the agents of a cluster do not all come back at once.
@@ -62,95 +62,6 @@ pub(super) struct Query {
     pub(super) label: String,
     /// Field selector; empty: any.
     pub(super) field: String,
-}
-
-/// What a watch has brought, for those who make targets of it.
-pub(super) struct Cache<T> {
-    state: Mutex<State<T>>,
-    listeners: Mutex<Vec<Arc<Notify>>>,
-}
-
-/// What is known at a moment. Taking a copy costs nothing.
-pub(super) struct State<T> {
-    /// The objects.
-    pub(super) store: Arc<Store<T>>,
-    /// How often the objects have changed.
-    pub(super) version: u64,
-    /// Whether a whole list has been there: what is not in the store does not exist.
-    pub(super) synced: bool,
-    /// Why the server cannot be asked now.
-    pub(super) problem: Option<String>,
-    /// Nothing was heard for so long that what is known may be wrong.
-    pub(super) unconfirmed: bool,
-    heard: Instant,
-}
-
-impl<T> Clone for State<T> {
-    fn clone(&self) -> Self {
-        Self { store: Arc::clone(&self.store), problem: self.problem.clone(), ..*self }
-    }
-}
-
-impl<T> Cache<T> {
-    fn new() -> Self {
-        let state = State {
-            store: Arc::default(),
-            version: 0,
-            synced: false,
-            problem: None,
-            unconfirmed: false,
-            heard: Instant::now(),
-        };
-        Self { state: Mutex::new(state), listeners: Mutex::default() }
-    }
-
-    /// What is known now.
-    pub(super) fn state(&self) -> State<T> {
-        self.lock().clone()
-    }
-
-    /// Has `listener` woken at every change of any part of the state.
-    pub(super) fn tell(&self, listener: &Arc<Notify>) {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(listener));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Applies `change` and wakes the listeners if it says that something is different.
-    fn update(&self, change: impl FnOnce(&mut State<T>) -> bool) {
-        let changed = change(&mut self.lock());
-        if changed {
-            let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-            listeners.iter().for_each(|listener| listener.notify_one());
-        }
-    }
-
-    /// The server has spoken.
-    fn heard(&self) {
-        self.update(|state| {
-            state.heard = Instant::now();
-            let changed = state.unconfirmed || state.problem.is_some();
-            state.unconfirmed = false;
-            state.problem = None;
-            changed
-        });
-    }
-
-    /// Says when too long nothing was heard; never returns.
-    async fn doubt(&self) {
-        loop {
-            let due = self.lock().heard + UNCONFIRMED;
-            sleep_until(due).await;
-            self.update(|state| {
-                let doubtful = state.synced && state.heard.elapsed() >= UNCONFIRMED;
-                doubtful && !std::mem::replace(&mut state.unconfirmed, true)
-            });
-            // What was due may stay so for long.
-            sleep(UNCONFIRMED / 8).await;
-        }
-    }
 }
 
 /// Where a watch stands.
@@ -213,7 +124,7 @@ impl<T: Object> Watch<T> {
         let mut failures = 0;
         loop {
             let began = Instant::now();
-            let before = self.cache.lock().heard;
+            let before = self.cache.confirmed_at();
             let ended = match &api {
                 Some(api) => self.step(api, &mut position).await,
                 None => match Api::new(&self.access, self.https_only, &self.clock).await {
@@ -224,7 +135,8 @@ impl<T: Object> Watch<T> {
                     Err(error) => Err(error),
                 },
             };
-            let heard = self.cache.lock().heard > before;
+            // A server that answers and breaks off at once, again and again, is left alone for longer and longer.
+            let progress = self.cache.confirmed_at() > before || began.elapsed() >= LONGEST_PAUSE;
             match ended {
                 Ok(()) if began.elapsed() >= SHORT => failures = 0,
                 // Ended as it began: somebody in between accepts and closes.
@@ -238,7 +150,7 @@ impl<T: Object> Watch<T> {
                     }
                 }
                 Err(error) => {
-                    failures = if heard { 1 } else { failures + 1 };
+                    failures = if progress { 1 } else { failures + 1 };
                     self.failed(&error, failures);
                     api = None;
                     self.pause(failures).await;
@@ -282,6 +194,7 @@ impl<T: Object> Watch<T> {
         // A list narrowed to a node is small, and the server's cache is indexed for it; the whole of a large cluster comes
         // in pages, which only the database behind the cache can make.
         let narrowed = !self.query.field.is_empty() && !self.listed;
+        let began = Instant::now();
         let mut store = Store::default();
         let mut token = String::new();
         loop {
@@ -295,13 +208,15 @@ impl<T: Object> Watch<T> {
             let body = self.get(api, "list", parameters).await?.into_body();
             let page = timeout(PAGE_TIMEOUT, self.whole(body)).await.map_err(|_| ApiError::Slow(PAGE_TIMEOUT))??;
             let list: List<T> = serde_json::from_slice(&page).map_err(|error| broken(&error))?;
-            self.cache.heard();
+            self.cache.answered();
             store.extend(
                 list.items.unwrap_or_default().into_iter().map(|object| (object.metadata().key(), Arc::new(object))),
             );
             token = list.metadata.r#continue;
             if token.is_empty() {
                 self.replace(store);
+                // All its pages show what was there when the first one was made.
+                self.cache.confirm(began);
                 return Ok(list.metadata.resource_version);
             }
         }
@@ -323,22 +238,23 @@ impl<T: Object> Watch<T> {
                 ("resourceVersionMatch", "NotOlderThan".to_owned()),
             ]),
         }
-        let mut events =
-            Events { body: self.get(api, "watch", parameters).await?.into_body(), buffer: BytesMut::new() };
+        let mut events = Events::of(self.get(api, "watch", parameters).await?.into_body());
+        self.cache.answered();
         // Nothing is known of the new list until it is whole; what was known before stays until then.
         let mut initial: Option<Store<T>> = from.is_none().then(Store::default);
-        if initial.is_none() {
-            self.cache.heard();
-        }
+        // What comes before the first bookmark may have happened long ago.
+        let mut caught_up = false;
         loop {
             let line = match timeout(SILENCE, events.next(|bytes| self.metrics.received(T::PLURAL, bytes))).await {
                 Err(_) => return Err(ApiError::Slow(SILENCE)),
                 Ok(Ok(Some(line))) => line,
+                Ok(Ok(None)) if initial.is_some() => {
+                    return Err(ApiError::Broken("ended before the list was whole".to_owned()));
+                }
                 Ok(Ok(None)) => return Ok(()),
                 Ok(Err(error)) => return Err(error),
             };
             let event: Event<T> = Event::read(&line)?;
-            self.cache.heard();
             match event {
                 Event::Changed { key, version, object } => match &mut initial {
                     Some(store) => {
@@ -365,7 +281,11 @@ impl<T: Object> Watch<T> {
                         None => {}
                     }
                     *position = Position::At(version);
+                    caught_up = true;
                 }
+            }
+            if caught_up {
+                self.cache.confirm(Instant::now());
             }
         }
     }
@@ -497,251 +417,5 @@ impl<T: Object> Watch<T> {
     }
 }
 
-/// The lines of a watch.
-struct Events {
-    body: Body,
-    buffer: BytesMut,
-}
-
-impl Events {
-    /// The next line; `None` at the end. `count` is told of all bytes that arrive.
-    async fn next(&mut self, count: impl Fn(usize)) -> Result<Option<Bytes>, ApiError> {
-        loop {
-            if let Some(end) = memchr(b'\n', &self.buffer) {
-                let line = self.buffer.split_to(end).freeze();
-                self.buffer.advance(1);
-                if line.iter().all(u8::is_ascii_whitespace) {
-                    continue;
-                }
-                return Ok(Some(line));
-            }
-            if self.buffer.len() > MAX_EVENT_BYTES {
-                return Err(ApiError::Broken(format!("has an event of more than {} MiB", MAX_EVENT_BYTES >> 20)));
-            }
-            match self.body.frame().await {
-                // Half an event at the end was cut off; it comes again.
-                None => return Ok(None),
-                Some(Err(error)) => return Err(ApiError::Broken(format!("broke off: {error}"))),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        count(data.len());
-                        self.buffer.extend_from_slice(&data);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// An event of a watch.
-enum Event<T> {
-    /// The object is there, as new or otherwise than before.
-    Changed { key: ObjectKey, version: String, object: T },
-    /// The object is gone.
-    Deleted { key: ObjectKey, version: String },
-    /// Nothing happened up to this version; the first list may be whole with it.
-    Bookmark { version: String, ends_initial: bool },
-}
-
-/// The annotation of the bookmark behind the last of the initial events (KEP-3157).
-const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
-
-impl<T: Object> Event<T> {
-    fn read(line: &[u8]) -> Result<Self, ApiError> {
-        #[derive(Deserialize)]
-        struct Line<'l> {
-            r#type: &'l str,
-            #[serde(borrow)]
-            object: &'l RawValue,
-        }
-        /// What every object has besides what we keep of it.
-        #[derive(Deserialize)]
-        struct Versioned {
-            metadata: VersionedMeta,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct VersionedMeta {
-            resource_version: String,
-            #[serde(default)]
-            annotations: Option<HashMap<String, String>>,
-        }
-        #[derive(Deserialize)]
-        struct Status {
-            #[serde(default)]
-            code: u16,
-            #[serde(default)]
-            message: String,
-        }
-        let Line { r#type, object } = serde_json::from_slice(line).map_err(|error| broken(&error))?;
-        if r#type == "ERROR" {
-            let Status { code, message } = serde_json::from_str(object.get()).map_err(|error| broken(&error))?;
-            return Err(match code {
-                410 => ApiError::Gone,
-                code => ApiError::Refused { code, message: crate::model::clean(&message).into_owned() },
-            });
-        }
-        let Versioned { metadata } = serde_json::from_str(object.get()).map_err(|error| broken(&error))?;
-        let version = metadata.resource_version;
-        if r#type == "BOOKMARK" {
-            let annotations = metadata.annotations.unwrap_or_default();
-            let ends_initial = annotations.get(INITIAL_EVENTS_END).is_some_and(|value| value == "true");
-            return Ok(Event::Bookmark { version, ends_initial });
-        }
-        let object: T = serde_json::from_str(object.get()).map_err(|error| broken(&error))?;
-        let key = object.metadata().key();
-        match r#type {
-            "ADDED" | "MODIFIED" => Ok(Event::Changed { key, version, object }),
-            "DELETED" => Ok(Event::Deleted { key, version }),
-            other => Err(ApiError::Broken(format!("has an event of type {:?}", crate::model::clean(other)))),
-        }
-    }
-}
-
-fn broken(error: &serde_json::Error) -> ApiError {
-    ApiError::Broken(format!("cannot be read: {error}"))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::discover::kubernetes::object::Pod;
-
-    fn read(line: &str) -> Result<String, String> {
-        Event::<Pod>::read(line.as_bytes()).map_err(|error| error.to_string()).map(|event| match event {
-            Event::Changed { key, version, .. } => format!("changed {}/{} at {version}", key.namespace, key.name),
-            Event::Deleted { key, version } => format!("deleted {}/{} at {version}", key.namespace, key.name),
-            Event::Bookmark { version, ends_initial } => format!("bookmark at {version}, ends_initial {ends_initial}"),
-        })
-    }
-
-    #[test]
-    fn events_of_every_type() {
-        let pod = r#"{"kind":"Pod","metadata":{"name":"n","namespace":"ns","resourceVersion":"7"}}"#;
-        let event = |kind: &str, object: &str| read(&format!(r#"{{"type":"{kind}","object":{object}}}"#));
-        for (kind, expected) in [
-            ("ADDED", "changed ns/n at 7"),
-            ("MODIFIED", "changed ns/n at 7"),
-            ("DELETED", "deleted ns/n at 7"),
-            ("BOOKMARK", "bookmark at 7, ends_initial false"),
-        ] {
-            assert_eq!(event(kind, pod).expect(kind), expected);
-        }
-        let last = r#"{"metadata":{"resourceVersion":"9","annotations":{"k8s.io/initial-events-end":"true"}}}"#;
-        assert_eq!(event("BOOKMARK", last).expect("a bookmark"), "bookmark at 9, ends_initial true");
-        for (kind, object, words) in [
-            ("ERROR", r#"{"code":410,"message":"too old resource version"}"#, "no longer remembers"),
-            ("ERROR", r#"{"code":500,"message":"etc\u001b[1md"}"#, "refuses (500): etc\\u{1b}[1md"),
-            ("RENAMED", pod, "has an event of type \"RENAMED\""),
-            ("ADDED", "{}", "cannot be read: missing field `metadata`"),
-            ("ADDED", r#"{"metadata":{"name":7,"resourceVersion":"7"}}"#, "cannot be read"),
-        ] {
-            let error = event(kind, object).expect_err(kind);
-            assert!(error.contains(words), "{kind}: {error}");
-        }
-    }
-
-    async fn lines(pieces: &[&str]) -> Vec<String> {
-        let mut events = Events { body: Body::from(pieces.concat().into_bytes()), buffer: BytesMut::new() };
-        let mut lines = Vec::new();
-        while let Some(line) = events.next(|_| {}).await.expect("lines") {
-            lines.push(String::from_utf8(line.to_vec()).expect("text"));
-        }
-        lines
-    }
-
-    #[tokio::test]
-    async fn what_is_cut_off_at_the_end_is_no_event() {
-        assert_eq!(lines(&["{\"a\":1}\n", "\n", "{\"b\":2}\r\n{\"c\""]).await, ["{\"a\":1}", "{\"b\":2}\r"]);
-    }
-
-    #[tokio::test]
-    async fn an_endless_event_is_an_error() {
-        let body = Body::from(vec![b'x'; MAX_EVENT_BYTES + 1]);
-        let mut events = Events { body, buffer: BytesMut::new() };
-        let error = events.next(|_| {}).await.expect_err("too long").to_string();
-        assert!(error.contains("more than 16 MiB"), "{error}");
-    }
-
-    /// A watch that never runs; its cache is filled by hand.
-    fn watch() -> (Watch<Pod>, Arc<Cache<Pod>>, Arc<Notify>) {
-        let query = Query { namespace: None, label: String::new(), field: String::new() };
-        let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
-        let (watch, cache) = Watch::new(KubernetesAccess::InCluster, true, query, Clock::system(), metrics);
-        let woken = Arc::new(Notify::new());
-        cache.tell(&woken);
-        (watch, cache, woken)
-    }
-
-    fn pod(name: &str, ip: &str) -> (ObjectKey, Pod) {
-        let json = serde_json::json!({ "metadata": { "name": name, "namespace": "ns" }, "status": { "podIP": ip } });
-        let pod: Pod = serde_json::from_value(json).expect("a pod");
-        (pod.metadata().key(), pod)
-    }
-
-    /// Whether the listener was woken since the last time.
-    async fn woken(notify: &Notify) -> bool {
-        timeout(Duration::ZERO, notify.notified()).await.is_ok()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_object_that_says_the_same_is_no_change() {
-        let (mut watch, cache, notify) = watch();
-        watch.replace(Store::from_iter([pod("a", "10.0.0.1")].map(|(key, pod)| (key, Arc::new(pod)))));
-        assert!(woken(&notify).await && cache.state().synced);
-        let before = cache.state();
-        let (key, same) = pod("a", "10.0.0.1");
-        watch.set(key.clone(), same);
-        watch.replace(Store::from_iter([pod("a", "10.0.0.1")].map(|(key, pod)| (key, Arc::new(pod)))));
-        assert!(!woken(&notify).await, "nothing has changed");
-        assert!(Arc::ptr_eq(&before.store[&key], &cache.state().store[&key]));
-        watch.set(key.clone(), pod("a", "10.0.0.2").1);
-        assert!(woken(&notify).await);
-        watch.remove(&key);
-        assert!(woken(&notify).await);
-        watch.remove(&key);
-        assert!(!woken(&notify).await, "it was gone already");
-        assert_eq!(before.store.len(), 1, "who looked before still sees what was there");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn silence_makes_what_is_known_doubtful_and_a_word_heals_it() {
-        let (mut watch, cache, notify) = watch();
-        let doubting = Arc::clone(&cache);
-        tokio::spawn(async move { doubting.doubt().await });
-        sleep(UNCONFIRMED * 2).await;
-        assert!(!cache.state().unconfirmed, "nothing is known yet, so nothing can be wrong");
-        watch.replace(Store::default());
-        cache.heard();
-        woken(&notify).await;
-        sleep(UNCONFIRMED - Duration::from_secs(1)).await;
-        assert!(!cache.state().unconfirmed);
-        sleep(UNCONFIRMED / 4).await;
-        assert!(cache.state().unconfirmed && woken(&notify).await);
-        cache.heard();
-        assert!(!cache.state().unconfirmed && woken(&notify).await);
-        sleep(UNCONFIRMED * 2).await;
-        assert!(cache.state().unconfirmed, "and again");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn trouble_is_told_and_takes_nothing_away() {
-        let (mut watch, cache, notify) = watch();
-        watch.replace(Store::from_iter([pod("a", "10.0.0.1")].map(|(key, pod)| (key, Arc::new(pod)))));
-        woken(&notify).await;
-        let refused = ApiError::Refused { code: 403, message: "pods is forbidden".to_owned() };
-        watch.failed(&refused, 1);
-        assert!(woken(&notify).await);
-        let state = cache.state();
-        assert_eq!(state.store.len(), 1);
-        let problem = state.problem.expect("told");
-        assert!(
-            problem.contains("(403): pods is forbidden") && problem.contains("grant get, list and watch"),
-            "{problem}"
-        );
-        watch.failed(&refused, 2);
-        assert!(!woken(&notify).await, "the same again is not news");
-        cache.heard();
-        assert!(cache.state().problem.is_none());
-    }
-}
+mod tests;
