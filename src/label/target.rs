@@ -6,8 +6,8 @@
 //! SPIFFE jobs whatever is wrong with the scheme or the identity does not remove the target: it is listed with the
 //! reason and never connected, so that it can be seen.
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,10 +56,12 @@ pub fn judge(job: &ScrapeConfig, candidate: &Candidate, trust_domain: Option<&Tr
 }
 
 /// The targets of `job` from what became of all its candidates: each target once, and of what is dropped as much as may
-/// be remembered. Where two pods come to the same target, it is that of the pod which has the address.
+/// be remembered. Where two pods come to the same target, it is that of the pod which has the address. What is wrong with
+/// a pod is wrong with each port of its containers, and is counted and remembered once.
 pub fn assemble<'j>(job: &ScrapeConfig, judged: impl IntoIterator<Item = &'j Judged>) -> JobTargets {
     let mut targets = JobTargets::default();
     let mut seen: HashMap<TargetId, usize> = HashMap::new();
+    let mut told: HashSet<(&str, &str, &str)> = HashSet::new();
     let mut may_remember = match usize::try_from(job.limits.keep_dropped_targets) {
         Ok(0) | Err(_) => usize::MAX,
         Ok(limit) => limit,
@@ -85,6 +87,11 @@ pub fn assemble<'j>(job: &ScrapeConfig, judged: impl IntoIterator<Item = &'j Jud
             }
             Err(dropped) => dropped,
         };
+        if let (Some(error), Some(pod)) = (&dropped.error, dropped.discovered.get(POD_NAME))
+            && !told.insert((error, dropped.discovered.value(NAMESPACE), pod))
+        {
+            continue;
+        }
         targets.dropped_count += 1;
         // The limit is for what rules drop in great numbers on purpose; what is malformed is always worth seeing.
         if dropped.error.is_some() {

@@ -536,3 +536,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_wrong_with_a_pod_is_told_once_whatever_the_number_of_its_ports() {
+    let of = |namespace: &str, name: &str, port: &str| {
+        candidate(&[
+            ("__address__", "10.0.0.7:15092abc"),
+            ("__meta_kubernetes_namespace", namespace),
+            ("__meta_kubernetes_pod_name", name),
+            ("__meta_kubernetes_pod_container_port_number", port),
+        ])
+    };
+    let pods =
+        [("shop", "a", "80"), ("shop", "a", "81"), ("shop", "b", "80"), ("bank", "a", "80"), ("shop", "a", "82")];
+    let mut candidates = pods.map(|(namespace, name, port)| of(namespace, name, port)).to_vec();
+    // Of what is no pod nothing says that it is the same thing again.
+    candidates.extend([candidate(&[("__address__", "h:x")]), candidate(&[("__address__", "h:x")])]);
+    let told = targets_of(&spiffe_job(), &candidates, Some(&domain()));
+    let names: Vec<&str> =
+        told.dropped.iter().map(|dropped| dropped.discovered.value("__meta_kubernetes_pod_name")).collect();
+    assert_eq!((names, told.dropped_count), (vec!["a", "b", "a", "", ""], 5));
+    let errors: Vec<&str> = told.dropped.iter().filter_map(|dropped| dropped.error.as_deref()).collect();
+    assert!(errors[0].starts_with("pod shop/a: __address__ \"10.0.0.7:15092abc\""), "{errors:?}");
+
+    // Rules drop ports, not pods: each is shown with the rule that did it.
+    let mut job = spiffe_job();
+    job.relabel = vec![rule_on(Action::Drop, "__meta_kubernetes_pod_name", "a", None)];
+    let told = targets_of(&job, &candidates[..2], Some(&domain()));
+    assert_eq!((told.dropped.len(), told.dropped_count), (2, 2));
+}

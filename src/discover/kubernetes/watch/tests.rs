@@ -157,7 +157,8 @@ fn names(cache: &Cache<Pod>) -> Vec<String> {
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_ends_a_doubt_when_all_that_was_missed_has_come() {
-    let (watch, cache) = doubtful().await;
+    let (mut watch, cache) = doubtful().await;
+    watch.pages_only = true;
     let (api, words, _) = spoken(&[200]);
     let _running = step(watch, api, Some("7"));
     sleep(Duration::from_secs(1)).await;
@@ -172,12 +173,14 @@ async fn a_watch_ends_a_doubt_when_all_that_was_missed_has_come() {
 #[tokio::test(start_paused = true)]
 async fn a_list_ends_a_doubt_when_it_is_whole() {
     let (watch, cache) = doubtful().await;
-    let (api, words, _) = spoken(&[200]);
-    let _running = step(watch, api, None);
+    let (api, words, asked) = spoken(&[200]);
+    let _running = step(watch, api, Some("7"));
     say(&words[0], &added("new")).await;
     assert!(cache.state().unconfirmed && names(&cache) == ["old"]);
     say(&words[0], LIST_ENDS).await;
     assert!(!cache.state().unconfirmed && names(&cache) == ["new"]);
+    let asked = asked.lock().expect("nobody panicked").concat();
+    assert!(asked.contains("sendInitialEvents=true"), "in doubt nothing is waited for: {asked}");
 
     let (mut watch, cache) = doubtful().await;
     watch.pages_only = true;
@@ -222,6 +225,41 @@ async fn a_list_that_ends_before_it_is_whole_is_a_failure() {
     let error = ended.expect_err("not whole").to_string();
     assert!(error.contains("before the list was whole"), "{error}");
     assert!(matches!(position, Position::Start) && !cache.state().synced);
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_confirm_only_behind_a_bookmark_and_then_each_does() {
+    let (mut watch, cache, _) = watch();
+    watch.replace(Store::default());
+    let (api, words, _) = spoken(&[200]);
+    let _running = step(watch, api, Some("7"));
+    let before = cache.confirmed_at();
+    sleep(Duration::from_secs(5)).await;
+    say(&words[0], &added("a")).await;
+    assert_eq!(cache.confirmed_at(), before, "it may have happened before the watch was opened");
+    say(&words[0], BOOKMARK).await;
+    let at_bookmark = cache.confirmed_at();
+    assert!(at_bookmark > before);
+    sleep(Duration::from_secs(5)).await;
+    say(&words[0], &added("b")).await;
+    assert!(cache.confirmed_at() > at_bookmark);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_in_pages_says_how_things_were_when_it_was_begun() {
+    let (mut watch, cache) = doubtful().await;
+    watch.pages_only = true;
+    let (api, mut words, _) = spoken(&[200, 200, 200]);
+    let _running = step(watch, api, None);
+    for next in ["more", ""] {
+        sleep(PAGE_TIMEOUT - Duration::from_secs(1)).await;
+        say(&words[0], &format!(r#"{{"metadata":{{"resourceVersion":"9","continue":"{next}"}},"items":null}}"#)).await;
+        words.remove(0);
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert!(names(&cache).is_empty() && cache.state().unconfirmed, "two minutes ago it was so");
+    say(&words[0], BOOKMARK).await;
+    assert!(!cache.state().unconfirmed);
 }
 
 #[tokio::test(start_paused = true)]
