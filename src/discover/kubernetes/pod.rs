@@ -2,7 +2,8 @@
 //!
 //! A container without ports gives one target without a port; init containers, and so native sidecars, follow the
 //! regular ones; ephemeral containers are not looked at. Nothing is left out because of its phase, readiness or
-//! protocol: that is for relabel rules to say.
+//! protocol: that is for relabel rules to say. Only where a pod's ports and labels together come to more than any pod
+//! needs, the last ports are left out: every port has all the labels, and an object of 1 MiB could ask for gigabytes.
 
 use std::sync::Arc;
 
@@ -10,6 +11,9 @@ use super::meta::{self, Draft, with_port};
 use super::object::{Container, ContainerPort, Pod};
 use super::surroundings::Surroundings;
 use crate::model::{self, Candidate};
+
+/// How many labels all targets of a pod may have together: enough for some thousand ports of an ordinary pod.
+const MAX_LABELS: usize = 1 << 17;
 
 /// The targets of a pod; none while it has no address, or while the node that is to be attached is not known.
 pub(super) fn candidates(pod: &Pod, around: &Surroundings<'_>) -> Vec<Candidate> {
@@ -26,7 +30,11 @@ pub(super) fn candidates(pod: &Pod, around: &Surroundings<'_>) -> Vec<Candidate>
     let source = format!("pod/{}/{}", pod.metadata.namespace, pod.metadata.name).into();
     let behind = Arc::new(known_as(pod));
     let mut candidates = Vec::new();
+    let mut labels = 0;
     for (container, init) in containers(pod) {
+        if labels > MAX_LABELS {
+            break;
+        }
         let mut own = group.clone();
         set_container(&mut own, container, init);
         if let Some(id) = container_id(pod, container, init) {
@@ -36,13 +44,25 @@ pub(super) fn candidates(pod: &Pod, around: &Surroundings<'_>) -> Vec<Candidate>
             let mut of_port = own.clone();
             set_container_port(&mut of_port, port, &port.protocol);
             let address = with_port(&pod.status.pod_ip, port.container_port);
-            candidates.push(of_port.into_candidate(&address, &source, Some(&behind)));
+            let candidate = of_port.into_candidate(&address, &source, Some(&behind));
+            labels += candidate.labels.iter().len();
+            candidates.push(candidate);
+            if labels > MAX_LABELS {
+                break;
+            }
         }
         if container.ports.is_empty() {
-            candidates.push(own.into_candidate(&pod.status.pod_ip, &source, Some(&behind)));
+            let candidate = own.into_candidate(&pod.status.pod_ip, &source, Some(&behind));
+            labels += candidate.labels.iter().len();
+            candidates.push(candidate);
         }
     }
     candidates
+}
+
+/// How many targets a pod would have if there were no bound.
+pub(super) fn declared(pod: &Pod) -> usize {
+    containers(pod).map(|(container, _)| container.ports.len().max(1)).sum()
 }
 
 /// Sets the labels that say which pod it is and how it is.
@@ -274,6 +294,26 @@ mod tests {
         );
         let sources: Vec<&str> = found.iter().map(|found| &*found.source).collect();
         assert_eq!(sources, ["pod/shop/cart-7d9c-x2x"; 5]);
+    }
+
+    #[test]
+    fn no_pod_fills_the_memory_with_its_ports() {
+        let labels = 20_000;
+        let found = changed(|pod| {
+            let names: serde_json::Map<_, _> = (0..labels).map(|at| (format!("a{at}"), "x".into())).collect();
+            pod["metadata"]["annotations"] = names.into();
+            let ports: Vec<Value> = (1..=10_000).map(|port| json!({"containerPort": port})).collect();
+            pod["spec"]["containers"][0]["ports"] = ports.into();
+        });
+        let all: usize = found.iter().map(|found| found.labels.iter().len()).sum();
+        assert!(all < MAX_LABELS + 3 * labels, "{all} labels");
+        assert_eq!(found[0].labels.value("__address__"), "10.1.0.7:1", "the first ones are there");
+
+        let many = changed(|pod| {
+            let ports: Vec<Value> = (1..=2_000).map(|port| json!({"containerPort": port})).collect();
+            pod["spec"]["containers"][0]["ports"] = ports.into();
+        });
+        assert_eq!(many.len(), 2_003, "an ordinary pod may have many ports");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::watch::{Cache, State};
 use super::{endpoints, endpointslice, ingress, node, pod, service};
 use crate::config::{AttachMetadata, KubernetesSd};
 use crate::discover::{Answer, Group, Problem};
-use crate::model::Candidate;
+use crate::model::{Candidate, clean};
 
 /// How long changes are gathered: a rollout changes many pods at once.
 const GATHER: Duration = Duration::from_millis(50);
@@ -178,6 +178,7 @@ impl Source {
             if health.synced {
                 scope.renew(self.config.attach, &self.names);
             }
+            answer.problems.extend(scope.cut().map(|message| Problem { source: of("pods"), message }));
             answer.groups.extend(scope.groups().cloned());
         }
         answer
@@ -261,6 +262,23 @@ impl Scope {
             Primary::Slices(made) => made.renew(version, |object| Some(endpointslice::candidates(object, &around))),
             Primary::Ingresses(made) => made.renew(version, |object| Some(ingress::candidates(object, &around))),
         }
+    }
+
+    /// Which pods have more ports than may become targets.
+    fn cut(&self) -> Option<String> {
+        let Primary::Pods(made) = &self.primary else { return None };
+        let is_cut = |(pod, group): &&(Arc<Pod>, Group)| !group.is_empty() && group.len() < pod::declared(pod);
+        let mut cut = made.groups.values().filter(is_cut).map(|(pod, group)| (&pod.metadata, group.len()));
+        let (first, left) = cut.next()?;
+        let name = format!("{}/{}", first.namespace, first.name);
+        let others = match cut.count() {
+            0 => String::new(),
+            count => format!(", and so it is with {count} more pods"),
+        };
+        Some(format!(
+            "pod {} has so many ports and labels that only its first {left} ports become targets{others}",
+            clean(&name)
+        ))
     }
 
     fn groups(&self) -> Box<dyn Iterator<Item = &Group> + '_> {

@@ -161,9 +161,10 @@ impl<T: Object> Watch<T> {
 
     /// Lists if need be, and watches until the watch ends. `position` is right whatever the outcome.
     async fn step(&mut self, api: &Api, position: &mut Position) -> Result<(), ApiError> {
-        // A streaming list comes from the server's memory and ends a doubt at once, a watch within a minute. Pages come from
-        // the database, and all agents of a cluster would want them in the moment when it is back.
-        if !self.pages_only && self.cache.state().unconfirmed {
+        // A bookmark is overdue. A streaming list comes from the server's memory and says at once how things are, where a
+        // watch says it within a minute. Pages come from the database, and all agents of a cluster would want them in the
+        // moment when it is back.
+        if !self.pages_only && self.cache.confirmed_at().elapsed() >= SILENCE {
             *position = Position::Start;
         }
         if let Position::Start = position {
