@@ -64,6 +64,8 @@ pub(super) struct Targets {
     pub(super) dropped_targets: Vec<DroppedTarget>,
     /// By job, complete also where `dropped_targets` is not.
     pub(super) dropped_target_counts: Option<BTreeMap<String, usize>>,
+    /// What it is in trouble with.
+    pub(super) problems: Vec<String>,
 }
 
 /// A target that is scraped, or listed with the reason why it may not be.

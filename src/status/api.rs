@@ -2,7 +2,7 @@
 //!
 //! `GET /api/v1/targets?state=active|dropped|any&scrapePool=JOB` answers as Prometheus does; each active target also has
 //! `id`, `reason`, `hint`, `podTerminating`, `expectedIdentity`, `presentedIdentity` and `peer`, each dropped one what
-//! dropped it. `POST /api/v1/targets/ID/scrape` scrapes one once ([`live`]). Requests that a browser was talked into are
+//! dropped it, and the whole has `problems`, what the agent is in trouble with. `POST /api/v1/targets/ID/scrape` scrapes one once ([`live`]). Requests that a browser was talked into are
 //! refused: the host must be a loopback address and there must be no foreign `Origin`.
 
 use std::borrow::Cow;
@@ -86,6 +86,8 @@ struct TargetsData {
     dropped_targets: Vec<DroppedTarget>,
     /// One entry a job, not limited by `scrapePool`; null where only active targets are asked for.
     dropped_target_counts: Option<BTreeMap<String, usize>>,
+    /// Ours: what the agent still lacks or cannot read, as readiness says it, whatever was asked for.
+    problems: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -153,6 +155,7 @@ async fn targets(State(sources): State<Sources>, Query(query): Query<TargetsQuer
         // As Prometheus has it: another word names no target.
         _ => (false, false),
     };
+    let readiness = (sources.readiness)();
     let mut pools = sources.scrape.snapshot();
     pools.sort_by(|a, b| a.pool.cmp(&b.pool));
     let counts = pools.iter().map(|pool| (pool.pool.to_string(), pool.dropped_count)).collect();
@@ -168,6 +171,7 @@ async fn targets(State(sources): State<Sources>, Query(query): Query<TargetsQuer
             false => Vec::new(),
         },
         dropped_target_counts: dropped.then_some(counts),
+        problems: [readiness.missing, readiness.troubles].concat(),
     };
     Json(serde_json::json!({ "status": "success", "data": data })).into_response()
 }

@@ -32,7 +32,7 @@ pub(super) struct Listing {
     pub(super) scraped: bool,
     /// Whether every source of targets has answered.
     pub(super) complete: bool,
-    /// Sources that cannot be used as they are.
+    /// Sources that cannot be used as they are, and what else an agent is in trouble with.
     pub(super) problems: Vec<String>,
     /// By name.
     pub(super) jobs: Vec<Job>,
@@ -104,8 +104,9 @@ pub(super) struct Dropped {
 
 impl Listing {
     /// What a running agent tells.
-    pub(super) fn of(targets: Targets) -> Self {
-        Self { scraped: true, complete: true, problems: Vec::new(), jobs: jobs(targets) }
+    pub(super) fn of(mut targets: Targets) -> Self {
+        let problems = std::mem::take(&mut targets.problems);
+        Self { scraped: true, complete: true, problems, jobs: jobs(targets) }
     }
 
     /// What discovery has found.

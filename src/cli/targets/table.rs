@@ -23,8 +23,9 @@ pub(super) fn text(listing: &Listing, labels: bool, width: Option<usize>, paint:
     if listing.jobs.is_empty() {
         page.out.push_str("there are no jobs\n");
     }
+    let lead = if listing.scraped { "agent:" } else { "source:" };
     for problem in &listing.problems {
-        page.note(0, &Note { lead: "source:".to_owned(), bad: true, text: clean_to(problem, 1024).into_owned() });
+        page.note(0, &Note { lead: lead.to_owned(), bad: true, text: clean_to(problem, 1024).into_owned() });
     }
     if !listing.complete {
         let missing = "not every source of targets has answered in time: what is not listed may exist all the same";

@@ -181,6 +181,14 @@ async fn a_source_that_cannot_be_used_is_named() {
     let page = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{page}");
     assert!(page.contains("\nsource: ") && page.contains("targets.yaml: "), "{page}");
+
+    // The same of an agent, which keeps what it knew.
+    let agent = agent::start(stage.dir.path(), &stage.config()).await;
+    let output = meshscrape(&["targets", "--url", &url(&agent)]).await;
+    let page = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{page}");
+    assert!(page.contains("\nagent: ") && page.contains("targets.yaml: "), "{page}");
+    agent.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
