@@ -3,7 +3,7 @@
 //! The agent decides who must answer, by the job of the target; we name the target and nothing more. If the pod is no
 //! target of the agent, the agent knows why, or the pod does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -117,7 +117,21 @@ async fn agents(args: &ScrapeArgs, cluster: &Cluster, node: &str) -> Result<Vec<
         others.retain(|agent| runs(agent) && !is_one_a_node(agent) && !on_node.contains(&agent.metadata.uid));
         found.extend(others);
     }
+    one_place(&found)?;
     Ok(found)
+}
+
+/// Whoever may run a pod may give it the labels of an agent and answer what he likes, so who runs agents is not guessed.
+fn one_place(agents: &[Pod]) -> Result<(), Stop> {
+    let places: BTreeSet<_> = agents.iter().filter_map(|agent| agent.metadata.namespace.as_deref()).collect();
+    if places.len() < 2 {
+        return Ok(());
+    }
+    let places: Vec<_> = places.into_iter().map(clean).collect();
+    Err(Stop::Usage(format!(
+        "pods with the labels of agents run in several namespaces ({}): say with --agent-namespace which of them you trust",
+        places.join(", ")
+    )))
 }
 
 fn runs(agent: &Pod) -> bool {
@@ -340,6 +354,17 @@ mod tests {
         let others = vec![(15091, "mesh".to_owned()), (15092, "mesh".to_owned())];
         assert_eq!(found("a", WantedPort::Number(80)), Err(Why::OtherPorts { wanted: 80, others }));
         assert!(search(&told, "shop2", "a", WantedPort::Merged).is_err(), "a pod of another namespace is another pod");
+    }
+
+    #[test]
+    fn agents_of_two_namespaces_are_not_both_believed() {
+        let agent = |namespace: &str| -> Pod {
+            serde_json::from_value(json!({"metadata": {"name": "a", "namespace": namespace}})).expect("a pod")
+        };
+        assert_eq!(one_place(&[]), Ok(()));
+        assert_eq!(one_place(&[agent("monitoring"), agent("monitoring")]), Ok(()));
+        let Err(Stop::Usage(why)) = one_place(&[agent("shop"), agent("monitoring")]) else { panic!("believed") };
+        assert!(why.contains("(monitoring, shop)") && why.contains("--agent-namespace"), "{why}");
     }
 
     #[test]
