@@ -15,5 +15,7 @@ pub(super) const ENVOY_VARIABLE: &str = "ENVOY_SECURE_METRICS_PORT";
 pub(super) const MERGED_PORT: u16 = 15092;
 /// The port of Envoy's own metrics, by convention.
 pub(super) const ENVOY_PORT: u16 = 15091;
+/// The annotation that names the path, as many pods have it for other reasons.
+pub(super) const PATH_ANNOTATION: &str = "prometheus.io/path";
 /// The path that both ports route.
 pub(super) const METRICS_PATH: &str = "/stats/prometheus";

@@ -83,6 +83,18 @@ async fn scrape_asks_for_the_path_that_was_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn scrape_offers_the_protocols_that_were_named_and_else_none() {
+    let mesh = Mesh::new(ONLY_13).await;
+    let pod = pod(&mesh);
+    let url = format!("https://{}", pod.address());
+    for more in [&[][..], &["--alpn", "istio-http/1.1,istio"]] {
+        let output = scrape(&mesh.certs, &url, &[&["--spiffe-id", CART], more].concat()).await;
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+    assert_eq!(pod.offered(), [vec![], vec!["istio-http/1.1".to_owned(), "istio".to_owned()]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn scrape_without_an_exact_id_says_so() {
     let mesh = Mesh::new(ONLY_13).await;
     let pod = pod(&mesh);
@@ -145,6 +157,8 @@ async fn what_cannot_be_asked_for_is_a_usage_error() {
         (vec!["scrape", "http://10.0.0.1/", "--spiffe-id", CART], "write https://"),
         (vec!["scrape", "https://user:secret@10.0.0.1/", "--certs-dir", &certs], "not supported"),
         (vec!["scrape", "https://10.0.0.1/", "--spiffe-id", "spiffe://TD/x"], "may not stand in a trust domain"),
+        (vec!["scrape", "https://10.0.0.1/", "--alpn", "h2"], "means HTTP/2"),
+        (vec!["scrape", "http://10.0.0.1/", "--alpn", "istio"], "write https:// and give --certs-dir"),
         (vec!["scrape", "https://10.0.0.1/", "--timeout", "10"], "a duration such as"),
         (vec!["scrape", "https://10.0.0.1/", "--certs-dir", "/nowhere"], "/nowhere"),
         (vec!["run"], "--config"),

@@ -11,13 +11,13 @@ use super::pod::{self, WantedPort};
 use super::report::Report;
 use super::{Collector, DEFAULT_CERTS_DIR, ScrapeArgs, Scraped, Stop};
 use crate::cli::cluster::Cluster;
-use crate::cli::istio::METRICS_PATH;
+use crate::cli::istio::{ENVOY_PORT, MERGED_PORT, METRICS_PATH};
 use crate::clock::Clock;
 use crate::config::{self, CertificateFiles, JobSecurity, ScrapeConfig, SpiffeJob};
 use crate::connect::{Client, CredentialsFeed};
 use crate::identity::{self, IdentitySettings};
 use crate::model::{
-    Address, Alpn, Labels, Match, Peer, Scheme, SpiffeId, Target, TargetId, TrustDomain, Verification, clean,
+    Address, Labels, Match, Peer, Scheme, SpiffeId, Target, TargetId, TrustDomain, Verification, clean,
 };
 use crate::parse::Entry;
 use crate::scrape::{Exchange, RequestHead, exchange};
@@ -28,6 +28,11 @@ struct Plan {
     job: ScrapeConfig,
     credentials: Option<CredentialsFeed>,
 }
+
+/// The rules that `istio_sd_configs` stands for, in a job of their own; the port of metrics fills the gap.
+const ISTIO_JOB: &str = "scrape_configs: [{job_name: scrape, istio_sd_configs: [{port: PORT, scope: cluster}]}]";
+const PATH: &str = "__metrics_path__";
+const PATH_ANNOTATION: &str = "__meta_kubernetes_pod_annotation_prometheus_io_path";
 
 /// Our certificates of a mesh, and in what trust domain they are used.
 struct Ours {
@@ -62,10 +67,28 @@ pub(super) async fn scrape_pod(args: &ScrapeArgs, name: &str, certs_dir: &Path) 
     };
     let address = Address::parse(&pod::host_port(place.ip, place.port))
         .map_err(|error| Stop::Usage(format!("the address of the pod: {error}")))?;
-    let plan = plan(args, Scheme::Https, address, METRICS_PATH, Some((ours, Peer::exactly(expected))));
+    let path = path(args.pod.port.unwrap_or(WantedPort::Merged), place.path.as_deref());
+    let plan = plan(args, Scheme::Https, address, &path, Some((ours, Peer::exactly(expected))));
     let mut scraped = scrape(args, plan).await;
     scraped.report.about.push(("pod", clean(&format!("{}/{}", place.namespace, place.name)).into_owned()));
     Ok(scraped)
+}
+
+/// The path that is asked for: the pod's own, where `istio_sd_configs` would follow it on this port.
+fn path(wanted: WantedPort, own: Option<&str>) -> String {
+    let port = match wanted {
+        WantedPort::Merged | WantedPort::Number(MERGED_PORT) => "merged",
+        WantedPort::Envoy | WantedPort::Number(ENVOY_PORT) => "envoy",
+        WantedPort::Number(_) => return METRICS_PATH.to_owned(),
+    };
+    let mut labels: Labels = [(PATH, METRICS_PATH), (PATH_ANNOTATION, own.unwrap_or_default())].into_iter().collect();
+    for rule in &job_of(&ISTIO_JOB.replace("PORT", port)).relabel {
+        if rule.spec().target_label.as_deref() == Some(PATH) {
+            // It writes a label, and drops nothing.
+            let _ = rule.apply(&mut labels);
+        }
+    }
+    labels.value(PATH).to_owned()
 }
 
 /// Where our certificates are: where the arguments say, or where the manifests put them.
@@ -136,6 +159,9 @@ fn plan_for_url(args: &ScrapeArgs) -> Result<Plan, String> {
         }
         None => None,
     };
+    if args.alpn.is_some() && identity.is_none() {
+        return Err("--alpn is for a scrape that verifies an identity: write https:// and give --certs-dir".to_owned());
+    }
     Ok(plan(args, scheme, address, &path_and_query, identity))
 }
 
@@ -170,7 +196,7 @@ fn plan(
         interval: args.timeout,
         timeout: args.timeout,
         verification,
-        alpn: Alpn::default(),
+        alpn: args.alpn.clone().unwrap_or_default(),
         pod: None,
     };
     Plan { target, job, credentials }
@@ -178,8 +204,13 @@ fn plan(
 
 /// A job as a configuration file makes it that says nothing but its name.
 fn job_with_defaults() -> ScrapeConfig {
-    let loaded = config::parse(Path::new("-"), "scrape_configs: [{job_name: scrape}]", &|_| None);
-    let config = loaded.config.expect("a job needs nothing but a name");
+    job_of("scrape_configs: [{job_name: scrape}]")
+}
+
+/// The one job of a configuration that stands in this file.
+fn job_of(text: &str) -> ScrapeConfig {
+    let loaded = config::parse(Path::new("-"), text, &|_| None);
+    let config = loaded.config.expect("the texts in this file are good configurations");
     ScrapeConfig::clone(&config.scrape_configs[0])
 }
 
@@ -214,4 +245,32 @@ impl Ours {
 /// Stands for a trust domain where any of its workloads may answer.
 fn anybody(domain: &TrustDomain) -> SpiffeId {
     SpiffeId::parse(&format!("spiffe://{domain}/any")).expect("a trust domain with a path is an ID")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_a_pod_counts_where_the_port_has_it() {
+        use WantedPort::{Envoy, Merged, Number};
+        for (own, merged, envoy) in [
+            (None, false, false),
+            (Some(""), false, false),
+            (Some("/metrics"), true, false),
+            (Some("/metrics/detail"), true, false),
+            (Some("/stats/prometheus/x"), true, true),
+            (Some("/actuator/prometheus"), false, false),
+            (Some("/metrics?x=1"), false, false),
+            (Some("/metrics/../quitquitquit"), false, false),
+            (Some("/metrics\r\nX: y"), false, false),
+        ] {
+            let expected = |follows: bool| if follows { own.unwrap_or_default() } else { METRICS_PATH };
+            for (wanted, follows) in
+                [(Merged, merged), (Number(15092), merged), (Envoy, envoy), (Number(15091), envoy), (Number(9), false)]
+            {
+                assert_eq!(path(wanted, own), expected(follows), "{own:?} on {wanted:?}");
+            }
+        }
+    }
 }

@@ -23,7 +23,7 @@ use self::pod::WantedPort;
 use self::report::Report;
 use super::style::Paint;
 use crate::config;
-use crate::model::{ExitClass, SpiffeId, TrustDomain};
+use crate::model::{Alpn, ExitClass, SpiffeId, TrustDomain};
 use crate::telemetry::{self, LogFormat, LogLevel};
 
 /// Where the certificates are in the manifests, used if it is there.
@@ -60,6 +60,10 @@ pub(super) struct ScrapeArgs {
     /// [default: that of our own certificate]
     #[arg(long, value_name = "TD", value_parser = parse_domain)]
     trust_domain: Option<TrustDomain>,
+    /// The application protocols to offer, such as istio-http/1.1, for listeners that want them (Istio before 1.31)
+    /// [default: none]
+    #[arg(long, value_name = "NAMES", conflicts_with = "agent", value_parser = parse_alpn)]
+    alpn: Option<Alpn>,
     /// How long it may take, connect to last byte, such as 500ms or 10s
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     timeout: Duration,
@@ -127,6 +131,10 @@ fn parse_id(text: &str) -> Result<SpiffeId, String> {
 
 fn parse_domain(text: &str) -> Result<TrustDomain, String> {
     TrustDomain::parse(text).map_err(|error| error.to_string())
+}
+
+fn parse_alpn(text: &str) -> Result<Alpn, String> {
+    Alpn::parse(text).map_err(|error| error.to_string())
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -198,6 +206,11 @@ async fn scrape_pod(args: &ScrapeArgs, name: &str) -> Result<Scraped, Stop> {
             "an identity can only be verified against roots: give --certs-dir ({DEFAULT_CERTS_DIR} is not there); through an \
              agent, its job decides who must answer"
         ))),
+        _ if args.alpn.is_some() => Err(Stop::Usage(
+            "--alpn is for a scrape with certificates of ours: give --certs-dir; through an agent, the label __alpn__ of the \
+             target decides"
+                .to_owned(),
+        )),
         _ => through::scrape_pod(args, name).await,
     }
 }

@@ -1,7 +1,7 @@
 //! A pod as a target: which port of it, and whose identity; or one sentence on why it is none, and what would help.
 //!
 //! Everything here is a pure function of the pod as the API server shows it. What its owner wrote (names, annotations)
-//! may choose the port, and nothing else.
+//! may choose the port and ask for a path, and nothing else.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::Stop;
 use crate::cli::istio::{
-    ENVOY_ANNOTATION, ENVOY_PORT, ENVOY_VARIABLE, MERGED_ANNOTATION, MERGED_PORT, MERGED_VARIABLE,
+    ENVOY_ANNOTATION, ENVOY_PORT, ENVOY_VARIABLE, MERGED_ANNOTATION, MERGED_PORT, MERGED_VARIABLE, PATH_ANNOTATION,
     PROXY_CONFIG_ANNOTATION,
 };
 use crate::model::clean;
@@ -33,6 +33,8 @@ pub(super) struct Place {
     pub(super) service_account: String,
     pub(super) ip: IpAddr,
     pub(super) port: u16,
+    /// What the pod says its path is; whether the port has it is another question.
+    pub(super) path: Option<String>,
 }
 
 impl WantedPort {
@@ -112,6 +114,7 @@ pub(super) fn place(pod: &Pod, wanted: WantedPort) -> Result<Place, Stop> {
         service_account: account.unwrap_or("default").to_owned(),
         ip,
         port: port(pod, wanted)?,
+        path: pod.metadata.annotations.as_ref().and_then(|all| all.get(PATH_ANNOTATION)).cloned(),
     })
 }
 
@@ -231,6 +234,7 @@ mod tests {
                 service_account: "cart".into(),
                 ip: IpAddr::from([10, 0, 0, 17]),
                 port: 15092,
+                path: None,
             }
         );
         assert_eq!(place(&pod, WantedPort::Envoy).map(|place| place.port), Ok(15091));

@@ -176,6 +176,8 @@ async fn what_makes_no_sense_of_a_pod_is_a_usage_error() {
     let agent = ["--agent", "http://127.0.0.1:1"];
     for (arguments, says) in [
         (vec!["pod/cart", "--agent", "http://127.0.0.1:1", "--spiffe-id", CART], "cannot be used with"),
+        (vec!["pod/cart", "--agent", "http://127.0.0.1:1", "--alpn", "istio"], "cannot be used with"),
+        (vec!["pod/cart", "-n", "shop", "--alpn", "istio"], "the label __alpn__ of the target decides"),
         (vec!["pod/cart", "-n", "shop", "--trust-domain", "td"], "give --certs-dir"),
         (vec!["pod/cart", "-n", "shop", "--spiffe-id", CART], "its job decides who must answer"),
         (vec!["pod/../nodes", "-n", "shop", agent[0], agent[1]], "is no name that Kubernetes gives"),

@@ -88,6 +88,14 @@ async fn a_pod_is_asked_directly_and_must_be_its_own_service_account() {
     assert!(report.contains(&format!("{}  is exactly what was expected", stage.id("cart"))), "{report}");
     assert_eq!(cart.requests()[0].path(), "/stats/prometheus");
 
+    for (name, path, asked) in [("routed", "/metrics", "/metrics"), ("not-routed", "/actuator", "/stats/prometheus")] {
+        stage.shop.create_pod(annotated(name, "cart").annotation("prometheus.io/path", path)).await;
+        let output = stage.directly(&format!("pod/{name}"), &["--alpn", "istio"]).await;
+        assert_eq!(output.status.code(), Some(0), "{name}: {}", text(&output.stderr));
+        assert_eq!(cart.requests().last().expect("a request").path(), asked, "{name}");
+        assert_eq!(cart.offered().last().expect("a greeting"), &["istio"], "{name}");
+    }
+
     let output = stage.directly("pod/payments-1", &[]).await;
     let report = text(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{report}");
