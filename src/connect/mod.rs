@@ -184,11 +184,12 @@ impl Client {
         }
     }
 
-    /// While `only`, nobody is asked but over a kept connection, or over a new one to a peer with the key that is
-    /// remembered; else `discovery_stale`, before a byte of the request. For when it is uncertain whose the address is.
-    pub fn only_known_peer(&mut self, only: bool) {
+    /// With a moment, nobody is asked but who shows a key that was remembered before it; else `discovery_stale`, before a
+    /// byte of the request. For when it is uncertain whose the address is, since that moment: who came later may be
+    /// another one already, also over a connection that is kept.
+    pub fn only_known_peer(&mut self, since: Option<std::time::Instant>) {
         match self {
-            Client::Spiffe(client) => client.only_known_peer(only),
+            Client::Spiffe(client) => client.only_known_peer(since),
             Client::HostName(_) | Client::Plain(_) => {}
         }
     }

@@ -48,15 +48,23 @@ pub struct SpiffeClient {
     /// What is offered in each greeting.
     alpn: Alpn,
     /// The key of the peer whose answer counted last.
-    known: Option<PublicKey>,
-    /// Nobody else will do.
-    only_known: bool,
+    known: Option<Known>,
+    /// Since this moment the address may belong to somebody else: who was not known before will not do.
+    uncertain_since: Option<std::time::Instant>,
     /// Kept between scrapes; its last answer was read to the end.
     kept: Option<Box<Connection>>,
     /// What verified the connection of the last answer.
     verified: Option<Arc<Verified>>,
     /// How far the last request came.
     phases: Phases,
+}
+
+/// A key whose answers count.
+#[derive(Debug)]
+struct Known {
+    key: PublicKey,
+    /// When the first of them did.
+    since: std::time::Instant,
 }
 
 impl SpiffeClient {
@@ -76,7 +84,7 @@ impl SpiffeClient {
             auth,
             alpn: Alpn::default(),
             known: None,
-            only_known: false,
+            uncertain_since: None,
             kept: None,
             verified: None,
             phases: Phases::default(),
@@ -131,14 +139,16 @@ impl SpiffeClient {
 
     /// As [`Client::remember_peer`](super::Client::remember_peer).
     pub fn remember_peer(&mut self) {
-        if let Some(verified) = &self.verified {
-            self.known = Some(verified.key());
+        let Some(verified) = &self.verified else { return };
+        let key = verified.key();
+        if self.known.as_ref().is_none_or(|known| known.key != key) {
+            self.known = Some(Known { key, since: tokio::time::Instant::now().into_std() });
         }
     }
 
     /// As [`Client::only_known_peer`](super::Client::only_known_peer).
-    pub fn only_known_peer(&mut self, only: bool) {
-        self.only_known = only;
+    pub fn only_known_peer(&mut self, since: Option<std::time::Instant>) {
+        self.uncertain_since = since;
     }
 
     /// As [`Client::keep_while_verified`](super::Client::keep_while_verified).
@@ -198,6 +208,7 @@ impl SpiffeClient {
     ) -> Result<(Box<Connection>, http::Response<Incoming>), Failure> {
         if let Some(mut kept) = self.kept.take()
             && self.may_reuse(&kept, &request.address)
+            && self.check_known(kept.verified().key()).is_ok()
             && kept.is_open().await
         {
             watch.enter(Stage::Answer);
@@ -229,8 +240,10 @@ impl SpiffeClient {
 
     /// Dials, and lets the verifier decide.
     async fn connect(&self, address: &Address, watch: &mut Stopwatch) -> Result<Box<Connection>, Failure> {
-        if self.only_known && self.known.is_none() {
-            return Err(stale("no answer of it has counted yet, so nobody can prove to be the same"));
+        if let Some(since) = self.uncertain_since
+            && self.known.as_ref().is_none_or(|known| known.since > since)
+        {
+            return Err(stale("no answer of it had counted before, so nobody can prove to be the same"));
         }
         let credentials = self.credentials.borrow().clone();
         // Asked before dialling: a connection that cannot be verified is not made at all.
@@ -251,9 +264,10 @@ impl SpiffeClient {
     }
 
     fn check_known(&self, key: PublicKey) -> Result<(), Failure> {
-        match self.only_known && self.known != Some(key) {
-            true => Err(stale("its identity answers with another key than the one whose answers counted")),
-            false => Ok(()),
+        let Some(since) = self.uncertain_since else { return Ok(()) };
+        match self.known.as_ref().is_some_and(|known| known.key == key && known.since <= since) {
+            true => Ok(()),
+            false => Err(stale("its identity answers with another key than the one whose answers counted")),
         }
     }
 

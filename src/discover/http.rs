@@ -145,7 +145,7 @@ impl List {
         Answer {
             groups: vec![Arc::clone(&self.candidates)],
             problems: self.problem.iter().map(problem).collect(),
-            unconfirmed: false,
+            unconfirmed: None,
             complete: self.complete,
         }
     }

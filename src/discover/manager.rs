@@ -225,7 +225,7 @@ impl Manager {
         let snapshot = Snapshot {
             first_pass_done: self.complete(),
             discovered: self.jobs.iter().map(|job| job.discovered).sum(),
-            unconfirmed: self.answers.iter().flatten().any(|answer| answer.unconfirmed),
+            unconfirmed: self.answers.iter().flatten().any(|answer| answer.unconfirmed.is_some()),
             problems: self.answers.iter().flatten().flat_map(|answer| answer.problems.iter().cloned()).collect(),
         };
         self.state.send_replace(Arc::new(snapshot));
@@ -240,8 +240,8 @@ impl Job {
         self.judge(&groups);
         let judged = groups.iter().flat_map(|group| &self.judged[&address(group)].1);
         self.targets = label::assemble(&self.config, judged);
-        self.targets.unconfirmed = answers.iter().any(|answer| answer.unconfirmed);
-        metrics.unconfirmed(&self.config.job_name, self.targets.unconfirmed);
+        self.targets.unconfirmed = answers.iter().filter_map(|answer| answer.unconfirmed).min();
+        metrics.unconfirmed(&self.config.job_name, self.targets.unconfirmed.is_some());
         self.discovered = groups.iter().map(|group| group.len()).sum();
         self.stale = false;
         metrics.discovered(&self.config.job_name, self.discovered);

@@ -23,6 +23,7 @@ mod metrics;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -80,8 +81,8 @@ struct Answer {
     groups: Vec<Group>,
     /// What of it cannot be used.
     problems: Vec<Problem>,
-    /// For too long it could not be asked whether this still holds.
-    unconfirmed: bool,
+    /// For too long it could not be asked whether this still holds; then, since when.
+    unconfirmed: Option<Instant>,
     /// All of it has been read once: what is not in it does not exist.
     complete: bool,
 }

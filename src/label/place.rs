@@ -189,12 +189,14 @@ mod tests {
     fn only_the_listed_ports_are_dialled() {
         let mut job = spiffe_job();
         job.pod_ports = vec![15091, 15092];
-        for address in ["10.0.0.7:15091", "10.0.0.7:15092"] {
+        // Numbers are compared, and Go takes zeros in front of one, too.
+        for address in ["10.0.0.7:15091", "10.0.0.7:15092", "10.0.0.7:015092"] {
             assert!(judged(&job, pod("10.0.0.7"), address).is_ok(), "{address}");
         }
         let refused = error(judged(&job, pod("10.0.0.7"), "10.0.0.7:8080"));
         assert_eq!(refused, "pod shop/cart-1: port 8080 is not one of pod_ports: 15091, 15092");
         assert!(error(judged(&job, pod("10.0.0.7"), "10.0.0.7")).contains("port 443"), "no port is one, too");
+        assert!(error(judged(&job, pod("10.0.0.7"), "10.0.0.7:08080")).contains("port 8080 is not one"));
         let elsewhere =
             judge(&job, &candidate(&[("__address__", "10.0.0.7:8080"), ("__spiffe_id__", "spiffe://td/a")]), None);
         assert!(elsewhere.is_ok(), "what is no pod has any port");

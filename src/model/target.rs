@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Address, Alpn, Failure, Labels, Peer, Pod};
 
@@ -161,8 +161,8 @@ pub struct JobTargets {
     /// How many are not, complete.
     pub dropped_count: usize,
     /// For too long nothing was heard from whoever says which pods there are: an address may have changed hands
-    /// unseen, so its pod is scraped only as long as it is surely the one that was scraped before.
-    pub unconfirmed: bool,
+    /// unseen since then, so its pod is scraped only as long as it is surely the one that was scraped before.
+    pub unconfirmed: Option<Instant>,
 }
 
 /// A snapshot of everything that is to be scraped: what discovery hands to scraping.

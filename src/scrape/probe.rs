@@ -108,7 +108,7 @@ impl Prober {
         &self,
         job: &Job,
         target: &Target,
-        unconfirmed: bool,
+        unconfirmed: Option<std::time::Instant>,
         transcript: &mut Transcript,
     ) -> (Exchange, Counts, Result<(), Failure>) {
         let mut client = match Client::for_target(target, &job.config, job.credentials.clone(), &self.clock) {
@@ -116,7 +116,7 @@ impl Prober {
             Err(failure) => return (Exchange::default(), Counts::default(), Err(failure)),
         };
         // A probe has not seen the pod before, so of an uncertain one it learns nothing: not even whose text it would show.
-        client.only_known_peer(unconfirmed && target.pod.is_some());
+        client.only_known_peer(unconfirmed.filter(|_| target.pod.is_some()));
         let timeout = target.timeout.min(MAX_PROBE_TIME);
         let head = RequestHead::new(&job.config, timeout);
         // A table of its own, for nobody: it judges names and limits as the task's does at its first scrape.

@@ -58,8 +58,8 @@ impl StatusCell {
 pub(super) struct JobState {
     /// Why none of them is scraped, such as for `target_limit`.
     pub(super) refusal: Option<Failure>,
-    /// It is not known any more whether addresses still belong to their pods.
-    pub(super) unconfirmed: bool,
+    /// It is not known any more whether addresses still belong to their pods; then, since when.
+    pub(super) unconfirmed: Option<std::time::Instant>,
 }
 
 /// Everything one target needs to run.
@@ -150,7 +150,7 @@ impl TargetTask {
             (_, Some(failure)) => (Exchange::default(), Err(failure)),
             (Err(failure), None) => (Exchange::default(), Err(failure.clone())),
             (Ok(client), None) => {
-                client.only_known_peer(state.unconfirmed && self.target.pod.is_some());
+                client.only_known_peer(state.unconfirmed.filter(|_| self.target.pod.is_some()));
                 let (address, path) = (&self.target.address, &*self.target.path_and_query);
                 let mut each = |entry: &Entry<'_>| match entry {
                     Entry::Sample(sample) => pass.add(sample),

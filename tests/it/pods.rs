@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use meshscrape::config::{self, ScrapeConfig};
 use meshscrape::label;
@@ -75,6 +76,11 @@ impl Herd {
 
     /// What discovery says now, of pods and of addresses that are none.
     fn discover(&self, pods: &[(&Server, Pod)], others: &[&Server], unconfirmed: bool) {
+        self.discover_since(pods, others, unconfirmed.then(Instant::now));
+    }
+
+    /// The same, where what is said has been uncertain since a moment.
+    fn discover_since(&self, pods: &[(&Server, Pod)], others: &[&Server], unconfirmed: Option<Instant>) {
         let labels = |server: &Server, name: &str| -> Labels {
             let address = server.socket().to_string();
             [("__address__", &*address), ("__spiffe_id__", CART), ("pod", name)].into_iter().collect()
@@ -229,6 +235,34 @@ async fn while_pods_are_uncertain_a_sibling_on_a_recycled_address_is_not_believe
     assert_eq!(steady.connections(), 1, "who has not changed is not disturbed");
 }
 
+/// It takes a while until silence is called one, and in that while a sibling can answer once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sibling_that_came_before_the_silence_was_noticed_is_not_believed_for_ever() {
+    let herd = Herd::new().await;
+    let (old, young) = (herd.serve(says("old")), herd.serve(says("young")));
+    let of_old = pod(&old, "shop/old");
+    herd.discover(&[(&old, of_old.clone())], &[], false);
+    herd.scraped("shop/old", 1).await;
+    let silent_since = Instant::now();
+    let new = replaced(&herd, old, says("new")).await;
+    let of_young = pod(&young, "shop/young");
+    let both = [(&new, of_old), (&young, of_young)];
+    herd.discover(&both, &[], false);
+    herd.scraped("shop/old", 1).await;
+    herd.scraped("shop/young", 1).await;
+
+    herd.discover_since(&both, &[], Some(silent_since));
+    for name in ["shop/old", "shop/young"] {
+        let detail = herd.fails(name, "discovery_stale").await;
+        assert!(detail.contains("had counted before"), "neither a kept connection nor its key proves it: {detail}");
+    }
+    let asked = (new.requests().len(), young.requests().len());
+    herd.fails("shop/old", "discovery_stale").await;
+    assert_eq!((new.requests().len(), young.requests().len()), asked);
+    herd.discover(&both, &[], false);
+    herd.scraped("shop/young", 1).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn while_pods_are_uncertain_the_same_key_is_the_same_pod() {
     let herd = Herd::new().await;
@@ -271,7 +305,7 @@ async fn while_pods_are_uncertain_a_pod_nobody_knows_is_not_dialled_and_what_is_
     let (unknown, fixed) = (herd.serve(says("beans")), herd.serve(says("beans")));
     herd.discover(&[(&unknown, pod(&unknown, "shop/cart"))], &[&fixed], true);
     let detail = herd.fails("shop/cart", "discovery_stale").await;
-    assert!(detail.contains("no answer of it has counted"), "{detail}");
+    assert!(detail.contains("no answer of it had counted before"), "{detail}");
     herd.scraped("none", 1).await;
     let fixed = replaced(&herd, fixed, says("beans")).await;
     herd.scraped("none", 1).await;

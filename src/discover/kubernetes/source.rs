@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -171,7 +171,7 @@ impl Source {
         for scope in &mut self.scopes {
             let health = scope.health();
             answer.complete &= health.synced;
-            answer.unconfirmed |= health.unconfirmed;
+            answer.unconfirmed = answer.unconfirmed.into_iter().chain(health.unconfirmed).min();
             answer.problems.extend(
                 health.problems.into_iter().map(|(resource, message)| Problem { source: of(resource), message }),
             );
@@ -188,7 +188,8 @@ impl Source {
 /// How the caches of a scope are.
 struct Health {
     synced: bool,
-    unconfirmed: bool,
+    /// Since when what is known may be wrong.
+    unconfirmed: Option<Instant>,
     problems: Vec<(&'static str, String)>,
 }
 
@@ -196,7 +197,8 @@ impl Health {
     fn count<T: Object>(&mut self, cache: &Cache<T>) {
         let state = cache.state();
         self.synced &= state.synced;
-        self.unconfirmed |= state.unconfirmed;
+        let doubtful = state.unconfirmed.then(|| state.confirmed.into_std());
+        self.unconfirmed = self.unconfirmed.into_iter().chain(doubtful).min();
         self.problems.extend(state.problem.map(|problem| (T::PLURAL, problem)));
     }
 }
@@ -213,7 +215,7 @@ impl Scope {
     }
 
     fn health(&self) -> Health {
-        let mut health = Health { synced: true, unconfirmed: false, problems: Vec::new() };
+        let mut health = Health { synced: true, unconfirmed: None, problems: Vec::new() };
         match &self.primary {
             Primary::Pods(made) => health.count(&made.cache),
             Primary::Nodes(made) => health.count(&made.cache),

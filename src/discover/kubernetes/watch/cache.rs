@@ -34,7 +34,7 @@ pub(in crate::discover::kubernetes) struct State<T> {
     /// For so long nothing has confirmed what is known that it may be wrong.
     pub(in crate::discover::kubernetes) unconfirmed: bool,
     /// When all that was known was surely so.
-    confirmed: Instant,
+    pub(in crate::discover::kubernetes) confirmed: Instant,
 }
 
 impl<T> Clone for State<T> {
