@@ -1,10 +1,14 @@
-//! What to look at first when a peer does not talk to us: whether the application protocols of the greeting were those
-//! that it wants.
+//! What to look at first when a peer does not talk to us, or we not to it.
+//!
+//! Of an ordinary server whose chain ends nowhere: whose CA is wanted. Of a mesh port that does not answer: whether the
+//! application protocols of the greeting were those that it wants.
 //!
 //! One annotation leads to two kinds of listeners that want the opposite. A native secure port (Istio 1.31) wants to be
 //! offered nothing: where inbound capture stands before it, an Istio protocol has the TLS ended there. A listener that a
 //! `Sidecar` resource made on the same port (before 1.31) matches Istio's protocols only, under PERMISSIVE. The port does
 //! not tell which it is, so the failure names both.
+//!
+//! What it must not know: the certificates, the files and what was sent; it judges by the reason alone.
 
 use crate::model::{Address, Alpn, Failure, Reason, Scheme};
 
@@ -15,6 +19,14 @@ const OFFER: &str = "if the port is a legacy one (a Sidecar resource, Istio befo
                      target label __alpn__: istio-http/1.1";
 const OFFER_NOTHING: &str = "the target has the label __alpn__: only legacy listeners (a Sidecar resource, Istio before \
                              1.31) want it, a native secure port must not get one";
+
+const ITS_CA: &str = "ca_file must name the CA that signed this server's certificate (without ca_file the system's \
+                      count); a kubelet signs its own unless it has serverTLSBootstrap: true and its request is approved";
+
+/// Adds whose word is wanted where chain and host name are verified.
+pub(super) fn add_to_ordinary(failure: Failure) -> Failure {
+    if failure.reason == Reason::UnknownAuthority { failure.advising(ITS_CA) } else { failure }
+}
 
 /// Adds what the failure may have to do with the protocols that were offered.
 pub(super) fn add(failure: Failure, offered: &Alpn, address: &Address) -> Failure {
@@ -69,6 +81,14 @@ mod tests {
                 assert!(said.ends_with(reason.hint()), "{said}");
             }
         }
+    }
+
+    #[test]
+    fn where_a_chain_ends_nowhere_the_hint_says_whose_certificate_is_wanted() {
+        let said = |reason| add_to_ordinary(Failure::new(reason, "x")).hint().into_owned();
+        let unknown = said(Reason::UnknownAuthority);
+        assert!(unknown.contains("ca_file must name the CA") && unknown.contains("serverTLSBootstrap"), "{unknown}");
+        assert_eq!(said(Reason::HostNameMismatch), Reason::HostNameMismatch.hint());
     }
 
     #[test]

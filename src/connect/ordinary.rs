@@ -26,7 +26,7 @@ use url::Url;
 
 use super::redirect::{self, Trail};
 use super::stopwatch::{Stage, Stopwatch};
-use super::{Body, BodyKind, Request, Response, auth, classify};
+use super::{Body, BodyKind, Request, Response, advice, auth, classify};
 use crate::clock::Clock;
 use crate::config::{Auth, OrdinaryTls, ScrapeConfig};
 use crate::identity::{CertificateFacts, crypto_provider, ordinary_tls_config};
@@ -125,7 +125,9 @@ impl HostNameClient {
             _ => Err("a verified scrape never goes on over plain http"),
         };
         let http = self.current(request)?;
-        exchange(&http, &self.settings, Scheme::Https, self.tls.server_name.as_deref(), request, to_https).await
+        exchange(&http, &self.settings, Scheme::Https, self.tls.server_name.as_deref(), request, to_https)
+            .await
+            .map_err(advice::add_to_ordinary)
     }
 
     /// The client, made anew when a file that it came from has changed.
