@@ -166,7 +166,7 @@ impl AgentApi {
             }
             Self::Pod { pods, name, port, .. } => {
                 let mut forwarder =
-                    pods.portforward(name, &[*port]).await.map_err(|error| super::cluster::sentence(&error))?;
+                    pods.portforward(name, &[*port]).await.map_err(|error| crate::discover::client_error(&error))?;
                 let stream = forwarder.take_stream(*port).ok_or("BUG: the forwarded port has no stream")?;
                 // The pod's end of it is a loopback address, too, and the agent asks for one in the Host header.
                 let answer = exchange(stream, request(method, &format!("127.0.0.1:{port}"), path));

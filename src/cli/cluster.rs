@@ -4,7 +4,6 @@
 //! The API server says who must answer for a pod, so it is verified itself: a configuration that turns that off is
 //! refused.
 
-use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Api, Client, Config};
 
+use crate::discover::client_error;
 use crate::model::{clean, clean_to};
 
 /// How long the API server may take over one answer.
@@ -53,7 +53,7 @@ impl Cluster {
             )));
         }
         let namespace = config.default_namespace.clone();
-        let client = Client::try_from(config).map_err(|error| ClusterError::Config(sentence(&error)))?;
+        let client = Client::try_from(config).map_err(|error| ClusterError::Config(client_error(&error)))?;
         Ok(Self { client, namespace })
     }
 
@@ -116,7 +116,7 @@ async fn config(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Conf
 }
 
 fn unusable(error: KubeconfigError) -> String {
-    format!("the kubeconfig cannot be used: {}", sentence(&error))
+    format!("the kubeconfig cannot be used: {}", client_error(&error))
 }
 
 /// Whether there is no kubeconfig at all, which is no mistake inside a pod.
@@ -142,21 +142,7 @@ fn refused(error: Option<kube::Error>, verb: &str, namespace: Option<&str>) -> C
         Some(kube::Error::Api(status)) => {
             format!("the API server does not let us {verb} {place}: {}", clean_to(&status.message, 512))
         }
-        Some(kube::Error::Service(error)) => format!("the API server is not reached: {}", sentence(&*error)),
-        Some(error) => format!("the API server is not reached: {}", sentence(&error)),
+        Some(kube::Error::Service(error)) => format!("the API server is not reached: {}", client_error(&*error)),
+        Some(error) => format!("the API server is not reached: {}", client_error(&error)),
     })
-}
-
-/// An error with its causes, each said once, safe to show.
-pub(super) fn sentence(error: &dyn Error) -> String {
-    let mut said = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !said.contains(&text) {
-            said = format!("{said}: {text}");
-        }
-        cause = error.source();
-    }
-    clean_to(&said, 1024).into_owned()
 }

@@ -32,6 +32,7 @@ use crate::clock::Clock;
 use crate::config::ScrapeConfig;
 use crate::model::{Candidate, TargetSet, TrustDomain};
 
+pub use kubernetes::client_error;
 pub use metrics::Metrics;
 
 /// Running discovery. Who drops it does not stop it; cancellation does, and then the receivers see that nothing more

@@ -15,12 +15,13 @@ use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::{Body, ClientBuilder, ConfigExt};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{ExecInteractiveMode, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::time::timeout;
 
+use super::words::client_error;
 use crate::clock::Clock;
 use crate::config::{ApiServer, Auth, KubernetesAccess};
 use crate::identity::ordinary_tls_config;
@@ -92,15 +93,14 @@ impl Api {
                 let config = Config::incluster().map_err(|error| {
                     ApiError::Access(format!("this process does not run in a pod with a service account ({error})"))
                 })?;
-                Self { client: client(config)?, auth: None }
+                Self { client: client(config).await?, auth: None }
             }
             KubernetesAccess::Kubeconfig(path) => {
                 let shown = path.display();
-                let read = |error: &dyn std::error::Error| ApiError::Access(format!("{shown}: {}", chain(error)));
-                let file = Kubeconfig::read_from(path).map_err(|error| read(&error))?;
-                let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                    .await
-                    .map_err(|error| read(&error))?;
+                let unusable = |error: KubeconfigError| ApiError::Access(format!("{shown}: {}", client_error(&error)));
+                let file = Kubeconfig::read_from(path).map_err(unusable)?;
+                let mut config =
+                    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(unusable)?;
                 if config.accept_invalid_certs {
                     return Err(ApiError::Access(format!(
                         "{shown} says insecure-skip-tls-verify, and nothing is skipped; name the server's CA instead"
@@ -111,7 +111,11 @@ impl Api {
                         "{shown} names a server without https, whose word may not decide who is believed; use https"
                     )));
                 }
-                Self { client: client(config)?, auth: None }
+                if let Some(plugin) = &mut config.auth_info.exec {
+                    // Nobody sits here to be asked, and what it complains of is not for our log.
+                    plugin.interactive_mode = Some(ExecInteractiveMode::Never);
+                }
+                Self { client: client(config).await?, auth: None }
             }
             KubernetesAccess::Server(server) => {
                 Self { client: client_of(server, clock).await?, auth: server.auth.clone() }
@@ -142,7 +146,7 @@ impl Api {
         }
         let answer = match timeout(HEAD_TIMEOUT, self.client.send(request)).await {
             Err(_) => return Err(ApiError::Slow(HEAD_TIMEOUT)),
-            Ok(Err(error)) => return Err(ApiError::Unreachable(chain(&error))),
+            Ok(Err(error)) => return Err(ApiError::Unreachable(client_error(&error))),
             Ok(Ok(answer)) => answer,
         };
         match answer.status() {
@@ -162,10 +166,14 @@ impl Api {
 }
 
 /// A client without retries of its own, which would hide from us how the server is doing.
-fn client(mut config: Config) -> Result<Client, ApiError> {
+async fn client(mut config: Config) -> Result<Client, ApiError> {
     config.default_retry = false;
     config.proxy_url = None;
-    Client::try_from(config).map_err(|error| ApiError::Access(chain(&error)))
+    // Files are read here, and a plugin of the kubeconfig may take its time.
+    tokio::task::spawn_blocking(|| Client::try_from(config))
+        .await
+        .map_err(|error| ApiError::Access(format!("making the client was ended: {error}")))?
+        .map_err(|error| ApiError::Access(client_error(&error)))
 }
 
 async fn client_of(server: &ApiServer, clock: &Clock) -> Result<Client, ApiError> {
@@ -202,19 +210,5 @@ fn words_of(body: &Bytes) -> String {
         Ok(status) => status.message,
         Err(_) => String::from_utf8_lossy(body).trim().to_owned(),
     };
-    clean_to(&text, SHOWN_BYTES).into_owned()
-}
-
-/// The error and all that it came from, without repeating what a wrapper has said already.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        source = cause.source();
-    }
     clean_to(&text, SHOWN_BYTES).into_owned()
 }

@@ -26,6 +26,7 @@ mod service;
 mod source;
 mod surroundings;
 mod watch;
+mod words;
 
 use std::sync::Arc;
 
@@ -39,6 +40,7 @@ use crate::clock::Clock;
 use crate::config::{KubernetesAccess, KubernetesRole, KubernetesSd};
 
 pub(super) use self::metrics::Metrics;
+pub use self::words::client_error;
 
 /// Where a pod's own namespace stands.
 const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
