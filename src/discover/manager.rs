@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::kubernetes::Watches;
 use super::{Answer, Group, Metrics, Snapshot, files, fixed, http};
 use crate::clock::Clock;
-use crate::config::{FileSd, HttpSd, JobSecurity, KubernetesSd, ScrapeConfig};
+use crate::config::{FileSd, HttpSd, JobSecurity, KubernetesAccess, KubernetesSd, ScrapeConfig};
 use crate::label::{self, Judged};
 use crate::model::{JobTargets, TargetSet, TrustDomain, clean};
 
@@ -48,7 +48,7 @@ pub(super) struct Manager {
 enum Source {
     Files(FileSd),
     Http(HttpSd),
-    /// `https_only`: a job that verifies identities expects whom the API server names.
+    /// `https_only`: a job that verifies identities expects whom the API server names, which is not known yet.
     Kubernetes {
         config: KubernetesSd,
         https_only: bool,
@@ -56,10 +56,14 @@ enum Source {
 }
 
 fn sources_of(job: &ScrapeConfig) -> impl Iterator<Item = Source> {
-    let https_only = matches!(job.security, JobSecurity::Spiffe(_));
+    let verifies = matches!(job.security, JobSecurity::Spiffe(_));
     let files = job.file_sd_configs.iter().cloned().map(Source::Files);
-    let kubernetes =
-        job.kubernetes_sd_configs.iter().cloned().map(move |config| Source::Kubernetes { config, https_only });
+    let kubernetes = job.kubernetes_sd_configs.iter().cloned().map(move |config| {
+        // Only a kubeconfig can still turn out to name a server without https. Elsewhere it makes no difference, and must not
+        // keep two jobs from sharing.
+        let https_only = verifies && matches!(config.access, KubernetesAccess::Kubeconfig(_));
+        Source::Kubernetes { config, https_only }
+    });
     let http = job.http_sd_configs.iter().cloned().map(Source::Http);
     files.chain(http).chain(kubernetes)
 }
@@ -402,6 +406,24 @@ mod tests {
             panic!("refused")
         };
         assert_eq!((seen, peer.expected().trust_domain().as_str()), (0, "td9"));
+    }
+
+    #[test]
+    fn jobs_that_verify_share_a_source_with_jobs_that_do_not_unless_it_may_lack_https() {
+        let shares = |access: &str| {
+            let text = format!(
+                "scrape_configs:
+- {{job_name: a, kubernetes_sd_configs: [{{role: pod{access}}}]}}
+- {{job_name: b, tls_config: {{certs_dir: /certs, spiffe: {{}}}}, kubernetes_sd_configs: [{{role: pod{access}}}]}}"
+            );
+            let config =
+                crate::config::parse("shared.yaml".as_ref(), &text, &|_| None).config.expect("a configuration");
+            let [one, other] = &config.scrape_configs[..] else { panic!("two jobs") };
+            sources_of(one).eq(sources_of(other))
+        };
+        assert!(shares(""));
+        assert!(shares(", api_server: 'https://10.0.0.1'"));
+        assert!(!shares(", kubeconfig_file: /kubeconfig"));
     }
 
     /// What the API server would say of a pod at 10.0.0.`host`.
