@@ -298,3 +298,46 @@ impl Scope {
 fn version<T>(state: Option<&State<T>>) -> u64 {
     state.map_or(0, |state| state.version)
 }
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+    use serde_json::json;
+
+    use super::super::fixtures::{Others, object};
+    use super::super::metrics::Metrics;
+    use super::super::watch::{Query, Watch};
+    use super::*;
+    use crate::clock::Clock;
+    use crate::config::KubernetesAccess;
+
+    #[tokio::test]
+    async fn a_pod_whose_ports_are_left_out_is_named() {
+        let query = Query { namespace: None, label: String::new(), field: String::new() };
+        let metrics = Metrics::new(&mut Registry::default());
+        let (_, cache) = Watch::new(KubernetesAccess::InCluster, true, query, Clock::system(), metrics);
+        let mut made = Made::of(cache);
+        for (name, ports) in [("a", 3), ("greedy", 20_000), ("more", 20_000)] {
+            let ports: Vec<_> = (1..=ports).map(|port| json!({"containerPort": port})).collect();
+            let pod: Pod = object(json!({
+                "metadata": {"name": name, "namespace": "shop"},
+                "spec": {"containers": [{"name": "c", "ports": ports}]},
+                "status": {"podIP": "10.0.0.1"},
+            }));
+            let group = Arc::new(pod::candidates(&pod, &Others::default().around()));
+            made.groups.insert(pod.metadata.key(), (Arc::new(pod), group));
+        }
+        let scope = Scope {
+            primary: Primary::Pods(made),
+            pods: None,
+            services: None,
+            nodes: None,
+            namespaces: None,
+            replica_sets: None,
+            jobs: None,
+        };
+        let said = scope.cut().expect("two are cut");
+        assert!(said.starts_with("pod shop/greedy has so many ports and labels that only its first "), "{said}");
+        assert!(said.ends_with(" ports become targets, and so it is with 1 more pods"), "{said}");
+    }
+}
