@@ -6,6 +6,7 @@ mod crowd;
 mod in_cluster;
 mod outages;
 mod prometheus;
+mod sample;
 
 use std::time::Duration;
 

@@ -14,7 +14,7 @@ mod rights;
 mod watch;
 
 pub(crate) use audit::Asked;
-pub(crate) use manifest::{node, pod, with};
+pub(crate) use manifest::{PodManifest, node, pod, with};
 pub(crate) use namespace::{Namespace, create, set_status};
 pub(crate) use proxy::Proxy;
 pub(crate) use rights::READ;
@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::ca::{Ca, HOUR, LeafSpec, Name};
+use super::ca::{Ca, HOUR, Leaf, LeafSpec, Name};
 use super::http;
 use super::process::Process;
 
@@ -46,6 +46,7 @@ pub(crate) struct Cluster {
     address: Ipv4Addr,
     flags: Vec<String>,
     admin_token: String,
+    ca: Ca,
     /// None while it is killed.
     server: Option<Process>,
     /// Its directory also holds the files of the server, which outlive a server that is killed.
@@ -69,7 +70,8 @@ impl Cluster {
         let address = Ipv4Addr::from(0x7f80_0000 | rand::random_range(1..0x7f_ffff)); // 127.128.0.0/9
         let admin_token = format!("{:032x}", rand::random::<u128>());
         let dir = TempDir::new().expect("a directory");
-        write_files(dir.path(), address, &admin_token);
+        let ca = Ca::new("kubernetes");
+        write_files(dir.path(), &ca, address, &admin_token);
         let (clients, peers) = (etcd_url(address, 2379), etcd_url(address, 2380));
         let etcd_flags = [
             "--data-dir=data".to_owned(),
@@ -82,7 +84,7 @@ impl Cluster {
         ];
         let etcd = Process::start("etcd", dir, &etcd_flags);
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
-        let mut cluster = Self { address, flags, admin_token, server: None, etcd };
+        let mut cluster = Self { address, flags, admin_token, ca, server: None, etcd };
         cluster.restart().await;
         cluster
     }
@@ -95,6 +97,11 @@ impl Cluster {
     /// The file with the CA that vouches for the API server.
     pub(crate) fn ca_file(&self) -> PathBuf {
         self.etcd.dir().join("ca.pem")
+    }
+
+    /// A certificate by that CA, as an approved request of a kubelet gets one.
+    pub(crate) fn issue(&self, spec: &LeafSpec) -> Leaf {
+        self.ca.issue(spec)
     }
 
     /// A client that may do everything.
@@ -243,8 +250,7 @@ fn etcd_url(address: Ipv4Addr, port: u16) -> String {
 }
 
 /// Certificates, keys, the one user who may do everything, and what is written down.
-fn write_files(dir: &Path, address: Ipv4Addr, admin_token: &str) {
-    let ca = Ca::new("kubernetes");
+fn write_files(dir: &Path, ca: &Ca, address: Ipv4Addr, admin_token: &str) {
     let server = ca.issue(&LeafSpec::named(vec![Name::Ip(IpAddr::V4(address))]).valid(-HOUR, 9 * HOUR));
     // The API server wants the key in its traditional form, and without the certificate only RSA's is whole.
     let accounts = ca.issue(&LeafSpec { algorithm: &rcgen::PKCS_RSA_SHA256, ..LeafSpec::nameless() });
