@@ -2,6 +2,7 @@
 //! so whatever needs one stands in here. This page holds what the others rely on.
 
 mod commands;
+mod cost;
 mod crowd;
 mod in_cluster;
 mod outages;

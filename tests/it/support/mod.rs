@@ -15,6 +15,7 @@ pub(crate) mod receiver;
 pub(crate) mod stored;
 pub(crate) mod tap;
 pub(crate) mod tls_server;
+pub(crate) mod usage;
 pub(crate) mod victoria;
 
 use std::net::Ipv4Addr;

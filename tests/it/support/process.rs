@@ -16,6 +16,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use super::usage::Usage;
+
 /// How long a peer may take for anything it is asked to do. Generous: only a failure waits this long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -66,11 +68,20 @@ impl Process {
 
     /// Sends the program a signal, such as `STOP`.
     pub(crate) async fn signal(&mut self, name: &str) {
-        let file = self.dir.path().join("pid");
-        let noted = async || std::fs::read_to_string(&file).ok().filter(|text| text.ends_with('\n'));
-        let pid = self.until("its process id is noted", noted).await;
-        let sent = Command::new("kill").args(["-s", name, pid.trim_end()]).status().expect("kill runs");
+        let pid = self.pid().await;
+        let sent = Command::new("kill").args(["-s", name, &pid.to_string()]).status().expect("kill runs");
         assert!(sent.success());
+    }
+
+    /// What the program has used so far.
+    pub(crate) async fn usage(&mut self) -> Usage {
+        Usage::of(self.pid().await)
+    }
+
+    async fn pid(&mut self) -> u32 {
+        let file = self.dir.path().join("pid");
+        let noted = async || std::fs::read_to_string(&file).ok()?.strip_suffix('\n')?.parse().ok();
+        self.until("its process id is noted", noted).await
     }
 
     /// The rest of the first line of its log that contains `words`, behind them; waits for it.

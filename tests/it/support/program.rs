@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::usage::Usage;
+
 /// How long it may take to end. Generous: only a failure waits this long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -44,6 +46,11 @@ impl Program {
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().expect("kill runs");
         assert!(sent.success());
+    }
+
+    /// What it has used so far.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage::of(self.child.id())
     }
 
     /// Waits for its end and gives what it printed.

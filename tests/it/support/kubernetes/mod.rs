@@ -32,6 +32,7 @@ use tokio::sync::OnceCell;
 use super::ca::{Ca, HOUR, Leaf, LeafSpec, Name};
 use super::http;
 use super::process::Process;
+use super::usage::Usage;
 
 /// Where the API server listens on its cluster's address.
 const PORT: u16 = 26443;
@@ -198,6 +199,11 @@ impl Cluster {
     /// Every request so far that came from outside, in the order of arrival.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         audit::read(&self.etcd.dir().join("audit.log"))
+    }
+
+    /// What the API server has used so far, without etcd.
+    pub(crate) async fn server_usage(&mut self) -> Usage {
+        self.server.as_mut().expect("it runs").usage().await
     }
 
     fn server_address(&self) -> SocketAddr {

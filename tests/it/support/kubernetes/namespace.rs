@@ -112,7 +112,7 @@ where
         api.create(&PostParams::default(), &object).await.unwrap_or_else(|error| panic!("{error}: {manifest}"));
     match manifest.get("status") {
         None => created,
-        Some(status) => set_status(api, &created.name_any(), status.clone()).await,
+        Some(status) => replace_status(api, &created, status.clone()).await,
     }
 }
 
@@ -121,9 +121,18 @@ pub(crate) async fn set_status<K>(api: &Api<K>, name: &str, status: Value) -> K
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize,
 {
-    let mut object = json!(api.get(name).await.expect("the object"));
+    replace_status(api, &api.get(name).await.expect("the object"), status).await
+}
+
+/// Replaces the whole status of an object, of which nobody else knows anything newer.
+async fn replace_status<K>(api: &Api<K>, object: &K, status: Value) -> K
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Serialize,
+{
+    let name = object.name_any();
+    let mut object = json!(object);
     object["status"] = status;
-    let replaced = api.replace_status(name, &PostParams::default(), &typed::<K>(object.clone())).await;
+    let replaced = api.replace_status(&name, &PostParams::default(), &typed::<K>(object.clone())).await;
     replaced.unwrap_or_else(|error| panic!("{error}: {object}"))
 }
 
