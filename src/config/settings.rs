@@ -134,6 +134,8 @@ pub struct Limits {
 /// A format that can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScrapeProtocol {
+    /// `PrometheusProto`
+    PrometheusProto,
     /// `OpenMetricsText1.0.0`
     OpenMetricsText100,
     /// `OpenMetricsText0.0.1`
@@ -145,8 +147,17 @@ pub enum ScrapeProtocol {
 }
 
 impl ScrapeProtocol {
-    /// All of them, in the order in which they are asked for by default.
-    pub const ALL: [ScrapeProtocol; 4] = [
+    /// All of them, best first.
+    pub const ALL: [ScrapeProtocol; 5] = [
+        ScrapeProtocol::PrometheusProto,
+        ScrapeProtocol::OpenMetricsText100,
+        ScrapeProtocol::OpenMetricsText001,
+        ScrapeProtocol::PrometheusText100,
+        ScrapeProtocol::PrometheusText004,
+    ];
+
+    /// Those that are asked for by default, in this order.
+    pub const TEXT: [ScrapeProtocol; 4] = [
         ScrapeProtocol::OpenMetricsText100,
         ScrapeProtocol::OpenMetricsText001,
         ScrapeProtocol::PrometheusText100,
@@ -156,6 +167,7 @@ impl ScrapeProtocol {
     /// The word in the file.
     pub fn as_str(self) -> &'static str {
         match self {
+            ScrapeProtocol::PrometheusProto => "PrometheusProto",
             ScrapeProtocol::OpenMetricsText100 => "OpenMetricsText1.0.0",
             ScrapeProtocol::OpenMetricsText001 => "OpenMetricsText0.0.1",
             ScrapeProtocol::PrometheusText100 => "PrometheusText1.0.0",

@@ -1,4 +1,4 @@
-//! Which text format a `Content-Type` stands for.
+//! Which format a `Content-Type` stands for.
 //!
 //! As in Prometheus only the media type decides: parameters must be well-formed, but `version` and `charset` are
 //! ignored. What to do when there is no usable answer (a fallback protocol, or failing the scrape) is not decided here.
@@ -16,6 +16,15 @@ pub enum Format {
     OpenMetrics,
 }
 
+/// How a body is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Exposition {
+    /// As lines.
+    Text(Format),
+    /// `application/vnd.google.protobuf`: messages behind their lengths.
+    Protobuf,
+}
+
 /// Why a `Content-Type` names no format.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum MediaTypeError {
@@ -30,8 +39,8 @@ pub enum MediaTypeError {
     Unsupported(Excerpt),
 }
 
-impl Format {
-    /// The format that the value of a `Content-Type` header names.
+impl Exposition {
+    /// The way of writing that the value of a `Content-Type` header names.
     pub fn of_content_type(value: &str) -> Result<Self, MediaTypeError> {
         if value.is_empty() {
             return Err(MediaTypeError::Blank);
@@ -47,8 +56,9 @@ impl Format {
             return Err(malformed());
         }
         match media_type.as_str() {
-            "text/plain" => Ok(Self::PrometheusText),
-            "application/openmetrics-text" => Ok(Self::OpenMetrics),
+            "text/plain" => Ok(Self::Text(Format::PrometheusText)),
+            "application/openmetrics-text" => Ok(Self::Text(Format::OpenMetrics)),
+            "application/vnd.google.protobuf" => Ok(Self::Protobuf),
             _ => Err(MediaTypeError::Unsupported(Excerpt::whole(value.as_bytes()))),
         }
     }
@@ -121,15 +131,17 @@ mod tests {
             " text/plain ; version=0.0.4;",
             "text/plain; a=\"x;\\\"y\" ; b=c",
         ] {
-            assert_eq!(Format::of_content_type(text), Ok(Format::PrometheusText), "{text:?}");
+            assert_eq!(Exposition::of_content_type(text), Ok(Exposition::Text(Format::PrometheusText)), "{text:?}");
         }
         let open_metrics = "application/openmetrics-text; version=1.0.0; escaping=allow-utf-8";
-        assert_eq!(Format::of_content_type(open_metrics), Ok(Format::OpenMetrics));
+        assert_eq!(Exposition::of_content_type(open_metrics), Ok(Exposition::Text(Format::OpenMetrics)));
+        let protobuf = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+        assert_eq!(Exposition::of_content_type(protobuf), Ok(Exposition::Protobuf));
     }
 
     #[test]
     fn everything_else_is_refused_for_what_it_is() {
-        assert_eq!(Format::of_content_type(""), Err(MediaTypeError::Blank));
+        assert_eq!(Exposition::of_content_type(""), Err(MediaTypeError::Blank));
         for text in [
             " ",
             "text/",
@@ -144,11 +156,11 @@ mod tests {
             "text/plain; a=b c",
             "tëxt/plain",
         ] {
-            let refused = Format::of_content_type(text);
+            let refused = Exposition::of_content_type(text);
             assert!(matches!(refused, Err(MediaTypeError::Malformed(_))), "{text:?}: {refused:?}");
         }
-        for text in ["text/html", "application/json", "text", "application/vnd.google.protobuf"] {
-            let refused = Format::of_content_type(text);
+        for text in ["text/html", "application/json", "text", "application/protobuf"] {
+            let refused = Exposition::of_content_type(text);
             assert!(matches!(refused, Err(MediaTypeError::Unsupported(_))), "{text:?}: {refused:?}");
         }
     }

@@ -6,8 +6,9 @@ use super::MAX_LABELS;
 use super::braces::{Braces, Item, Manners};
 use super::error::{Excerpt, Problem, Trouble};
 use super::number::{NumberError, parse_value};
-use super::sample::{Series, unescape};
+use super::sample::unescape;
 use super::scan::{self, Feeds};
+use super::series::Series;
 use crate::model::MetricType;
 
 /// Reads name and braces. The series begins at 0, its bare name or its brace at `at`; the end is returned with it.
@@ -27,7 +28,7 @@ pub(super) fn series<'a>(
         Some(b'{') => braces(line, brace + 1, manners, name_end > at)?,
         _ => name_end,
     };
-    Ok((Series::new(utf8(line, 0, end)?, kind), end))
+    Ok((Series::of_text(utf8(line, 0, end)?, kind), end))
 }
 
 /// Reads over everything up to and with the `}` and returns what is behind it.

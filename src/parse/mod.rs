@@ -1,6 +1,7 @@
-//! Exposition text in, borrowed entries out: Prometheus text 0.0.4 and 1.0.0, OpenMetrics 1.0.0 and 0.0.1.
+//! Exposition in, borrowed entries out: Prometheus text 0.0.4 and 1.0.0, OpenMetrics 1.0.0 and 0.0.1, and protobuf, which
+//! is told of in [`protobuf`].
 //!
-//! A [`Parser`] pulls one entry at a time from the front of a buffer that the caller fills as the body arrives; it owns
+//! A [`Parser`] of text pulls one entry at a time from the front of a buffer that the caller fills as the body arrives; it owns
 //! no buffer and allocates nothing for a sample. What Prometheus accepts is accepted and what it rejects is rejected,
 //! with a position and a reason that a person can act on. Where this room differs on purpose:
 //!
@@ -27,8 +28,10 @@ mod line;
 mod number;
 mod openmetrics;
 pub mod print;
+pub mod protobuf;
 mod sample;
 mod scan;
+mod series;
 mod text;
 
 #[cfg(test)]
@@ -37,9 +40,10 @@ mod tests;
 use std::borrow::Cow;
 
 pub use error::{DuplicateLabel, Excerpt, ParseError, Problem};
-pub use format::{Format, MediaTypeError};
+pub use format::{Exposition, Format, MediaTypeError};
 pub use number::{NumberError, parse_value};
-pub use sample::{Exemplar, MAX_EXEMPLAR_CHARACTERS, SampleEntry, Series};
+pub use sample::{Exemplar, MAX_EXEMPLAR_CHARACTERS, SampleEntry};
+pub use series::{Series, SeriesKey};
 
 use crate::model::MetricType;
 use error::Trouble;
@@ -48,10 +52,10 @@ use scan::LineEnd;
 /// How long a line may be, without its line feed; a line with line breaks inside quotes counts as a whole.
 pub const MAX_LINE_BYTES: usize = 1 << 20;
 
-/// How many labels a sample may have, its name not counted.
+/// How many labels a sample may have, its name not counted; in a message `le` and `quantile` are not counted either.
 pub const MAX_LABELS: usize = 1024;
 
-/// What one line says.
+/// What one line says, or a part of a protobuf message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry<'a> {
     /// A value of a series.
@@ -70,7 +74,7 @@ pub enum Entry<'a> {
         /// Its description, escapes decoded.
         text: Cow<'a, str>,
     },
-    /// `# UNIT`, in OpenMetrics only.
+    /// `# UNIT`, not in the Prometheus text format.
     Unit {
         /// The metric family.
         family: Cow<'a, str>,

@@ -68,12 +68,16 @@ pub(super) fn write_value(out: &mut String, value: f64) {
 /// The form that `le` and `quantile` get, so that one bucket has one name whichever way a target writes it: as
 /// [`write_value`], with `.0` where neither `.` nor an exponent occurs. `None` if the text is not a number.
 pub(super) fn canonical_bound(text: &str) -> Option<String> {
-    let value = parse_value(text.as_bytes()).ok()?;
-    let mut out = String::with_capacity(text.len() + 2);
+    parse_value(text.as_bytes()).ok().map(bound)
+}
+
+/// `value` in the form of [`canonical_bound`].
+pub(super) fn bound(value: f64) -> String {
+    let mut out = String::new();
     // The bound -0 is the bound 0.
     write_value(&mut out, if value == 0.0 { 0.0 } else { value });
     if value.is_finite() && !out.contains(['.', 'e']) {
         out.push_str(".0");
     }
-    Some(out)
+    out
 }

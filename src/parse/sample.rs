@@ -1,14 +1,14 @@
-//! Samples and exemplars as they stand in the line, and their labels when somebody asks for them.
+//! Samples and exemplars as they stand in the body, and the escapes of their texts.
 
 use std::borrow::Cow;
 
 use memchr::memchr;
 
-use crate::model::{Labels, MetricType};
+use crate::model::Labels;
 
-use super::braces::{Braces, Item, Manners};
-use super::error::{DuplicateLabel, Excerpt};
-use super::{number, scan};
+use super::braces::Manners;
+use super::error::DuplicateLabel;
+use super::series::{Series, collect, items};
 
 /// How many characters the names and values of an exemplar's labels may have together; longer exemplars are dropped.
 pub const MAX_EXEMPLAR_CHARACTERS: usize = 128;
@@ -24,13 +24,6 @@ pub struct SampleEntry<'a> {
     pub timestamp_ms: Option<i64>,
     /// OpenMetrics only.
     pub exemplar: Option<Exemplar<'a>>,
-}
-
-/// A series as exposed. Only the parser makes one, so the text is known to be well-formed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Series<'a> {
-    text: &'a str,
-    kind: MetricType,
 }
 
 /// An example of what was counted, such as a trace.
@@ -51,71 +44,6 @@ impl SampleEntry<'_> {
     }
 }
 
-impl<'a> Series<'a> {
-    /// `text` must have passed the parser.
-    pub(super) fn new(text: &'a str, kind: MetricType) -> Self {
-        Self { text, kind }
-    }
-
-    /// Name and braces exactly as they stand in the line: with the type, the key under which what was made of this
-    /// series before is found again.
-    pub fn as_str(&self) -> &'a str {
-        self.text
-    }
-
-    /// The type that the last TYPE line named, whichever family that was for; `le` of histograms and `quantile` of
-    /// summaries depend on it.
-    pub fn kind(&self) -> MetricType {
-        self.kind
-    }
-
-    /// The labels with the name as `__name__`, escapes decoded, `le` and `quantile` in canonical form. Labels with an
-    /// empty value are absent, as everywhere; [`Series::empty_labels`] tells them.
-    pub fn labels(&self) -> Result<Labels, DuplicateLabel> {
-        collect(self.canonical_pairs(), self.text)
-    }
-
-    /// The labels; of a name that stands there twice, the first value.
-    pub fn first_labels(&self) -> Labels {
-        let mut labels = Labels::new();
-        for (name, value) in self.canonical_pairs() {
-            if !labels.contains(&name) {
-                labels.set(&name, &value);
-            }
-        }
-        labels
-    }
-
-    /// With `le` and `quantile` in canonical form.
-    fn canonical_pairs(&self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> + use<'a> {
-        let bound = match self.kind {
-            MetricType::Histogram => "le",
-            MetricType::Summary => "quantile",
-            _ => "",
-        };
-        let canonical = move |(name, value): (Cow<'a, str>, Cow<'a, str>)| {
-            let value = if name == bound { number::canonical_bound(&value).map_or(value, Cow::Owned) } else { value };
-            (name, value)
-        };
-        self.pairs().map(canonical)
-    }
-
-    /// The names of labels that stand there with an empty value. Where `honor_labels` is set, such a label keeps the
-    /// target's label of that name away.
-    pub fn empty_labels(&self) -> impl Iterator<Item = Cow<'a, str>> {
-        self.pairs().filter(|(_, value)| value.is_empty()).map(|(name, _)| name)
-    }
-
-    fn pairs(&self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> + use<'a> {
-        let bytes = self.text.as_bytes();
-        let from = scan::skip_blanks(bytes, 0);
-        let end = scan::metric_name(bytes, from);
-        // Prometheus takes blanks before a bare name into the name; so series of the same target agree with its.
-        let bare = (end > from).then(|| (Cow::Borrowed("__name__"), Cow::Borrowed(&self.text[..end])));
-        bare.into_iter().chain(items(self.text, scan::skip_blanks(bytes, end), Manners::Lenient))
-    }
-}
-
 impl<'a> Exemplar<'a> {
     /// `text` must be braces that have passed the parser. `None` if the labels are too long.
     pub(super) fn new(text: &'a str, value: f64, timestamp_ms: Option<i64>) -> Option<Self> {
@@ -129,26 +57,6 @@ impl<'a> Exemplar<'a> {
     pub fn labels(&self) -> Result<Labels, DuplicateLabel> {
         collect(items(self.text, 0, Manners::Exemplar), self.text)
     }
-}
-
-/// The labels of the braces that begin at `at`, if any do. For a series the lenient manners read what the strict ones
-/// accept.
-fn items(text: &str, at: usize, manners: Manners) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-    let mut braces = Braces::new(text.as_bytes(), at + 1, manners);
-    let mut done = text.len() <= at;
-    std::iter::from_fn(move || {
-        let item = if done { None } else { braces.next().ok().flatten() };
-        done = item.is_none();
-        Some(match item? {
-            Item::Name(value) => (Cow::Borrowed("__name__"), decode(value)),
-            Item::Label { name, value } => (decode(name), decode(value)),
-        })
-    })
-}
-
-/// A part of a checked text, cut at quotes, which are no part of a character: it is UTF-8 as the whole is.
-fn decode(raw: &[u8]) -> Cow<'_, str> {
-    unescape(std::str::from_utf8(raw).unwrap_or_default())
 }
 
 /// Decodes `\\`, `\"` and `\n`; any other backslash stays as it is.
@@ -187,29 +95,4 @@ fn decode_escapes(raw: &str, meaning: impl Fn(u8) -> Option<char>) -> Cow<'_, st
             }
         }
     }
-}
-
-/// Sorts first, so that a line with many labels costs no more than its length.
-///
-/// A label that once has an empty value is absent, whatever else is said of it: so Prometheus reads a label that is given
-/// twice, except for the metric's name.
-fn collect<'a>(
-    pairs: impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>,
-    series: &str,
-) -> Result<Labels, DuplicateLabel> {
-    let mut pairs: Vec<_> = pairs.collect();
-    pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
-    let mut labels = Labels::new();
-    for same in pairs.chunk_by(|(one, _), (other, _)| one == other) {
-        let (name, value) = &same[0];
-        if name != "__name__" && same.iter().any(|(_, value)| value.is_empty()) {
-            continue;
-        }
-        if same.len() > 1 {
-            let name = Excerpt::whole(name.as_bytes());
-            return Err(DuplicateLabel { name, series: Excerpt::whole(series.as_bytes()) });
-        }
-        labels.set(name, value);
-    }
-    Ok(labels)
 }

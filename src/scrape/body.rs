@@ -5,7 +5,8 @@ use std::io::Write;
 use flate2::write::MultiGzDecoder;
 
 use crate::model::{Failure, Reason, clean_to};
-use crate::parse::{Entry, Format, Parser, Step};
+use crate::parse::protobuf::{FamilyParser, FamilyStep};
+use crate::parse::{Entry, Exposition, Format, Parser, Step};
 
 /// What becomes of an entry; a failure ends the scrape.
 pub(super) type Each<'e> = &'e mut (dyn FnMut(&Entry<'_>) -> Result<(), Failure> + Send);
@@ -59,20 +60,28 @@ fn bad_gzip(error: &std::io::Error) -> Failure {
 
 /// Feeds the parser: keeps what is not parsed yet, and knows at the end whether the body was whole.
 pub(super) struct Reader {
-    format: Format,
-    parser: Parser,
+    parser: BodyParser,
     pending: Vec<u8>,
     require_complete: bool,
 }
 
+enum BodyParser {
+    Text(Format, Parser),
+    Protobuf(FamilyParser),
+}
+
 impl Reader {
-    pub(super) fn new(format: Format, require_complete: bool) -> Self {
-        Self { format, parser: Parser::new(format), pending: Vec::new(), require_complete }
+    pub(super) fn new(exposition: Exposition, require_complete: bool) -> Self {
+        let parser = match exposition {
+            Exposition::Text(format) => BodyParser::Text(format, Parser::new(format)),
+            Exposition::Protobuf => BodyParser::Protobuf(FamilyParser::default()),
+        };
+        Self { parser, pending: Vec::new(), require_complete }
     }
 
-    /// Parses what is whole now that `text` has come; at the end also the rest.
-    pub(super) fn read(&mut self, text: &[u8], at_end: bool, each: Each<'_>) -> Result<(), Failure> {
-        self.pending.extend_from_slice(text);
+    /// Parses what is whole now that `bytes` have come; at the end also the rest.
+    pub(super) fn read(&mut self, bytes: &[u8], at_end: bool, each: Each<'_>) -> Result<(), Failure> {
+        self.pending.extend_from_slice(bytes);
         // First everything that is whole; what then remains at the end of the body is its torn tail.
         self.parse(false, each)?;
         if at_end {
@@ -84,32 +93,55 @@ impl Reader {
         Ok(())
     }
 
-    /// Whether the body ends as a whole one does: in a line feed, OpenMetrics in `# EOF`.
+    /// Whether the body ends as a whole one does: in a line feed, OpenMetrics in `# EOF`, protobuf with a message.
     fn check_end(&self) -> Result<(), Failure> {
-        let detail = match &*self.pending {
-            b"# EOF" if self.format == Format::OpenMetrics => return Ok(()),
-            [] if self.parser.is_complete() => return Ok(()),
-            [] => "the body ends without \"# EOF\"".to_owned(),
-            torn => format!("the body ends inside a line: {:?}", clean_to(&String::from_utf8_lossy(torn), 80)),
+        let detail = match (&self.parser, &*self.pending) {
+            (BodyParser::Text(Format::OpenMetrics, _), b"# EOF") => return Ok(()),
+            (BodyParser::Text(_, parser), []) if parser.is_complete() => return Ok(()),
+            (BodyParser::Text(..), []) => "the body ends without \"# EOF\"".to_owned(),
+            (BodyParser::Protobuf(_), []) => return Ok(()),
+            (BodyParser::Protobuf(_), torn) => {
+                format!("the body ends inside a message, of which {} bytes came", torn.len())
+            }
+            (BodyParser::Text(..), torn) => {
+                format!("the body ends inside a line: {:?}", clean_to(&String::from_utf8_lossy(torn), 80))
+            }
         };
         Err(Failure::new(Reason::Truncated, detail))
     }
 
     fn parse(&mut self, at_end: bool, each: Each<'_>) -> Result<(), Failure> {
-        let mut done = 0;
-        let outcome = loop {
-            match self.parser.next(&self.pending[done..], at_end) {
-                Ok(Step::Entry(entry, consumed)) => {
-                    if let Err(failure) = each(&entry) {
-                        break Err(failure);
-                    }
-                    done += consumed;
-                }
-                Ok(Step::NeedMore | Step::End) => break Ok(()),
-                Err(error) => break Err(Failure::new(Reason::Parse, error.to_string())),
-            }
+        let done = match &mut self.parser {
+            BodyParser::Text(_, parser) => lines(parser, &self.pending, at_end, each)?,
+            BodyParser::Protobuf(parser) => families(parser, &self.pending, at_end, each)?,
         };
         self.pending.drain(..done);
-        outcome
+        Ok(())
     }
+}
+
+/// Parses the lines that are whole; says how many bytes they have.
+fn lines(parser: &mut Parser, input: &[u8], at_end: bool, each: Each<'_>) -> Result<usize, Failure> {
+    let mut done = 0;
+    while let Step::Entry(entry, taken) = parser.next(&input[done..], at_end).map_err(unreadable)? {
+        each(&entry)?;
+        done += taken;
+    }
+    Ok(done)
+}
+
+/// As [`lines`], with metric families.
+fn families(parser: &mut FamilyParser, input: &[u8], at_end: bool, each: Each<'_>) -> Result<usize, Failure> {
+    let mut done = 0;
+    while let FamilyStep::Family(mut family, taken) = parser.next(&input[done..], at_end).map_err(unreadable)? {
+        while let Some(entry) = family.next_entry().map_err(unreadable)? {
+            each(&entry)?;
+        }
+        done += taken;
+    }
+    Ok(done)
+}
+
+fn unreadable(error: impl std::error::Error) -> Failure {
+    Failure::new(Reason::Parse, error.to_string())
 }

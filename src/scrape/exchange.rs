@@ -11,7 +11,7 @@ use super::RequestHead;
 use super::body::{Decoder, Each, Reader};
 use crate::connect::{Client, Request, Response};
 use crate::model::{Address, Failure, PeerReport, Phases, Reason, clean};
-use crate::parse::Format;
+use crate::parse::Exposition;
 
 /// No body is read beyond this many bytes, decompressed, whatever `body_size_limit` says.
 pub const MAX_BODY_BYTES: u64 = 256 * 1024 * 1024;
@@ -159,8 +159,8 @@ fn text_of(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
 }
 
 /// The format that the content type names, or the fallback.
-fn format_named(headers: &HeaderMap, fallback: Option<Format>) -> Result<Format, Failure> {
+fn format_named(headers: &HeaderMap, fallback: Option<Exposition>) -> Result<Exposition, Failure> {
     let value = headers.get(CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes())).unwrap_or_default();
-    Format::of_content_type(&value)
+    Exposition::of_content_type(&value)
         .or_else(|error| fallback.ok_or_else(|| Failure::new(Reason::ContentType, error.to_string())))
 }

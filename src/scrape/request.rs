@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
 use crate::config::{EscapingScheme, ScrapeConfig, ScrapeProtocol};
-use crate::parse::Format;
+use crate::parse::{Exposition, Format};
 
 /// The most that Istio's agent may be promised: Envoy's route to it gives up after 15 s.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(14);
@@ -17,7 +17,7 @@ const SCRAPE_TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-
 #[derive(Clone, Debug)]
 pub struct RequestHead {
     pub(super) headers: HeaderMap,
-    pub(super) fallback: Option<Format>,
+    pub(super) fallback: Option<Exposition>,
     pub(super) require_complete: bool,
     pub(super) body_limit: u64,
 }
@@ -51,6 +51,9 @@ fn accept(protocols: &[ScrapeProtocol], escaping: EscapingScheme) -> String {
     let mut weight = 6;
     for protocol in protocols {
         let range = match protocol {
+            ScrapeProtocol::PrometheusProto => Cow::Borrowed(
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited",
+            ),
             ScrapeProtocol::PrometheusText004 => Cow::Borrowed("text/plain;version=0.0.4"),
             ScrapeProtocol::PrometheusText100 => format!("text/plain;version=1.0.0;escaping={escaping}").into(),
             ScrapeProtocol::OpenMetricsText001 => "application/openmetrics-text;version=0.0.1".into(),
@@ -65,10 +68,15 @@ fn accept(protocols: &[ScrapeProtocol], escaping: EscapingScheme) -> String {
     ranges
 }
 
-fn format_of(protocol: ScrapeProtocol) -> Format {
+fn format_of(protocol: ScrapeProtocol) -> Exposition {
     match protocol {
-        ScrapeProtocol::PrometheusText004 | ScrapeProtocol::PrometheusText100 => Format::PrometheusText,
-        ScrapeProtocol::OpenMetricsText001 | ScrapeProtocol::OpenMetricsText100 => Format::OpenMetrics,
+        ScrapeProtocol::PrometheusText004 | ScrapeProtocol::PrometheusText100 => {
+            Exposition::Text(Format::PrometheusText)
+        }
+        ScrapeProtocol::OpenMetricsText001 | ScrapeProtocol::OpenMetricsText100 => {
+            Exposition::Text(Format::OpenMetrics)
+        }
+        ScrapeProtocol::PrometheusProto => Exposition::Protobuf,
     }
 }
 
@@ -87,6 +95,16 @@ mod tests {
             "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
              application/openmetrics-text;version=0.0.1;q=0.5,\
              text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+        );
+        assert_eq!(
+            accept(
+                &[PrometheusProto, OpenMetricsText100, OpenMetricsText001, PrometheusText100, PrometheusText004],
+                EscapingScheme::AllowUtf8
+            ),
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,\
+             application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
+             application/openmetrics-text;version=0.0.1;q=0.4,\
+             text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
         );
         assert_eq!(accept(&[PrometheusText004], EscapingScheme::AllowUtf8), "text/plain;version=0.0.4;q=0.6,*/*;q=0.5");
     }

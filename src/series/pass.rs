@@ -74,12 +74,16 @@ impl Pass<'_> {
         let track = explicit.is_none() || self.table.job.track_timestamps_staleness;
         let pass = self.table.pass;
         let series = self.table.series_mut(index);
-        if track {
-            series.tracked = pass;
-        }
         if explicit.is_none() && series.sampled == pass {
             self.counts.duplicates += 1;
             return Ok(());
+        }
+        if full {
+            self.over_limit = true;
+            return Ok(());
+        }
+        if track {
+            series.tracked = pass;
         }
         if timestamp_ms > self.at_ms.saturating_add(FUTURE_MS) {
             self.counts.out_of_bounds += 1;
@@ -88,10 +92,6 @@ impl Pass<'_> {
         let newest = if series.pending == pass { series.pending_ms } else { series.newest_ms(self.at_ms) };
         if timestamp_ms <= newest {
             self.counts.out_of_order += 1;
-            return Ok(());
-        }
-        if full {
-            self.over_limit = true;
             return Ok(());
         }
         if explicit.is_none() {

@@ -1,7 +1,7 @@
 //! The memory of one target between scrapes.
 //!
-//! Two maps lead to one list of series. *Lines* are the series texts as exposed, remembered by a keyed 64-bit hash and
-//! their length, not by the text: a million samples a minute are looked up here. *Labels* are the label sets as they are
+//! Two maps lead to one list of series. *Lines* are the series as exposed, remembered by a keyed 64-bit hash of their
+//! keys and the length of these, not by the text: a million samples a minute are looked up here. *Labels* are the label sets as they are
 //! written, external labels included, because two texts can mean one series. Both hashes are keyed per process, so a
 //! target cannot construct collisions.
 //!
@@ -20,7 +20,7 @@ use super::block::BlockBuilder;
 use super::{View, synthetic};
 use crate::config::{JobSecurity, ScrapeConfig};
 use crate::label::SampleRules;
-use crate::model::{Block, Failure, Labels, MetricType, Reason, Sample, Target, TargetId, stale_nan};
+use crate::model::{Block, Failure, Labels, Reason, Sample, Target, TargetId, stale_nan};
 use crate::parse::SampleEntry;
 
 /// What one scrape may add to the memory of its target, in bytes: a target that exposes other series each time must
@@ -190,14 +190,10 @@ impl Table {
 
     /// Looks a line up, and makes it known if it is new.
     pub(super) fn find(&mut self, entry: &SampleEntry<'_>, may_add: bool) -> Result<Found, Failure> {
-        // The announced type is part of the key: under `histogram` and `summary` the same text means other labels.
         let series = entry.series;
-        let steering = match series.kind() {
-            kind @ (MetricType::Histogram | MetricType::Summary) => kind,
-            _ => MetricType::Unknown,
-        };
-        let hash = self.hasher.hash_one((series.as_str(), steering));
-        let length = u32::try_from(series.as_str().len()).unwrap_or(u32::MAX);
+        let key = series.key();
+        let hash = self.hasher.hash_one(key);
+        let length = u32::try_from(key.as_bytes().len()).unwrap_or(u32::MAX);
         let pass = self.pass;
         if let Some(line) = self.lines.find_mut(hash, |line| line.hash == hash && line.length == length) {
             line.seen = pass;

@@ -313,7 +313,7 @@ fn an_empty_file_has_the_defaults_of_prometheus() {
     assert!(empty.scrape_configs.is_empty() && empty.remote_write.is_empty());
     let job = &good("prometheus").scrape_configs[0];
     assert_eq!((job.scrape_interval, job.scrape_timeout), (Duration::from_secs(15), Duration::from_secs(10)));
-    assert_eq!(job.scrape_protocols, ScrapeProtocol::ALL);
+    assert_eq!(job.scrape_protocols, ScrapeProtocol::TEXT);
     assert_eq!((job.metrics_path.as_str(), job.scheme), ("/metrics", Scheme::Http));
     assert!(!job.honor_labels && job.honor_timestamps && job.enable_compression && job.follow_redirects);
     assert!(!job.require_complete && !job.protect_external_labels);

@@ -1,9 +1,10 @@
-//! Exposition text: what Prometheus was seen to accept and reject, an independent parser, and properties that hold for
+//! Expositions: what Prometheus was seen to accept and reject, an independent parser, and properties that hold for
 //! any text.
 
 mod cases;
 mod oracle;
 mod properties;
+mod protobuf;
 
 use meshscrape::model::{Labels, MetricType};
 use meshscrape::parse::{Entry, Format, ParseError, Parser, Step};

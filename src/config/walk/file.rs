@@ -48,7 +48,7 @@ impl Default for Inherited {
         Self {
             interval: Valued::new(DEFAULT_INTERVAL, "1m"),
             timeout: Valued::new(DEFAULT_TIMEOUT, "10s"),
-            protocols: ScrapeProtocol::ALL.to_vec(),
+            protocols: ScrapeProtocol::TEXT.to_vec(),
             body_size_limit: Valued::new(0, "0"),
             limits: COUNTED_LIMITS.map(|_| Valued::new(0, "0")),
             names: Valued::new(NameScheme::Utf8, "utf8"),
@@ -287,12 +287,6 @@ fn read_escaping(text: &str) -> Result<EscapingScheme, Wrong> {
 }
 
 pub(super) fn read_protocol(text: &str) -> Result<ScrapeProtocol, Wrong> {
-    if text.eq_ignore_ascii_case("PrometheusProto") {
-        return Err(Wrong::new(
-            "Prometheus has this format, this version of meshscrape has not: it reads text formats only",
-            "remove it",
-        ));
-    }
     let found = ScrapeProtocol::ALL.into_iter().find(|protocol| protocol.as_str() == text);
     found.ok_or_else(|| one_of(text, &ScrapeProtocol::ALL.map(ScrapeProtocol::as_str)))
 }

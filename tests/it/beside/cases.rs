@@ -6,7 +6,10 @@ use std::fmt::{self, Write as _};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use crate::support::protobuf;
 use crate::support::tls_server::{Reply, Then};
+
+const PROTOBUF: &str = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
 /// One job, whose single target answers by script.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +32,8 @@ pub(super) struct Answer {
     content_type: Option<String>,
     headers: Vec<String>,
     gzip: bool,
+    /// Whether the body is written down as text and sent as messages.
+    protobuf: bool,
     ending: Ending,
     body: Vec<u8>,
 }
@@ -53,6 +58,7 @@ impl Answer {
             content_type: Some("text/plain; version=0.0.4".to_owned()),
             headers: Vec::new(),
             gzip: false,
+            protobuf: false,
             ending: Ending::Whole,
             body: body.into(),
         }
@@ -65,6 +71,9 @@ impl Answer {
     /// The bytes of it, with what only the moment knows.
     pub(super) fn reply(&self, moment: &mut Moment<'_>) -> Reply {
         let mut body = fill(&self.body, moment);
+        if self.protobuf {
+            body = protobuf::stream(&body);
+        }
         if self.gzip {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
             std::io::Write::write_all(&mut encoder, &body).expect("memory");
@@ -233,13 +242,17 @@ pub(super) fn of_expositions(file: &str, content_type: &str, text: &str) -> Vec<
     cases
 }
 
-/// `[openmetrics] [gzip] [chunked|cut|hang]`
+/// `[openmetrics|protobuf] [gzip] [chunked|cut|hang]`
 fn answer(words: &str) -> Answer {
     let mut answer = Answer::text("");
     for word in words.split_whitespace() {
         match word {
             "openmetrics" => {
                 answer = answer.typed("application/openmetrics-text; version=1.0.0; charset=utf-8");
+            }
+            "protobuf" => {
+                answer = answer.typed(PROTOBUF);
+                answer.protobuf = true;
             }
             "gzip" => answer.gzip = true,
             "chunked" => answer.ending = Ending::Chunked,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use meshscrape::model::{Labels, MetricType, normal_nan};
-use meshscrape::parse::Format;
+use meshscrape::parse::{Exposition, Format};
 
 use super::{Outcome, Sample, Seen, read, read_in_chunks};
 
@@ -54,8 +54,9 @@ fn check(case: &Case, default_content_type: &str) -> Result<(), String> {
         return Ok(());
     }
     let content_type = case.content_type.as_deref().unwrap_or(default_content_type);
-    let format = match (Format::of_content_type(content_type), &case.rejected) {
-        (Ok(format), _) => format,
+    let format = match (Exposition::of_content_type(content_type), &case.rejected) {
+        (Ok(Exposition::Text(format)), _) => format,
+        (Ok(Exposition::Protobuf), _) => return differs("it should be text", "protobuf is".to_owned()),
         (Err(error), Some((0, 0, words))) if error.to_string().contains(words) => return Ok(()),
         (Err(error), _) => return differs("the content type should be taken", error.to_string()),
     };

@@ -40,7 +40,7 @@ async fn read(client: &mut Client, server: &Server, path: &str) -> Result<Vec<St
     let mut samples = Vec::new();
     let mut each = |entry: &Entry<'_>| {
         if let Entry::Sample(sample) = entry {
-            samples.push(format!("{} {}", sample.series.as_str(), sample.value));
+            samples.push(format!("{} {}", String::from_utf8_lossy(sample.series.key().as_bytes()), sample.value));
         }
         Ok(())
     };

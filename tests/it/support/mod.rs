@@ -11,6 +11,7 @@ pub(crate) mod mesh;
 pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod prometheus;
+pub(crate) mod protobuf;
 pub(crate) mod receiver;
 pub(crate) mod stored;
 pub(crate) mod tap;

@@ -1,0 +1,254 @@
+//! One family as entries: help, unit, type, then metric by metric its series.
+
+use std::borrow::Cow;
+
+use prost::Message as _;
+
+use super::MAX_METRIC_BYTES;
+use super::error::{Problem, ProtobufError};
+use super::fields::{Content, Field, Fields};
+use super::message::{Histogram, Metric, Summary};
+use super::series::{Composed, Part, write_key};
+use crate::model::{MetricType, normalise_nan};
+use crate::parse::error::Excerpt;
+use crate::parse::series::Series;
+use crate::parse::{Entry, MAX_LABELS, SampleEntry};
+
+const NAME: u64 = 1;
+const HELP: u64 = 2;
+const TYPE: u64 = 3;
+const METRIC: u64 = 4;
+const UNIT: u64 = 5;
+
+/// A metric family that is whole. Its metrics are decoded one at a time, when their turn comes.
+#[derive(Debug)]
+pub struct Family<'a> {
+    name: &'a str,
+    help: &'a str,
+    unit: &'a str,
+    kind: MetricType,
+    /// Where the message stands in the body.
+    byte: u64,
+    /// What comes next of the head.
+    head: Head,
+    /// The fields behind the metric at hand.
+    rest: Fields<'a>,
+    metric: Metric,
+    /// The series of the metric at hand that have not been told, last one first.
+    told: Vec<(Part, f64)>,
+    /// The key of the series at hand.
+    key: &'a mut Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Head {
+    Help,
+    Unit,
+    Type,
+    Told,
+}
+
+impl<'a> Family<'a> {
+    /// Reads the head of a family that stands at `byte` of the body.
+    pub(super) fn read(message: &'a [u8], byte: u64, key: &'a mut Vec<u8>) -> Result<Self, ProtobufError> {
+        let (mut name, mut help, mut unit): (&[u8], &[u8], &[u8]) = (b"", b"", b"");
+        let (mut number, mut metrics) = (0, false);
+        let mut fields = Fields::of(message);
+        let at = |(at, problem): (usize, Problem)| ProtobufError { byte: byte + at as u64, problem };
+        while let Some(field) = fields.next().map_err(at)? {
+            match (field.number, field.content) {
+                (NAME, Content::Bytes(bytes)) => name = bytes,
+                (HELP, Content::Bytes(bytes)) => help = bytes,
+                (UNIT, Content::Bytes(bytes)) => unit = bytes,
+                (TYPE, Content::Varint(value)) => number = value,
+                (METRIC, Content::Bytes(bytes)) => {
+                    let length = bytes.len();
+                    if length > MAX_METRIC_BYTES {
+                        return Err(at((field.at, Problem::MetricTooLong { length })));
+                    }
+                    metrics = true;
+                }
+                (number @ (NAME | HELP | TYPE | METRIC | UNIT), content) => {
+                    let wire_type = match content {
+                        Content::Varint(_) => 0,
+                        Content::Bytes(_) => 2,
+                        Content::Fixed(wire_type) => wire_type,
+                    };
+                    return Err(at((field.at, Problem::WireType { number, wire_type })));
+                }
+                _ => {}
+            }
+        }
+        let wrong = |problem| ProtobufError { byte, problem };
+        let text = |bytes: &'a [u8], what| std::str::from_utf8(bytes).map_err(|_| wrong(Problem::Utf8(what)));
+        let mut family = Self {
+            name: "",
+            help: "",
+            unit: "",
+            kind: MetricType::Unknown,
+            byte,
+            head: Head::Told,
+            rest: Fields::of(if metrics { message } else { b"" }),
+            metric: Metric::default(),
+            told: Vec::new(),
+            key,
+        };
+        // As in Prometheus, a family without metrics says nothing, be its name as it may.
+        if metrics {
+            family.name = text(name, "name")?;
+            family.help = text(help, "help text")?;
+            family.unit = text(unit, "unit")?;
+            family.kind = kind_of(number).ok_or_else(|| wrong(Problem::Type { family: family.excerpt(), number }))?;
+            family.head = Head::Help;
+            family.check().map_err(wrong)?;
+        }
+        Ok(family)
+    }
+
+    /// The next entry; `None` at the end of the family.
+    ///
+    /// # Errors
+    /// A metric that cannot be read; those before it have been told.
+    pub fn next_entry(&mut self) -> Result<Option<Entry<'_>>, ProtobufError> {
+        let family = Cow::Borrowed(self.name);
+        match self.head {
+            Head::Help => {
+                self.head = if self.unit.is_empty() { Head::Type } else { Head::Unit };
+                return Ok(Some(Entry::Help { family, text: Cow::Borrowed(self.help) }));
+            }
+            Head::Unit => {
+                self.head = Head::Type;
+                return Ok(Some(Entry::Unit { family, unit: self.unit }));
+            }
+            Head::Type => {
+                self.head = Head::Told;
+                return Ok(Some(Entry::Type { family, kind: self.kind }));
+            }
+            Head::Told => {}
+        }
+        while self.told.is_empty() {
+            if !self.next_metric()? {
+                return Ok(None);
+            }
+        }
+        let Some((part, value)) = self.told.pop() else { return Ok(None) };
+        Ok(Some(Entry::Sample(SampleEntry {
+            value: normalise_nan(value),
+            timestamp_ms: self.timestamp(),
+            exemplar: None,
+            series: self.series(part),
+        })))
+    }
+
+    /// Decodes the next metric; false if there is none.
+    fn next_metric(&mut self) -> Result<bool, ProtobufError> {
+        loop {
+            // All fields have been walked over before.
+            let Ok(Some(field)) = self.rest.next() else { return Ok(false) };
+            if let Field { number: METRIC, content: Content::Bytes(bytes), at } = field {
+                self.decode(bytes).map_err(|problem| ProtobufError { byte: self.byte + at as u64, problem })?;
+                return Ok(true);
+            }
+        }
+    }
+
+    fn decode(&mut self, bytes: &[u8]) -> Result<(), Problem> {
+        self.metric.clear();
+        let decoded = self.metric.merge(bytes);
+        decoded.map_err(|error| Problem::Metric { family: self.excerpt(), detail: error.to_string() })?;
+        if self.metric.label.len() > MAX_LABELS {
+            return Err(Problem::TooManyLabels { family: self.excerpt() });
+        }
+        if self.metric.label.iter().any(|label| label.name.is_empty()) {
+            return Err(Problem::LabelName { family: self.excerpt() });
+        }
+        self.metric.label.sort_by(|one, other| one.name.cmp(&other.name));
+        let metric = &self.metric;
+        let single = |number: Option<super::message::Number>| (Part::Whole, number.unwrap_or_default().value);
+        match self.kind {
+            MetricType::Counter => self.told.push(single(metric.counter)),
+            MetricType::Gauge => self.told.push(single(metric.gauge)),
+            MetricType::Summary => summary(metric.summary.as_ref(), &mut self.told),
+            MetricType::Histogram | MetricType::GaugeHistogram => {
+                histogram(metric.histogram.as_ref(), &mut self.told);
+            }
+            _ => self.told.push(single(metric.untyped)),
+        }
+        self.told.reverse();
+        Ok(())
+    }
+
+    fn series(&mut self, part: Part) -> Series<'_> {
+        write_key(self.key, self.name, &self.metric.label, part);
+        Series::of_message(Composed {
+            key: self.key,
+            family: self.name,
+            kind: self.kind,
+            labels: &self.metric.label,
+            part,
+        })
+    }
+
+    /// The format cannot tell the time 0 from none.
+    fn timestamp(&self) -> Option<i64> {
+        Some(self.metric.timestamp_ms).filter(|ms| *ms != 0)
+    }
+
+    fn check(&self) -> Result<(), Problem> {
+        if self.name.is_empty() {
+            return Err(Problem::NoName);
+        }
+        let stem = match self.kind {
+            MetricType::Counter => self.name.strip_suffix("_total").unwrap_or(self.name),
+            _ => self.name,
+        };
+        let is_suffix = stem.strip_suffix(self.unit).is_some_and(|before| before.ends_with('_'));
+        if !self.unit.is_empty() && !is_suffix {
+            return Err(Problem::Unit { family: self.excerpt(), unit: Excerpt::whole(self.unit.as_bytes()) });
+        }
+        Ok(())
+    }
+
+    fn excerpt(&self) -> Excerpt {
+        Excerpt::whole(self.name.as_bytes())
+    }
+}
+
+fn kind_of(number: u64) -> Option<MetricType> {
+    Some(match number {
+        0 => MetricType::Counter,
+        1 => MetricType::Gauge,
+        2 => MetricType::Summary,
+        3 => MetricType::Unknown,
+        4 => MetricType::Histogram,
+        5 => MetricType::GaugeHistogram,
+        _ => return None,
+    })
+}
+
+fn summary(summary: Option<&Summary>, told: &mut Vec<(Part, f64)>) {
+    let count = summary.map_or(0, |summary| summary.sample_count);
+    told.push((Part::Count, count as f64));
+    told.push((Part::Sum, summary.map_or(0.0, |summary| summary.sample_sum)));
+    let quantiles = summary.map(|summary| summary.quantile.as_slice()).unwrap_or_default();
+    told.extend(quantiles.iter().map(|one| (Part::Quantile(one.quantile), one.value)));
+}
+
+/// The classic series of a histogram. What stands behind the bucket of `+Inf` is not told; where there is none it is made
+/// of the count.
+fn histogram(histogram: Option<&Histogram>, told: &mut Vec<(Part, f64)>) {
+    let empty = Histogram::default();
+    let histogram = histogram.unwrap_or(&empty);
+    let either = |float: f64, integer: u64| if float == 0.0 { integer as f64 } else { float };
+    let count = either(histogram.sample_count_float, histogram.sample_count);
+    told.push((Part::Count, count));
+    told.push((Part::Sum, histogram.sample_sum));
+    for bucket in &histogram.bucket {
+        let count = either(bucket.cumulative_count_float, bucket.cumulative_count);
+        told.push((Part::Bucket(bucket.upper_bound), count));
+        if bucket.upper_bound == f64::INFINITY {
+            return;
+        }
+    }
+    told.push((Part::Bucket(f64::INFINITY), count));
+}

@@ -1,0 +1,78 @@
+//! The messages of `io.prometheus.client` below a metric family, for a protobuf library.
+//!
+//! Written from the field table of the format. The family itself is read by hand, so that one metric at a time becomes
+//! values; fields that are not listed, such as start times and exemplars, are skipped, as protobuf wants it.
+
+/// `Metric`: the labels and values of one label set. Which value counts is said by the type of the family.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Metric {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) label: Vec<LabelPair>,
+    #[prost(message, optional, tag = "2")]
+    pub(super) gauge: Option<Number>,
+    #[prost(message, optional, tag = "3")]
+    pub(super) counter: Option<Number>,
+    #[prost(message, optional, tag = "4")]
+    pub(super) summary: Option<Summary>,
+    #[prost(message, optional, tag = "5")]
+    pub(super) untyped: Option<Number>,
+    #[prost(int64, tag = "6")]
+    pub(super) timestamp_ms: i64,
+    #[prost(message, optional, tag = "7")]
+    pub(super) histogram: Option<Histogram>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct LabelPair {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(string, tag = "2")]
+    pub(super) value: String,
+}
+
+/// `Gauge`, `Counter` and `Untyped`, as far as they are alike.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Number {
+    #[prost(double, tag = "1")]
+    pub(super) value: f64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Summary {
+    #[prost(uint64, tag = "1")]
+    pub(super) sample_count: u64,
+    #[prost(double, tag = "2")]
+    pub(super) sample_sum: f64,
+    #[prost(message, repeated, tag = "3")]
+    pub(super) quantile: Vec<Quantile>,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Quantile {
+    #[prost(double, tag = "1")]
+    pub(super) quantile: f64,
+    #[prost(double, tag = "2")]
+    pub(super) value: f64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Histogram {
+    #[prost(uint64, tag = "1")]
+    pub(super) sample_count: u64,
+    #[prost(double, tag = "2")]
+    pub(super) sample_sum: f64,
+    #[prost(message, repeated, tag = "3")]
+    pub(super) bucket: Vec<Bucket>,
+    #[prost(double, tag = "4")]
+    pub(super) sample_count_float: f64,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Bucket {
+    #[prost(uint64, tag = "1")]
+    pub(super) cumulative_count: u64,
+    #[prost(double, tag = "2")]
+    pub(super) upper_bound: f64,
+    #[prost(double, tag = "4")]
+    pub(super) cumulative_count_float: f64,
+}
