@@ -25,7 +25,7 @@ pub(super) struct RunArgs {
     /// The configuration, in Prometheus' format
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Where /-/healthy, /-/ready and /metrics are served; [::] is every address of this host, IPv4 ones too
+    /// Where /-/healthy, /-/ready and /metrics are served; the address :: is every one of this host, IPv4 ones too
     #[arg(long, value_name = "ADDR", default_value = "[::]:9464", value_parser = address)]
     listen: SocketAddr,
     /// Where the API, /api/v1/targets and live scrapes of single targets, is served: a loopback address
