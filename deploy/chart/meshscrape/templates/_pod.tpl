@@ -147,7 +147,7 @@ spec:
           port: metrics
         periodSeconds: 5
       resources:
-        {{- toYaml .Values.resources | nindent 8 }}
+        {{- ternary .Values.resources .Values.clusterResources (eq .Values.kind "DaemonSet") | toYaml | nindent 8 }}
       securityContext:
         {{- include "meshscrape.securityContext" . | nindent 8 }}
       volumeMounts:
