@@ -132,7 +132,7 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
         discover::spawn(wanted, stop_scraping.clone(), clock.clone(), discover::Metrics::new(&mut registry));
     let context = scrape::Context {
         jobs,
-        views: series::views_of(&config.remote_write).into(),
+        views: series::views_of(config.remote_write.iter().map(|receiver| &**receiver).enumerate(), &[]).into(),
         external: config.global.external_labels.clone(),
         blocks,
         clock: clock.clone(),

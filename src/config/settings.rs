@@ -112,6 +112,67 @@ pub struct ScrapeConfig {
     pub auth: Option<Auth>,
 }
 
+impl ScrapeConfig {
+    /// Whether what is remembered of a target's series under `other` goes on to count, as Prometheus judges it: all is
+    /// equal but `sample_limit` and how a connection is made.
+    pub fn keeps_series_of(&self, other: &Self) -> bool {
+        let alike = Self {
+            limits: Limits { sample_limit: other.limits.sample_limit, ..self.limits },
+            follow_redirects: other.follow_redirects,
+            enable_http2: other.enable_http2,
+            security: other.security.clone(),
+            auth: other.auth.clone(),
+            ..self.clone()
+        };
+        alike == *other
+    }
+
+    /// Whether a connection that was made for `other` may carry requests of this job: how it is verified, what proves who
+    /// we are, and how answers lead on are equal.
+    pub fn keeps_client_of(&self, other: &Self) -> bool {
+        // Every key is named, so that nobody adds one without deciding this.
+        let Self {
+            job_name: _,
+            scrape_interval: _,
+            scrape_timeout: _,
+            scrape_protocols: _,
+            fallback_scrape_protocol: _,
+            metrics_path: _,
+            scheme: _,
+            params: _,
+            honor_labels: _,
+            honor_timestamps: _,
+            track_timestamps_staleness: _,
+            enable_compression: _,
+            follow_redirects,
+            enable_http2,
+            require_complete: _,
+            trust_target_labels: _,
+            protect_external_labels: _,
+            identity_from_annotations: _,
+            limits: _,
+            names: _,
+            escaping: _,
+            extra_scrape_metrics: _,
+            relabel: _,
+            metric_relabel: _,
+            static_configs: _,
+            file_sd_configs: _,
+            http_sd_configs: _,
+            kubernetes_sd_configs: _,
+            pod_ports: _,
+            pod_cidrs: _,
+            namespace_target_limit: _,
+            security,
+            auth,
+        } = self;
+        *follow_redirects == other.follow_redirects
+            && *enable_http2 == other.enable_http2
+            && *security == other.security
+            && *auth == other.auth
+    }
+}
+
 /// Limits of a job; 0 is off. Meaning and message of each: the Prometheus documentation of the key of that name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {

@@ -8,6 +8,7 @@
 //!
 //! The room does not know addresses, HTTP, or retries, and it never reads a clock: times are handed in.
 
+mod adopt;
 mod block;
 mod pass;
 mod synthetic;

@@ -34,24 +34,24 @@ pub(super) const FUTURE_MS: i64 = 10 * 60 * 1000;
 /// The memory of one target.
 pub struct Table {
     pub(super) job: Arc<ScrapeConfig>,
-    target: TargetId,
-    target_labels: Labels,
-    external: Labels,
-    views: Arc<[View]>,
-    hasher: RandomState,
-    lines: HashTable<Line>,
-    by_labels: HashTable<(u64, SeriesIndex)>,
-    series: Vec<Option<Series>>,
-    free: Vec<SeriesIndex>,
-    synthetic: Vec<Series>,
+    pub(super) target: TargetId,
+    pub(super) target_labels: Labels,
+    pub(super) external: Labels,
+    pub(super) views: Arc<[View]>,
+    pub(super) hasher: RandomState,
+    pub(super) lines: HashTable<Line>,
+    pub(super) by_labels: HashTable<(u64, SeriesIndex)>,
+    pub(super) series: Vec<Option<Series>>,
+    pub(super) free: Vec<SeriesIndex>,
+    pub(super) synthetic: Vec<Series>,
     /// The number of the pass that runs or ran last; 0 before the first.
     pub(super) pass: u64,
     /// The number of the last pass that came to its end.
-    finished: u64,
+    pub(super) finished: u64,
     /// What the running pass has added, in bytes.
     new_bytes: usize,
     /// What is remembered, in bytes.
-    bytes: usize,
+    pub(super) bytes: usize,
     /// What was remembered after the last successful pass.
     good_bytes: usize,
 }
@@ -60,7 +60,7 @@ pub struct Table {
 pub(super) type SeriesIndex = u32;
 
 /// A series text that has been seen.
-struct Line {
+pub(super) struct Line {
     hash: u64,
     length: u32,
     /// The series it means; `None` if relabelling drops it.
@@ -73,21 +73,22 @@ struct Line {
 
 /// A series as it is stored, in every view.
 pub(super) struct Series {
-    labels_hash: u64,
-    /// The encoded labels for each view; `None` where the view drops the series.
-    encoded: Box<[Option<Box<[u8]>>]>,
+    pub(super) labels_hash: u64,
+    /// The encoded labels for each view; `None` where the view drops the series. Views that came after the series was met
+    /// last are still missing at the end.
+    pub(super) encoded: Box<[Option<Box<[u8]>>]>,
     /// The pass that met it first.
-    born: u64,
+    pub(super) born: u64,
     /// The pass whose lines meant it last.
-    seen: u64,
+    pub(super) seen: u64,
     /// The pass, perhaps unfinished, in which it last had a sample whose end deserves a marker.
     pub(super) tracked: u64,
     /// The last finished pass that exposed it so.
-    exposed: u64,
+    pub(super) exposed: u64,
     /// The pass in which it last had a sample at the scrape's own time.
     pub(super) sampled: u64,
     /// The newest timestamp that was committed, markers included.
-    committed_ms: i64,
+    pub(super) committed_ms: i64,
     /// The newest timestamp of the pass `pending`.
     pub(super) pending_ms: i64,
     /// The pass, perhaps unfinished, in which it last had a sample; 0 if it never had one.
@@ -122,18 +123,11 @@ impl Table {
     /// An empty table for `target` of `job`, whose samples go to `views`. `external` are the external labels, which
     /// count as target labels in jobs that protect them.
     pub fn new(job: Arc<ScrapeConfig>, target: &Target, views: Arc<[View]>, external: &Labels) -> Self {
-        let protected = matches!(job.security, JobSecurity::Spiffe(_)) && job.protect_external_labels;
-        let target_labels = if protected { completed(&target.labels, external) } else { target.labels.clone() };
         let hasher = RandomState::default();
-        let written = if job.extra_scrape_metrics { synthetic::NAMES.len() } else { synthetic::STANDARD };
-        let synthetic = synthetic::NAMES[..written]
-            .iter()
-            .map(|name| {
-                let mut labels = completed(&target.labels, external);
-                labels.set("__name__", name);
-                Series::new(&labels, hasher.hash_one(&labels), &views, 0)
-            })
+        let synthetic = synthetic_labels(&job, target, external)
+            .map(|labels| Series::new(&labels, hasher.hash_one(&labels), &views, 0))
             .collect();
+        let target_labels = target_labels(&job, target, external);
         Self {
             job,
             target: target.id,
@@ -197,31 +191,19 @@ impl Table {
         let pass = self.pass;
         if let Some(line) = self.lines.find_mut(hash, |line| line.hash == hash && line.length == length) {
             line.seen = pass;
-            return Ok(match line.outcome {
-                Some(index) => {
-                    self.series_mut(index).seen = pass;
-                    Found::Kept { index, new: false }
-                }
-                None => Found::Dropped,
-            });
+            let Some(index) = line.outcome else { return Ok(Found::Dropped) };
+            let views = self.views.len();
+            let series = self.series_mut(index);
+            series.seen = pass;
+            if series.encoded.len() < views
+                && let Some(labels) = self.stored(entry)?
+            {
+                self.complete(index, &completed(&labels, &self.external))?;
+            }
+            return Ok(Found::Kept { index, new: false });
         }
 
-        let rules = SampleRules {
-            target_labels: &self.target_labels,
-            honor_labels: self.job.honor_labels,
-            relabel: &self.job.metric_relabel,
-            names: self.job.names,
-            limits: &self.job.limits,
-        };
-        let stored = match series.labels() {
-            Ok(scraped) => rules.stored(scraped, series.empty_labels())?,
-            // As in Prometheus, what relabelling drops does not come to where a label given twice is an error.
-            Err(error) => match rules.stored(series.first_labels(), series.empty_labels()) {
-                Ok(None) => None,
-                _ => return Err(Failure::new(Reason::InvalidSample, error.to_string())),
-            },
-        };
-        let found = match &stored {
+        let found = match &self.stored(entry)? {
             None => Found::Dropped,
             Some(labels) => self.intern(labels, may_add)?,
         };
@@ -235,6 +217,36 @@ impl Table {
         let line = Line { hash, length, outcome, born: pass, seen: pass };
         self.lines.insert_unique(hash, line, |line| line.hash);
         Ok(found)
+    }
+
+    /// The labels that a sample line is stored under, without the external ones; `None` if relabelling drops it.
+    fn stored(&self, entry: &SampleEntry<'_>) -> Result<Option<Labels>, Failure> {
+        let rules = SampleRules {
+            target_labels: &self.target_labels,
+            honor_labels: self.job.honor_labels,
+            relabel: &self.job.metric_relabel,
+            names: self.job.names,
+            limits: &self.job.limits,
+        };
+        match entry.series.labels() {
+            Ok(scraped) => rules.stored(scraped, entry.series.empty_labels()),
+            // As in Prometheus, what relabelling drops does not come to where a label given twice is an error.
+            Err(error) => match rules.stored(entry.series.first_labels(), entry.series.empty_labels()) {
+                Ok(None) => Ok(None),
+                _ => Err(Failure::new(Reason::InvalidSample, error.to_string())),
+            },
+        }
+    }
+
+    /// Encodes a series, `written` with its external labels, for the views that it is not encoded for.
+    fn complete(&mut self, index: SeriesIndex, written: &Labels) -> Result<(), Failure> {
+        let views = Arc::clone(&self.views);
+        let series = self.series_mut(index);
+        let missing: Vec<_> = views[series.encoded.len()..].iter().map(|view| view.encode(written)).collect();
+        let bytes = missing.iter().flatten().map(|labels| labels.len()).sum();
+        let known = std::mem::take(&mut series.encoded);
+        series.encoded = known.into_iter().chain(missing).collect();
+        self.charge(bytes)
     }
 
     /// Counts what is about to be remembered.
@@ -257,7 +269,12 @@ impl Table {
         }
         let pass = self.pass;
         if let Some(&(_, index)) = self.by_labels.find(hash, |(own, _)| *own == hash) {
-            self.series_mut(index).seen = pass;
+            let views = self.views.len();
+            let series = self.series_mut(index);
+            series.seen = pass;
+            if series.encoded.len() < views {
+                self.complete(index, &written)?;
+            }
             return Ok(Found::Kept { index, new: true });
         }
         if !may_add {
@@ -265,6 +282,11 @@ impl Table {
         }
         let series = Series::new(&written, hash, &self.views, pass);
         self.charge(series.bytes())?;
+        Ok(Found::Kept { index: self.remember(series), new: true })
+    }
+
+    pub(super) fn remember(&mut self, series: Series) -> SeriesIndex {
+        let hash = series.labels_hash;
         let index = match self.free.pop() {
             Some(index) => {
                 self.series[index as usize] = Some(series);
@@ -276,7 +298,7 @@ impl Table {
             }
         };
         self.by_labels.insert_unique(hash, (hash, index), |(own, _)| *own);
-        Ok(Found::Kept { index, new: true })
+        index
     }
 
     /// The blocks of a pass that ends: its samples, the markers of what it no longer exposes, the synthetic series.
@@ -365,6 +387,23 @@ impl Table {
     }
 }
 
+/// The labels that every series of `target` gets before metric relabelling.
+pub(super) fn target_labels(job: &ScrapeConfig, target: &Target, external: &Labels) -> Labels {
+    let protected = matches!(job.security, JobSecurity::Spiffe(_)) && job.protect_external_labels;
+    if protected { completed(&target.labels, external) } else { target.labels.clone() }
+}
+
+/// The labels of the synthetic series that are written for `target`, external ones included.
+pub(super) fn synthetic_labels(job: &ScrapeConfig, target: &Target, external: &Labels) -> impl Iterator<Item = Labels> {
+    let written = if job.extra_scrape_metrics { synthetic::NAMES.len() } else { synthetic::STANDARD };
+    let labels = completed(&target.labels, external);
+    synthetic::NAMES[..written].iter().map(move |name| {
+        let mut labels = labels.clone();
+        labels.set("__name__", name);
+        labels
+    })
+}
+
 /// `labels`, and those of `external` whose names are still free.
 fn completed(labels: &Labels, external: &Labels) -> Labels {
     let mut labels = labels.clone();
@@ -377,7 +416,7 @@ fn completed(labels: &Labels, external: &Labels) -> Labels {
 }
 
 impl Series {
-    fn new(written: &Labels, labels_hash: u64, views: &[View], born: u64) -> Self {
+    pub(super) fn new(written: &Labels, labels_hash: u64, views: &[View], born: u64) -> Self {
         Self {
             labels_hash,
             encoded: views.iter().map(|view| view.encode(written)).collect(),

@@ -2,17 +2,15 @@
 //!
 //! Receivers with the same rules share a view, so their blocks are encoded once.
 
-use std::sync::Arc;
-
 use crate::config::RemoteWrite;
 use crate::model::Labels;
 use crate::relabel::{self, Rule};
 use crate::wire;
 
 /// One way in which series are written, and the receivers that want it so.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct View {
-    /// Positions of the receivers in the configuration.
+    /// The numbers of the receivers.
     pub receivers: Vec<usize>,
     /// `write_relabel_configs`.
     rules: Vec<Rule>,
@@ -20,23 +18,30 @@ pub struct View {
     pub max_samples: usize,
 }
 
-/// The views of all configured receivers.
-pub fn views_of(receivers: &[Arc<RemoteWrite>]) -> Vec<View> {
+/// The views of all receivers, each with its number. Those that are in `before` keep its order and the others come behind
+/// them: so a table that was encoded for `before` has only to add what is new.
+pub fn views_of<'r>(receivers: impl IntoIterator<Item = (usize, &'r RemoteWrite)>, before: &[View]) -> Vec<View> {
     let mut views: Vec<View> = Vec::new();
-    for (at, receiver) in receivers.iter().enumerate() {
+    for (number, receiver) in receivers {
         let max_samples = receiver.queue.max_samples_per_send.max(1);
         match views.iter_mut().find(|view| view.rules == receiver.write_relabel) {
             Some(view) => {
-                view.receivers.push(at);
+                view.receivers.push(number);
                 view.max_samples = view.max_samples.min(max_samples);
             }
-            None => views.push(View { receivers: vec![at], rules: receiver.write_relabel.clone(), max_samples }),
+            None => views.push(View { receivers: vec![number], rules: receiver.write_relabel.clone(), max_samples }),
         }
     }
+    views.sort_by_key(|view| view.place_in(before).unwrap_or(usize::MAX));
     views
 }
 
 impl View {
+    /// Where among `others` series are seen in the same way.
+    pub(super) fn place_in(&self, others: &[View]) -> Option<usize> {
+        others.iter().position(|other| other.rules == self.rules)
+    }
+
     /// The encoded labels of a series in this view; `None` if the view drops it. `written` has its external labels.
     pub(super) fn encode(&self, written: &Labels) -> Option<Box<[u8]>> {
         if self.rules.is_empty() {

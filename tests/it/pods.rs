@@ -50,7 +50,7 @@ impl Herd {
         let mut registry = Registry::default();
         let context = scrape::Context {
             jobs: vec![scrape::Job { config: Arc::clone(&job), credentials: Some(mesh.identity.credentials()) }],
-            views: series::views_of(&config.remote_write).into(),
+            views: series::views_of(config.remote_write.iter().map(|receiver| &**receiver).enumerate(), &[]).into(),
             external: Labels::new(),
             blocks,
             clock: mesh.clock.clone(),

@@ -1,5 +1,7 @@
 //! Text in, blocks out: what the table makes of a sequence of scrapes, read back through the decoder.
 
+mod adopt;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +15,17 @@ use crate::wire;
 struct Scene {
     table: Table,
     job: Arc<ScrapeConfig>,
+    views: Arc<[View]>,
 }
 
-/// Builds the scene from the job's extra keys and the file's `remote_write` entries.
-fn scene(job_keys: &str, rest: &str) -> Scene {
+/// What a configuration says of the only target: the job's extra keys and the file's other entries.
+struct Said {
+    job: Arc<ScrapeConfig>,
+    target: Arc<Target>,
+    config: Config,
+}
+
+fn said(job_keys: &str, rest: &str) -> Said {
     let text = format!(
         "scrape_configs:\n- job_name: j\n  static_configs: [{{targets: ['t:1']}}]\n{job_keys}\n{rest}\n{}",
         if rest.contains("remote_write") { "" } else { "remote_write: [{url: 'http://r.example/w'}]\n" }
@@ -28,17 +37,42 @@ fn scene(job_keys: &str, rest: &str) -> Scene {
         source: "test".into(),
         pod: None,
     }];
-    let targets = crate::label::targets_of(&job, &candidates, None);
-    let target: &Target = &targets.active[0];
-    let external = &config.global.external_labels;
-    let views = views_of(&config.remote_write).into();
-    Scene { table: Table::new(Arc::clone(&job), target, views, external), job }
+    let target = Arc::clone(&crate::label::targets_of(&job, &candidates, None).active[0]);
+    Said { job, target, config }
+}
+
+impl Said {
+    /// The receivers in the order of the file, numbered from `first`.
+    fn views(&self, first: usize, before: &[View]) -> Arc<[View]> {
+        let receivers = self.config.remote_write.iter().map(|receiver| &**receiver);
+        views_of(receivers.enumerate().map(|(at, receiver)| (first + at, receiver)), before).into()
+    }
+}
+
+/// Builds the scene from the job's extra keys and the file's `remote_write` entries.
+fn scene(job_keys: &str, rest: &str) -> Scene {
+    let said = said(job_keys, rest);
+    let views = said.views(0, &[]);
+    let external = &said.config.global.external_labels;
+    let table = Table::new(Arc::clone(&said.job), &said.target, Arc::clone(&views), external);
+    Scene { table, job: said.job, views }
 }
 
 const HEALTH: Health =
     Health { duration: Duration::from_millis(5), timeout: Duration::from_secs(10), sample_limit: 0, body_bytes: 7 };
 
 impl Scene {
+    /// The configuration is another one now; its receivers are numbered from `first`.
+    fn reload(&mut self, first: usize, job_keys: &str, rest: &str) {
+        let said = said(job_keys, rest);
+        self.views = said.views(first, &self.views);
+        // As in the agent, what is the same is the same value.
+        if *said.job != *self.job {
+            self.job = Arc::clone(&said.job);
+        }
+        self.table.adopt(&self.job, &said.target, &self.views, &said.config.global.external_labels);
+    }
+
     /// One successful scrape of `text` at `at_ms`.
     fn scrape(&mut self, at_ms: i64, text: &str) -> Vec<Block> {
         let mut pass = self.table.begin(at_ms);
