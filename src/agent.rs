@@ -102,21 +102,23 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
     let mut identities = Identities { list: Vec::new(), clock: clock.clone(), stop: stop_serving.clone() };
 
     let (blocks, incoming) = mpsc::channel(BLOCKS_IN_TRANSIT);
-    let queues = config.remote_write.iter().map(|receiver| QueueSettings {
-        name: receiver.name.clone(),
-        labels: send::labels(receiver),
-        capacity_bytes: receiver.queue.max_memory,
-    });
-    let (spool, outlets) = Spool::new(queues.collect(), &spool::Metrics::new(&mut registry));
-    let spooling = tokio::spawn(spool.run(incoming));
+    let spool = Spool::new(spool::Metrics::new(&mut registry));
     let send_metrics = send::Metrics::new(&mut registry);
     let give_up = CancellationToken::new();
     let mut senders = Vec::new();
-    for (receiver, outlet) in config.remote_write.iter().zip(outlets) {
+    for (number, receiver) in config.remote_write.iter().enumerate() {
+        let prepared = send::Prepared::new(Arc::clone(receiver))?;
+        let settings = QueueSettings {
+            name: receiver.name.clone(),
+            labels: send::labels(receiver),
+            capacity_bytes: receiver.queue.max_memory,
+        };
+        let outlet = spool.open(number, settings);
         let credentials = |spiffe: &SpiffeReceiver| identities.feed(spiffe.into());
-        let sender = send::Sender::new(Arc::clone(receiver), outlet, credentials, clock.clone(), &send_metrics)?;
+        let sender = prepared.sender(outlet, credentials, clock.clone(), &send_metrics);
         senders.push(tokio::spawn(sender.run(give_up.clone())));
     }
+    let spooling = tokio::spawn(spool.run(incoming));
     if senders.is_empty() {
         warn!("no remote_write is configured: targets are scraped and nothing is forwarded");
     }

@@ -75,6 +75,13 @@ impl Metrics {
         metrics
     }
 
+    /// This receiver is sent to no more, so that there is nothing to wait for. What was sent and lost stays counted.
+    pub fn forget(&self, remote: &RemoteWrite) {
+        let labels = labels(remote);
+        self.highest_sent.remove(&labels);
+        self.max_samples_per_send.remove(&labels);
+    }
+
     /// The handles of one receiver; they exist from now on, so that a rate can be taken from the start.
     pub(super) fn of(&self, remote: &RemoteWrite) -> ReceiverMetrics {
         let labels = labels(remote);

@@ -31,7 +31,7 @@ mod verdict;
 pub use backoff::{Backoff, BackoffError, Pauses};
 pub use metrics::Metrics;
 pub use progress::{Monitor, ReceiverSnapshot, Refusal};
-pub use sender::{SendError, Sender, Undelivered};
+pub use sender::{Prepared, SendError, Sender, Undelivered};
 pub use verdict::{Trouble, TroubleKind, Verdict};
 
 use crate::config::RemoteWrite;

@@ -40,13 +40,9 @@ pub(super) struct Post {
 }
 
 impl Post {
-    /// Fails with the name of a header whose value cannot stand in a request.
-    pub(super) fn new(remote: Arc<RemoteWrite>, clients: Clients, clock: Clock) -> Result<Self, HeaderName> {
-        let mut extra = HeaderMap::new();
-        for (name, value) in &remote.headers {
-            extra.insert(name.clone(), sensitive(value.expose()).ok_or_else(|| name.clone())?);
-        }
-        Ok(Self { remote, extra, clients, clock })
+    /// `extra` are the [`extra_headers`] of `remote`.
+    pub(super) fn new(remote: Arc<RemoteWrite>, extra: HeaderMap, clients: Clients, clock: Clock) -> Self {
+        Self { remote, extra, clients, clock }
     }
 
     /// Sends one body; `attempt` is 0 the first time. Always ends within `remote_timeout`.
@@ -114,6 +110,15 @@ impl Post {
         }
         Ok(request)
     }
+}
+
+/// The headers of the configuration. Fails with the name of one whose value cannot stand in a request.
+pub(super) fn extra_headers(remote: &RemoteWrite) -> Result<HeaderMap, HeaderName> {
+    let mut extra = HeaderMap::new();
+    for (name, value) in &remote.headers {
+        extra.insert(name.clone(), sensitive(value.expose()).ok_or_else(|| name.clone())?);
+    }
+    Ok(extra)
 }
 
 const UNFIT_CREDENTIALS: &str = "the credentials of authorization contain characters that no header may have";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -15,7 +15,7 @@ use super::backoff::{Backoff, BackoffError};
 use super::client::Clients;
 use super::complaints::{Complaint, Complaints};
 use super::metrics::{Metrics, ReceiverMetrics};
-use super::post::Post;
+use super::post::{self, Post};
 use super::progress::{Ledger, Monitor, Refusal};
 use super::verdict::{Trouble, Verdict};
 use crate::clock::Clock;
@@ -66,6 +66,13 @@ pub struct Undelivered {
     pub samples: u64,
 }
 
+/// A receiver that can be sent to.
+pub struct Prepared {
+    remote: Arc<RemoteWrite>,
+    backoff: Backoff,
+    headers: HeaderMap,
+}
+
 /// Sends what comes out of one queue to one receiver.
 pub struct Sender {
     remote: Arc<RemoteWrite>,
@@ -86,24 +93,36 @@ pub struct Sender {
     settled: Undelivered,
 }
 
-impl Sender {
-    /// A sender for `remote` from `outlet`. `credentials` is asked only if the receiver is verified by SPIFFE ID; the
-    /// channel may still be without a certificate, then blocks wait.
-    pub fn new(
-        remote: Arc<RemoteWrite>,
+impl Prepared {
+    /// Checks what of a receiver's entry no file can be checked for.
+    pub fn new(remote: Arc<RemoteWrite>) -> Result<Self, SendError> {
+        let receiver = || remote.name.clone();
+        let backoff = Backoff::new(remote.queue.min_backoff, remote.queue.max_backoff)
+            .map_err(|source| SendError::Backoff { receiver: receiver(), source })?;
+        let headers =
+            post::extra_headers(&remote).map_err(|header| SendError::Header { receiver: receiver(), header })?;
+        Ok(Self { remote, backoff, headers })
+    }
+
+    /// The receiver's entry of the configuration.
+    pub fn remote(&self) -> &Arc<RemoteWrite> {
+        &self.remote
+    }
+
+    /// A sender from `outlet`. `credentials` is asked only if the receiver is verified by SPIFFE ID; the channel may still
+    /// be without a certificate, then blocks wait.
+    pub fn sender(
+        self,
         outlet: Outlet,
         credentials: impl FnOnce(&SpiffeReceiver) -> watch::Receiver<Arc<Credentials>>,
         clock: Clock,
         metrics: &Metrics,
-    ) -> Result<Self, SendError> {
-        let receiver = || remote.name.clone();
-        let backoff = Backoff::new(remote.queue.min_backoff, remote.queue.max_backoff)
-            .map_err(|source| SendError::Backoff { receiver: receiver(), source })?;
+    ) -> Sender {
+        let Self { remote, backoff, headers } = self;
         let clients = Clients::new(Arc::clone(&remote), credentials, clock.clone());
-        let post = Post::new(Arc::clone(&remote), clients, clock.clone())
-            .map_err(|header| SendError::Header { receiver: receiver(), header })?;
+        let post = Post::new(Arc::clone(&remote), headers, clients, clock.clone());
         let ledger = Ledger::default();
-        Ok(Self {
+        Sender {
             monitor: Monitor::new(&remote, ledger.clone(), &outlet, clock.clone()),
             metrics: metrics.of(&remote),
             complaints: Complaints::default(),
@@ -116,9 +135,11 @@ impl Sender {
             backoff,
             clock,
             ledger,
-        })
+        }
     }
+}
 
+impl Sender {
     /// A window on this sender, for the status page.
     pub fn monitor(&self) -> Monitor {
         self.monitor.clone()

@@ -9,7 +9,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 type LabelSet = Vec<(String, String)>;
 
-/// The metrics of all queues.
+/// The metrics of all queues. Clones count the same.
+#[derive(Clone)]
 pub struct Metrics {
     highest_in_seconds: Gauge<f64, AtomicU64>,
     pending_samples: Family<LabelSet, Gauge>,
@@ -64,6 +65,13 @@ impl Metrics {
             metrics.dropped_samples.clone(),
         );
         metrics
+    }
+
+    /// The queue with these labels takes nothing any more, and its state is nobody's business. What was lost stays counted.
+    pub(super) fn forget(&self, labels: &LabelSet) {
+        self.pending_samples.remove(labels);
+        self.waiting_bytes.remove(labels);
+        self.capacity_bytes.remove(labels);
     }
 
     /// The handles of one queue.

@@ -9,7 +9,9 @@
 //! - taking a block in never waits for a receiver: a full queue drops its oldest blocks, counts them and says so;
 //! - blocks leave a queue in the order in which they came, also after a lease was returned;
 //! - a block is forgotten only when its lease is acknowledged, or when it is dropped and counted;
-//! - queues know nothing of each other: a dead receiver fills its own queue and no other.
+//! - queues know nothing of each other: a dead receiver fills its own queue and no other;
+//! - queues come and go while blocks flow. One that is closed still hands out what it has; a block that comes for it later
+//!   goes to the queue that took its number, or nowhere.
 //!
 //! This room knows bytes and headers only: not what a sample is, who receives, or how. The bound counts what waits; what
 //! is leased comes on top, and the limits of a lease bound that.
@@ -20,7 +22,8 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::mpsc;
 
@@ -44,16 +47,31 @@ pub struct QueueSettings {
 /// The queues of all receivers. Clones are the same spool.
 #[derive(Clone)]
 pub struct Spool {
-    queues: Arc<[Arc<Queue>]>,
+    queues: Arc<RwLock<HashMap<usize, Arc<Queue>>>>,
+    metrics: Metrics,
 }
 
 impl Spool {
-    /// A queue for each of `settings`; [`Block::receiver`] is the position in it. The outlets, in the same order, are
-    /// the only way out.
-    pub fn new(settings: Vec<QueueSettings>, metrics: &Metrics) -> (Spool, Vec<Outlet>) {
-        let queues: Arc<[_]> = settings.into_iter().map(|one| Arc::new(Queue::new(one, metrics))).collect();
-        let outlets = queues.iter().cloned().map(Outlet::new).collect();
-        (Spool { queues }, outlets)
+    /// Without queues yet.
+    pub fn new(metrics: Metrics) -> Self {
+        Self { queues: Arc::default(), metrics }
+    }
+
+    /// A new queue for the blocks whose [`Block::receiver`] is `receiver`, in place of the one that there may be, which is
+    /// closed. The outlet is the only way out.
+    pub fn open(&self, receiver: usize, settings: QueueSettings) -> Outlet {
+        self.write(|queues| {
+            self.end(queues.remove(&receiver));
+            let queue = Arc::new(Queue::new(settings, &self.metrics));
+            queues.insert(receiver, Arc::clone(&queue));
+            Outlet::new(queue)
+        })
+    }
+
+    /// Nothing more will come for this receiver: its outlet hands out what is left, without waiting for more, and then
+    /// ends.
+    pub fn close(&self, receiver: usize) {
+        self.write(|queues| self.end(queues.remove(&receiver)));
     }
 
     /// Takes in what arrives until all senders of `blocks` are gone, then closes the queues.
@@ -61,25 +79,27 @@ impl Spool {
         while let Some(block) = blocks.recv().await {
             self.push(block);
         }
-        self.close();
+        self.write(|queues| queues.drain().for_each(|(_, queue)| queue.close()));
     }
 
     /// Takes one block in; never waits.
     pub fn push(&self, block: Block) {
-        match self.queues.get(block.receiver) {
+        // Held while it is taken in: a queue that is closed has got all that came before.
+        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        match queues.get(&block.receiver) {
             Some(queue) => queue.push(block),
-            None => tracing::error!(
-                receiver = block.receiver,
-                queues = self.queues.len(),
-                "BUG: a block for a receiver that does not exist; it is dropped"
-            ),
+            None => tracing::debug!(receiver = block.receiver, "a block for a receiver that is gone"),
         }
     }
 
-    /// Nothing more will come: the outlets hand out what is left, without waiting for more, and then end.
-    pub fn close(&self) {
-        for queue in &*self.queues {
+    fn end(&self, queue: Option<Arc<Queue>>) {
+        if let Some(queue) = queue {
+            self.metrics.forget(queue.labels());
             queue.close();
         }
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut HashMap<usize, Arc<Queue>>) -> T) -> T {
+        change(&mut self.queues.write().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -118,6 +118,7 @@ impl Drop for Lease {
 
 pub(super) struct Queue {
     name: String,
+    labels: Vec<(String, String)>,
     capacity_bytes: u64,
     metrics: QueueMetrics,
     state: Mutex<State>,
@@ -202,11 +203,17 @@ impl Queue {
         metrics.capacity_bytes.set(gauge(settings.capacity_bytes));
         Self {
             name: settings.name,
+            labels: settings.labels,
             capacity_bytes: settings.capacity_bytes,
             metrics,
             state: Mutex::default(),
             changed: Notify::new(),
         }
+    }
+
+    /// What its metrics carry.
+    pub(super) fn labels(&self) -> &Vec<(String, String)> {
+        &self.labels
     }
 
     pub(super) fn push(&self, block: Block) {

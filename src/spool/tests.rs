@@ -35,9 +35,9 @@ fn settings(capacity_bytes: u64) -> QueueSettings {
 }
 
 fn spool(capacity_bytes: u64) -> (Spool, Outlet) {
-    let metrics = Metrics::new(&mut Registry::default());
-    let (spool, mut outlets) = Spool::new(vec![settings(capacity_bytes)], &metrics);
-    (spool, outlets.remove(0))
+    let spool = Spool::new(Metrics::new(&mut Registry::default()));
+    let outlet = spool.open(0, settings(capacity_bytes));
+    (spool, outlet)
 }
 
 fn numbers(lease: &Lease) -> Vec<i64> {
@@ -148,8 +148,8 @@ async fn what_returns_to_a_full_queue_is_dropped_first() {
 
 #[tokio::test(start_paused = true)]
 async fn queues_know_nothing_of_each_other() {
-    let metrics = Metrics::new(&mut Registry::default());
-    let (spool, outlets) = Spool::new(vec![settings(cost()), settings(u64::MAX)], &metrics);
+    let spool = Spool::new(Metrics::new(&mut Registry::default()));
+    let outlets = [spool.open(0, settings(cost())), spool.open(1, settings(u64::MAX))];
     (1..=3).for_each(|n| spool.push(block(n)));
     (1..=3).for_each(|n| spool.push(Block { receiver: 1, ..block(n) }));
     spool.push(Block { receiver: 2, ..block(9) });
@@ -185,6 +185,32 @@ async fn a_closed_spool_runs_dry_without_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_queue_that_is_replaced_hands_out_what_it_has_and_the_new_one_the_rest() {
+    let mut registry = Registry::default();
+    let spool = Spool::new(Metrics::new(&mut registry));
+    let mut old = spool.open(7, settings(u64::MAX));
+    spool.push(Block { receiver: 7, ..block(1) });
+    let mut new = spool.open(7, settings(u64::MAX));
+    spool.push(Block { receiver: 7, ..block(2) });
+    let lease = next(&mut old, 100).await;
+    assert_eq!(numbers(&lease), [1]);
+    lease.ack();
+    assert!(old.lease(limits(100)).await.is_none());
+    assert_eq!(numbers(&next(&mut new, 100).await), [2]);
+
+    spool.close(7);
+    spool.push(Block { receiver: 7, ..block(3) });
+    let lease = next(&mut new, 100).await;
+    assert_eq!(numbers(&lease), [2], "what was leased and not delivered is there again, what came too late is not");
+    lease.ack();
+    assert!(new.lease(limits(100)).await.is_none());
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).expect("into memory");
+    let state = |line: &&str| line.contains("one") && !line.contains("dropped");
+    assert_eq!(text.lines().find(state), None, "a queue that is gone has no state");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cancelled_wait_takes_nothing() {
     let (spool, mut outlet) = spool(u64::MAX);
     spool.push(block(1));
@@ -195,10 +221,10 @@ async fn a_cancelled_wait_takes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn metrics_follow() {
     let mut registry = Registry::default();
-    let metrics = Metrics::new(&mut registry);
-    let (spool, mut outlets) = Spool::new(vec![settings(2 * cost())], &metrics);
+    let spool = Spool::new(Metrics::new(&mut registry));
+    let mut outlet = spool.open(0, settings(2 * cost()));
     (1..=3).for_each(|n| spool.push(block(n * 1_000)));
-    next(&mut outlets[0], 10).await.ack();
+    next(&mut outlet, 10).await.ack();
 
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).expect("into memory");
@@ -266,7 +292,7 @@ proptest! {
                 prop_assert_eq!(known, pushed as u64);
             }
             drop(out);
-            spool.close();
+            spool.close(0);
             let before = acked.len();
             while let Some(lease) = outlet.lease(limits(1)).await {
                 acked.extend(numbers(&lease));

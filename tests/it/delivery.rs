@@ -18,7 +18,7 @@ use meshscrape::clock::Clock;
 use meshscrape::config::{OrdinaryTls, QueueConfig, ReceiverSecurity, RemoteWrite, SpiffeReceiver};
 use meshscrape::identity::Credentials;
 use meshscrape::model::{Block, Labels, Sample, TargetId};
-use meshscrape::send::{self, Monitor, ReceiverSnapshot, Sender, TroubleKind, Undelivered};
+use meshscrape::send::{self, Monitor, Prepared, ReceiverSnapshot, TroubleKind, Undelivered};
 use meshscrape::spool::{self, QueueSettings, Spool};
 use meshscrape::wire::{compress, encode_labels, push_sample};
 use prometheus_client::registry::Registry;
@@ -120,19 +120,21 @@ impl Pipe {
         credentials: impl Fn(&SpiffeReceiver) -> watch::Receiver<Arc<Credentials>>,
     ) -> Self {
         let mut registry = Registry::default();
-        let settings = remotes.iter().map(|remote| QueueSettings {
-            name: remote.name.clone(),
-            labels: send::labels(remote),
-            capacity_bytes: remote.queue.max_memory,
-        });
-        let (spool, outlets) = Spool::new(settings.collect(), &spool::Metrics::new(&mut registry));
+        let spool = Spool::new(spool::Metrics::new(&mut registry));
         let metrics = send::Metrics::new(&mut registry);
         let (inlet, blocks) = mpsc::channel(16);
-        tokio::spawn(spool.run(blocks));
+        tokio::spawn(spool.clone().run(blocks));
         let give_up = CancellationToken::new();
         let (mut monitors, mut running) = (Vec::new(), Vec::new());
-        for (remote, outlet) in remotes.into_iter().zip(outlets) {
-            let sender = Sender::new(Arc::new(remote), outlet, &credentials, clock.clone(), &metrics).expect("usable");
+        for (number, remote) in remotes.into_iter().enumerate() {
+            let settings = QueueSettings {
+                name: remote.name.clone(),
+                labels: send::labels(&remote),
+                capacity_bytes: remote.queue.max_memory,
+            };
+            let outlet = spool.open(number, settings);
+            let prepared = Prepared::new(Arc::new(remote)).expect("usable");
+            let sender = prepared.sender(outlet, &credentials, clock.clone(), &metrics);
             monitors.push(sender.monitor());
             running.push(tokio::spawn(sender.run(give_up.clone())));
         }
