@@ -1,50 +1,73 @@
 //! The one task that gathers what all sources say and hands it on as a set of targets.
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
+use super::job::Job;
 use super::kubernetes::Watches;
-use super::{Answer, Group, Metrics, Snapshot, files, fixed, http};
+use super::{Answer, Metrics, Snapshot, files, http};
 use crate::clock::Clock;
 use crate::config::{FileSd, HttpSd, JobSecurity, KubernetesAccess, KubernetesSd, ScrapeConfig};
-use crate::label::{self, Judged};
-use crate::model::{JobTargets, TargetSet, TrustDomain, clean};
+use crate::label;
+use crate::model::{TargetSet, TrustDomain};
 
 /// How long changes are gathered before a set is made of them.
 const GATHER: Duration = Duration::from_millis(100);
 /// How long the first set waits for every source. A file system that hangs must not hold back the targets of others.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
-/// How many malformed targets of a job one pass writes to the log.
-const LOGGED_ERRORS: usize = 10;
+
+/// A job, and the trust domain of its identity as it becomes known; ordinary jobs have none for ever.
+pub type Wanted = (Arc<ScrapeConfig>, watch::Receiver<Option<TrustDomain>>);
 
 /// What is reported to the manager.
-enum Update {
+pub(super) enum Update {
     /// Everything that one source knows.
     Answer { source: usize, answer: Answer },
     /// The trust domain of one job.
     TrustDomain { job: usize, trust_domain: Option<TrustDomain> },
+    /// Other jobs from now on.
+    Jobs { jobs: Vec<Wanted>, revision: u64 },
 }
 
 pub(super) struct Manager {
     jobs: Vec<Job>,
-    /// The last answer of each source; `None` before the first.
-    answers: Vec<Option<Answer>>,
+    sources: Vec<Running>,
+    /// The number of the next source or job; none is used twice.
+    next: usize,
+    watches: Watches,
     updates: mpsc::Receiver<Update>,
     /// Kept, so that waiting for updates never ends just because no source is left.
-    _updates: mpsc::Sender<Update>,
+    reports: mpsc::Sender<Update>,
+    cancel: CancellationToken,
+    clock: Clock,
     metrics: Metrics,
     targets: watch::Sender<Arc<TargetSet>>,
     state: watch::Sender<Arc<Snapshot>>,
+    /// Which configuration the jobs are of.
+    revision: u64,
+    /// Nothing is published before, unless every source has answered.
+    patience: Instant,
+    /// Jobs with greater numbers have come in place of others.
+    newer_than: usize,
+}
+
+/// A source whose task runs.
+struct Running {
+    number: usize,
+    source: Source,
+    /// Its last answer; `None` before the first.
+    answer: Option<Answer>,
+    /// Ends the task with it.
+    _stop: DropGuard,
 }
 
 /// What runs as a task of its own. Jobs that write the same share one.
-#[derive(PartialEq)]
+#[derive(Clone, PartialEq)]
 enum Source {
     Files(FileSd),
     Http(HttpSd),
@@ -68,77 +91,95 @@ fn sources_of(job: &ScrapeConfig) -> impl Iterator<Item = Source> {
     files.chain(http).chain(kubernetes)
 }
 
-struct Job {
-    config: Arc<ScrapeConfig>,
-    trust_domain: Option<TrustDomain>,
-    fixed: Group,
-    /// Its sources, by their numbers; jobs with equal entries share one.
-    sources: Vec<usize>,
-    /// What became of each group, by its address; for the trust domain that is known now.
-    judged: HashMap<usize, (Group, Vec<Judged>)>,
-    /// Whether something changed since `targets` was made.
-    stale: bool,
-    targets: JobTargets,
-    discovered: usize,
-    /// What was wrong with its targets at the last pass, so that each is logged once.
-    errors: BTreeSet<String>,
-}
-
 impl Manager {
-    /// Starts the tasks of the sources.
+    /// Without jobs yet; and how to tell it of them.
     pub(super) fn new(
-        jobs: Vec<(Arc<ScrapeConfig>, watch::Receiver<Option<TrustDomain>>)>,
         cancel: &CancellationToken,
         clock: Clock,
         metrics: Metrics,
         targets: watch::Sender<Arc<TargetSet>>,
         state: watch::Sender<Arc<Snapshot>>,
-    ) -> Self {
-        let (sender, updates) = mpsc::channel(64);
-        let mut sources: Vec<Source> = Vec::new();
-        let mut made = Vec::new();
-        for (number, (config, mut trust_domain)) in jobs.into_iter().enumerate() {
-            let own = sources_of(&config)
-                .map(|wanted| {
-                    sources.iter().position(|source| *source == wanted).unwrap_or_else(|| {
-                        sources.push(wanted);
-                        sources.len() - 1
-                    })
-                })
-                .collect();
-            let known = trust_domain.borrow_and_update().clone();
-            tokio::spawn(follow_trust_domain(number, trust_domain, sender.clone(), cancel.clone()));
-            made.push(Job {
-                fixed: Arc::new(fixed::candidates_of(&config)),
-                judged: HashMap::new(),
-                config,
-                trust_domain: known,
-                sources: own,
-                stale: true,
-                targets: JobTargets::default(),
-                discovered: 0,
-                errors: BTreeSet::new(),
-            });
-        }
-        let answers = sources.iter().map(|_| None).collect();
-        let mut watches = Watches::new(clock.clone(), metrics.kubernetes.clone(), cancel.clone());
-        for (source, wanted) in sources.into_iter().enumerate() {
-            let sender = sender.clone();
-            let report = move |answer| {
-                let sender = sender.clone();
-                async move { sender.send(Update::Answer { source, answer }).await.is_ok() }
+    ) -> (Self, mpsc::Sender<Update>) {
+        let (reports, updates) = mpsc::channel(64);
+        let manager = Self {
+            jobs: Vec::new(),
+            sources: Vec::new(),
+            next: 0,
+            watches: Watches::new(clock.clone(), metrics.kubernetes.clone()),
+            updates,
+            reports: reports.clone(),
+            cancel: cancel.clone(),
+            clock,
+            metrics,
+            targets,
+            state,
+            revision: 0,
+            patience: Instant::now(),
+            newer_than: usize::MAX,
+        };
+        (manager, reports)
+    }
+
+    /// Takes these jobs in place of those that were known. A job that is the same goes on as it was, and so does a source
+    /// that some job still has.
+    pub(super) fn adopt(&mut self, wanted: Vec<Wanted>, revision: u64) {
+        let mut before = std::mem::take(&mut self.jobs);
+        // The first of all jobs come in nobody's place.
+        self.newer_than = if revision > 0 { self.next } else { usize::MAX };
+        for (config, trust_domain) in wanted {
+            let known = before.extract_if(.., |job| job.config == config).next();
+            let job = match known {
+                Some(job) => job,
+                None => self.job(config, trust_domain),
             };
-            match wanted {
-                Source::Files(files) => {
-                    tokio::spawn(files::run(files, metrics.clone(), cancel.clone(), report));
-                }
-                Source::Http(http) => {
-                    tokio::spawn(http::run(http, clock.clone(), metrics.clone(), cancel.clone(), report));
-                }
-                Source::Kubernetes { config, https_only } => watches.spawn(config, https_only, report),
-            }
+            self.jobs.push(job);
         }
-        Self { jobs: made, answers, updates, _updates: sender, metrics, targets, state }
+        self.sources.retain(|source| self.jobs.iter().any(|job| job.sources.contains(&source.number)));
+        let name = |job: &Job| Arc::clone(&job.config.job_name);
+        for gone in before.iter().map(name).filter(|gone| !self.jobs.iter().any(|job| name(job) == *gone)) {
+            self.metrics.forget(&gone);
+        }
+        self.revision = revision;
+        self.patience = Instant::now() + FIRST_ANSWERS;
+    }
+
+    fn job(&mut self, config: Arc<ScrapeConfig>, mut trust_domain: watch::Receiver<Option<TrustDomain>>) -> Job {
+        let number = self.number();
+        let known = trust_domain.borrow_and_update().clone();
+        let stop = self.cancel.child_token();
+        tokio::spawn(follow_trust_domain(number, trust_domain, self.reports.clone(), stop.clone()));
+        let sources = sources_of(&config).map(|source| self.source(source)).collect();
+        Job::new(number, config, known, sources, stop.drop_guard())
+    }
+
+    /// The number of a source: one that runs, or a new one.
+    fn source(&mut self, wanted: Source) -> usize {
+        if let Some(known) = self.sources.iter().find(|known| known.source == wanted) {
+            return known.number;
+        }
+        let number = self.number();
+        let stop = self.cancel.child_token();
+        let sender = self.reports.clone();
+        let report = move |answer| {
+            let sender = sender.clone();
+            async move { sender.send(Update::Answer { source: number, answer }).await.is_ok() }
+        };
+        match wanted.clone() {
+            Source::Files(files) => {
+                tokio::spawn(files::run(files, self.metrics.clone(), stop.clone(), report));
+            }
+            Source::Http(http) => {
+                tokio::spawn(http::run(http, self.clock.clone(), self.metrics.clone(), stop.clone(), report));
+            }
+            Source::Kubernetes { config, https_only } => self.watches.spawn(config, https_only, stop.clone(), report),
+        }
+        self.sources.push(Running { number, source: wanted, answer: None, _stop: stop.drop_guard() });
+        number
+    }
+
+    fn number(&mut self) -> usize {
+        self.next += 1;
+        self.next
     }
 
     /// Runs until `cancel`.
@@ -152,23 +193,33 @@ impl Manager {
     }
 
     async fn run(&mut self) {
-        let patience = Instant::now() + FIRST_ANSWERS;
-        while !self.complete() {
-            match tokio::time::timeout_at(patience, self.updates.recv()).await {
-                Ok(Some(update)) => self.take(update),
-                Ok(None) | Err(_) => {
-                    warn!("not every source of targets has answered yet, those that have are scraped");
-                    break;
+        loop {
+            self.first_answers().await;
+            let revision = self.revision;
+            while self.revision == revision {
+                self.publish();
+                let Some(update) = self.updates.recv().await else { return };
+                self.take(update);
+                let end = Instant::now() + GATHER;
+                while self.revision == revision
+                    && let Ok(Some(update)) = tokio::time::timeout_at(end, self.updates.recv()).await
+                {
+                    self.take(update);
                 }
             }
         }
-        loop {
-            self.publish();
-            let Some(update) = self.updates.recv().await else { return };
-            self.take(update);
-            let end = Instant::now() + GATHER;
-            while let Ok(Some(update)) = tokio::time::timeout_at(end, self.updates.recv()).await {
-                self.take(update);
+    }
+
+    /// Waits until all that the jobs need has been there once, but not for ever.
+    async fn first_answers(&mut self) {
+        while !self.complete() || self.waits_for_trust_domain() {
+            match tokio::time::timeout_at(self.patience, self.updates.recv()).await {
+                Ok(Some(update)) => self.take(update),
+                Ok(None) | Err(_) if self.complete() => return,
+                Ok(None) | Err(_) => {
+                    warn!("not every source of targets has answered yet, those that have are scraped");
+                    return;
+                }
             }
         }
     }
@@ -176,50 +227,65 @@ impl Manager {
     fn take(&mut self, update: Update) {
         match update {
             Update::Answer { source, answer } => {
+                // One that is gone may still have had something to say.
+                let Some(known) = self.sources.iter_mut().find(|known| known.number == source) else { return };
                 self.metrics.received();
-                let differs = self.answers[source]
+                let differs = known
+                    .answer
                     .as_ref()
                     .is_none_or(|known| known.groups != answer.groups || known.unconfirmed != answer.unconfirmed);
-                self.answers[source] = Some(answer);
+                known.answer = Some(answer);
                 if differs {
                     self.jobs.iter_mut().filter(|job| job.sources.contains(&source)).for_each(|job| job.stale = true);
                 }
             }
             Update::TrustDomain { job, trust_domain } => {
-                let job = &mut self.jobs[job];
-                if job.trust_domain != trust_domain {
-                    job.trust_domain = trust_domain;
-                    job.judged.clear();
-                    job.stale = true;
-                }
+                self.jobs
+                    .iter_mut()
+                    .filter(|known| known.number == job)
+                    .for_each(|known| known.learn(trust_domain.clone()));
             }
+            Update::Jobs { jobs, revision } => self.adopt(jobs, revision),
         }
     }
 
     /// Whether every source has said all that it has to say.
     fn complete(&self) -> bool {
-        self.answers.iter().all(|answer| answer.as_ref().is_some_and(|answer| answer.complete))
+        self.sources.iter().all(|source| source.answer.as_ref().is_some_and(|answer| answer.complete))
+    }
+
+    /// Whether a job that comes in place of another does not know yet whom to expect.
+    fn waits_for_trust_domain(&self) -> bool {
+        let waits = |job: &Job| matches!(job.config.security, JobSecurity::Spiffe(_)) && job.trust_domain().is_none();
+        self.jobs.iter().filter(|job| job.number > self.newer_than).any(waits)
     }
 
     fn publish(&mut self) {
         for job in self.jobs.iter_mut().filter(|job| job.stale) {
-            job.renew(&self.answers, &self.metrics);
+            let answer_of = |number: &usize| {
+                let source = self.sources.iter().find(|source| source.number == *number)?;
+                source.answer.as_ref()
+            };
+            job.renew(&job.sources.iter().filter_map(answer_of).collect::<Vec<_>>(), &self.metrics);
         }
         let jobs = self.jobs.iter().map(|job| (Arc::clone(&job.config.job_name), job.targets.clone())).collect();
-        let mut set = TargetSet { jobs };
-        let groups = self.answers.iter().flatten().flat_map(|answer| &answer.groups);
+        let mut set = TargetSet { jobs, revision: self.revision };
+        let answers = || self.sources.iter().filter_map(|source| source.answer.as_ref());
+        let groups = answers().flat_map(|answer| &answer.groups);
         let pods = groups.flat_map(|group| group.iter()).filter_map(|candidate| candidate.pod.as_ref());
         label::settle(&mut set, self.jobs.iter().map(|job| &*job.config), pods);
         for (job, (_, targets)) in self.jobs.iter_mut().zip(&set.jobs) {
             job.log_errors(targets, &self.metrics);
         }
         let active = set.active().count();
-        let changed = self.targets.send_if_modified(|current| {
-            let changes = **current != set;
-            if changes {
+        let mut changed = false;
+        self.targets.send_if_modified(|current| {
+            changed = current.jobs != set.jobs;
+            let differs = changed || current.revision != set.revision;
+            if differs {
                 *current = Arc::new(set);
             }
-            changes
+            differs
         });
         if changed {
             self.metrics.published();
@@ -229,55 +295,11 @@ impl Manager {
         let snapshot = Snapshot {
             first_pass_done: self.complete(),
             discovered: self.jobs.iter().map(|job| job.discovered).sum(),
-            unconfirmed: self.answers.iter().flatten().any(|answer| answer.unconfirmed.is_some()),
-            problems: self.answers.iter().flatten().flat_map(|answer| answer.problems.iter().cloned()).collect(),
+            unconfirmed: answers().any(|answer| answer.unconfirmed.is_some()),
+            problems: answers().flat_map(|answer| answer.problems.iter().cloned()).collect(),
         };
         self.state.send_replace(Arc::new(snapshot));
     }
-}
-
-impl Job {
-    fn renew(&mut self, answers: &[Option<Answer>], metrics: &Metrics) {
-        let answers: Vec<&Answer> = self.sources.iter().filter_map(|&source| answers[source].as_ref()).collect();
-        let groups: Vec<Group> =
-            std::iter::once(&self.fixed).chain(answers.iter().flat_map(|answer| &answer.groups)).cloned().collect();
-        self.judge(&groups);
-        let judged = groups.iter().flat_map(|group| &self.judged[&address(group)].1);
-        self.targets = label::assemble(&self.config, judged);
-        self.targets.unconfirmed = answers.iter().filter_map(|answer| answer.unconfirmed).min();
-        metrics.unconfirmed(&self.config.job_name, self.targets.unconfirmed.is_some());
-        self.discovered = groups.iter().map(|group| group.len()).sum();
-        self.stale = false;
-        metrics.discovered(&self.config.job_name, self.discovered);
-    }
-
-    /// Judges the groups that are new and forgets those that are gone: in a large cluster a pass costs what has changed.
-    fn judge(&mut self, groups: &[Group]) {
-        let mut known = std::mem::take(&mut self.judged);
-        for group in groups {
-            let judged = known.remove(&address(group)).unwrap_or_else(|| {
-                let judge = |candidate| label::judge(&self.config, candidate, self.trust_domain.as_ref());
-                (Arc::clone(group), group.iter().map(judge).collect())
-            });
-            self.judged.insert(address(group), judged);
-        }
-    }
-
-    /// Says what is wrong with targets, each once while it is so. `targets` are those of the settled set.
-    fn log_errors(&mut self, targets: &JobTargets, metrics: &Metrics) {
-        let malformed = targets.dropped.iter().filter_map(|target| target.error.as_ref());
-        metrics.failed(&self.config.job_name, malformed.clone().count());
-        let errors: BTreeSet<String> = malformed.cloned().collect();
-        for error in errors.difference(&self.errors).take(LOGGED_ERRORS) {
-            warn!(job = &*self.config.job_name, error = %clean(error), "creating a target failed");
-        }
-        self.errors = errors;
-    }
-}
-
-/// What a group is known by. It is unique while the group is held.
-fn address(group: &Group) -> usize {
-    Arc::as_ptr(group).addr()
 }
 
 async fn follow_trust_domain(
@@ -304,7 +326,7 @@ mod tests {
 
     use super::*;
     use crate::config::StaticConfig;
-    use crate::discover::{Discovery, spawn};
+    use crate::discover::{Discovery, Group, spawn};
     use crate::label::tests::{ordinary_job, spiffe_job};
     use crate::model::{Candidate, Pod, Reason, Target, Verification};
 
@@ -453,17 +475,13 @@ mod tests {
         let mut registry = Registry::default();
         let metrics = Metrics::new(&mut registry);
         let cancel = CancellationToken::new();
-        let mut manager = Manager::new(
-            vec![(job, nobody())],
-            &cancel,
-            Clock::system(),
-            metrics,
-            targets,
-            watch::channel(Arc::default()).0,
-        );
+        let (mut manager, _updates) =
+            Manager::new(&cancel, Clock::system(), metrics, targets, watch::channel(Arc::default()).0);
+        manager.adopt(vec![(job, nobody())], 0);
+        let source = manager.sources[0].number;
         let mut say = |groups: &[Group]| {
             let answer = Answer { groups: groups.to_vec(), complete: true, ..Answer::default() };
-            manager.take(Update::Answer { source: 0, answer });
+            manager.take(Update::Answer { source, answer });
             manager.publish();
             let (_, job) = seen.borrow().jobs[0].clone();
             let name = |target: &Arc<Target>| target.labels.value("pod").to_owned();

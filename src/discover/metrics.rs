@@ -132,6 +132,13 @@ impl Metrics {
         self.unconfirmed.get_or_create(&vec![("config", Arc::clone(job))]).set(unconfirmed.into());
     }
 
+    /// A job is gone.
+    pub(super) fn forget(&self, job: &Arc<str>) {
+        self.discovered.remove(&vec![("name", "scrape".into()), ("config", Arc::clone(job))]);
+        self.unconfirmed.remove(&vec![("config", Arc::clone(job))]);
+        self.failed.remove(&vec![("scrape_job", Arc::clone(job))]);
+    }
+
     /// A source reported something.
     pub(super) fn received(&self) {
         self.received.get_or_create(&vec![("name", "scrape".into())]).inc();

@@ -10,13 +10,15 @@
 //! ```
 //!
 //! A source reports everything it knows, never a difference; the manager gathers bursts and hands on a whole set, only
-//! if it differs from the one before. The first set goes out as soon as every source has answered once. Nothing in this
+//! if it differs from the one before. The first set goes out as soon as every source has answered once, and so does the
+//! first one of another configuration: until then the old one stands. Nothing in this
 //! room connects to a target or knows what becomes of one.
 
 mod content;
 mod files;
 mod fixed;
 mod http;
+mod job;
 mod kubernetes;
 mod manager;
 mod metrics;
@@ -25,20 +27,21 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::config::ScrapeConfig;
-use crate::model::{Candidate, TargetSet, TrustDomain};
+use crate::model::{Candidate, TargetSet};
 
 pub use kubernetes::client_error;
+pub use manager::Wanted;
 pub use metrics::Metrics;
 
 /// Running discovery. Who drops it does not stop it; cancellation does, and then the receivers see that nothing more
 /// comes.
 #[derive(Clone, Debug)]
 pub struct Discovery {
+    orders: mpsc::Sender<manager::Update>,
     targets: watch::Receiver<Arc<TargetSet>>,
     state: watch::Receiver<Arc<Snapshot>>,
 }
@@ -94,6 +97,14 @@ impl Discovery {
         self.targets.clone()
     }
 
+    /// Finds the targets of `jobs` from now on. What is equal to what was wanted before goes on: the same jobs, and the
+    /// sources that some job still has. The first set with this `revision` comes when every new source has answered, or
+    /// after five seconds.
+    pub async fn adopt(&self, jobs: Vec<Wanted>, revision: u64) {
+        // It fails where discovery has been cancelled: then nothing comes of it, as of anything else.
+        let _ = self.orders.send(manager::Update::Jobs { jobs, revision }).await;
+    }
+
     /// Whether every source has answered at least once.
     pub fn first_pass_done(&self) -> bool {
         self.state.borrow().first_pass_done
@@ -111,16 +122,12 @@ impl Discovery {
     }
 }
 
-/// Starts discovery of the targets of `jobs`, each with the trust domain of its identity (`None` while it is not known;
-/// ordinary jobs have none for ever). Runs until `cancel`. Must be called inside a runtime.
-pub fn spawn(
-    jobs: Vec<(Arc<ScrapeConfig>, watch::Receiver<Option<TrustDomain>>)>,
-    cancel: CancellationToken,
-    clock: Clock,
-    metrics: Metrics,
-) -> Discovery {
+/// Starts discovery of the targets of `jobs`. Runs until `cancel`. Must be called inside a runtime.
+pub fn spawn(jobs: Vec<Wanted>, cancel: CancellationToken, clock: Clock, metrics: Metrics) -> Discovery {
     let (targets, targets_seen) = watch::channel(Arc::default());
     let (state, state_seen) = watch::channel(Arc::default());
-    manager::Manager::new(jobs, &cancel, clock, metrics, targets, state).start(cancel);
-    Discovery { targets: targets_seen, state: state_seen }
+    let (mut manager, orders) = manager::Manager::new(&cancel, clock, metrics, targets, state);
+    manager.adopt(jobs, 0);
+    manager.start(cancel);
+    Discovery { orders, targets: targets_seen, state: state_seen }
 }

@@ -203,7 +203,7 @@ mod tests {
         let made = |(job, candidates): &(&ScrapeConfig, &[Candidate])| {
             (job.job_name.clone(), targets_of(job, candidates, Some(&domain())))
         };
-        let mut set = TargetSet { jobs: jobs.iter().map(made).collect() };
+        let mut set = TargetSet { jobs: jobs.iter().map(made).collect(), revision: 0 };
         let pods = jobs.iter().flat_map(|(_, candidates)| candidates.iter()).filter_map(|made| made.pod.as_ref());
         settle(&mut set, jobs.iter().map(|(job, _)| *job), pods);
         set
@@ -255,8 +255,10 @@ mod tests {
     #[test]
     fn a_pod_that_nobody_scrapes_has_its_address_all_the_same() {
         let job = spiffe_job();
-        let mut set =
-            TargetSet { jobs: vec![("j".into(), targets_of(&job, &[of(pod("old", 7, 10))], Some(&domain())))] };
+        let mut set = TargetSet {
+            jobs: vec![("j".into(), targets_of(&job, &[of(pod("old", 7, 10))], Some(&domain())))],
+            revision: 0,
+        };
         settle(&mut set, [&job], [&Arc::new(pod("unannotated", 7, 20))]);
         assert_eq!(names(&set.jobs[0].1), Vec::<&str>::new());
     }
@@ -341,7 +343,7 @@ mod tests {
     #[test]
     fn lookalikes_are_both_refused() {
         let set = |job: &ScrapeConfig, candidates: &[&[(&str, &str)]]| {
-            let mut set = TargetSet { jobs: vec![(job.job_name.clone(), targets(job, candidates))] };
+            let mut set = TargetSet { jobs: vec![(job.job_name.clone(), targets(job, candidates))], revision: 0 };
             settle(&mut set, [job], []);
             set.active().cloned().collect::<Vec<_>>()
         };
@@ -377,7 +379,7 @@ mod tests {
         let mut forger = ordinary_job();
         forger.job_name = "other".into();
         let forged = targets(&forger, &[&[("__address__", "b:1"), ("instance", "i"), ("job", "j")]]);
-        let mut set = TargetSet { jobs: vec![("j".into(), verified), ("other".into(), forged)] };
+        let mut set = TargetSet { jobs: vec![("j".into(), verified), ("other".into(), forged)], revision: 0 };
         settle(&mut set, [&spiffe_job(), &forger], []);
         assert!(set.active().all(|target| refusal(target) == Reason::AmbiguousTarget));
     }

@@ -100,7 +100,6 @@ impl Target {
     /// Whether scraping goes on undisturbed where this target takes the place of `other`: it is the same pod, and all is
     /// equal but what discovery said before relabelling, which nothing but people looks at, and how the pod fares.
     pub fn continues(&self, other: &Target) -> bool {
-        let uid = |target: &Target| target.pod.as_ref().map(|pod| Arc::clone(&pod.uid));
         let Self {
             id,
             pool,
@@ -125,7 +124,17 @@ impl Target {
             && *timeout == other.timeout
             && *verification == other.verification
             && *alpn == other.alpn
-            && uid(self) == uid(other)
+            && self.pod_uid() == other.pod_uid()
+    }
+
+    /// Whether the series of this target are those of `other`, however it is reached now: the labels and the pod are the
+    /// same ones.
+    pub fn succeeds(&self, other: &Target) -> bool {
+        self.pool == other.pool && self.labels == other.labels && self.pod_uid() == other.pod_uid()
+    }
+
+    fn pod_uid(&self) -> Option<&Arc<str>> {
+        self.pod.as_ref().map(|pod| &pod.uid)
     }
 
     /// The URL as Prometheus' API shows it, query included; nothing is ever dialled by it.
@@ -170,6 +179,8 @@ pub struct JobTargets {
 pub struct TargetSet {
     /// By scrape pool, in the order of the config file; a job without targets is listed too.
     pub jobs: Vec<(Arc<str>, JobTargets)>,
+    /// Which configuration it was made by, counted from 0.
+    pub revision: u64,
 }
 
 impl TargetSet {

@@ -95,7 +95,7 @@ impl Herd {
         let domain = TrustDomain::parse("cluster.local").expect("valid");
         let mut targets = label::targets_of(&self.job, &candidates, Some(&domain));
         targets.unconfirmed = unconfirmed;
-        let mut set = TargetSet { jobs: vec![(Arc::clone(&self.job.job_name), targets)] };
+        let mut set = TargetSet { jobs: vec![(Arc::clone(&self.job.job_name), targets)], revision: 0 };
         label::settle(&mut set, [&*self.job], candidates.iter().filter_map(|candidate| candidate.pod.as_ref()));
         self.targets.send_replace(Arc::new(set));
     }

@@ -5,10 +5,11 @@
 //!               one a question asked       └─▶ another source that needs the same objects
 //! ```
 //!
-//! Whoever asks the same server the same question shares one watch, however many jobs there are. The roles are pure
-//! functions from an object and its surroundings to candidates; one object is one group, made anew only if the object or
-//! what surrounds it has changed. What always holds: trouble with the API server never takes a target away; it is told
-//! (as a problem, in metrics, in the log), and when nothing was heard for too long the targets are called unconfirmed.
+//! Whoever asks the same server the same question shares one watch, however many jobs there are, and it runs as long as
+//! somebody does. The roles are pure functions from an object and its surroundings to candidates; one object is one group,
+//! made anew only if the object or what surrounds it has changed. What always holds: trouble with the API server never takes
+//! a target away; it is told (as a problem, in metrics, in the log), and when nothing was heard for too long the targets are
+//! called unconfirmed.
 
 mod access;
 mod behind;
@@ -23,6 +24,7 @@ mod node;
 mod object;
 mod pod;
 mod service;
+mod shared;
 mod source;
 mod surroundings;
 mod watch;
@@ -33,11 +35,12 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use self::meta::Names;
-use self::object::{EndpointSlice, Endpoints, Ingress, Job, Namespace, Node, Object, Pod, ReplicaSet, Service};
-use self::watch::{Cache, Query, Watch};
+use self::object::{EndpointSlice, Endpoints, Ingress, Job, Namespace, Node, Pod, ReplicaSet, Service};
+use self::shared::{Asked, Shared, Starter};
+use self::watch::Query;
 use super::Answer;
 use crate::clock::Clock;
-use crate::config::{KubernetesAccess, KubernetesRole, KubernetesSd};
+use crate::config::{KubernetesRole, KubernetesSd};
 
 pub(super) use self::metrics::Metrics;
 pub use self::words::client_error;
@@ -47,60 +50,46 @@ const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/names
 
 /// All watches of this process, by what they ask.
 pub(super) struct Watches {
-    pods: Vec<Shared<Pod>>,
-    nodes: Vec<Shared<Node>>,
-    services: Vec<Shared<Service>>,
-    endpoints: Vec<Shared<Endpoints>>,
-    slices: Vec<Shared<EndpointSlice>>,
-    ingresses: Vec<Shared<Ingress>>,
-    namespaces: Vec<Shared<Namespace>>,
-    replica_sets: Vec<Shared<ReplicaSet>>,
-    jobs: Vec<Shared<Job>>,
+    pods: Shared<Pod>,
+    nodes: Shared<Node>,
+    services: Shared<Service>,
+    endpoints: Shared<Endpoints>,
+    slices: Shared<EndpointSlice>,
+    ingresses: Shared<Ingress>,
+    namespaces: Shared<Namespace>,
+    replica_sets: Shared<ReplicaSet>,
+    jobs: Shared<Job>,
     names: Arc<Names>,
     clock: Clock,
     metrics: Metrics,
-    cancel: CancellationToken,
-}
-
-struct Shared<T> {
-    asked: Asked,
-    cache: Arc<Cache<T>>,
-}
-
-/// A question to an API server.
-#[derive(Clone, PartialEq)]
-struct Asked {
-    access: KubernetesAccess,
-    https_only: bool,
-    query: Query,
 }
 
 impl Watches {
     /// No watch yet.
-    pub(super) fn new(clock: Clock, metrics: Metrics, cancel: CancellationToken) -> Self {
+    pub(super) fn new(clock: Clock, metrics: Metrics) -> Self {
         Self {
-            pods: Vec::new(),
-            nodes: Vec::new(),
-            services: Vec::new(),
-            endpoints: Vec::new(),
-            slices: Vec::new(),
-            ingresses: Vec::new(),
-            namespaces: Vec::new(),
-            replica_sets: Vec::new(),
-            jobs: Vec::new(),
+            pods: Shared::default(),
+            nodes: Shared::default(),
+            services: Shared::default(),
+            endpoints: Shared::default(),
+            slices: Shared::default(),
+            ingresses: Shared::default(),
+            namespaces: Shared::default(),
+            replica_sets: Shared::default(),
+            jobs: Shared::default(),
             names: Arc::default(),
             clock,
             metrics,
-            cancel,
         }
     }
 
-    /// Starts what `config` needs and is not there yet, and reports each change of what it comes to, until discovery is
-    /// cancelled or `report` says that nobody listens. `https_only`: see [`access::Api::new`].
+    /// Starts what `config` needs and is not there yet, and reports each change of what it comes to, until `cancel` or until
+    /// `report` says that nobody listens. `https_only`: see [`access::Api::new`].
     pub(super) fn spawn<R: Future<Output = bool> + Send>(
         &mut self,
         config: KubernetesSd,
         https_only: bool,
+        cancel: CancellationToken,
         report: impl Fn(Answer) -> R + Send + 'static,
     ) {
         let mut namespaces: Vec<Option<String>> = config.namespaces.iter().cloned().map(Some).collect();
@@ -115,7 +104,6 @@ impl Watches {
         }
         let scopes = namespaces.iter().map(|namespace| self.scope(&config, https_only, namespace.as_deref())).collect();
         let source = source::Source::new(config, scopes, unknown_namespace, Arc::clone(&self.names));
-        let cancel = self.cancel.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = cancel.cancelled() => {}
@@ -138,7 +126,7 @@ impl Watches {
             https_only,
             query: Query { namespace: namespace.map(str::to_owned), label: String::new(), field: String::new() },
         };
-        let starter = Starter { clock: &self.clock, metrics: &self.metrics, cancel: &self.cancel };
+        let starter = Starter { clock: &self.clock, metrics: &self.metrics };
         let behind_services = matches!(config.role, Role::Endpoints | Role::EndpointSlice);
         let of_pods = behind_services || config.role == Role::Pod;
         let attach = config.attach;
@@ -168,32 +156,5 @@ impl Watches {
             replica_sets: (of_pods && attach.deployment).then(|| starter.get(&mut self.replica_sets, whole(namespace))),
             jobs: (of_pods && (attach.job || attach.cronjob)).then(|| starter.get(&mut self.jobs, whole(namespace))),
         }
-    }
-}
-
-/// What a new watch needs besides its question.
-struct Starter<'w> {
-    clock: &'w Clock,
-    metrics: &'w Metrics,
-    cancel: &'w CancellationToken,
-}
-
-impl Starter<'_> {
-    /// The cache of a watch that asks this: one that runs, or a new one.
-    fn get<T: Object>(&self, known: &mut Vec<Shared<T>>, asked: Asked) -> Arc<Cache<T>> {
-        if let Some(shared) = known.iter().find(|shared| shared.asked == asked) {
-            return Arc::clone(&shared.cache);
-        }
-        let Asked { access, https_only, query } = asked.clone();
-        let (watch, cache) = Watch::<T>::new(access, https_only, query, self.clock.clone(), self.metrics.clone());
-        let cancel = self.cancel.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = cancel.cancelled() => {}
-                () = watch.run() => {}
-            }
-        });
-        known.push(Shared { asked, cache: Arc::clone(&cache) });
-        cache
     }
 }

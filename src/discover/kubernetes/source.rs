@@ -14,6 +14,7 @@ use super::meta::Names;
 use super::object::{
     EndpointSlice, Endpoints, Ingress, Job, Namespace, Node, Object, ObjectKey, Pod, ReplicaSet, Service,
 };
+use super::shared::Held;
 use super::surroundings::Surroundings;
 use super::watch::{Cache, State};
 use super::{endpoints, endpointslice, ingress, node, pod, service};
@@ -35,12 +36,12 @@ pub(super) struct Source {
 /// The caches of one namespace, or of all namespaces.
 pub(super) struct Scope {
     pub(super) primary: Primary,
-    pub(super) pods: Option<Arc<Cache<Pod>>>,
-    pub(super) services: Option<Arc<Cache<Service>>>,
-    pub(super) nodes: Option<Arc<Cache<Node>>>,
-    pub(super) namespaces: Option<Arc<Cache<Namespace>>>,
-    pub(super) replica_sets: Option<Arc<Cache<ReplicaSet>>>,
-    pub(super) jobs: Option<Arc<Cache<Job>>>,
+    pub(super) pods: Option<Arc<Held<Pod>>>,
+    pub(super) services: Option<Arc<Held<Service>>>,
+    pub(super) nodes: Option<Arc<Held<Node>>>,
+    pub(super) namespaces: Option<Arc<Held<Namespace>>>,
+    pub(super) replica_sets: Option<Arc<Held<ReplicaSet>>>,
+    pub(super) jobs: Option<Arc<Held<Job>>>,
 }
 
 /// The objects that become targets.
@@ -54,27 +55,27 @@ pub(super) enum Primary {
 }
 
 impl Primary {
-    pub(super) fn pods(cache: Arc<Cache<Pod>>) -> Self {
+    pub(super) fn pods(cache: Arc<Held<Pod>>) -> Self {
         Self::Pods(Made::of(cache))
     }
 
-    pub(super) fn nodes(cache: Arc<Cache<Node>>) -> Self {
+    pub(super) fn nodes(cache: Arc<Held<Node>>) -> Self {
         Self::Nodes(Made::of(cache))
     }
 
-    pub(super) fn services(cache: Arc<Cache<Service>>) -> Self {
+    pub(super) fn services(cache: Arc<Held<Service>>) -> Self {
         Self::Services(Made::of(cache))
     }
 
-    pub(super) fn endpoints(cache: Arc<Cache<Endpoints>>) -> Self {
+    pub(super) fn endpoints(cache: Arc<Held<Endpoints>>) -> Self {
         Self::Endpoints(Made::of(cache))
     }
 
-    pub(super) fn slices(cache: Arc<Cache<EndpointSlice>>) -> Self {
+    pub(super) fn slices(cache: Arc<Held<EndpointSlice>>) -> Self {
         Self::Slices(Made::of(cache))
     }
 
-    pub(super) fn ingresses(cache: Arc<Cache<Ingress>>) -> Self {
+    pub(super) fn ingresses(cache: Arc<Held<Ingress>>) -> Self {
         Self::Ingresses(Made::of(cache))
     }
 
@@ -92,14 +93,14 @@ impl Primary {
 
 /// Objects, and the groups that were made of them.
 pub(super) struct Made<T> {
-    cache: Arc<Cache<T>>,
+    cache: Arc<Held<T>>,
     groups: BTreeMap<ObjectKey, (Arc<T>, Group)>,
     /// The versions of the surroundings, added up, when they were made.
     surroundings: u64,
 }
 
 impl<T: Object> Made<T> {
-    fn of(cache: Arc<Cache<T>>) -> Self {
+    fn of(cache: Arc<Held<T>>) -> Self {
         Self { cache, groups: BTreeMap::new(), surroundings: 0 }
     }
 
@@ -316,7 +317,8 @@ mod tests {
         let query = Query { namespace: None, label: String::new(), field: String::new() };
         let metrics = Metrics::new(&mut Registry::default());
         let (_, cache) = Watch::new(KubernetesAccess::InCluster, true, query, Clock::system(), metrics);
-        let mut made = Made::of(cache);
+        let stop = tokio_util::sync::CancellationToken::new().drop_guard();
+        let mut made = Made::of(Arc::new(Held::new(cache, stop)));
         for (name, ports) in [("a", 3), ("greedy", 20_000), ("more", 20_000)] {
             let ports: Vec<_> = (1..=ports).map(|port| json!({"containerPort": port})).collect();
             let pod: Pod = object(json!({

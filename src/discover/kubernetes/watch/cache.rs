@@ -3,7 +3,7 @@
 //! Sources look at it and are woken when it changes. What always holds: what is known is called unconfirmed when for too
 //! long nothing proved that all that happened has been told, and is certain again only when something does.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -18,7 +18,7 @@ pub(super) const UNCONFIRMED: Duration = Duration::from_secs(80);
 /// What a watch has brought, for those who make targets of it.
 pub(in crate::discover::kubernetes) struct Cache<T> {
     state: Mutex<State<T>>,
-    listeners: Mutex<Vec<Arc<Notify>>>,
+    listeners: Mutex<Vec<Weak<Notify>>>,
 }
 
 /// What is known at a moment. Taking a copy costs nothing.
@@ -62,9 +62,11 @@ impl<T> Cache<T> {
         self.lock().clone()
     }
 
-    /// Has `listener` woken at every change of any part of the state.
+    /// Has `listener` woken at every change of any part of the state, as long as it is there.
     pub(in crate::discover::kubernetes) fn tell(&self, listener: &Arc<Notify>) {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(listener));
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(Arc::downgrade(listener));
     }
 
     /// When all that was known was surely so.
@@ -81,7 +83,7 @@ impl<T> Cache<T> {
         let changed = change(&mut self.lock());
         if changed {
             let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-            listeners.iter().for_each(|listener| listener.notify_one());
+            listeners.iter().filter_map(Weak::upgrade).for_each(|listener| listener.notify_one());
         }
     }
 

@@ -1,0 +1,115 @@
+//! One job: what its sources say, judged, as targets.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use tokio_util::sync::DropGuard;
+use tracing::warn;
+
+use super::{Answer, Group, Metrics, fixed};
+use crate::config::ScrapeConfig;
+use crate::label::{self, Judged};
+use crate::model::{JobTargets, TrustDomain, clean};
+
+/// How many malformed targets of a job one pass writes to the log.
+const LOGGED_ERRORS: usize = 10;
+
+pub(super) struct Job {
+    /// Tells it from others that may have its name later.
+    pub(super) number: usize,
+    pub(super) config: Arc<ScrapeConfig>,
+    trust_domain: Option<TrustDomain>,
+    fixed: Group,
+    /// Its sources, by their numbers; jobs with equal entries share one.
+    pub(super) sources: Vec<usize>,
+    /// What became of each group, by its address; for the trust domain that is known now.
+    judged: HashMap<usize, (Group, Vec<Judged>)>,
+    /// Whether something changed since `targets` was made.
+    pub(super) stale: bool,
+    pub(super) targets: JobTargets,
+    pub(super) discovered: usize,
+    /// What was wrong with its targets at the last pass, so that each is logged once.
+    errors: BTreeSet<String>,
+    /// Ends the task that follows its trust domain.
+    _stop: DropGuard,
+}
+
+impl Job {
+    /// A job of which nothing is known but what it says itself. `stop` ends what follows its trust domain.
+    pub(super) fn new(
+        number: usize,
+        config: Arc<ScrapeConfig>,
+        trust_domain: Option<TrustDomain>,
+        sources: Vec<usize>,
+        stop: DropGuard,
+    ) -> Self {
+        Self {
+            number,
+            fixed: Arc::new(fixed::candidates_of(&config)),
+            judged: HashMap::new(),
+            trust_domain,
+            sources,
+            config,
+            stale: true,
+            targets: JobTargets::default(),
+            discovered: 0,
+            errors: BTreeSet::new(),
+            _stop: stop,
+        }
+    }
+
+    pub(super) fn trust_domain(&self) -> Option<&TrustDomain> {
+        self.trust_domain.as_ref()
+    }
+
+    /// Its identity is of this trust domain now.
+    pub(super) fn learn(&mut self, trust_domain: Option<TrustDomain>) {
+        if self.trust_domain != trust_domain {
+            self.trust_domain = trust_domain;
+            self.judged.clear();
+            self.stale = true;
+        }
+    }
+
+    /// Makes its targets of what it says itself and of these answers of its sources.
+    pub(super) fn renew(&mut self, answers: &[&Answer], metrics: &Metrics) {
+        let groups: Vec<Group> =
+            std::iter::once(&self.fixed).chain(answers.iter().flat_map(|answer| &answer.groups)).cloned().collect();
+        self.judge(&groups);
+        let judged = groups.iter().flat_map(|group| &self.judged[&address(group)].1);
+        self.targets = label::assemble(&self.config, judged);
+        self.targets.unconfirmed = answers.iter().filter_map(|answer| answer.unconfirmed).min();
+        metrics.unconfirmed(&self.config.job_name, self.targets.unconfirmed.is_some());
+        self.discovered = groups.iter().map(|group| group.len()).sum();
+        self.stale = false;
+        metrics.discovered(&self.config.job_name, self.discovered);
+    }
+
+    /// Judges the groups that are new and forgets those that are gone: in a large cluster a pass costs what has changed.
+    fn judge(&mut self, groups: &[Group]) {
+        let mut known = std::mem::take(&mut self.judged);
+        for group in groups {
+            let judged = known.remove(&address(group)).unwrap_or_else(|| {
+                let judge = |candidate| label::judge(&self.config, candidate, self.trust_domain.as_ref());
+                (Arc::clone(group), group.iter().map(judge).collect())
+            });
+            self.judged.insert(address(group), judged);
+        }
+    }
+
+    /// Says what is wrong with targets, each once while it is so. `targets` are those of the settled set.
+    pub(super) fn log_errors(&mut self, targets: &JobTargets, metrics: &Metrics) {
+        let malformed = targets.dropped.iter().filter_map(|target| target.error.as_ref());
+        metrics.failed(&self.config.job_name, malformed.clone().count());
+        let errors: BTreeSet<String> = malformed.cloned().collect();
+        for error in errors.difference(&self.errors).take(LOGGED_ERRORS) {
+            warn!(job = &*self.config.job_name, error = %clean(error), "creating a target failed");
+        }
+        self.errors = errors;
+    }
+}
+
+/// What a group is known by. It is unique while the group is held.
+fn address(group: &Group) -> usize {
+    Arc::as_ptr(group).addr()
+}
