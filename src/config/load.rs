@@ -1,6 +1,6 @@
 //! From a file to a [`Config`], or to everything that is wrong with it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Config;
 use super::problem::{Problem, Wrong};
@@ -17,13 +17,15 @@ pub struct Loaded {
     pub config: Result<Config, Vec<Problem>>,
     /// What is accepted, but probably not what was meant; in the same order.
     pub warnings: Vec<Problem>,
+    /// What the outcome depends on: the file, the files of jobs that were found, and the patterns that they were found by.
+    pub files: Vec<PathBuf>,
 }
 
 /// Reads and checks `file` and the files of jobs that it names. Nothing else is opened, and no socket.
 pub fn load(file: &Path, env: Env<'_>) -> Loaded {
     match text_of(file) {
         Ok(text) => parse(file, &text, env),
-        Err(problem) => refused(problem),
+        Err(problem) => refused(file, problem),
     }
 }
 
@@ -31,14 +33,15 @@ pub fn load(file: &Path, env: Env<'_>) -> Loaded {
 pub fn parse(file: &Path, text: &str, env: Env<'_>) -> Loaded {
     let root = match tree(file, text) {
         Ok(root) => root,
-        Err(problem) => return refused(problem),
+        Err(problem) => return refused(file, problem),
     };
-    let Walked { config, problems, warnings } = walk(file, root.as_ref(), env);
-    Loaded { config: if problems.is_empty() { Ok(config) } else { Err(problems) }, warnings }
+    let Walked { config, problems, warnings, mut files } = walk(file, root.as_ref(), env);
+    files.push(file.to_owned());
+    Loaded { config: if problems.is_empty() { Ok(config) } else { Err(problems) }, warnings, files }
 }
 
-fn refused(problem: Problem) -> Loaded {
-    Loaded { config: Err(vec![problem]), warnings: Vec::new() }
+fn refused(file: &Path, problem: Problem) -> Loaded {
+    Loaded { config: Err(vec![problem]), warnings: Vec::new(), files: vec![file.to_owned()] }
 }
 
 /// The text of a regular file.

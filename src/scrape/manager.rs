@@ -1,21 +1,23 @@
-//! Follows the target set: ends what is gone, then starts what is new.
+//! Follows the target set and the configuration: ends what is gone, tells the rest what has changed, then starts what is
+//! new.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use super::orders::Orders;
 use super::probe::Prober;
 use super::task::{JobState, StatusCell, TargetTask};
 use super::{Metrics, Probe, ProbeError, TargetStatus, schedule};
 use crate::clock::Clock;
 use crate::config::ScrapeConfig;
-use crate::connect::{Client, CredentialsFeed};
+use crate::connect::CredentialsFeed;
 use crate::model::{Block, DroppedTarget, Failure, JobTargets, Labels, Reason, Target, TargetId, TargetSet};
-use crate::series::{Table, View};
+use crate::series::View;
 
 /// One scrape config and what its connections are verified with.
 #[derive(Clone)]
@@ -26,14 +28,21 @@ pub struct Job {
     pub credentials: Option<CredentialsFeed>,
 }
 
-/// What scraping needs from the rest of the agent.
-pub struct Context {
+/// What a configuration says of scraping. What is the same in the next one is the same `Arc` there.
+#[derive(Clone)]
+pub struct Setup {
+    /// Which configuration it is, counted from 0: it holds for the target sets with this number.
+    pub revision: u64,
     /// All jobs, by name.
     pub jobs: Vec<Job>,
     /// How receivers see series.
     pub views: Arc<[View]>,
     /// The external labels.
-    pub external: Labels,
+    pub external: Arc<Labels>,
+}
+
+/// What scraping needs from the rest of the agent.
+pub struct Context {
     /// Where blocks go.
     pub blocks: mpsc::Sender<Block>,
     /// Wall time.
@@ -68,23 +77,34 @@ pub struct TargetSnapshot {
     pub status: TargetStatus,
 }
 
-/// A look at the running scrapers. It changes nothing about them.
+/// A look at the running scrapers. It changes nothing about them but by [`Handle::adopt`].
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Mutex<Shared>>,
     prober: Arc<Prober>,
+    setups: watch::Sender<Arc<Setup>>,
+    in_force: watch::Receiver<u64>,
 }
 
+/// What is scraped now. All of it is of one configuration.
 #[derive(Default)]
 struct Shared {
     set: Arc<TargetSet>,
+    pools: HashMap<Arc<str>, Pool>,
     statuses: HashMap<TargetId, StatusCell>,
+}
+
+/// A job, and what holds for all of its targets now.
+#[derive(Clone)]
+struct Pool {
+    job: Job,
+    state: watch::Sender<JobState>,
 }
 
 impl Handle {
     /// What runs now, by job in the order of the config file.
     pub fn snapshot(&self) -> Vec<PoolSnapshot> {
-        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = lock(&self.shared);
         let snapshot = |target: &Arc<Target>| TargetSnapshot {
             target: Arc::clone(target),
             status: shared.statuses.get(&target.id).map(StatusCell::read).unwrap_or_default(),
@@ -92,7 +112,7 @@ impl Handle {
         let pool = |(pool, job): &(Arc<str>, JobTargets)| {
             Some(PoolSnapshot {
                 pool: Arc::clone(pool),
-                config: Arc::clone(&self.prober.job(pool)?.config),
+                config: Arc::clone(&shared.pools.get(pool)?.job.config),
                 active: job.active.iter().map(snapshot).collect(),
                 dropped: job.dropped.clone(),
                 dropped_count: job.dropped_count,
@@ -107,10 +127,24 @@ impl Handle {
     /// If no active target is called `id`, or another probe is under way. That the scrape fails is no error.
     pub async fn probe(&self, id: TargetId) -> Result<Probe, ProbeError> {
         let active = {
-            let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-            shared.set.active().find(|target| target.id == id).cloned()
+            let shared = lock(&self.shared);
+            let target = shared.set.active().find(|target| target.id == id).cloned();
+            target.and_then(|target| Some((shared.pools.get(&target.pool)?.clone(), target)))
         };
-        self.prober.probe(active.ok_or(ProbeError::UnknownTarget)?).await
+        let (Pool { job, state }, target) = active.ok_or(ProbeError::UnknownTarget)?;
+        let state = state.borrow().clone();
+        self.prober.probe(&job, state, target).await
+    }
+
+    /// Scrapes by another configuration as soon as the targets that it leads to are known.
+    pub fn adopt(&self, setup: Setup) {
+        self.setups.send_replace(Arc::new(setup));
+    }
+
+    /// Waits until scraping follows this configuration, or a later one, or has ended.
+    pub async fn in_force(&self, revision: u64) {
+        // An error says that scraping has ended.
+        let _ = self.in_force.clone().wait_for(|followed| *followed >= revision).await;
     }
 }
 
@@ -118,48 +152,66 @@ impl Handle {
 /// ended.
 pub fn spawn(
     context: Context,
+    setup: Setup,
     targets: watch::Receiver<Arc<TargetSet>>,
     stop: CancellationToken,
 ) -> (Handle, JoinHandle<()>) {
     let shared = Arc::new(Mutex::new(Shared::default()));
-    let states: HashMap<Arc<str>, watch::Sender<JobState>> =
-        context.jobs.iter().map(|job| (Arc::clone(&job.config.job_name), watch::Sender::default())).collect();
-    let jobs = context.jobs.iter().map(|job| (job.clone(), states[&job.config.job_name].subscribe())).collect();
-    let prober = Arc::new(Prober::new(jobs, context.clock.clone()));
+    let prober = Arc::new(Prober::new(context.clock.clone()));
+    let setup = Arc::new(setup);
+    let (setups, setups_seen) = watch::channel(Arc::clone(&setup));
+    let (followed, in_force) = watch::channel(setup.revision);
     let manager = Manager {
-        seed: schedule::seed(&context.host, &context.external),
-        states,
+        pools: HashMap::new(),
         running: HashMap::new(),
         shared: Arc::clone(&shared),
         context,
+        setup,
+        setups: setups_seen,
+        followed,
         stop,
     };
-    (Handle { shared, prober }, tokio::spawn(manager.run(targets)))
+    (Handle { shared, prober, setups, in_force }, tokio::spawn(manager.run(targets)))
 }
 
 struct Manager {
     context: Context,
-    seed: u64,
-    /// What holds for each job now, for the tasks of its targets.
-    states: HashMap<Arc<str>, watch::Sender<JobState>>,
+    /// The configuration that is followed.
+    setup: Arc<Setup>,
+    setups: watch::Receiver<Arc<Setup>>,
+    followed: watch::Sender<u64>,
+    pools: HashMap<Arc<str>, Pool>,
     running: HashMap<TargetId, Running>,
     shared: Arc<Mutex<Shared>>,
     stop: CancellationToken,
 }
 
 struct Running {
-    target: Arc<Target>,
+    /// What its task was told last.
+    orders: watch::Sender<Arc<Orders>>,
     /// Whether its pod is terminating, for its task.
     leaving: watch::Sender<bool>,
     gone: CancellationToken,
     task: JoinHandle<()>,
 }
 
+impl Running {
+    fn target(&self) -> Arc<Target> {
+        Arc::clone(&self.orders.borrow().target)
+    }
+}
+
 impl Manager {
     async fn run(mut self, mut targets: watch::Receiver<Arc<TargetSet>>) {
         loop {
             let set = Arc::clone(&targets.borrow_and_update());
-            self.follow(set).await;
+            let setup = Arc::clone(&self.setups.borrow());
+            // Else the targets are still those of the configuration before, and their next set is awaited.
+            if set.revision == setup.revision {
+                self.setup = setup;
+                self.follow(set).await;
+                self.followed.send_replace(self.setup.revision);
+            }
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 changed = targets.changed() => if changed.is_err() {
@@ -175,91 +227,151 @@ impl Manager {
     }
 
     async fn follow(&mut self, set: Arc<TargetSet>) {
+        self.hand_over(&set);
         self.end_those_gone(&set).await;
-        for (pool, job) in &set.jobs {
-            self.judge(pool, job);
-            let known = self.context.jobs.iter().position(|known| known.config.job_name == *pool);
-            let Some(at) = known else {
-                error!(job = &**pool, "BUG: discovery names a job that the configuration does not have");
+        self.renew_pools();
+        for (name, targets) in &set.jobs {
+            let Some(pool) = self.pools.get(name).cloned() else {
+                error!(job = &**name, "BUG: discovery names a job that the configuration does not have");
                 continue;
             };
-            for target in &job.active {
+            self.judge(&pool, targets);
+            for target in &targets.active {
+                let orders = self.orders(&pool, target);
                 match self.running.get(&target.id) {
                     Some(running) => {
                         running.leaving.send_if_modified(|known| {
                             let leaving = is_leaving(target);
                             std::mem::replace(known, leaving) != leaving
                         });
+                        running.orders.send_if_modified(|known| {
+                            let differs = !known.say_the_same(&orders);
+                            *known = orders;
+                            differs
+                        });
                     }
-                    None => self.start(at, target),
+                    None => self.start(orders, &pool),
                 }
             }
         }
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner).set = set;
+        let mut shared = lock(&self.shared);
+        shared.pools.clone_from(&self.pools);
+        shared.set = set;
     }
 
-    /// A target that changed in any way has ended, too: it is not the same one.
+    /// A target that is only reached in another way, so that it has another name, goes on with what is remembered of it.
+    fn hand_over(&mut self, set: &TargetSet) {
+        let wanted: HashMap<_, _> = set.active().map(|target| (target.id, target)).collect();
+        let stays = |running: &Running| {
+            wanted.get(&running.target().id).is_some_and(|target| target.succeeds(&running.target()))
+        };
+        let leaving = self.running.iter().filter(|(_, running)| !stays(running));
+        let mut leaving: HashMap<_, _> = leaving
+            .map(|(id, running)| {
+                let target = running.target();
+                ((Arc::clone(&target.pool), target.labels.clone()), *id)
+            })
+            .collect();
+        if leaving.is_empty() {
+            return;
+        }
+        for target in set.active().filter(|target| !self.running.contains_key(&target.id)).collect::<Vec<_>>() {
+            let Some(id) = leaving.remove(&(Arc::clone(&target.pool), target.labels.clone())) else { continue };
+            if let Some(running) = self.running.remove(&id) {
+                if target.succeeds(&running.target()) {
+                    self.running.insert(target.id, running);
+                    let statuses = &mut lock(&self.shared).statuses;
+                    let status = statuses.remove(&id);
+                    statuses.extend(status.map(|status| (target.id, status)));
+                } else {
+                    self.running.insert(id, running);
+                }
+            }
+        }
+    }
+
+    /// A target with another pod behind it has ended, too: it is not the same one.
     async fn end_those_gone(&mut self, set: &TargetSet) {
         let wanted: HashMap<_, _> = set.active().map(|target| (target.id, target)).collect();
         let gone: Vec<_> = self
             .running
-            .extract_if(|id, running| wanted.get(id).is_none_or(|target| !target.continues(&running.target)))
+            .extract_if(|id, running| wanted.get(id).is_none_or(|target| !target.succeeds(&running.target())))
             .collect();
         for (_, running) in &gone {
             running.gone.cancel();
         }
         for (id, running) in gone {
             join(running.task).await;
-            self.shared.lock().unwrap_or_else(PoisonError::into_inner).statuses.remove(&id);
+            lock(&self.shared).statuses.remove(&id);
         }
+    }
+
+    /// The pools of the configuration that is followed; one that goes on keeps its state.
+    fn renew_pools(&mut self) {
+        let mut before = std::mem::take(&mut self.pools);
+        for job in &self.setup.jobs {
+            let state = before.remove(&job.config.job_name).map(|pool| pool.state).unwrap_or_default();
+            self.pools.insert(Arc::clone(&job.config.job_name), Pool { job: job.clone(), state });
+        }
+        before.keys().for_each(|gone| self.context.metrics.forget(gone));
     }
 
     /// Tells the tasks of a job what holds for all of them. Those whose pod has been replaced have ended before, so that
     /// none of them is told that its pod is certain again.
-    fn judge(&self, pool: &Arc<str>, job: &JobTargets) {
-        self.context.metrics.pool(pool, job.active.len());
-        let Some(known) = self.context.jobs.iter().find(|known| known.config.job_name == *pool) else { return };
-        let limit = known.config.limits.target_limit;
-        let over = limit > 0 && job.active.len() as u64 > limit;
+    fn judge(&self, pool: &Pool, targets: &JobTargets) {
+        let config = &pool.job.config;
+        self.context.metrics.pool(&config.job_name, targets.active.len());
+        let limit = config.limits.target_limit;
+        let over = limit > 0 && targets.active.len() as u64 > limit;
         if over {
             self.context.metrics.over_target_limit();
         }
         let refusal = over.then(|| {
-            let detail = format!("target_limit exceeded (number of targets: {}, limit: {limit})", job.active.len());
+            let detail = format!("target_limit exceeded (number of targets: {}, limit: {limit})", targets.active.len());
             Failure::new(Reason::TargetLimit, detail)
         });
-        if let Some(state) = self.states.get(pool) {
-            let new = JobState { refusal, unconfirmed: job.unconfirmed };
-            state.send_if_modified(|current| std::mem::replace(current, new.clone()) != new);
-        }
+        let new = JobState { refusal, unconfirmed: targets.unconfirmed };
+        pool.state.send_if_modified(|current| std::mem::replace(current, new.clone()) != new);
     }
 
-    fn start(&mut self, job: usize, target: &Arc<Target>) {
-        let Job { config, credentials } = &self.context.jobs[job];
-        let client = Client::for_target(target, config, credentials.clone(), &self.context.clock);
+    fn orders(&self, pool: &Pool, target: &Arc<Target>) -> Arc<Orders> {
+        Arc::new(Orders {
+            target: Arc::clone(target),
+            job: pool.job.clone(),
+            views: Arc::clone(&self.setup.views),
+            external: Arc::clone(&self.setup.external),
+            seed: schedule::seed(&self.context.host, &self.setup.external),
+        })
+    }
+
+    fn start(&mut self, orders: Arc<Orders>, pool: &Pool) {
+        let target = Arc::clone(&orders.target);
         let status = StatusCell::default();
         let gone = CancellationToken::new();
-        let leaving = watch::Sender::new(is_leaving(target));
+        let leaving = watch::Sender::new(is_leaving(&target));
         let task = TargetTask {
-            target: Arc::clone(target),
-            job: Arc::clone(config),
-            client,
-            table: Table::new(Arc::clone(config), target, Arc::clone(&self.context.views), &self.context.external),
+            client: orders.client(&self.context.clock),
+            table: orders.table(),
             blocks: self.context.blocks.clone(),
             clock: self.context.clock.clone(),
-            seed: self.seed,
             metrics: self.context.metrics.clone(),
             status: status.clone(),
-            state: self.states[&config.job_name].subscribe(),
+            state: pool.state.subscribe(),
             leaving: leaving.subscribe(),
             gone: gone.clone(),
             stop: self.stop.clone(),
+            orders: Arc::clone(&orders),
         };
-        let task = tokio::spawn(task.run());
-        info!(job = &*config.job_name, target = %crate::model::clean(target.labels.value("instance")), "scraping");
-        self.running.insert(target.id, Running { target: Arc::clone(target), leaving, gone, task });
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner).statuses.insert(target.id, status);
+        let orders = watch::Sender::new(orders);
+        let task = tokio::spawn(task.run(orders.subscribe()));
+        info!(job = &*target.pool, target = %crate::model::clean(target.labels.value("instance")), "scraping");
+        self.running.insert(target.id, Running { orders, leaving, gone, task });
+        lock(&self.shared).statuses.insert(target.id, status);
     }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_leaving(target: &Target) -> bool {

@@ -131,6 +131,11 @@ impl Metrics {
         self.targets.get_or_create(&label).set(i64::try_from(targets).unwrap_or(i64::MAX));
     }
 
+    /// A job is gone, and so is the state of it; what was counted stays.
+    pub(super) fn forget(&self, job: &str) {
+        self.targets.remove(&PoolLabel { scrape_job: job.to_owned() });
+    }
+
     pub(super) fn over_target_limit(&self) {
         self.over_target_limit.inc();
     }

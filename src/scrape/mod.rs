@@ -2,7 +2,8 @@
 //!
 //! The [`Manager`](spawn) follows the target set and keeps one task a target; a task owns everything of its target: its
 //! beat, its connection, its series. What always holds: a target that is gone has ended, with staleness markers,
-//! before a new one starts; nothing of a response goes on before the whole of it proved good and whatever verified the
+//! before a new one starts; one whose labels and pod are the same goes on, whatever else about it or in the configuration
+//! has changed, with as much of its beat, connection and series as that leaves; nothing of a response goes on before the whole of it proved good and whatever verified the
 //! connection still stands; every attempt of a task leaves `up` and its companions. A [`Probe`] is a scrape for a person:
 //! it leaves nothing.
 //!
@@ -13,13 +14,14 @@ mod exchange;
 mod leaving;
 mod manager;
 mod metrics;
+mod orders;
 mod probe;
 mod request;
 mod schedule;
 mod task;
 
 pub use exchange::{Exchange, MAX_BODY_BYTES, exchange};
-pub use manager::{Context, Handle, Job, PoolSnapshot, TargetSnapshot, spawn};
+pub use manager::{Context, Handle, Job, PoolSnapshot, Setup, TargetSnapshot, spawn};
 pub use metrics::Metrics;
 pub use probe::{MAX_PROBE_TIME, Probe, ProbeError};
 pub use request::RequestHead;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::info;
 
@@ -59,32 +59,23 @@ pub enum ProbeError {
     Busy,
 }
 
-/// What probes need of the scrapers.
+/// Makes probes, one at a time.
 pub(super) struct Prober {
-    /// Each job, and how the whole of it is.
-    jobs: Vec<(Job, watch::Receiver<JobState>)>,
     clock: Clock,
     turn: Semaphore,
 }
 
 impl Prober {
-    pub(super) fn new(jobs: Vec<(Job, watch::Receiver<JobState>)>, clock: Clock) -> Self {
-        Self { jobs, clock, turn: Semaphore::new(1) }
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock, turn: Semaphore::new(1) }
     }
 
-    /// The job of this name.
-    pub(super) fn job(&self, name: &str) -> Option<&Job> {
-        self.jobs.iter().map(|(job, _)| job).find(|job| *job.config.job_name == *name)
-    }
-
-    /// Scrapes `target` once, unless another probe is under way.
-    pub(super) async fn probe(&self, target: Arc<Target>) -> Result<Probe, ProbeError> {
-        let of_target = |(job, _): &&(Job, _)| job.config.job_name == target.pool;
-        let (job, state) = self.jobs.iter().find(of_target).ok_or(ProbeError::UnknownTarget)?;
+    /// Scrapes `target` of `job` once, unless another probe is under way; `state` is how the whole job is.
+    pub(super) async fn probe(&self, job: &Job, state: JobState, target: Arc<Target>) -> Result<Probe, ProbeError> {
         let _turn = self.turn.try_acquire().map_err(|_| ProbeError::Busy)?;
         info!(job = &*target.pool, target = %clean(target.labels.value("instance")), "live scrape");
         let started = self.clock.now();
-        let JobState { refusal, unconfirmed } = state.borrow().clone();
+        let JobState { refusal, unconfirmed } = state;
         let mut transcript = Transcript::default();
         let (seen, counts, outcome) = match refusal {
             Some(failure) => (Exchange::default(), Counts::default(), Err(failure)),

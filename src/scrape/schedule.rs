@@ -17,7 +17,7 @@ use crate::model::TargetId;
 const TOLERANCE: Duration = Duration::from_millis(2);
 
 /// The beat of one target.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Schedule {
     interval: Duration,
     next: Instant,

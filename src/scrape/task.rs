@@ -13,10 +13,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::orders::Orders;
 use super::schedule::Schedule;
 use super::{Exchange, Metrics, RequestHead, exchange, leaving};
 use crate::clock::Clock;
-use crate::config::ScrapeConfig;
 use crate::connect::Client;
 use crate::model::{Block, Failure, Reason, ScrapeReport, Target, clean};
 use crate::parse::Entry;
@@ -64,14 +64,13 @@ pub(super) struct JobState {
 
 /// Everything one target needs to run.
 pub(super) struct TargetTask {
-    pub(super) target: Arc<Target>,
-    pub(super) job: Arc<ScrapeConfig>,
+    /// The orders that it follows.
+    pub(super) orders: Arc<Orders>,
     /// Or why the target may not be connected at all.
     pub(super) client: Result<Client, Failure>,
     pub(super) table: Table,
     pub(super) blocks: mpsc::Sender<Block>,
     pub(super) clock: Clock,
-    pub(super) seed: u64,
     pub(super) metrics: Metrics,
     pub(super) status: StatusCell,
     /// What holds for the whole job.
@@ -91,10 +90,11 @@ struct Attempt {
 }
 
 impl TargetTask {
-    /// Scrapes until the target is gone or the process stops.
-    pub(super) async fn run(mut self) {
-        let head = RequestHead::new(&self.job, self.target.timeout);
-        let mut schedule = Schedule::new(self.target.interval, self.target.id, self.seed, self.clock.now_ms());
+    /// Scrapes until the target is gone or the process stops. New `orders` hold from the next scrape on; only where somebody
+    /// else is to answer, or is to prove it in another way, a scrape under way does not count and is made anew.
+    pub(super) async fn run(mut self, mut orders: watch::Receiver<Arc<Orders>>) {
+        let mut head = self.head();
+        let mut schedule = self.schedule();
         let mut log = FailureLog::default();
         let (gone, stop) = (self.gone.clone(), self.stop.clone());
         loop {
@@ -102,16 +102,26 @@ impl TargetTask {
                 biased;
                 () = stop.cancelled() => return,
                 () = gone.cancelled() => break,
+                new = other(&mut orders, |_| true) => {
+                    self.adopt(new, &mut head, &mut schedule);
+                    continue;
+                }
                 () = self.wait(schedule.next()) => {}
             }
+            let beat = schedule.clone();
             let at_ms = schedule.begin(self.clock.now_ms());
+            let (known, mut later) = (Arc::clone(&self.orders), orders.clone());
             let attempt = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 () = gone.cancelled() => break,
+                _ = other(&mut later, |new| !new.expect_the_same(&known)) => {
+                    schedule = beat;
+                    continue;
+                }
                 attempt = self.attempt(&head, at_ms) => attempt,
             };
-            log.tell(&self.target, attempt.report.failure.as_ref());
+            log.tell(&self.orders.target, attempt.report.failure.as_ref());
             let series = self.table.len();
             self.status.write(|status| {
                 match attempt.report.failure {
@@ -129,6 +139,29 @@ impl TargetTask {
         self.hand_on(blocks).await;
     }
 
+    fn head(&self) -> RequestHead {
+        RequestHead::new(&self.orders.job.config, self.orders.target.timeout)
+    }
+
+    fn schedule(&self) -> Schedule {
+        let target = &self.orders.target;
+        Schedule::new(target.interval, target.id, self.orders.seed, self.clock.now_ms())
+    }
+
+    /// Follows other orders, with all that they leave as it is.
+    fn adopt(&mut self, new: Arc<Orders>, head: &mut RequestHead, schedule: &mut Schedule) {
+        let known = std::mem::replace(&mut self.orders, new);
+        if !self.orders.keep_the_client(&known) {
+            self.client = self.orders.client(&self.clock);
+        }
+        if !self.orders.keep_the_beat(&known) {
+            *schedule = self.schedule();
+        }
+        let Orders { target, job, views, external, .. } = &*self.orders;
+        self.table.adopt(&job.config, target, views, external);
+        *head = self.head();
+    }
+
     /// Waits for the beat; meanwhile a kept connection whose verification has ended is closed.
     async fn wait(&mut self, beat: Instant) {
         match &mut self.client {
@@ -140,9 +173,11 @@ impl TargetTask {
     }
 
     async fn attempt(&mut self, head: &RequestHead, at_ms: i64) -> Attempt {
+        let target = Arc::clone(&self.orders.target);
+        let job = Arc::clone(&self.orders.job.config);
         let started = self.clock.now();
         let clock = Instant::now();
-        let deadline = clock + self.target.timeout;
+        let deadline = clock + target.timeout;
         let mut pass = self.table.begin(at_ms);
 
         let state = self.state.borrow().clone();
@@ -150,8 +185,8 @@ impl TargetTask {
             (_, Some(failure)) => (Exchange::default(), Err(failure)),
             (Err(failure), None) => (Exchange::default(), Err(failure.clone())),
             (Ok(client), None) => {
-                client.only_known_peer(state.unconfirmed.filter(|_| self.target.pod.is_some()));
-                let (address, path) = (&self.target.address, &*self.target.path_and_query);
+                client.only_known_peer(state.unconfirmed.filter(|_| target.pod.is_some()));
+                let (address, path) = (&target.address, &*target.path_and_query);
                 let mut each = |entry: &Entry<'_>| match entry {
                     Entry::Sample(sample) => pass.add(sample),
                     _ => Ok(()),
@@ -168,14 +203,14 @@ impl TargetTask {
 
         let counts = pass.counts();
         let body_bytes = match &outcome {
-            Err(_) if seen.over_size && self.job.limits.body_size_limit > 0 => -1,
+            Err(_) if seen.over_size && job.limits.body_size_limit > 0 => -1,
             Err(failure) if !blames_exposition(failure.reason) => 0,
             _ => i64::try_from(seen.body_bytes).unwrap_or(i64::MAX),
         };
         let health = Health {
             duration: clock.elapsed(),
-            timeout: self.target.timeout,
-            sample_limit: self.job.limits.sample_limit,
+            timeout: target.timeout,
+            sample_limit: job.limits.sample_limit,
             body_bytes,
         };
         let blocks = match &outcome {
@@ -183,8 +218,8 @@ impl TargetTask {
             Err(failure) => pass.fail(failure, &health),
         };
         match &outcome {
-            Ok(()) => self.metrics.succeeded(&self.job.job_name, &counts, seen.peer.as_ref().is_none_or(|p| p.exact)),
-            Err(failure) => self.metrics.failed(&self.job.job_name, failure.reason),
+            Ok(()) => self.metrics.succeeded(&job.job_name, &counts, seen.peer.as_ref().is_none_or(|p| p.exact)),
+            Err(failure) => self.metrics.failed(&job.job_name, failure.reason),
         }
         Attempt { report: report(started, seen, counts, outcome.err()), blocks }
     }
@@ -197,6 +232,20 @@ impl TargetTask {
             }
         }
         true
+    }
+}
+
+/// The newest orders, once they are others than those that were seen last, and are of this kind.
+async fn other(orders: &mut watch::Receiver<Arc<Orders>>, wanted: impl Fn(&Orders) -> bool) -> Arc<Orders> {
+    loop {
+        if orders.changed().await.is_err() {
+            // Nobody gives orders any more: the process is stopping.
+            return std::future::pending().await;
+        }
+        let new = Arc::clone(&orders.borrow_and_update());
+        if wanted(&new) {
+            return new;
+        }
     }
 }
 

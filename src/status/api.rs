@@ -2,7 +2,8 @@
 //!
 //! `GET /api/v1/targets?state=active|dropped|any&scrapePool=JOB` answers as Prometheus does; each active target also has
 //! `id`, `reason`, `hint`, `podTerminating`, `expectedIdentity`, `presentedIdentity` and `peer`, each dropped one what
-//! dropped it, and the whole has `problems`, what the agent is in trouble with. `POST /api/v1/targets/ID/scrape` scrapes one once ([`live`]). Requests that a browser was talked into are
+//! dropped it, and the whole has `problems`, what the agent is in trouble with. `POST /api/v1/targets/ID/scrape` scrapes one
+//! once ([`live`]), `POST /-/reload` reads the configuration again ([`reload`]). Requests that a browser was talked into are
 //! refused: the host must be a loopback address and there must be no foreign `Origin`.
 
 use std::borrow::Cow;
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Sources, live};
+use super::{Sources, live, reload};
 use crate::model::{Failure, Labels, PeerReport, Verification};
 use crate::scrape::{PoolSnapshot, TargetSnapshot};
 
@@ -28,6 +29,7 @@ pub fn router(sources: Sources) -> Router {
     Router::new()
         .route("/api/v1/targets", get(targets))
         .route("/api/v1/targets/{id}/scrape", post(live::scrape))
+        .route("/-/reload", post(reload::reload).put(reload::reload))
         .layer(middleware::from_fn(refuse_foreign))
         .with_state(sources)
 }

@@ -1,6 +1,6 @@
 //! `POST /api/v1/targets/ID/scrape`: one scrape of one active target now, and everything that is known of it.
 //!
-//! It is the only request that makes the agent do something, so it takes as little as can be said: the id of an active
+//! It makes the agent do something, so it takes as little as can be said: the id of an active
 //! target as `/api/v1/targets` lists it, and whether the exposition is wanted (`body=true`). No URL, label, path or
 //! identity; anything else is refused. The header `X-Meshscrape: scrape` is required, because no page in a browser can
 //! send it to another origin without asking first, and this API never says yes to that.
@@ -15,13 +15,10 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-use super::Sources;
 use super::api::{failed, map, rfc3339};
+use super::{HEADER, Sources};
 use crate::model::{Failure, Match, TargetId, Verification};
 use crate::scrape::{Probe, ProbeError};
-
-/// The header that must be there, and its value.
-const HEADER: (&str, &str) = ("x-meshscrape", "scrape");
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,7 +34,7 @@ pub(super) async fn scrape(
     query: Result<Query<LiveQuery>, QueryRejection>,
     headers: HeaderMap,
 ) -> Response {
-    if headers.get(HEADER.0).is_none_or(|value| value != HEADER.1) {
+    if headers.get(HEADER).is_none_or(|value| value != "scrape") {
         return failed(StatusCode::FORBIDDEN, "forbidden", "the header X-Meshscrape: scrape is missing");
     }
     let Ok(Query(query)) = query else {

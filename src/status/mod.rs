@@ -1,5 +1,6 @@
 //! What the agent tells about itself over HTTP. It reads snapshots of the other rooms and can change nothing; all that it
-//! can set off is one scrape of a target that is scraped anyway.
+//! can set off is one scrape of a target that is scraped anyway and, where the command line allows it, that the
+//! configuration is read again.
 //!
 //! Two listeners, because they have two audiences. The one on the pod's address serves probes and `/metrics` and nothing
 //! else: what the mesh protects must not be readable in the clear next door. The one on loopback serves the API, to whoever
@@ -8,6 +9,7 @@
 mod api;
 mod live;
 mod probes;
+mod reload;
 mod server;
 
 pub use api::router as api_router;
@@ -18,7 +20,10 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 
-use crate::scrape;
+use crate::{lifecycle, scrape};
+
+/// The header that a request must have to make the agent do something; its value says what.
+const HEADER: &str = "x-meshscrape";
 
 /// Where the answers come from.
 #[derive(Clone)]
@@ -29,4 +34,6 @@ pub struct Sources {
     pub scrape: scrape::Handle,
     /// Whether the agent can do its work, asked anew for each probe.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    /// Who reads the configuration again; `None` where nobody may ask for it over HTTP.
+    pub reload: Option<lifecycle::Reload>,
 }

@@ -48,17 +48,20 @@ impl Herd {
         let (targets, seen) = watch::channel(Arc::default());
         let (blocks, mut written) = mpsc::channel(256);
         let mut registry = Registry::default();
-        let context = scrape::Context {
+        let setup = scrape::Setup {
+            revision: 0,
             jobs: vec![scrape::Job { config: Arc::clone(&job), credentials: Some(mesh.identity.credentials()) }],
             views: series::views_of(config.remote_write.iter().map(|receiver| &**receiver).enumerate(), &[]).into(),
-            external: Labels::new(),
+            external: Arc::default(),
+        };
+        let context = scrape::Context {
             blocks,
             clock: mesh.clock.clone(),
             host: "node".to_owned(),
             metrics: scrape::Metrics::new(&mut registry),
         };
         let stop = CancellationToken::new();
-        let (handle, _) = scrape::spawn(context, seen, stop.clone());
+        let (handle, _) = scrape::spawn(context, setup, seen, stop.clone());
         let stored = Arc::new(Mutex::new(Vec::new()));
         let store = Arc::clone(&stored);
         tokio::spawn(async move {

@@ -82,7 +82,8 @@ async fn start_agent(config: &Path, clock: Clock) -> Result<Agent, DemoError> {
         DemoError::Config(problems.join("; "))
     })?;
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let options = agent::Options { listen: loopback, api_listen: Some(loopback), clock, flush_deadline: FLUSH };
+    let options =
+        agent::Options { listen: loopback, api_listen: Some(loopback), clock, flush_deadline: FLUSH, reload: None };
     Ok(agent::start(config, options).await?)
 }
 

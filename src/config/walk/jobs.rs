@@ -122,8 +122,15 @@ fn directory(walk: &Walk<'_>, written: &Scalar<'_>) -> Option<Option<String>> {
 /// The files that one pattern names, if it is one; a file without a `*` that does not exist is none.
 fn matching(walk: &Walk<'_>, written: &Scalar<'_>) -> Option<Vec<PathBuf>> {
     walk.read(written, pattern::check)?;
-    match pattern::matching_files(&walk.path(&written.value)) {
-        Ok(paths) => Some(paths.into_iter().filter(|path| path.symlink_metadata().is_ok()).collect()),
+    let pattern = walk.path(&written.value);
+    let found = pattern::matching_files(&pattern);
+    walk.files.borrow_mut().push(pattern);
+    match found {
+        Ok(paths) => {
+            let paths: Vec<_> = paths.into_iter().filter(|path| path.symlink_metadata().is_ok()).collect();
+            walk.files.borrow_mut().extend(paths.iter().cloned());
+            Some(paths)
+        }
         Err(error) => {
             let message = format!("the directory of {written} cannot be listed: {error}");
             walk.problem(written.pos, &written.key, Wrong::only(message));

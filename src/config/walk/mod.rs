@@ -41,14 +41,17 @@ pub(super) struct Walked {
     pub(super) config: Config,
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
+    /// The files of jobs, and the patterns that they were found by.
+    pub(super) files: Vec<PathBuf>,
 }
 
 /// Walks the tree of `file`; `None` is an empty file, which is a valid one.
 pub(super) fn walk(file: &Path, root: Option<&Node>, env: Env<'_>) -> Walked {
     let walk = Walk::new(file, env, None);
     let config = file::read(&walk, root);
+    let files = walk.files.take();
     let Found { problems, warnings } = walk.end();
-    Walked { config, problems, warnings }
+    Walked { config, problems, warnings, files }
 }
 
 /// What all parts of a walk through one file share.
@@ -61,6 +64,8 @@ struct Walk<'w> {
     warnings: RefCell<Vec<Problem>>,
     /// What was found in the files of `scrape_config_files`, in their order.
     elsewhere: RefCell<Found>,
+    /// Which files those are, and the patterns that they were found by.
+    files: RefCell<Vec<PathBuf>>,
 }
 
 /// How a file of `scrape_config_files` is seen from the main file.
@@ -85,6 +90,7 @@ impl<'w> Walk<'w> {
             problems: RefCell::default(),
             warnings: RefCell::default(),
             elsewhere: RefCell::default(),
+            files: RefCell::default(),
         }
     }
 

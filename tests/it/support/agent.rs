@@ -35,8 +35,8 @@ pub(crate) async fn start_with(dir: &Path, text: &str, env: config::Env<'_>) -> 
     let config = loaded.config.unwrap_or_else(|problems| panic!("{problems:#?} in\n{text}"));
     let clock = Clock::system();
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let options =
-        Options { listen: any, api_listen: Some(any), clock: clock.clone(), flush_deadline: Duration::from_secs(10) };
+    let flush_deadline = Duration::from_secs(10);
+    let options = Options { listen: any, api_listen: Some(any), clock: clock.clone(), flush_deadline, reload: None };
     Running { agent: agent::start(config, options).await.expect("an agent"), clock }
 }
 

@@ -2,7 +2,11 @@
 //!
 //! Rooms are started from the far end (sending first, scraping last), so that nothing is produced before there is a place
 //! for it, and stopped from the near end: discovery and scraping are cancelled, then the closed channels let the pipe run
-//! dry, and the listeners go last.
+//! dry, and the listeners go last. Another configuration is taken while they run ([`Agent::reload`]).
+
+mod identities;
+mod receivers;
+mod reload;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,19 +17,23 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::identities::Identities;
+use self::receivers::Receivers;
+use self::reload::Reloads;
 use crate::clock::Clock;
-use crate::config::{Config, JobSecurity, ScrapeConfig, SpiffeReceiver};
-use crate::connect::CredentialsFeed;
-use crate::identity::{self, Identity, IdentitySettings};
-use crate::model::TrustDomain;
-use crate::spool::{QueueSettings, Spool};
+use crate::config::Config;
+use crate::lifecycle;
+use crate::scrape::Setup;
+use crate::spool::Spool;
 use crate::status::{Audience, Readiness, Sources};
-use crate::{discover, scrape, send, series, spool, status};
+use crate::{discover, scrape, send, spool, status};
+
+pub use reload::ReloadError;
 
 /// Blocks that may wait between the targets' tasks and the spool, which takes them without waiting for anybody.
 const BLOCKS_IN_TRANSIT: usize = 256;
@@ -39,8 +47,10 @@ pub struct Options {
     pub api_listen: Option<SocketAddr>,
     /// Wall time.
     pub clock: Clock,
-    /// How long delivery may go on once the agent is asked to stop.
+    /// How long delivery may go on once the agent is asked to stop, and to a receiver that another configuration lacks.
     pub flush_deadline: Duration,
+    /// Whom the API asks to read the configuration again; `None` where nobody may ask so.
+    pub reload: Option<lifecycle::Reload>,
 }
 
 /// Why an agent cannot start.
@@ -65,10 +75,17 @@ pub enum AgentError {
 pub struct Agent {
     listen: SocketAddr,
     api: Option<SocketAddr>,
+    clock: Clock,
+    /// What scraping was told last.
+    setup: Setup,
+    identities: Identities,
+    discovery: discover::Discovery,
+    scrape: scrape::Handle,
+    receivers: Receivers,
+    reloads: Reloads,
     stop_scraping: CancellationToken,
     scraping: JoinHandle<()>,
     spooling: JoinHandle<()>,
-    senders: Vec<JoinHandle<send::Undelivered>>,
     /// Cancelled when time to deliver is up.
     give_up: CancellationToken,
     flush_deadline: Duration,
@@ -96,58 +113,48 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
     };
     let mut registry = Registry::default();
     register_build_info(&mut registry);
-    let stop_scraping = CancellationToken::new();
-    let stop_serving = CancellationToken::new();
+    let (stop_scraping, stop_serving, give_up) = <(CancellationToken, CancellationToken, CancellationToken)>::default();
     let clock = options.clock;
-    let mut identities = Identities { list: Vec::new(), clock: clock.clone(), stop: stop_serving.clone() };
+    let identities = Identities::new(clock.clone(), stop_serving.clone());
 
     let (blocks, incoming) = mpsc::channel(BLOCKS_IN_TRANSIT);
     let spool = Spool::new(spool::Metrics::new(&mut registry));
-    let send_metrics = send::Metrics::new(&mut registry);
-    let give_up = CancellationToken::new();
-    let mut senders = Vec::new();
-    for (number, receiver) in config.remote_write.iter().enumerate() {
-        let prepared = send::Prepared::new(Arc::clone(receiver))?;
-        let settings = QueueSettings {
-            name: receiver.name.clone(),
-            labels: send::labels(receiver),
-            capacity_bytes: receiver.queue.max_memory,
-        };
-        let outlet = spool.open(number, settings);
-        let credentials = |spiffe: &SpiffeReceiver| identities.feed(spiffe.into());
-        let sender = prepared.sender(outlet, credentials, clock.clone(), &send_metrics);
-        senders.push(tokio::spawn(sender.run(give_up.clone())));
-    }
+    let mut receivers = Receivers::new(
+        spool.clone(),
+        send::Metrics::new(&mut registry),
+        clock.clone(),
+        identities.clone(),
+        give_up.clone(),
+        options.flush_deadline,
+    );
+    receivers.follow(receivers.plan(&config.remote_write)?);
     let spooling = tokio::spawn(spool.run(incoming));
-    if senders.is_empty() {
-        warn!("no remote_write is configured: targets are scraped and nothing is forwarded");
-    }
 
-    let mut jobs = Vec::new();
-    let mut wanted = Vec::new();
-    for job in &config.scrape_configs {
-        let credentials = identities.of_job(job);
-        wanted.push((Arc::clone(job), trust_domain_feed(job, credentials.as_ref())));
-        jobs.push(scrape::Job { config: Arc::clone(job), credentials });
-    }
-    let discovery =
-        discover::spawn(wanted, stop_scraping.clone(), clock.clone(), discover::Metrics::new(&mut registry));
+    let setup = reload::setup(&config, &receivers, &identities, None);
+    let discovery = discover::spawn(
+        reload::wanted(&setup),
+        stop_scraping.clone(),
+        clock.clone(),
+        discover::Metrics::new(&mut registry),
+    );
     let context = scrape::Context {
-        jobs,
-        views: series::views_of(config.remote_write.iter().map(|receiver| &**receiver).enumerate(), &[]).into(),
-        external: config.global.external_labels.clone(),
         blocks,
         clock: clock.clone(),
         host: host_name(),
         metrics: scrape::Metrics::new(&mut registry),
     };
-    let (handle, scraping) = scrape::spawn(context, discovery.targets(), stop_scraping.clone());
+    let (scrape, scraping) = scrape::spawn(context, setup.clone(), discovery.targets(), stop_scraping.clone());
 
-    let identities = identities.list;
+    let reloads = Reloads::new(&mut registry, &clock);
+    let ready = {
+        let (identities, discovery) = (identities.clone(), discovery.clone());
+        move || readiness(&identities, &discovery)
+    };
     let sources = Sources {
         registry: Arc::new(registry),
-        scrape: handle,
-        readiness: Arc::new(move || readiness(&identities, &discovery, &clock)),
+        scrape: scrape.clone(),
+        readiness: Arc::new(ready),
+        reload: options.reload,
     };
     let listen = local_addr(&listener);
     let api = api_listener.as_ref().map(local_addr);
@@ -160,10 +167,16 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
     Ok(Agent {
         listen,
         api,
+        clock,
+        setup,
+        identities,
+        discovery,
+        scrape,
+        receivers,
+        reloads,
         stop_scraping,
         scraping,
         spooling,
-        senders,
         give_up,
         flush_deadline: options.flush_deadline,
         stop_serving,
@@ -193,13 +206,7 @@ impl Agent {
         end("scraping", self.scraping).await;
         end("spooling", self.spooling).await;
         info!("scraping has stopped; delivering what is queued");
-        let mut undelivered = 0;
-        for sender in self.senders {
-            match sender.await {
-                Ok(left) => undelivered += left.samples,
-                Err(error) => warn!(%error, "BUG: sending ended abnormally"),
-            }
-        }
+        let undelivered = self.receivers.join().await;
         deadline.abort();
         self.stop_serving.cancel();
         for server in self.serving {
@@ -231,64 +238,8 @@ fn local_addr(listener: &TcpListener) -> SocketAddr {
     listener.local_addr().expect("a bound listener has an address")
 }
 
-/// One watcher for each distinct set of files, however many jobs and receivers use it.
-struct Identities {
-    list: Vec<(IdentitySettings, Identity)>,
-    clock: Clock,
-    stop: CancellationToken,
-}
-
-impl Identities {
-    fn of_job(&mut self, job: &ScrapeConfig) -> Option<CredentialsFeed> {
-        match &job.security {
-            JobSecurity::Ordinary(_) => None,
-            JobSecurity::Spiffe(spiffe) => Some(self.feed(spiffe.into())),
-        }
-    }
-
-    fn feed(&mut self, settings: IdentitySettings) -> CredentialsFeed {
-        if let Some((_, identity)) = self.list.iter().find(|(known, _)| *known == settings) {
-            return identity.credentials();
-        }
-        let identity = identity::watch(settings.clone(), &self.clock, self.stop.clone());
-        let feed = identity.credentials();
-        self.list.push((settings, identity));
-        feed
-    }
-}
-
-/// The trust domain of a job as it becomes known: at once if it is configured, else with our own certificate.
-fn trust_domain_feed(
-    job: &ScrapeConfig,
-    credentials: Option<&CredentialsFeed>,
-) -> watch::Receiver<Option<TrustDomain>> {
-    let configured = match &job.security {
-        JobSecurity::Spiffe(spiffe) => spiffe.trust_domain.clone(),
-        JobSecurity::Ordinary(_) => None,
-    };
-    let (sender, receiver) = watch::channel(configured);
-    if let (None, Some(mut credentials)) = (&*receiver.borrow(), credentials.cloned()) {
-        tokio::spawn(async move {
-            loop {
-                let known = credentials.borrow_and_update().trust_domain().cloned();
-                sender.send_if_modified(|current| std::mem::replace(current, known.clone()) != known);
-                tokio::select! {
-                    changed = credentials.changed() => if changed.is_err() { return },
-                    () = sender.closed() => return,
-                }
-            }
-        });
-    }
-    receiver
-}
-
-fn readiness(identities: &[(IdentitySettings, Identity)], discovery: &discover::Discovery, clock: &Clock) -> Readiness {
-    let mut missing = Vec::new();
-    for (settings, identity) in identities {
-        if let Err(failure) = identity.current().ready(clock.now()) {
-            missing.push(format!("{} ({})", failure.detail, settings.files.chain.display()));
-        }
-    }
+fn readiness(identities: &Identities, discovery: &discover::Discovery) -> Readiness {
+    let mut missing = identities.missing();
     let discovered = discovery.snapshot();
     let mut problems: Vec<String> = discovered.problems.iter().map(ToString::to_string).collect();
     if discovered.unconfirmed {

@@ -1,12 +1,18 @@
 //! `meshscrape run`: the agent, until it is asked to stop.
 
+mod watch;
+
+use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tracing::{error, info, warn};
 
+use crate::agent::Agent;
 use crate::clock::Clock;
+use crate::config::Loaded;
+use crate::lifecycle::Asked;
 use crate::telemetry::{LogFormat, LogLevel};
 use crate::{agent, config, lifecycle, telemetry};
 
@@ -16,7 +22,9 @@ use crate::{agent, config, lifecycle, telemetry};
 Exit codes: 0 stopped when asked (samples that could not be delivered in time are in the log and counted), \
 1 cannot start, or ended at once, 2 command line or configuration.
 
-Signals: SIGTERM or SIGINT stops scraping, delivers what is queued and ends; a second one ends at once.
+Signals: SIGTERM or SIGINT stops scraping, delivers what is queued and ends; a second one ends at once. SIGHUP reads \
+the configuration again: all of it is taken, or, if any of it cannot be used, nothing; then the reason is in the log, \
+prometheus_config_last_reload_successful is 0, and the last good configuration stays in force.
 
 Environment: NODE_NAME tells this agent from others, so that each scrapes at its own moments and keeps them over \
 restarts; without it the host name does. It also names the node whose pods istio_sd_configs with scope: node scrapes. \
@@ -31,10 +39,16 @@ pub(super) struct RunArgs {
     /// Where the API, /api/v1/targets and live scrapes of single targets, is served: a loopback address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9465", value_parser = loopback)]
     api_listen: SocketAddr,
+    /// Let POST /-/reload at the API's address read the configuration again, with the header X-Meshscrape: reload
+    #[arg(long)]
+    enable_lifecycle: bool,
+    /// Read the configuration again when its file, or a file of scrape_config_files, has changed
+    #[arg(long)]
+    watch_config: bool,
     /// Where data may be kept; this version keeps its queue in memory and writes nothing there
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// How long to go on delivering what is queued once asked to stop
+    /// How long to go on delivering what is queued once asked to stop, and to a receiver that a reload has removed
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration)]
     flush_deadline: Duration,
     /// The shape of log lines
@@ -62,17 +76,22 @@ fn duration(text: &str) -> Result<Duration, String> {
     config::parse_duration(text).ok_or_else(|| "a duration such as 500ms, 10s or 1m30s is expected".to_owned())
 }
 
+/// Reads the configuration.
+fn load(file: &Path) -> Loaded {
+    config::load(file, &|name| std::env::var(name).ok())
+}
+
 /// Runs the agent; returns the exit code.
 pub(super) async fn run(args: RunArgs) -> u8 {
     telemetry::init(args.log_format, args.log_level);
-    let loaded = config::load(&args.config, &|name| std::env::var(name).ok());
+    let loaded = load(&args.config);
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
-    let config = match loaded.config {
-        Ok(config) => config,
+    let config = match &loaded.config {
+        Ok(config) => config.clone(),
         Err(problems) => {
-            for problem in &problems {
+            for problem in problems {
                 error!("{problem}");
             }
             error!(problems = problems.len(), "{} cannot be used", args.config.display());
@@ -82,7 +101,11 @@ pub(super) async fn run(args: RunArgs) -> u8 {
     if let Some(dir) = &args.data_dir {
         info!(dir = %dir.display(), "the queue is kept in memory; the data directory is not used yet");
     }
-    let stop = match lifecycle::stop_on_signal() {
+    let (reload, mut asked) = lifecycle::reload();
+    let stop = match lifecycle::stop_on_signal().and_then(|stop| {
+        lifecycle::reload_on_signal(reload.clone())?;
+        Ok(stop)
+    }) {
         Ok(stop) => stop,
         Err(error) => {
             error!(%error, "cannot listen for signals");
@@ -94,8 +117,9 @@ pub(super) async fn run(args: RunArgs) -> u8 {
         api_listen: Some(args.api_listen),
         clock: Clock::system(),
         flush_deadline: args.flush_deadline,
+        reload: args.enable_lifecycle.then(|| reload.clone()),
     };
-    let agent = match agent::start(config, options).await {
+    let mut agent = match agent::start(config, options).await {
         Ok(agent) => agent,
         Err(error) => {
             error!("{error}");
@@ -103,7 +127,12 @@ pub(super) async fn run(args: RunArgs) -> u8 {
         }
     };
     info!(listen = %agent.listen_addr(), api = agent.api_addr().map(tracing::field::display), "running");
-    stop.asked.cancelled().await;
+    if args.watch_config {
+        tokio::spawn(watch::follow(args.config.clone(), loaded, reload));
+    }
+    // A reload under way does not hold back the end.
+    let _ = stop.asked.run_until_cancelled(reload_when_asked(&mut agent, &mut asked, &args.config)).await;
+    drop(asked);
     match stop.at_once.run_until_cancelled(agent.stop()).await {
         Some(stopped) if stopped.undelivered > 0 => {
             warn!(samples = stopped.undelivered, "stopped; samples were not delivered within the flush deadline");
@@ -114,5 +143,22 @@ pub(super) async fn run(args: RunArgs) -> u8 {
             0
         }
         None => 1,
+    }
+}
+
+/// Reads the configuration again whenever somebody asks.
+async fn reload_when_asked(agent: &mut Agent, asked: &mut Asked, file: &Path) -> Infallible {
+    loop {
+        let waiting = asked.next().await;
+        let file = file.to_owned();
+        // The file system may hang, and the runtime's threads must not hang with it.
+        let outcome = match tokio::task::spawn_blocking(move || load(&file)).await {
+            Ok(loaded) => agent.reload(loaded).await.map_err(|error| error.to_string()),
+            Err(error) => {
+                error!(%error, "BUG: reading the configuration ended abnormally");
+                Err(error.to_string())
+            }
+        };
+        waiting.answer(&outcome);
     }
 }

@@ -1,0 +1,193 @@
+//! The receivers: which of them run, and what becomes of one that the next configuration lacks or has otherwise.
+//!
+//! Each has a number, which blocks carry and which stays with its URL. What always holds: a receiver that has not changed is
+//! not touched; what was queued for one that is gone, or that has changed, is delivered as it was configured, within the
+//! flush deadline, and else counted as lost; one that takes the place of another begins when that one has ended, so that
+//! samples stay in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::identities::Identities;
+use crate::clock::Clock;
+use crate::config::RemoteWrite;
+use crate::send::{self, Prepared, SendError, Undelivered};
+use crate::spool::{QueueSettings, Spool};
+
+/// All receivers, and the way to them.
+pub(super) struct Receivers {
+    spool: Spool,
+    metrics: send::Metrics,
+    clock: Clock,
+    identities: Identities,
+    /// Cancelled when time to deliver is up.
+    give_up: CancellationToken,
+    flush_deadline: Duration,
+    /// In the order of the configuration.
+    running: Vec<Running>,
+    /// Those that are gone, as long as they deliver what they have.
+    leaving: Vec<JoinHandle<Undelivered>>,
+    next_number: usize,
+}
+
+struct Running {
+    number: usize,
+    remote: Arc<RemoteWrite>,
+    task: JoinHandle<Undelivered>,
+    give_up: CancellationToken,
+    /// Cancelled by the end of the task.
+    ended: CancellationToken,
+}
+
+/// The way from the receivers that run to those of another configuration.
+pub(super) struct Plan(Vec<Step>);
+
+enum Step {
+    /// The receiver with this number goes on.
+    Keep(usize),
+    /// A receiver begins, in place of the one with this number or as a new one.
+    Begin { prepared: Prepared, instead_of: Option<usize> },
+}
+
+impl Receivers {
+    /// None yet. `give_up` ends delivery.
+    pub(super) fn new(
+        spool: Spool,
+        metrics: send::Metrics,
+        clock: Clock,
+        identities: Identities,
+        give_up: CancellationToken,
+        flush_deadline: Duration,
+    ) -> Self {
+        Self {
+            spool,
+            metrics,
+            clock,
+            identities,
+            give_up,
+            flush_deadline,
+            running: Vec::new(),
+            leaving: Vec::new(),
+            next_number: 0,
+        }
+    }
+
+    /// How to come to `wanted`. Nothing is changed yet, and nothing fails once there is a plan.
+    pub(super) fn plan(&self, wanted: &[Arc<RemoteWrite>]) -> Result<Plan, SendError> {
+        let mut left: Vec<&Running> = self.running.iter().collect();
+        let mut take = |which: &dyn Fn(&RemoteWrite) -> bool| {
+            let at = left.iter().position(|running| which(&running.remote))?;
+            Some(left.remove(at).number)
+        };
+        // Who is the same is found first, so that nobody takes his place.
+        let kept: Vec<_> = wanted.iter().map(|remote| take(&|known| known == &**remote)).collect();
+        let namesakes: Vec<_> = wanted
+            .iter()
+            .zip(&kept)
+            .map(|(remote, kept)| match kept {
+                Some(_) => None,
+                None => take(&|known| known.url == remote.url && known.name == remote.name),
+            })
+            .collect();
+        let steps = wanted.iter().zip(kept).zip(namesakes).map(|((remote, kept), namesake)| {
+            Ok(match kept {
+                Some(number) => Step::Keep(number),
+                None => Step::Begin {
+                    prepared: Prepared::new(Arc::clone(remote))?,
+                    instead_of: namesake.or_else(|| take(&|known| known.url == remote.url)),
+                },
+            })
+        });
+        Ok(Plan(steps.collect::<Result<_, _>>()?))
+    }
+
+    /// Goes on as planned; the plan must be one for the receivers that run now.
+    pub(super) fn follow(&mut self, Plan(steps): Plan) {
+        self.leaving.retain(|task| !task.is_finished());
+        let mut before = std::mem::take(&mut self.running);
+        let mut named = |number: usize| before.extract_if(.., |running| running.number == number).next();
+        let mut begin = Vec::new();
+        for step in steps {
+            match step {
+                Step::Keep(number) => self.running.extend(named(number)),
+                Step::Begin { prepared, instead_of } => begin.push((prepared, instead_of.and_then(&mut named))),
+            }
+        }
+        for gone in before {
+            self.spool.close(gone.number);
+            self.end(gone);
+        }
+        for (prepared, predecessor) in begin {
+            self.begin(prepared, predecessor);
+        }
+        if self.running.is_empty() {
+            warn!("no remote_write is configured: targets are scraped and nothing is forwarded");
+        }
+    }
+
+    fn begin(&mut self, prepared: Prepared, predecessor: Option<Running>) {
+        let number = predecessor.as_ref().map_or(self.next_number, |known| known.number);
+        self.next_number = self.next_number.max(number + 1);
+        let remote = Arc::clone(prepared.remote());
+        let settings = QueueSettings {
+            name: remote.name.clone(),
+            labels: send::labels(&remote),
+            capacity_bytes: remote.queue.max_memory,
+        };
+        let outlet = self.spool.open(number, settings);
+        let before = predecessor.map(|known| self.end(known));
+        let credentials = |spiffe: &_| self.identities.feed(std::convert::Into::into(spiffe));
+        let sender = prepared.sender(outlet, credentials, self.clock.clone(), &self.metrics);
+        let (give_up, ended) = (self.give_up.child_token(), CancellationToken::new());
+        let (given_up, end) = (give_up.clone(), ended.clone().drop_guard());
+        let task = tokio::spawn(async move {
+            let _end = end;
+            if let Some(before) = before {
+                // Not for ever, even if it is told to give up: whoever is before ends then, too.
+                before.cancelled().await;
+            }
+            sender.run(given_up).await
+        });
+        self.running.push(Running { number, remote, task, give_up, ended });
+    }
+
+    /// Lets a receiver whose queue is closed deliver what it has, for as long as that may take; returns its end.
+    fn end(&mut self, gone: Running) -> CancellationToken {
+        let Running { remote, task, give_up, ended, .. } = gone;
+        info!(
+            receiver = remote.name,
+            url = remote.shown_url(),
+            "the receiver is gone; delivering what is queued for it"
+        );
+        self.metrics.forget(&remote);
+        self.leaving.push(task);
+        let (deadline, end) = (self.flush_deadline, ended.clone());
+        tokio::spawn(async move {
+            if tokio::time::timeout(deadline, end.cancelled()).await.is_err() {
+                give_up.cancel();
+            }
+        });
+        ended
+    }
+
+    /// The receivers with their numbers.
+    pub(super) fn numbered(&self) -> impl Iterator<Item = (usize, &RemoteWrite)> {
+        self.running.iter().map(|running| (running.number, &*running.remote))
+    }
+
+    /// Waits until all has been delivered or given up; how many samples were not delivered.
+    pub(super) async fn join(self) -> u64 {
+        let mut undelivered = 0;
+        for task in self.leaving.into_iter().chain(self.running.into_iter().map(|running| running.task)) {
+            match task.await {
+                Ok(left) => undelivered += left.samples,
+                Err(error) => warn!(%error, "BUG: sending ended abnormally"),
+            }
+        }
+        undelivered
+    }
+}
