@@ -8,6 +8,7 @@
 mod cases;
 mod generate;
 mod recorder;
+mod reload;
 mod stage;
 mod story;
 

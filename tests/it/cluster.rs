@@ -7,6 +7,7 @@ mod crowd;
 mod in_cluster;
 mod outages;
 mod prometheus;
+mod reload;
 mod sample;
 
 use std::time::Duration;

@@ -21,6 +21,7 @@ mod pipeline;
 mod pods;
 mod refusals;
 mod refused;
+mod reload;
 mod rotation;
 mod shutdown;
 mod status;

@@ -164,7 +164,7 @@ scrape_configs:
 }
 
 /// A real Prometheus in agent mode.
-async fn prometheus(config: &str) -> Process {
+pub(super) async fn prometheus(config: &str) -> Process {
     let dir = TempDir::new().expect("a directory");
     std::fs::write(dir.path().join("prometheus.yml"), config).expect("its configuration");
     let arguments =

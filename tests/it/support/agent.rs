@@ -2,10 +2,10 @@
 //! through its own HTTP listeners.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use meshscrape::agent::{self, Agent, Options, Stopped};
+use meshscrape::agent::{self, Agent, Options, ReloadError, Stopped};
 use meshscrape::clock::Clock;
 use meshscrape::config;
 use serde_json::Value;
@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A running agent.
 pub(crate) struct Running {
     agent: Agent,
+    file: PathBuf,
     pub(crate) clock: Clock,
 }
 
@@ -37,10 +38,16 @@ pub(crate) async fn start_with(dir: &Path, text: &str, env: config::Env<'_>) -> 
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let flush_deadline = Duration::from_secs(10);
     let options = Options { listen: any, api_listen: Some(any), clock: clock.clone(), flush_deadline, reload: None };
-    Running { agent: agent::start(config, options).await.expect("an agent"), clock }
+    Running { agent: agent::start(config, options).await.expect("an agent"), file, clock }
 }
 
 impl Running {
+    /// Has it take another configuration, as SIGHUP does once the file holds `text`.
+    pub(crate) async fn reload(&mut self, text: &str) -> Result<(), ReloadError> {
+        std::fs::write(&self.file, text).expect("a configuration file");
+        self.agent.reload(config::load(&self.file, &|_| None)).await
+    }
+
     /// Stops it as SIGTERM does.
     pub(crate) async fn stop(self) -> Stopped {
         self.agent.stop().await

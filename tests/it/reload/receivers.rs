@@ -1,0 +1,107 @@
+//! Receivers as they come, change and go.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Parts, Stage, Story, assert_consecutive, counting, number, story, values};
+use crate::support::receiver::{Answer, Receiver, Recorded, Rule, always};
+
+/// Down until somebody says otherwise.
+fn switched() -> (Arc<AtomicBool>, Rule) {
+    let up = Arc::new(AtomicBool::new(false));
+    let rule = Arc::clone(&up);
+    let answer = move |_: &Recorded| if rule.load(Ordering::SeqCst) { Answer::ok() } else { Answer::status(503) };
+    (up, Box::new(answer))
+}
+
+/// The receiver of the stage and these.
+fn with(parts: &Parts, others: &[String]) -> String {
+    let config = parts.config("", &parts.job("mesh", ""));
+    config.replacen("remote_write: [", &format!("remote_write: [{}", others.concat()), 1)
+}
+
+fn entry(receiver: &Receiver, more: &str) -> String {
+    format!(
+        "{{url: '{}', queue_config: {{batch_send_deadline: 50ms, min_backoff: 20ms, max_backoff: 50ms}}{more}}}, ",
+        receiver.url()
+    )
+}
+
+fn numbers(story: &Story) -> Vec<f64> {
+    values(story, &number("mesh"))
+}
+
+/// Numbers without a gap, beginning anywhere, and in the order of their times.
+fn assert_in_order(story: &Story) {
+    let samples = &story[&number("mesh")];
+    assert!(samples.windows(2).all(|two| two[1].1 == two[0].1 + 1.0 && two[1].0 > two[0].0), "{samples:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_the_same_keeps_its_queue_and_one_that_is_new_gets_what_comes() {
+    let (up, rule) = switched();
+    let down = Receiver::start(rule).await;
+    let new = Receiver::start(always(Answer::ok())).await;
+    let mut stage = Stage::new(counting(), |parts| with(parts, &[entry(&down, "")])).await;
+    stage.stored("some scrapes", |story| numbers(story).len() >= 3).await;
+    // It stands elsewhere in the file now, behind one that sees series in another way.
+    let own_way = ", write_relabel_configs: [{target_label: own, replacement: way}]";
+    stage.reload(|parts| with(parts, &[entry(&new, own_way), entry(&down, "")])).await;
+    let relabelled = r#"number{instance="pod", job="mesh", own="way"}"#;
+    let enough = |recorded: &[Recorded]| values(&story(recorded), relabelled).len() >= 3;
+    let of_new = story(&new.until("the new one gets samples", enough).await);
+    assert!(of_new.keys().all(|series| series.contains("own=")), "{of_new:?}");
+    assert!(values(&of_new, relabelled)[0] >= 3.0, "{of_new:?}");
+    assert!(numbers(&story(&down.recorded())).is_empty());
+    up.store(true, Ordering::SeqCst);
+    let delivered = story(&down.until("all is delivered", |recorded| numbers(&story(recorded)).len() >= 8).await);
+    assert_consecutive(&numbers(&delivered));
+    // Neither has anybody asked it but one sender, nor has the one beside it missed anything.
+    let stored = stage.stored("and to the other", |story| numbers(story).len() >= 8).await;
+    assert_consecutive(&numbers(&stored));
+    stage.agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_queued_for_one_that_is_gone_is_delivered_to_it_and_nothing_more() {
+    let (up, rule) = switched();
+    let gone = Receiver::start(rule).await;
+    let mut stage = Stage::new(counting(), |parts| with(parts, &[entry(&gone, "")])).await;
+    stage.stored("some scrapes", |story| numbers(story).len() >= 3).await;
+    let url = gone.url();
+    let state =
+        |line: &&str| line.contains(&url) && (line.contains("_pending{") || line.contains("_timestamp_seconds{"));
+    assert_eq!(stage.agent.metrics().await.lines().filter(state).count(), 2);
+    stage.reload(|parts| with(parts, &[])).await;
+    let text = stage.agent.metrics().await;
+    assert_eq!(text.lines().find(state), None, "it has no state any more that an alert could be about");
+    up.store(true, Ordering::SeqCst);
+    let delivered = story(&gone.until("it is delivered", |recorded| !numbers(&story(recorded)).is_empty()).await);
+    assert_consecutive(&numbers(&delivered));
+    let stored = stage.stored("scrapes go on", |story| numbers(story).len() >= 9).await;
+    assert_consecutive(&numbers(&stored));
+    let all = numbers(&story(&gone.recorded()));
+    assert_consecutive(&all);
+    assert!((2..8).contains(&all.len()), "{all:?}");
+    stage.agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_has_changed_gets_everything_in_order() {
+    let (up, rule) = switched();
+    let changed = Receiver::start(rule).await;
+    let mut stage = Stage::new(counting(), |parts| with(parts, &[entry(&changed, "")])).await;
+    for more in [", remote_timeout: 7s", ", remote_timeout: 8s", ", name: other", ""] {
+        stage.reload(|parts| with(parts, &[entry(&changed, more)])).await;
+        let so_far = stage.pod.requests().len();
+        stage.stored("more scrapes", |story| numbers(story).len() > so_far).await;
+    }
+    assert!(numbers(&story(&changed.recorded())).is_empty());
+    up.store(true, Ordering::SeqCst);
+    let so_far = stage.pod.requests().len();
+    let enough = |recorded: &[Recorded]| numbers(&story(recorded)).len() >= so_far + 2;
+    let delivered = story(&changed.until("all is delivered", enough).await);
+    assert_in_order(&delivered);
+    assert_consecutive(&numbers(&delivered));
+    assert_eq!(stage.agent.stop().await.undelivered, 0);
+}
