@@ -31,7 +31,7 @@ use crate::lifecycle;
 use crate::scrape::Setup;
 use crate::spool::Spool;
 use crate::status::{Audience, Readiness, Sources};
-use crate::{discover, scrape, send, spool, status};
+use crate::{discover, scrape, send, series, spool, status};
 
 pub use reload::ReloadError;
 
@@ -121,7 +121,7 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
     let spool = Spool::new(spool::Metrics::new(&mut registry));
     let mut receivers = Receivers::new(
         spool.clone(),
-        send::Metrics::new(&mut registry),
+        (send::Metrics::new(&mut registry), series::Metrics::new(&mut registry)),
         clock.clone(),
         identities.clone(),
         give_up.clone(),

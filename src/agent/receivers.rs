@@ -16,12 +16,14 @@ use super::identities::Identities;
 use crate::clock::Clock;
 use crate::config::RemoteWrite;
 use crate::send::{self, Prepared, SendError, Undelivered};
+use crate::series::{self, View};
 use crate::spool::{QueueSettings, Spool};
 
 /// All receivers, and the way to them.
 pub(super) struct Receivers {
     spool: Spool,
     metrics: send::Metrics,
+    series_metrics: series::Metrics,
     clock: Clock,
     identities: Identities,
     /// Cancelled when time to deliver is up.
@@ -57,7 +59,7 @@ impl Receivers {
     /// None yet. `give_up` ends delivery.
     pub(super) fn new(
         spool: Spool,
-        metrics: send::Metrics,
+        (metrics, series_metrics): (send::Metrics, series::Metrics),
         clock: Clock,
         identities: Identities,
         give_up: CancellationToken,
@@ -66,6 +68,7 @@ impl Receivers {
         Self {
             spool,
             metrics,
+            series_metrics,
             clock,
             identities,
             give_up,
@@ -174,9 +177,10 @@ impl Receivers {
         ended
     }
 
-    /// The receivers with their numbers.
-    pub(super) fn numbered(&self) -> impl Iterator<Item = (usize, &RemoteWrite)> {
-        self.running.iter().map(|running| (running.number, &*running.remote))
+    /// How the receivers see a series; what is in `before` keeps its order.
+    pub(super) fn views(&self, before: &[View]) -> Vec<View> {
+        let numbered = self.running.iter().map(|running| (running.number, &*running.remote));
+        series::views_of(numbered, before, &self.series_metrics)
     }
 
     /// Waits until all has been delivered or given up; how many samples were not delivered.

@@ -19,7 +19,7 @@ use crate::config::{Config, Loaded, Problem, ScrapeConfig};
 use crate::discover::Wanted;
 use crate::scrape::{Job, Setup};
 use crate::send::SendError;
-use crate::series::{self, View};
+use crate::series::View;
 
 /// Why a configuration was not taken.
 #[derive(Debug, Error)]
@@ -77,7 +77,7 @@ impl Agent {
 /// What scraping is told by `config`. What is equal in the one before, `known`, is the same value.
 pub(super) fn setup(config: &Config, receivers: &Receivers, identities: &Identities, known: Option<&Setup>) -> Setup {
     let views: Arc<[View]> = known.map(|known| Arc::clone(&known.views)).unwrap_or_default();
-    let new_views = series::views_of(receivers.numbered(), &views);
+    let new_views = receivers.views(&views);
     let job = |config: &Arc<ScrapeConfig>| {
         let same = known.and_then(|known| known.jobs.iter().find(|job| job.config == *config));
         same.cloned().unwrap_or_else(|| Job { config: Arc::clone(config), credentials: identities.of_job(config) })

@@ -41,6 +41,8 @@ pub use problem::Problem;
 pub use receiver::{QueueConfig, ReceiverSecurity, RemoteWrite};
 pub use secret::{Secret, SecretError, SecretSource};
 pub use security::{CertificateFiles, ClientFiles, JobSecurity, OrdinaryTls, SpiffeJob, SpiffeReceiver, TlsVersion};
-pub use settings::{Config, EscapingScheme, FileSd, Global, Limits, ScrapeConfig, ScrapeProtocol, StaticConfig};
+pub use settings::{
+    Config, EscapingScheme, FileSd, Global, Histograms, Limits, ScrapeConfig, ScrapeProtocol, StaticConfig,
+};
 pub use units::{format_duration, parse_duration};
 pub use walk::{Section, sections};

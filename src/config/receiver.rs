@@ -31,6 +31,8 @@ pub struct RemoteWrite {
     pub enable_http2: bool,
     /// Applied to every series after the external labels; `false` keeps the series from this receiver.
     pub write_relabel: Vec<Rule>,
+    /// Whether native histograms are for this receiver.
+    pub send_native_histograms: bool,
     /// Batches, retries, memory.
     pub queue: QueueConfig,
 }
@@ -56,6 +58,7 @@ impl fmt::Debug for RemoteWrite {
             follow_redirects,
             enable_http2,
             write_relabel,
+            send_native_histograms,
             queue,
         } = self;
         out.debug_struct("RemoteWrite")
@@ -68,6 +71,7 @@ impl fmt::Debug for RemoteWrite {
             .field("follow_redirects", follow_redirects)
             .field("enable_http2", enable_http2)
             .field("write_relabel", write_relabel)
+            .field("send_native_histograms", send_native_histograms)
             .field("queue", queue)
             .finish()
     }

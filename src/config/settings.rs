@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Auth, HttpSd, JobSecurity, KubernetesSd, RemoteWrite};
-use crate::model::{Cidr, Labels, Scheme};
+use crate::model::{Cidr, Labels, MAX_SCHEMA, MIN_SCHEMA, Scheme};
 use crate::relabel::{NameScheme, Rule};
 
 /// A whole configuration.
@@ -80,6 +80,8 @@ pub struct ScrapeConfig {
     pub identity_from_annotations: bool,
     /// The limits.
     pub limits: Limits,
+    /// What becomes of histograms.
+    pub histograms: Histograms,
     /// Which metric and label names are valid.
     pub names: NameScheme,
     /// Which escaping is asked for.
@@ -151,6 +153,7 @@ impl ScrapeConfig {
             protect_external_labels: _,
             identity_from_annotations: _,
             limits: _,
+            histograms: _,
             names: _,
             escaping: _,
             extra_scrape_metrics: _,
@@ -192,6 +195,32 @@ pub struct Limits {
     pub keep_dropped_targets: u64,
 }
 
+/// What becomes of the histograms of a job.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Histograms {
+    /// Whether native ones are read as such.
+    pub native: bool,
+    /// Whether the classic series are kept beside a native histogram.
+    pub classic_too: bool,
+    /// Whether classic ones become native ones with listed bounds.
+    pub convert: bool,
+    /// How many buckets a native one may have, 0 for any number; where it has more, neighbours are merged.
+    pub bucket_limit: u64,
+    /// The least growth from bound to bound that is wanted; 0 for any.
+    pub min_bucket_factor: f64,
+}
+
+impl Histograms {
+    /// The finest schema whose bounds grow by `min_bucket_factor` at least, as Prometheus chooses it.
+    pub fn max_schema(&self) -> i32 {
+        if self.min_bucket_factor <= 1.0 {
+            return MAX_SCHEMA;
+        }
+        let finest = (-self.min_bucket_factor.log2().log2()).floor();
+        finest.clamp(MIN_SCHEMA.into(), MAX_SCHEMA.into()) as i32
+    }
+}
+
 /// A format that can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScrapeProtocol {
@@ -217,7 +246,7 @@ impl ScrapeProtocol {
         ScrapeProtocol::PrometheusText004,
     ];
 
-    /// Those that are asked for by default, in this order.
+    /// Those that are asked for by default, in this order; where native histograms are read it is [`Self::ALL`].
     pub const TEXT: [ScrapeProtocol; 4] = [
         ScrapeProtocol::OpenMetricsText100,
         ScrapeProtocol::OpenMetricsText001,

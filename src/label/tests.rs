@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{
-    CertificateFiles, EscapingScheme, JobSecurity, Limits, OrdinaryTls, ScrapeConfig, ScrapeProtocol, SpiffeJob,
+    CertificateFiles, EscapingScheme, Histograms, JobSecurity, Limits, OrdinaryTls, ScrapeConfig, ScrapeProtocol,
+    SpiffeJob,
 };
 use crate::model::{Candidate, JobTargets, Labels, Match, Pod, Reason, Scheme, Target, TrustDomain, Verification};
 use crate::relabel::{Action, NameScheme, Rule, RuleSpec};
@@ -18,7 +19,7 @@ pub(crate) fn ordinary_job() -> ScrapeConfig {
         job_name: "j".into(),
         scrape_interval: Duration::from_secs(60),
         scrape_timeout: Duration::from_secs(10),
-        scrape_protocols: ScrapeProtocol::ALL.to_vec(),
+        scrape_protocols: ScrapeProtocol::TEXT.to_vec(),
         fallback_scrape_protocol: None,
         metrics_path: "/metrics".to_owned(),
         scheme: Scheme::Http,
@@ -34,6 +35,7 @@ pub(crate) fn ordinary_job() -> ScrapeConfig {
         protect_external_labels: false,
         identity_from_annotations: false,
         limits: Limits::default(),
+        histograms: Histograms::default(),
         names: NameScheme::Utf8,
         escaping: EscapingScheme::AllowUtf8,
         extra_scrape_metrics: false,

@@ -14,7 +14,7 @@ pub struct Block {
     pub target: TargetId,
     /// Which receiver it is for: the position of its entry in the configuration.
     pub receiver: usize,
-    /// How many samples are inside.
+    /// How many samples and histograms are inside.
     pub samples: u32,
     /// The oldest timestamp inside, milliseconds since the Unix epoch.
     pub min_ms: i64,

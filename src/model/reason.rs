@@ -182,6 +182,9 @@ reasons! {
     /// More samples than sample_limit.
     SampleLimit, "sample_limit", Exposition,
         "raise sample_limit, or drop series with metric_relabel_configs";
+    /// A native histogram has more buckets than native_histogram_bucket_limit, or all of them have more than are held.
+    BucketLimit, "bucket_limit", Exposition,
+        "raise native_histogram_bucket_limit, or drop the histogram with metric_relabel_configs";
     /// More series that were not there before than one scrape may add to memory.
     TooManyNewSeries, "too_many_new_series", Exposition,
         "a label of this target takes ever new values: drop it with metric_relabel_configs, or set sample_limit";

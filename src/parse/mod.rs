@@ -42,7 +42,7 @@ use std::borrow::Cow;
 pub use error::{DuplicateLabel, Excerpt, ParseError, Problem};
 pub use format::{Exposition, Format, MediaTypeError};
 pub use number::{NumberError, parse_value};
-pub use sample::{Exemplar, MAX_EXEMPLAR_CHARACTERS, SampleEntry};
+pub use sample::{Exemplar, HistogramEntry, MAX_EXEMPLAR_CHARACTERS, SampleEntry};
 pub use series::{Series, SeriesKey};
 
 use crate::model::MetricType;
@@ -60,6 +60,8 @@ pub const MAX_LABELS: usize = 1024;
 pub enum Entry<'a> {
     /// A value of a series.
     Sample(SampleEntry<'a>),
+    /// A native histogram, in protobuf only.
+    Histogram(HistogramEntry<'a>),
     /// `# TYPE`: also the type of all samples up to the next such line.
     Type {
         /// The metric family.

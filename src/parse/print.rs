@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use thiserror::Error;
 
-use crate::model::{Labels, MetricType, is_legacy_label_name, is_legacy_metric_name};
+use crate::model::{Counts, Histogram, Labels, MetricType, clean_to, is_legacy_label_name, is_legacy_metric_name};
 
 use super::Format;
 use super::error::Excerpt;
@@ -74,6 +74,18 @@ pub fn sample(
     }
     out.push('\n');
     Ok(())
+}
+
+/// Writes what these formats cannot hold as a comment, for people.
+pub fn histogram(out: &mut String, labels: &Labels, histogram: &Histogram) {
+    let count = match &histogram.counts {
+        Counts::Integer(tally) => tally.count as f64,
+        Counts::Float(tally) => tally.count,
+    };
+    let shown = clean_to(&labels.to_string(), usize::MAX).into_owned();
+    let (count, sum) = (value(count), value(histogram.sum));
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "# native histogram {shown}: count {count}, sum {sum}, {} buckets", histogram.buckets());
 }
 
 /// A value as both formats write it: the shortest digits that read back as the same bits, `+Inf`, `-Inf`, `NaN`.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
-use crate::model::Labels;
+use crate::model::{Histogram, Labels};
 
 use super::braces::Manners;
 use super::error::DuplicateLabel;
@@ -24,6 +24,17 @@ pub struct SampleEntry<'a> {
     pub timestamp_ms: Option<i64>,
     /// OpenMetrics only.
     pub exemplar: Option<Exemplar<'a>>,
+}
+
+/// A native histogram of a series, as it was sent: nothing but its texts has been checked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HistogramEntry<'a> {
+    /// Which series.
+    pub series: Series<'a>,
+    /// The histogram; a NaN in it is the ordinary one.
+    pub histogram: &'a Histogram,
+    /// The time that the target gave, in milliseconds since the Unix epoch.
+    pub timestamp_ms: Option<i64>,
 }
 
 /// An example of what was counted, such as a trace.

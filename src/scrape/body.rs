@@ -4,6 +4,7 @@ use std::io::Write;
 
 use flate2::write::MultiGzDecoder;
 
+use super::RequestHead;
 use crate::model::{Failure, Reason, clean_to};
 use crate::parse::protobuf::{FamilyParser, FamilyStep};
 use crate::parse::{Entry, Exposition, Format, Parser, Step};
@@ -71,12 +72,12 @@ enum BodyParser {
 }
 
 impl Reader {
-    pub(super) fn new(exposition: Exposition, require_complete: bool) -> Self {
+    pub(super) fn new(exposition: Exposition, head: &RequestHead) -> Self {
         let parser = match exposition {
             Exposition::Text(format) => BodyParser::Text(format, Parser::new(format)),
-            Exposition::Protobuf => BodyParser::Protobuf(FamilyParser::default()),
+            Exposition::Protobuf => BodyParser::Protobuf(FamilyParser::new(head.native)),
         };
-        Self { parser, pending: Vec::new(), require_complete }
+        Self { parser, pending: Vec::new(), require_complete: head.require_complete }
     }
 
     /// Parses what is whole now that `bytes` have come; at the end also the rest.

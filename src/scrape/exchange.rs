@@ -118,7 +118,8 @@ async fn read_body(
             check_size(head, seen)?;
             if reader.is_none() && !text.is_empty() {
                 // An empty body is a good answer whatever its content type says.
-                reader = Some(Reader::new(format_named(&response.headers, head.fallback)?, head.require_complete));
+                let exposition = format_named(&response.headers, head.fallback)?;
+                reader = Some(Reader::new(exposition, head));
             }
             if let Some(reader) = &mut reader {
                 reader.read(&text, slice.is_none(), each)?;

@@ -21,6 +21,7 @@ pub struct Metrics {
     out_of_order: Counter,
     out_of_bounds: Counter,
     over_sample_limit: Counter,
+    over_bucket_limit: Counter,
     over_body_limit: Counter,
     over_target_limit: Counter,
     targets: Family<PoolLabel, Gauge>,
@@ -90,6 +91,11 @@ impl Metrics {
             m.over_sample_limit,
         );
         registry.register(
+            "prometheus_target_scrapes_exceeded_native_histogram_bucket_limit",
+            "Scrapes rejected by native_histogram_bucket_limit",
+            m.over_bucket_limit,
+        );
+        registry.register(
             "prometheus_target_scrapes_exceeded_body_size_limit",
             "Scrapes rejected by body_size_limit",
             m.over_body_limit,
@@ -121,6 +127,7 @@ impl Metrics {
         self.failures.get_or_create(&FailureLabels { job: job.to_owned(), reason: ReasonLabel(reason) }).inc();
         match reason {
             Reason::SampleLimit => self.over_sample_limit.inc(),
+            Reason::BucketLimit => self.over_bucket_limit.inc(),
             Reason::BodyTooLarge => self.over_body_limit.inc(),
             _ => 0,
         };

@@ -114,8 +114,10 @@ impl Prober {
         let mut table = Table::new(Arc::clone(&job.config), target, Arc::default(), &Labels::new());
         let mut pass = table.begin(self.clock.now_ms());
         let mut each = |entry: &Entry<'_>| {
-            if let Entry::Sample(sample) = entry {
-                pass.add(sample)?;
+            match entry {
+                Entry::Sample(sample) => pass.add(sample)?,
+                Entry::Histogram(histogram) => pass.add_histogram(histogram)?,
+                _ => {}
             }
             transcript.take(entry);
             Ok(())
@@ -153,6 +155,11 @@ impl Transcript {
                 {
                     // Writing to a String cannot fail.
                     let _ = writeln!(out, "# a sample that cannot be shown: {error}");
+                }
+            }
+            Entry::Histogram(entry) => {
+                if let Ok(labels) = entry.series.labels() {
+                    print::histogram(out, &labels, entry.histogram);
                 }
             }
             _ => {}

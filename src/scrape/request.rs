@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
 use crate::config::{EscapingScheme, ScrapeConfig, ScrapeProtocol};
+use crate::parse::protobuf::NativeHistograms;
 use crate::parse::{Exposition, Format};
 
 /// The most that Istio's agent may be promised: Envoy's route to it gives up after 15 s.
@@ -20,6 +21,7 @@ pub struct RequestHead {
     pub(super) fallback: Option<Exposition>,
     pub(super) require_complete: bool,
     pub(super) body_limit: u64,
+    pub(super) native: NativeHistograms,
 }
 
 impl RequestHead {
@@ -40,6 +42,7 @@ impl RequestHead {
             fallback: job.fallback_scrape_protocol.map(format_of),
             require_complete: job.require_complete,
             body_limit: job.limits.body_size_limit,
+            native: NativeHistograms { read: job.histograms.native, classic_too: job.histograms.classic_too },
         }
     }
 }

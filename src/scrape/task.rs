@@ -189,6 +189,7 @@ impl TargetTask {
                 let (address, path) = (&target.address, &*target.path_and_query);
                 let mut each = |entry: &Entry<'_>| match entry {
                     Entry::Sample(sample) => pass.add(sample),
+                    Entry::Histogram(histogram) => pass.add_histogram(histogram),
                     _ => Ok(()),
                 };
                 exchange(client, address, path, head, deadline, &mut each).await

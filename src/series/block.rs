@@ -1,9 +1,17 @@
 //! From samples to send-ready blocks, one receiver's view at a time.
 
-use crate::model::{Block, Sample, TargetId};
+use crate::model::{Block, CUSTOM_SCHEMA, Histogram, Sample, TargetId};
 use crate::wire;
 
 use super::View;
+
+/// What a series has at one time.
+#[derive(Clone, Copy)]
+pub(super) enum PointRef<'a> {
+    Float(Sample),
+    /// With its time.
+    Histogram(&'a Histogram, i64),
+}
 
 /// Gathers the samples of one view and closes a block whenever it is full.
 pub(super) struct BlockBuilder<'v> {
@@ -21,12 +29,28 @@ impl<'v> BlockBuilder<'v> {
         Self { view, target, raw: Vec::new(), samples: 0, min_ms: i64::MAX, max_ms: i64::MIN, done: Vec::new() }
     }
 
-    /// Adds one sample of the series with these encoded labels.
-    pub(super) fn push(&mut self, labels: &[u8], sample: Sample) {
-        wire::push_sample(&mut self.raw, labels, sample);
+    /// Adds one point of the series with these encoded labels, as far as it is for the receivers of the view.
+    pub(super) fn push(&mut self, labels: &[u8], point: PointRef<'_>) {
+        let timestamp_ms = match point {
+            PointRef::Float(sample) => {
+                wire::push_sample(&mut self.raw, labels, sample);
+                sample.timestamp_ms
+            }
+            PointRef::Histogram(..) if !self.view.histograms => return,
+            PointRef::Histogram(histogram, _) if histogram.schema == CUSTOM_SCHEMA => {
+                for dropped in &self.view.listed_bounds {
+                    dropped.inc();
+                }
+                return;
+            }
+            PointRef::Histogram(histogram, timestamp_ms) => {
+                wire::push_histogram(&mut self.raw, labels, histogram, timestamp_ms);
+                timestamp_ms
+            }
+        };
         self.samples += 1;
-        self.min_ms = self.min_ms.min(sample.timestamp_ms);
-        self.max_ms = self.max_ms.max(sample.timestamp_ms);
+        self.min_ms = self.min_ms.min(timestamp_ms);
+        self.max_ms = self.max_ms.max(timestamp_ms);
         if self.samples >= self.view.max_samples {
             self.close();
         }

@@ -10,6 +10,7 @@
 
 mod adopt;
 mod block;
+mod metrics;
 mod pass;
 mod synthetic;
 mod table;
@@ -17,6 +18,7 @@ mod table;
 mod tests;
 mod view;
 
+pub use metrics::Metrics;
 pub use pass::{Counts, Pass, blames_exposition};
 pub use synthetic::Health;
 pub use table::Table;

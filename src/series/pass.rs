@@ -1,12 +1,17 @@
 //! One scrape's walk over the table of its target.
 
-use super::table::{Ending, FUTURE_MS, Found, SeriesIndex};
+use super::table::{Ending, FUTURE_MS, Found, Point, SeriesIndex};
 use super::{Health, Table, synthetic};
-use crate::model::{Block, Failure, Reason, Sample};
-use crate::parse::SampleEntry;
+use crate::model::{Block, Failure, HistogramError, Reason, Sample};
+use crate::parse::{self, HistogramEntry, SampleEntry};
 
 /// The most samples of one scrape where `sample_limit` is off: they are held until the whole response proved good.
 const MAX_SAMPLES: u64 = 2_000_000;
+
+/// The most buckets of all native histograms of one scrape: eight bytes each, held as samples are.
+const MAX_BUCKETS: usize = 8_000_000;
+/// What a histogram takes besides its buckets, in buckets.
+const BUCKETS_OF_NONE: usize = 40;
 
 /// What a pass has seen so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,9 +37,21 @@ pub struct Counts {
 pub struct Pass<'a> {
     table: &'a mut Table,
     at_ms: i64,
-    samples: Vec<(SeriesIndex, Sample)>,
+    points: Vec<(SeriesIndex, Point)>,
     counts: Counts,
     over_limit: bool,
+    /// Of all histograms, about as many as they take memory for.
+    buckets: usize,
+    over_buckets: bool,
+}
+
+/// Where a sample belongs.
+struct Place {
+    index: SeriesIndex,
+    /// Whether the table had not known this way of writing the series.
+    new: bool,
+    /// The time that it brings and that counts.
+    explicit_ms: Option<i64>,
 }
 
 impl Table {
@@ -42,66 +59,121 @@ impl Table {
     /// own.
     pub fn begin(&mut self, at_ms: i64) -> Pass<'_> {
         self.begin_pass();
-        Pass { table: self, at_ms, samples: Vec::new(), counts: Counts::default(), over_limit: false }
+        Pass {
+            table: self,
+            at_ms,
+            points: Vec::new(),
+            counts: Counts::default(),
+            over_limit: false,
+            buckets: 0,
+            over_buckets: false,
+        }
     }
 }
 
 impl Pass<'_> {
-    /// Takes one sample line.
+    /// Takes one sample.
     ///
     /// # Errors
     /// A failure ends the scrape: the caller hands it to [`Pass::fail`].
     pub fn add(&mut self, entry: &SampleEntry<'_>) -> Result<(), Failure> {
+        if let Some(place) = self.place(&entry.series, entry.timestamp_ms)? {
+            self.counts.kept += 1;
+            if let Some(timestamp_ms) = self.take(&place) {
+                let sample = Sample { value: entry.value, timestamp_ms };
+                self.points.push((place.index, Point::Float(sample)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one native histogram.
+    ///
+    /// # Errors
+    /// As [`Pass::add`]; also where the histogram is none.
+    pub fn add_histogram(&mut self, entry: &HistogramEntry<'_>) -> Result<(), Failure> {
+        let Some(place) = self.place(&entry.series, entry.timestamp_ms)? else { return Ok(()) };
+        let histograms = &self.table.job.histograms;
+        let limit = Some(histograms.bucket_limit).filter(|limit| *limit > 0);
+        let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let mut histogram = Box::new(entry.histogram.clone());
+        let fits = match histogram.settle(histograms.max_schema(), limit) {
+            Ok(()) => true,
+            Err(HistogramError::TooManyBuckets { .. }) => false,
+            Err(error) => {
+                let detail = format!("a native histogram cannot be stored: {error}");
+                return Err(Failure::new(Reason::InvalidSample, detail));
+            }
+        };
+        self.counts.kept += 1;
+        self.buckets += histogram.buckets() + BUCKETS_OF_NONE;
+        if !fits || self.buckets > MAX_BUCKETS {
+            self.over_buckets = true;
+            return Ok(());
+        }
+        if let Some(timestamp_ms) = self.take(&place) {
+            self.points.push((place.index, Point::Histogram { histogram, timestamp_ms }));
+        }
+        Ok(())
+    }
+
+    /// Finds out which series it is, and when; `None` if it is not kept.
+    fn place(&mut self, series: &parse::Series<'_>, timestamp_ms: Option<i64>) -> Result<Option<Place>, Failure> {
         self.counts.scraped += 1;
-        let full = self.samples.len() as u64 >= self.limit();
-        let (index, new) = match self.table.find(entry, !full)? {
-            Found::Kept { index, new } => (index, new),
-            Found::Dropped => return Ok(()),
+        let full = self.points.len() as u64 >= self.limit();
+        let explicit_ms = timestamp_ms.filter(|_| self.table.job.honor_timestamps);
+        match self.table.find(series, !full)? {
+            Found::Kept { index, new } => Ok(Some(Place { index, new, explicit_ms })),
+            Found::Dropped => Ok(None),
             Found::Forged => {
                 self.counts.forged += 1;
-                return Ok(());
+                Ok(None)
             }
             Found::Full => {
                 self.counts.kept += 1;
                 self.over_limit = true;
-                return Ok(());
+                Ok(None)
             }
-        };
-        self.counts.kept += 1;
+        }
+    }
 
-        let explicit = entry.timestamp_ms.filter(|_| self.table.job.honor_timestamps);
-        let timestamp_ms = explicit.unwrap_or(self.at_ms);
-        let track = explicit.is_none() || self.table.job.track_timestamps_staleness;
+    /// Judges what has come; its time if it is to be stored.
+    fn take(&mut self, place: &Place) -> Option<i64> {
+        let full = self.points.len() as u64 >= self.limit();
         let pass = self.table.pass;
-        let series = self.table.series_mut(index);
-        if explicit.is_none() && series.sampled == pass {
+        let explicit = place.explicit_ms.is_some();
+        let timestamp_ms = place.explicit_ms.unwrap_or(self.at_ms);
+        let track = !explicit || self.table.job.track_timestamps_staleness;
+        let series = self.table.series_mut(place.index);
+        if !explicit && series.sampled == pass {
             self.counts.duplicates += 1;
-            return Ok(());
+            return None;
         }
         if full {
             self.over_limit = true;
-            return Ok(());
+            return None;
         }
         if track {
             series.tracked = pass;
         }
         if timestamp_ms > self.at_ms.saturating_add(FUTURE_MS) {
             self.counts.out_of_bounds += 1;
-            return Ok(());
+            return None;
         }
         let newest = if series.pending == pass { series.pending_ms } else { series.newest_ms(self.at_ms) };
         if timestamp_ms <= newest {
             self.counts.out_of_order += 1;
-            return Ok(());
+            return None;
         }
-        if explicit.is_none() {
+        if !explicit {
             series.sampled = pass;
         }
-        self.counts.added += usize::from(new || series.pending == 0);
+        // As in Prometheus, nothing is added behind what went over a limit.
+        let within = !self.over_limit && !self.over_buckets;
+        self.counts.added += usize::from(within && (place.new || series.pending == 0));
         series.pending = pass;
         series.pending_ms = timestamp_ms;
-        self.samples.push((index, Sample { value: entry.value, timestamp_ms }));
-        Ok(())
+        Some(timestamp_ms)
     }
 
     /// What has been seen so far.
@@ -109,10 +181,10 @@ impl Pass<'_> {
         self.counts
     }
 
-    /// Whether the samples may be committed: `sample_limit` is judged when all lines have been counted.
+    /// Whether the samples may be committed: limits on their number are judged when all have been counted.
     pub fn check_limit(&self) -> Result<(), Failure> {
         if !self.over_limit {
-            return Ok(());
+            return self.check_buckets();
         }
         let limit = self.limit();
         let detail = match self.table.job.limits.sample_limit {
@@ -122,10 +194,25 @@ impl Pass<'_> {
         Err(Failure::new(Reason::SampleLimit, detail))
     }
 
+    fn check_buckets(&self) -> Result<(), Failure> {
+        if !self.over_buckets {
+            return Ok(());
+        }
+        let detail = match self.table.job.histograms.bucket_limit {
+            limit if limit > 0 && self.buckets <= MAX_BUCKETS => {
+                format!("histogram bucket limit exceeded (limit: {limit})")
+            }
+            _ => {
+                format!("the native histograms of one scrape have about {MAX_BUCKETS} buckets, the ceiling that stands")
+            }
+        };
+        Err(Failure::new(Reason::BucketLimit, detail))
+    }
+
     /// Ends a scrape that succeeded: its samples, a marker for each series that it no longer exposes, `up 1`.
     pub fn commit(self, health: &Health) -> Vec<Block> {
         let own = synthetic::values(true, &self.counts, health);
-        let ending = Ending { samples: &self.samples, reached: true, own, at_ms: self.at_ms };
+        let ending = Ending { points: &self.points, reached: true, own, at_ms: self.at_ms };
         let blocks = self.table.finish(&ending);
         // As in Prometheus, a body of no bytes ends all series, and they are not new when they come back.
         if health.body_bytes > 0 {
@@ -141,7 +228,7 @@ impl Pass<'_> {
         let reached = blames_exposition(failure.reason);
         let counts = if reached { self.counts } else { Counts::default() };
         let own = synthetic::values(false, &counts, health);
-        let blocks = self.table.finish(&Ending { samples: &[], reached, own, at_ms: self.at_ms });
+        let blocks = self.table.finish(&Ending { points: &[], reached, own, at_ms: self.at_ms });
         self.table.forget_excess();
         blocks
     }
@@ -158,6 +245,11 @@ impl Pass<'_> {
 pub fn blames_exposition(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::Parse | Reason::InvalidSample | Reason::LabelLimit | Reason::SampleLimit | Reason::TooManyNewSeries
+        Reason::Parse
+            | Reason::InvalidSample
+            | Reason::LabelLimit
+            | Reason::SampleLimit
+            | Reason::BucketLimit
+            | Reason::TooManyNewSeries
     )
 }

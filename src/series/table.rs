@@ -16,12 +16,12 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 
-use super::block::BlockBuilder;
+use super::block::{BlockBuilder, PointRef};
 use super::{View, synthetic};
 use crate::config::{JobSecurity, ScrapeConfig};
 use crate::label::SampleRules;
-use crate::model::{Block, Failure, Labels, Reason, Sample, Target, TargetId, stale_nan};
-use crate::parse::SampleEntry;
+use crate::model::{Block, Failure, Histogram, Labels, Reason, Sample, Target, TargetId, stale_nan};
+use crate::parse;
 
 /// What one scrape may add to the memory of its target, in bytes: a target that exposes other series each time must
 /// not take the process with it.
@@ -107,10 +107,32 @@ pub(super) enum Found {
     Full,
 }
 
+/// What a series has at one time.
+pub(super) enum Point {
+    Float(Sample),
+    Histogram { histogram: Box<Histogram>, timestamp_ms: i64 },
+}
+
+impl Point {
+    fn timestamp_ms(&self) -> i64 {
+        match self {
+            Point::Float(sample) => sample.timestamp_ms,
+            Point::Histogram { timestamp_ms, .. } => *timestamp_ms,
+        }
+    }
+
+    fn as_ref(&self) -> PointRef<'_> {
+        match self {
+            Point::Float(sample) => PointRef::Float(*sample),
+            Point::Histogram { histogram, timestamp_ms } => PointRef::Histogram(histogram, *timestamp_ms),
+        }
+    }
+}
+
 /// What a pass that ends leaves behind.
 pub(super) struct Ending<'a> {
     /// What is stored of it.
-    pub(super) samples: &'a [(SeriesIndex, Sample)],
+    pub(super) points: &'a [(SeriesIndex, Point)],
     /// Whether the series that it had reached count as exposed.
     pub(super) reached: bool,
     /// The values of the synthetic series.
@@ -167,7 +189,7 @@ impl Table {
         }
         let exposed = self.series.iter().flatten().filter(|series| series.exposed == finished);
         let ending = exposed.chain(&self.synthetic).filter(|series| series.newest_ms(at_ms) < at_ms);
-        let marker = Sample { value: stale_nan(), timestamp_ms: at_ms };
+        let marker = PointRef::Float(Sample { value: stale_nan(), timestamp_ms: at_ms });
         let blocks = self.encode(ending.map(|series| (series, marker)));
         self.finished = 0;
         blocks
@@ -182,10 +204,9 @@ impl Table {
         self.series[index as usize].as_mut().expect("a line leads only to a series that is remembered")
     }
 
-    /// Looks a line up, and makes it known if it is new.
-    pub(super) fn find(&mut self, entry: &SampleEntry<'_>, may_add: bool) -> Result<Found, Failure> {
-        let series = entry.series;
-        let key = series.key();
+    /// Looks a series up as it was exposed, and makes it known if it is new.
+    pub(super) fn find(&mut self, exposed: &parse::Series<'_>, may_add: bool) -> Result<Found, Failure> {
+        let key = exposed.key();
         let hash = self.hasher.hash_one(key);
         let length = u32::try_from(key.as_bytes().len()).unwrap_or(u32::MAX);
         let pass = self.pass;
@@ -196,14 +217,14 @@ impl Table {
             let series = self.series_mut(index);
             series.seen = pass;
             if series.encoded.len() < views
-                && let Some(labels) = self.stored(entry)?
+                && let Some(labels) = self.stored(exposed)?
             {
                 self.complete(index, &completed(&labels, &self.external))?;
             }
             return Ok(Found::Kept { index, new: false });
         }
 
-        let found = match &self.stored(entry)? {
+        let found = match &self.stored(exposed)? {
             None => Found::Dropped,
             Some(labels) => self.intern(labels, may_add)?,
         };
@@ -219,8 +240,8 @@ impl Table {
         Ok(found)
     }
 
-    /// The labels that a sample line is stored under, without the external ones; `None` if relabelling drops it.
-    fn stored(&self, entry: &SampleEntry<'_>) -> Result<Option<Labels>, Failure> {
+    /// The labels that a series is stored under, without the external ones; `None` if relabelling drops it.
+    fn stored(&self, exposed: &parse::Series<'_>) -> Result<Option<Labels>, Failure> {
         let rules = SampleRules {
             target_labels: &self.target_labels,
             honor_labels: self.job.honor_labels,
@@ -228,10 +249,10 @@ impl Table {
             names: self.job.names,
             limits: &self.job.limits,
         };
-        match entry.series.labels() {
-            Ok(scraped) => rules.stored(scraped, entry.series.empty_labels()),
+        match exposed.labels() {
+            Ok(scraped) => rules.stored(scraped, exposed.empty_labels()),
             // As in Prometheus, what relabelling drops does not come to where a label given twice is an error.
-            Err(error) => match rules.stored(entry.series.first_labels(), entry.series.empty_labels()) {
+            Err(error) => match rules.stored(exposed.first_labels(), exposed.empty_labels()) {
                 Ok(None) => Ok(None),
                 _ => Err(Failure::new(Reason::InvalidSample, error.to_string())),
             },
@@ -304,25 +325,26 @@ impl Table {
     /// The blocks of a pass that ends: its samples, the markers of what it no longer exposes, the synthetic series.
     pub(super) fn finish(&mut self, ending: &Ending<'_>) -> Vec<Block> {
         let (before, pass, at_ms) = (self.finished, self.pass, ending.at_ms);
-        for &(index, sample) in ending.samples {
-            let series = self.series_mut(index);
-            series.committed_ms = series.newest_ms(at_ms).max(sample.timestamp_ms);
+        for (index, point) in ending.points {
+            let series = self.series_mut(*index);
+            series.committed_ms = series.newest_ms(at_ms).max(point.timestamp_ms());
         }
         if ending.reached {
             for series in self.series.iter_mut().flatten().filter(|series| series.tracked == pass) {
                 series.exposed = pass;
             }
         }
-        let exposed = ending.samples.iter().map(|&(index, sample)| {
-            let series = self.series[index as usize].as_ref();
-            (series.expect("samples of this pass have a series"), sample)
+        let exposed = ending.points.iter().map(|(index, point)| {
+            let series = self.series[*index as usize].as_ref();
+            (series.expect("samples of this pass have a series"), point.as_ref())
         });
-        let marker = Sample { value: stale_nan(), timestamp_ms: at_ms };
+        // As Prometheus writes it, the end of a series of histograms is a sample, too.
+        let marker = PointRef::Float(Sample { value: stale_nan(), timestamp_ms: at_ms });
         let ends = |series: &Series| before > 0 && series.exposed == before && series.newest_ms(at_ms) < at_ms;
         let gone = self.series.iter().flatten().filter(|series| ends(series));
         // Nor is `up` written into the past where the clock was set back: a receiver would refuse the whole request.
         let own = self.synthetic.iter().zip(ending.own).filter(|(series, _)| series.newest_ms(at_ms) < at_ms);
-        let own = own.map(|(series, value)| (series, Sample { value, timestamp_ms: at_ms }));
+        let own = own.map(|(series, value)| (series, PointRef::Float(Sample { value, timestamp_ms: at_ms })));
         let blocks = self.encode(exposed.chain(gone.map(|series| (series, marker))).chain(own));
         for series in self.series.iter_mut().flatten().filter(|series| ends(series)) {
             series.committed_ms = at_ms;
@@ -374,12 +396,12 @@ impl Table {
         self.bytes = bytes;
     }
 
-    fn encode<'s>(&self, samples: impl Iterator<Item = (&'s Series, Sample)>) -> Vec<Block> {
+    fn encode<'s>(&self, points: impl Iterator<Item = (&'s Series, PointRef<'s>)>) -> Vec<Block> {
         let mut builders: Vec<_> = self.views.iter().map(|view| BlockBuilder::new(view, self.target)).collect();
-        for (series, sample) in samples {
+        for (series, point) in points {
             for (builder, encoded) in builders.iter_mut().zip(&series.encoded) {
                 if let Some(labels) = encoded {
-                    builder.push(labels, sample);
+                    builder.push(labels, point);
                 }
             }
         }

@@ -1,14 +1,17 @@
 //! How receivers see a series: after their own `write_relabel_configs`.
 //!
-//! Receivers with the same rules share a view, so their blocks are encoded once.
+//! Receivers with the same wishes share a view, so their blocks are encoded once.
 
+use prometheus_client::metrics::counter::Counter;
+
+use super::Metrics;
 use crate::config::RemoteWrite;
 use crate::model::Labels;
 use crate::relabel::{self, Rule};
 use crate::wire;
 
 /// One way in which series are written, and the receivers that want it so.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct View {
     /// The numbers of the receivers.
     pub receivers: Vec<usize>,
@@ -16,30 +19,58 @@ pub struct View {
     rules: Vec<Rule>,
     /// The most samples a block may hold: the smallest `max_samples_per_send` of the receivers.
     pub max_samples: usize,
+    /// Whether native histograms are for these receivers.
+    pub(super) histograms: bool,
+    /// For each receiver, the histograms with listed bounds, which remote write 1.0 cannot hold.
+    pub(super) listed_bounds: Vec<Counter>,
 }
 
 /// The views of all receivers, each with its number. Those that are in `before` keep its order and the others come behind
 /// them: so a table that was encoded for `before` has only to add what is new.
-pub fn views_of<'r>(receivers: impl IntoIterator<Item = (usize, &'r RemoteWrite)>, before: &[View]) -> Vec<View> {
+pub fn views_of<'r>(
+    receivers: impl IntoIterator<Item = (usize, &'r RemoteWrite)>,
+    before: &[View],
+    metrics: &Metrics,
+) -> Vec<View> {
     let mut views: Vec<View> = Vec::new();
     for (number, receiver) in receivers {
         let max_samples = receiver.queue.max_samples_per_send.max(1);
-        match views.iter_mut().find(|view| view.rules == receiver.write_relabel) {
+        let listed_bounds = metrics.listed_bounds(receiver);
+        let wishes = (&receiver.write_relabel, receiver.send_native_histograms);
+        match views.iter_mut().find(|view| (&view.rules, view.histograms) == wishes) {
             Some(view) => {
                 view.receivers.push(number);
+                view.listed_bounds.push(listed_bounds);
                 view.max_samples = view.max_samples.min(max_samples);
             }
-            None => views.push(View { receivers: vec![number], rules: receiver.write_relabel.clone(), max_samples }),
+            None => views.push(View {
+                receivers: vec![number],
+                rules: receiver.write_relabel.clone(),
+                max_samples,
+                histograms: receiver.send_native_histograms,
+                listed_bounds: vec![listed_bounds],
+            }),
         }
     }
     views.sort_by_key(|view| view.place_in(before).unwrap_or(usize::MAX));
     views
 }
 
+/// Of equal receivers the counters are the same ones.
+impl PartialEq for View {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { receivers, rules, max_samples, histograms, listed_bounds: _ } = self;
+        *receivers == other.receivers
+            && *rules == other.rules
+            && *max_samples == other.max_samples
+            && *histograms == other.histograms
+    }
+}
+
 impl View {
     /// Where among `others` series are seen in the same way.
     pub(super) fn place_in(&self, others: &[View]) -> Option<usize> {
-        others.iter().position(|other| other.rules == self.rules)
+        others.iter().position(|other| other.rules == self.rules && other.histograms == self.histograms)
     }
 
     /// The encoded labels of a series in this view; `None` if the view drops it. `written` has its external labels.

@@ -6,7 +6,7 @@
 use crate::model::{Labels, Sample};
 
 /// `WriteRequest.timeseries`, `TimeSeries.labels` and `Label.name`: field 1, length-delimited.
-const FIELD_1_BYTES: u8 = 0x0a;
+pub(super) const FIELD_1_BYTES: u8 = 0x0a;
 /// `TimeSeries.samples` and `Label.value`: field 2, length-delimited.
 const FIELD_2_BYTES: u8 = 0x12;
 /// `Sample.value`: field 1, eight bytes.
@@ -54,12 +54,12 @@ pub(super) fn push_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-fn varint_len(value: u64) -> usize {
+pub(super) fn varint_len(value: u64) -> usize {
     (u64::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
 }
 
 /// The length of a length-delimited field whose content has `len` bytes, its one-byte tag included.
-fn field_len(len: usize) -> usize {
+pub(super) fn field_len(len: usize) -> usize {
     1 + varint_len(len as u64) + len
 }
 

@@ -15,12 +15,14 @@
 //! raw     = entry*             entry  = 0a len labels sample                         (WriteRequest.timeseries)
 //! labels  = label*             label  = 0a len 0a len name 12 len value              (TimeSeries.labels)
 //! sample  = 12 len 09 value-little-endian 10 varint(timestamp)                       (TimeSeries.samples)
+//!           or 22 len histogram                                                      (TimeSeries.histograms)
 //! ```
 //!
 //! Nothing here knows time, receivers, targets or what a label means. [`decode`] with the types of [`proto`] is the
 //! independent way back: the oracle of the tests and the reader of the demo's receiver, not part of the hot path.
 
 mod encode;
+mod histogram;
 pub mod proto;
 mod snappy;
 
@@ -28,6 +30,7 @@ mod snappy;
 mod tests;
 
 pub use encode::{encode_labels, push_sample};
+pub use histogram::push_histogram;
 pub use snappy::{MAX_DECODED_BYTES, compress, decode, join};
 
 use thiserror::Error;

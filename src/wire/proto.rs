@@ -1,7 +1,7 @@
 //! The messages of remote write 1.0 as far as we send them, for a protobuf library.
 //!
-//! Written from the field tables of the specification. Fields that others may send (metadata, exemplars, native
-//! histograms) are skipped when read, as protobuf wants it.
+//! Written from the field tables of the specification. Fields that others may send (metadata, exemplars) are
+//! skipped when read, as protobuf wants it.
 
 /// `prometheus.WriteRequest`: the body of a request.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -20,6 +20,9 @@ pub struct TimeSeries {
     /// Its samples, oldest first.
     #[prost(message, repeated, tag = "2")]
     pub samples: Vec<Sample>,
+    /// Its native histograms, oldest first; a series has these or samples.
+    #[prost(message, repeated, tag = "4")]
+    pub histograms: Vec<Histogram>,
 }
 
 /// `prometheus.Label`.
@@ -42,4 +45,81 @@ pub struct Sample {
     /// Milliseconds since the Unix epoch.
     #[prost(int64, tag = "2")]
     pub timestamp: i64,
+}
+
+/// `prometheus.Histogram`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Histogram {
+    /// All observations.
+    #[prost(oneof = "Count", tags = "1, 2")]
+    pub count: Option<Count>,
+    /// The sum of all observations; the bits of a NaN count, those of a staleness marker among them.
+    #[prost(double, tag = "3")]
+    pub sum: f64,
+    /// `n` of the growth 2^(2^-n) from bound to bound.
+    #[prost(sint32, tag = "4")]
+    pub schema: i32,
+    /// The width of the bucket around zero.
+    #[prost(double, tag = "5")]
+    pub zero_threshold: f64,
+    /// Observations in the bucket around zero.
+    #[prost(oneof = "ZeroCount", tags = "6, 7")]
+    pub zero_count: Option<ZeroCount>,
+    /// Which buckets there are below zero.
+    #[prost(message, repeated, tag = "8")]
+    pub negative_spans: Vec<BucketSpan>,
+    /// Of whole numbers: each as its difference from the one before.
+    #[prost(sint64, repeated, tag = "9")]
+    pub negative_deltas: Vec<i64>,
+    /// Of other numbers: each as it is.
+    #[prost(double, repeated, tag = "10")]
+    pub negative_counts: Vec<f64>,
+    /// Which buckets there are above zero.
+    #[prost(message, repeated, tag = "11")]
+    pub positive_spans: Vec<BucketSpan>,
+    /// Of whole numbers: each as its difference from the one before.
+    #[prost(sint64, repeated, tag = "12")]
+    pub positive_deltas: Vec<i64>,
+    /// Of other numbers: each as it is.
+    #[prost(double, repeated, tag = "13")]
+    pub positive_counts: Vec<f64>,
+    /// 3 where counts may go down, 0 where nothing is known.
+    #[prost(int32, tag = "14")]
+    pub reset_hint: i32,
+    /// Milliseconds since the Unix epoch.
+    #[prost(int64, tag = "15")]
+    pub timestamp: i64,
+}
+
+/// How often something was observed.
+#[derive(Clone, Copy, PartialEq, prost::Oneof)]
+pub enum Count {
+    /// Of a histogram of whole numbers.
+    #[prost(uint64, tag = "1")]
+    Integer(u64),
+    /// Of any other.
+    #[prost(double, tag = "2")]
+    Float(f64),
+}
+
+/// How often something was observed that is nearly zero.
+#[derive(Clone, Copy, PartialEq, prost::Oneof)]
+pub enum ZeroCount {
+    /// Of a histogram of whole numbers.
+    #[prost(uint64, tag = "6")]
+    Integer(u64),
+    /// Of any other.
+    #[prost(double, tag = "7")]
+    Float(f64),
+}
+
+/// `prometheus.BucketSpan`: a run of buckets.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct BucketSpan {
+    /// The gap before it; of the first one, its index.
+    #[prost(sint32, tag = "1")]
+    pub offset: i32,
+    /// How many buckets.
+    #[prost(uint32, tag = "2")]
+    pub length: u32,
 }

@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use super::*;
-use crate::model::{Block, Labels, STALE_NAN_BITS, Sample, TargetId, stale_nan};
+use crate::model::{
+    Block, Buckets, Counts, Histogram, Labels, STALE_NAN_BITS, Sample, Span, Tally, TargetId, stale_nan,
+};
 
 /// A block as a target's task makes it.
 fn block(series: &[(Labels, Sample)]) -> Block {
@@ -26,7 +28,8 @@ fn block(series: &[(Labels, Sample)]) -> Block {
 
 fn entry(labels: &Labels, sample: Sample) -> proto::TimeSeries {
     let labels = labels.iter().map(|(name, value)| proto::Label { name: name.into(), value: value.into() }).collect();
-    proto::TimeSeries { labels, samples: vec![proto::Sample { value: sample.value, timestamp: sample.timestamp_ms }] }
+    let samples = vec![proto::Sample { value: sample.value, timestamp: sample.timestamp_ms }];
+    proto::TimeSeries { labels, samples, histograms: Vec::new() }
 }
 
 fn read_back(request: proto::WriteRequest) -> Vec<(Labels, Sample)> {
@@ -65,7 +68,90 @@ fn any_series() -> impl Strategy<Value = Vec<(Labels, Sample)>> {
     proptest::collection::vec((any_labels(), any_sample()), 0..12)
 }
 
+/// Numbers that a library does not leave out for being 0 while their bits are not.
+fn any_value() -> impl Strategy<Value = f64> {
+    any::<u64>().prop_map(|bits| f64::from_bits(if bits == (-0.0f64).to_bits() { 0 } else { bits }))
+}
+
+fn any_buckets<B: std::fmt::Debug>(count: impl Strategy<Value = B>) -> impl Strategy<Value = Buckets<B>> {
+    let span = (any::<i32>(), any::<u32>()).prop_map(|(offset, length)| Span { offset, length });
+    let parts = (proptest::collection::vec(span, 0..4), proptest::collection::vec(count, 0..9));
+    parts.prop_map(|(spans, counts)| Buckets { spans, counts })
+}
+
+fn any_histogram() -> impl Strategy<Value = Histogram> {
+    let whole = (any::<u64>(), any::<u64>(), any_buckets(any::<i64>()), any_buckets(any::<i64>()));
+    let float = (any_value(), any_value(), any_buckets(any_value()), any_buckets(any_value()));
+    let counts = prop_oneof![
+        whole.prop_map(|(count, zero_count, negative, positive)| {
+            Counts::Integer(Tally { count, zero_count, negative, positive })
+        }),
+        float.prop_map(|(count, zero_count, negative, positive)| {
+            Counts::Float(Tally { count, zero_count, negative, positive })
+        }),
+    ];
+    (any::<i32>(), any_value(), any_value(), any::<bool>(), counts).prop_map(
+        |(schema, zero_threshold, sum, gauge, counts)| Histogram {
+            schema,
+            zero_threshold,
+            sum,
+            gauge,
+            counts,
+            custom_values: Vec::new(),
+        },
+    )
+}
+
+/// The same as a protobuf library has it.
+fn of_library(histogram: &Histogram, timestamp: i64) -> proto::Histogram {
+    let spans = |spans: &[Span]| -> Vec<_> {
+        spans.iter().map(|span| proto::BucketSpan { offset: span.offset, length: span.length }).collect()
+    };
+    let head = proto::Histogram {
+        sum: histogram.sum,
+        schema: histogram.schema,
+        zero_threshold: histogram.zero_threshold,
+        reset_hint: if histogram.gauge { 3 } else { 0 },
+        timestamp,
+        ..Default::default()
+    };
+    match histogram.counts.clone() {
+        Counts::Integer(tally) => proto::Histogram {
+            count: Some(proto::Count::Integer(tally.count)),
+            zero_count: Some(proto::ZeroCount::Integer(tally.zero_count)),
+            negative_spans: spans(&tally.negative.spans),
+            negative_deltas: tally.negative.counts,
+            positive_spans: spans(&tally.positive.spans),
+            positive_deltas: tally.positive.counts,
+            ..head
+        },
+        Counts::Float(tally) => proto::Histogram {
+            count: Some(proto::Count::Float(tally.count)),
+            zero_count: Some(proto::ZeroCount::Float(tally.zero_count)),
+            negative_spans: spans(&tally.negative.spans),
+            negative_counts: tally.negative.counts,
+            positive_spans: spans(&tally.positive.spans),
+            positive_counts: tally.positive.counts,
+            ..head
+        },
+    }
+}
+
 proptest! {
+    #[test]
+    fn our_histograms_are_those_of_the_library(
+        labels in any_labels(),
+        histogram in any_histogram(),
+        timestamp in prop_oneof![Just(0), any::<i64>()],
+    ) {
+        let mut ours = Vec::new();
+        push_histogram(&mut ours, &encode_labels(&labels), &histogram, timestamp);
+        let labels = labels.iter().map(|(name, value)| proto::Label { name: name.into(), value: value.into() }).collect();
+        let histograms = vec![of_library(&histogram, timestamp)];
+        let series = proto::TimeSeries { labels, samples: Vec::new(), histograms };
+        prop_assert_eq!(ours, proto::WriteRequest { timeseries: vec![series] }.encode_to_vec());
+    }
+
     #[test]
     fn what_was_sent_is_what_arrives(blocks in proptest::collection::vec(any_series(), 0..5)) {
         let made: Vec<_> = blocks.iter().map(|series| block(series)).collect();

@@ -22,6 +22,9 @@ use crate::support::scale;
 /// Cases that come out differently on purpose, each with its reason.
 const DIFFERENCES: &str = include_str!("../fixtures/beside/differences");
 
+/// Slow enough for a loaded machine.
+const PLAIN: Way = Way { tls: false, native: false, interval: "2s" };
+
 /// The cases that come out differently on purpose.
 fn on_purpose() -> BTreeSet<&'static str> {
     let lines = || DIFFERENCES.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -87,25 +90,30 @@ async fn differences(
     found
 }
 
-async fn check(cases: Vec<Case>, tls: bool) {
+async fn check(cases: Vec<Case>, way: Way) {
     let names = cases.iter().map(|case| case.name.clone()).collect();
-    let way = Way { tls, interval: "2s" };
     judge(&differences(cases, way, &on_purpose(), |pair| pair).await, &names);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_plain_http() {
-    check(all(), false).await;
+    check(all(), PLAIN).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_mtls() {
-    check(all(), true).await;
+    check(all(), Way { tls: true, ..PLAIN }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_native_histograms() {
+    let cases = cases::parse("native", include_str!("../fixtures/beside/native.cases"));
+    check(cases, Way { native: true, ..PLAIN }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_body_of_the_tables() {
-    check(expositions(), false).await;
+    check(expositions(), PLAIN).await;
 }
 
 /// An ordinary run plays what it always plays, a long one something new, and says what: `MESHSCRAPE_SEED` plays it again.
@@ -119,7 +127,7 @@ async fn expositions_and_configurations_at_random() {
     for seed in seed..seed + rounds {
         println!("MESHSCRAPE_SEED={seed}");
         let cases = generate::cases(seed, targets, answers);
-        let way = Way { tls: false, interval: "1s" };
+        let way = Way { interval: "1s", ..PLAIN };
         let found = differences(cases.clone(), way, &BTreeSet::new(), generate::what_counts).await;
         let shown = cases.iter().filter_map(|case| Some(format!("{case}\n{}", found.get(&case.name)?)));
         let shown: Vec<String> = shown.collect();

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use meshscrape::config::{
-    self, CertificateFiles, Config, EscapingScheme, JobSecurity, Loaded, OrdinaryTls, ReceiverSecurity, ScrapeProtocol,
+    self, CertificateFiles, Config, EscapingScheme, Histograms, JobSecurity, Loaded, OrdinaryTls, ReceiverSecurity,
+    ScrapeProtocol,
 };
 use meshscrape::model::{Match, Scheme};
 use meshscrape::yaml::{self, Node, Value};
@@ -327,6 +328,12 @@ fn jobs_inherit_what_they_do_not_write() {
     assert_eq!(inherits.limits.body_size_limit, 10 * 1024 * 1024);
     assert_eq!(inherits.limits.label_value_length_limit, 2000);
     assert_eq!(inherits.escaping, EscapingScheme::Underscores, "legacy names cannot be asked for as they are");
+    assert_eq!(
+        inherits.histograms,
+        Histograms { native: true, classic_too: true, convert: true, ..Histograms::default() }
+    );
+    let reduced = Histograms { bucket_limit: 160, min_bucket_factor: 1.1, ..Histograms::default() };
+    assert_eq!((own.histograms, own.histograms.max_schema()), (reduced, 2));
     assert_eq!(&*own.job_name, "shop-own");
     assert_eq!(own.limits.body_size_limit, 1_572_864);
     assert_eq!(own.metrics_path, "/shop/metrics");
@@ -339,6 +346,22 @@ fn jobs_inherit_what_they_do_not_write() {
     };
     assert_eq!(identity.chain, corpus().join("certs/chain.pem"), "relative to the file");
     assert_eq!(identity.key, Path::new("/etc/key.pem"));
+}
+
+#[test]
+fn native_histograms_are_asked_for_unless_the_file_says_what_is() {
+    let protocols = |global: &str, job: &str| {
+        let text = format!("global: {{{global}}}\nscrape_configs:\n- {{job_name: a, static_configs: [], {job}}}");
+        let config = config::parse(Path::new("histograms.yaml"), &text, &environment).config.expect("accepted");
+        config.scrape_configs[0].scrape_protocols.clone()
+    };
+    let native = "scrape_native_histograms: true";
+    assert_eq!(protocols("", native), ScrapeProtocol::ALL);
+    assert_eq!(protocols(native, ""), ScrapeProtocol::ALL);
+    assert_eq!(protocols(native, "scrape_native_histograms: false"), ScrapeProtocol::TEXT);
+    let text = "scrape_protocols: [PrometheusText0.0.4]";
+    assert_eq!(protocols(text, native), [ScrapeProtocol::PrometheusText004]);
+    assert_eq!(protocols(native, text), [ScrapeProtocol::PrometheusText004]);
 }
 
 /// The corpus carries canaries wherever a secret can be written, and the environment of the examples another.

@@ -42,6 +42,7 @@ fn remote(name: &str, url: &str) -> RemoteWrite {
         security: ReceiverSecurity::Ordinary(OrdinaryTls::default()),
         follow_redirects: true,
         enable_http2: false,
+        send_native_histograms: false,
         write_relabel: Vec::new(),
         queue: QueueConfig {
             batch_send_deadline: Duration::from_millis(1),

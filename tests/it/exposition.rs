@@ -6,13 +6,14 @@ mod oracle;
 mod properties;
 mod protobuf;
 
-use meshscrape::model::{Labels, MetricType};
+use meshscrape::model::{Histogram, Labels, MetricType};
 use meshscrape::parse::{Entry, Format, ParseError, Parser, Step};
 
 /// An entry that outlives its buffer, in a form that can be compared to the bit.
 #[derive(Clone, Debug, PartialEq)]
 enum Seen {
     Sample(Sample),
+    Histogram(Result<Labels, String>, Histogram, Option<i64>),
     Type(String, MetricType),
     Help(String, String),
     Unit(String, String),
@@ -96,6 +97,10 @@ fn seen(entry: &Entry<'_>) -> Seen {
                 (labels, exemplar.value.to_bits(), exemplar.timestamp_ms)
             }),
         }),
+        Entry::Histogram(entry) => {
+            let labels = entry.series.labels().map_err(|twice| twice.name.to_string());
+            Seen::Histogram(labels, entry.histogram.clone(), entry.timestamp_ms)
+        }
         Entry::Type { family, kind } => Seen::Type(family.to_string(), *kind),
         Entry::Help { family, text } => Seen::Help(family.to_string(), text.to_string()),
         Entry::Unit { family, unit } => Seen::Unit(family.to_string(), (*unit).to_owned()),

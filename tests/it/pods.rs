@@ -48,10 +48,12 @@ impl Herd {
         let (targets, seen) = watch::channel(Arc::default());
         let (blocks, mut written) = mpsc::channel(256);
         let mut registry = Registry::default();
+        let receivers = config.remote_write.iter().map(|receiver| &**receiver).enumerate();
+        let views = series::views_of(receivers, &[], &series::Metrics::default());
         let setup = scrape::Setup {
             revision: 0,
             jobs: vec![scrape::Job { config: Arc::clone(&job), credentials: Some(mesh.identity.credentials()) }],
-            views: series::views_of(config.remote_write.iter().map(|receiver| &**receiver).enumerate(), &[]).into(),
+            views: views.into(),
             external: Arc::default(),
         };
         let context = scrape::Context {

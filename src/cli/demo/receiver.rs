@@ -194,7 +194,11 @@ mod tests {
     fn series(labels: &[(&str, &str)], values: &[f64]) -> TimeSeries {
         let label = |&(name, value): &(&str, &str)| Label { name: name.to_owned(), value: value.to_owned() };
         let sample = |&value: &f64| Sample { value, timestamp: 1 };
-        TimeSeries { labels: labels.iter().map(label).collect(), samples: values.iter().map(sample).collect() }
+        TimeSeries {
+            labels: labels.iter().map(label).collect(),
+            samples: values.iter().map(sample).collect(),
+            histograms: Vec::new(),
+        }
     }
 
     fn request() -> WriteRequest {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use crate::model::{Failure, Labels, MetricType, Reason, Sample, clean_to};
-use crate::parse::{Entry, Format, print};
+use crate::parse::{Entry, Format, Series, print};
 
 /// Samples and families of one exposition, in its order.
 #[derive(Debug, Default)]
@@ -18,9 +18,21 @@ pub(super) struct Collector {
 /// One line of the exposition, as it would be forwarded.
 #[derive(Debug)]
 pub(super) enum Item {
-    Type { family: String, kind: MetricType },
-    Help { family: String, text: String },
-    Sample { labels: Labels, value: f64, timestamp_ms: Option<i64> },
+    Type {
+        family: String,
+        kind: MetricType,
+    },
+    Help {
+        family: String,
+        text: String,
+    },
+    Sample {
+        labels: Labels,
+        value: f64,
+        timestamp_ms: Option<i64>,
+    },
+    /// A native histogram, which no text format can hold, as a comment.
+    Histogram(String),
 }
 
 impl Collector {
@@ -37,18 +49,29 @@ impl Collector {
                 self.items.push(Item::Help { family: family.to_string(), text: text.to_string() });
             }
             Entry::Sample(sample) => {
-                self.samples += 1;
-                let labels = sample.labels();
-                let labels = labels.map_err(|error| Failure::new(Reason::InvalidSample, error.to_string()))?;
-                if labels.get("__name__").is_none() {
-                    return Err(Failure::new(Reason::InvalidSample, format!("a sample without a name: {labels}")));
-                }
-                self.count_family(labels.value("__name__"));
+                let labels = self.labels_of(&sample.series)?;
                 self.items.push(Item::Sample { labels, value: sample.value, timestamp_ms: sample.timestamp_ms });
+            }
+            Entry::Histogram(entry) => {
+                let labels = self.labels_of(&entry.series)?;
+                let mut line = String::new();
+                print::histogram(&mut line, &labels, entry.histogram);
+                self.items.push(Item::Histogram(line));
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// Counts a series and its family.
+    fn labels_of(&mut self, series: &Series<'_>) -> Result<Labels, Failure> {
+        self.samples += 1;
+        let labels = series.labels().map_err(|error| Failure::new(Reason::InvalidSample, error.to_string()))?;
+        if labels.get("__name__").is_none() {
+            return Err(Failure::new(Reason::InvalidSample, format!("a sample without a name: {labels}")));
+        }
+        self.count_family(labels.value("__name__"));
+        Ok(labels)
     }
 
     /// How many metric families the exposition has, announced or not.
@@ -78,6 +101,7 @@ impl Collector {
             match item {
                 Item::Type { family, kind } => print::type_line(&mut line, Format::PrometheusText, family, *kind),
                 Item::Help { family, text } => print::help_line(&mut line, Format::PrometheusText, family, text),
+                Item::Histogram(comment) => line.push_str(comment),
                 Item::Sample { labels, value, timestamp_ms } => {
                     print::sample(&mut line, Format::PrometheusText, labels, *value, *timestamp_ms)
                         .map_err(io::Error::other)?;

@@ -24,13 +24,17 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Inherited {
     pub(super) interval: Valued<Duration>,
     pub(super) timeout: Valued<Duration>,
-    pub(super) protocols: Vec<ScrapeProtocol>,
+    /// Where none are written, it depends on the job.
+    pub(super) protocols: Option<Vec<ScrapeProtocol>>,
     pub(super) body_size_limit: Valued<u64>,
     /// In the order of [`COUNTED_LIMITS`].
     pub(super) limits: [Valued<u64>; COUNTED_LIMITS.len()],
     pub(super) names: Valued<NameScheme>,
     pub(super) escaping: Valued<EscapingScheme>,
     pub(super) extra_scrape_metrics: Valued<bool>,
+    pub(super) native_histograms: Valued<bool>,
+    pub(super) classic_too: Valued<bool>,
+    pub(super) convert_classic: Valued<bool>,
 }
 
 /// The limits that are whole numbers.
@@ -48,12 +52,15 @@ impl Default for Inherited {
         Self {
             interval: Valued::new(DEFAULT_INTERVAL, "1m"),
             timeout: Valued::new(DEFAULT_TIMEOUT, "10s"),
-            protocols: ScrapeProtocol::TEXT.to_vec(),
+            protocols: None,
             body_size_limit: Valued::new(0, "0"),
             limits: COUNTED_LIMITS.map(|_| Valued::new(0, "0")),
             names: Valued::new(NameScheme::Utf8, "utf8"),
             escaping: Valued::new(EscapingScheme::AllowUtf8, EscapingScheme::AllowUtf8.as_str()),
             extra_scrape_metrics: Valued::new(false, "false"),
+            native_histograms: Valued::new(false, "false"),
+            classic_too: Valued::new(false, "false"),
+            convert_classic: Valued::new(false, "false"),
         }
     }
 }
@@ -73,15 +80,21 @@ impl Inherited {
             fields.show(key, Shown::Text(limit.shown.clone()));
             limit
         };
+        let flag =
+            |fields: &mut Fields<'_>, key, default: &Valued<bool>| fields.valued(key, default.clone(), read_bool);
+        let native_histograms = flag(fields, "scrape_native_histograms", &self.native_histograms);
         Inherited {
             interval,
             timeout,
-            protocols: self.protocols(fields),
+            protocols: self.protocols(fields, native_histograms.value),
+            native_histograms,
+            classic_too: flag(fields, "always_scrape_classic_histograms", &self.classic_too),
+            convert_classic: flag(fields, "convert_classic_histograms_to_nhcb", &self.convert_classic),
             body_size_limit: limit(fields, "body_size_limit", &self.body_size_limit, units::size),
             limits: std::array::from_fn(|at| limit(fields, COUNTED_LIMITS[at], &self.limits[at], read_count)),
             escaping: self.escaping(fields, names.value),
             names,
-            extra_scrape_metrics: fields.valued("extra_scrape_metrics", self.extra_scrape_metrics.clone(), read_bool),
+            extra_scrape_metrics: flag(fields, "extra_scrape_metrics", &self.extra_scrape_metrics),
         }
     }
 
@@ -114,7 +127,12 @@ impl Inherited {
         (interval, timeout)
     }
 
-    fn protocols(&self, fields: &mut Fields<'_>) -> Vec<ScrapeProtocol> {
+    /// What is asked for: native histograms come by protobuf only.
+    pub(super) fn asked_for(&self) -> Vec<ScrapeProtocol> {
+        asked_for(self.protocols.as_deref(), self.native_histograms.value)
+    }
+
+    fn protocols(&self, fields: &mut Fields<'_>, native_histograms: bool) -> Option<Vec<ScrapeProtocol>> {
         const KEY: &str = "scrape_protocols";
         let mut protocols = Vec::new();
         for scalar in fields.texts(KEY) {
@@ -130,9 +148,10 @@ impl Inherited {
             if fields.is_empty_list(KEY) {
                 fields.wrong(KEY, Wrong::new("the list is empty", "name at least one format, or remove it"));
             }
-            return protocols;
+            return Some(protocols);
         }
-        let shown = self.protocols.iter().map(|protocol| Shown::Text(protocol.as_str().to_owned()));
+        let asked_for = asked_for(self.protocols.as_deref(), native_histograms);
+        let shown = asked_for.iter().map(|protocol| Shown::Text(protocol.as_str().to_owned()));
         fields.show(KEY, Shown::Seq(shown.collect()));
         self.protocols.clone()
     }
@@ -158,6 +177,14 @@ impl Inherited {
             );
         }
         escaping
+    }
+}
+
+fn asked_for(written: Option<&[ScrapeProtocol]>, native_histograms: bool) -> Vec<ScrapeProtocol> {
+    match written {
+        Some(protocols) => protocols.to_vec(),
+        None if native_histograms => ScrapeProtocol::ALL.to_vec(),
+        None => ScrapeProtocol::TEXT.to_vec(),
     }
 }
 

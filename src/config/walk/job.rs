@@ -12,9 +12,11 @@ use super::unique::Place;
 use super::{Walk, auth, http_sd, identity, istio, kubernetes, relabel, targets, tls};
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
-use crate::config::{Global, JobSecurity, KubernetesSd, Limits, ScrapeConfig, preset};
+use crate::config::{Global, Histograms, JobSecurity, KubernetesSd, Limits, ScrapeConfig, preset};
 use crate::model::{Scheme, clean};
 use crate::relabel::{Action, NameScheme, RuleSpec};
+
+const FACTOR: &str = "native_histogram_min_bucket_factor";
 
 /// Reads the job `item`, and where its name stands.
 pub(super) fn read<'w>(
@@ -67,6 +69,7 @@ pub(super) fn read<'w>(
         walk.warning(fields.pos, &fields.path, Wrong::new(message, instead));
     }
 
+    let scrape_protocols = own.asked_for();
     let [
         sample_limit,
         target_limit,
@@ -84,6 +87,13 @@ pub(super) fn read<'w>(
         target_limit,
         keep_dropped_targets,
     };
+    let histograms = Histograms {
+        native: own.native_histograms.value,
+        classic_too: own.classic_too.value,
+        convert: own.convert_classic.value,
+        bucket_limit: fields.count("native_histogram_bucket_limit", 0),
+        min_bucket_factor: fields.valued(FACTOR, Valued::new(0.0, "0"), read_factor).value,
+    };
     let honor_labels = fields.flag("honor_labels", false);
     let trust_target_labels = fields.flag("trust_target_labels", false);
     if verifies && honor_labels && !trust_target_labels {
@@ -99,7 +109,7 @@ pub(super) fn read<'w>(
         job_name: name.value.as_str().into(),
         scrape_interval: own.interval.value,
         scrape_timeout: own.timeout.value,
-        scrape_protocols: own.protocols,
+        scrape_protocols,
         fallback_scrape_protocol: fields.parsed("fallback_scrape_protocol", read_protocol),
         metrics_path: read_path(&mut fields, preset.as_ref()),
         scheme,
@@ -115,6 +125,7 @@ pub(super) fn read<'w>(
         protect_external_labels: fields.flag("protect_external_labels", verifies),
         identity_from_annotations,
         limits,
+        histograms,
         names: own.names.value,
         escaping: own.escaping.value,
         extra_scrape_metrics: own.extra_scrape_metrics.value,
@@ -133,6 +144,11 @@ pub(super) fn read<'w>(
     };
     let place = Place { pos: fields.pos_of("job_name"), key: fields.path_of("job_name"), shown: Some(name.shown) };
     Some((config, place, fields.close()))
+}
+
+fn read_factor(text: &str) -> Result<f64, Wrong> {
+    let factor = text.parse().ok().filter(|factor: &f64| factor.is_finite());
+    factor.ok_or_else(|| Wrong::new(format!("{:?} is not a number", clean(text)), "write a factor such as 1.1, or 0"))
 }
 
 /// The rules for targets: those of the file, with `istio_sd_configs` between those that it stands for.

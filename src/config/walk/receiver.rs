@@ -61,6 +61,7 @@ pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -
         }
     }
     check_message(&mut fields);
+    let send_native_histograms = fields.flag("send_native_histograms", false);
     let headers = read_headers(&mut fields);
     let remote_timeout = fields.some_duration("remote_timeout", DEFAULT_TIMEOUT);
     let follow_redirects = fields.flag("follow_redirects", true);
@@ -89,6 +90,7 @@ pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -
         follow_redirects,
         enable_http2,
         write_relabel,
+        send_native_histograms,
         queue,
     };
     Some((receiver, place, shown))

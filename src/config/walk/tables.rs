@@ -9,7 +9,6 @@ const fn absent(key: &'static str, treatment: Treatment, what: &'static str) -> 
 }
 
 const SERVER: &str = "it is for a Prometheus server, and this is an agent";
-const NATIVE: &str = "no native histograms are scraped";
 const PROXY: &str = "it connects to no HTTP proxy";
 const OAUTH2: &str = "it gets no OAuth 2 tokens";
 
@@ -49,15 +48,15 @@ pub(super) static GLOBAL: Section = Section {
         "metric_name_validation_scheme",
         "metric_name_escaping_scheme",
         "extra_scrape_metrics",
+        "scrape_native_histograms",
+        "always_scrape_classic_histograms",
+        "convert_classic_histograms_to_nhcb",
     ],
     absent: &[
         absent("evaluation_interval", Passed, SERVER),
         absent("rule_query_offset", Passed, SERVER),
         absent("query_log_file", IgnoredUnlessOff, SERVER),
         absent("scrape_failure_log_file", IgnoredUnlessOff, "failed scrapes go to the ordinary log"),
-        absent("scrape_native_histograms", RefusedUnlessOff, NATIVE),
-        absent("always_scrape_classic_histograms", Passed, NATIVE),
-        absent("convert_classic_histograms_to_nhcb", RefusedUnlessOff, NATIVE),
     ],
 };
 
@@ -92,6 +91,11 @@ pub(super) static SCRAPE: Section = Section {
         "metric_name_validation_scheme",
         "metric_name_escaping_scheme",
         "extra_scrape_metrics",
+        "scrape_native_histograms",
+        "always_scrape_classic_histograms",
+        "convert_classic_histograms_to_nhcb",
+        "native_histogram_bucket_limit",
+        "native_histogram_min_bucket_factor",
         "tls_config",
         "basic_auth",
         "authorization",
@@ -116,12 +120,7 @@ pub(super) static SCRAPE: Section = Section {
         absent("proxy_connect_header", RefusedUnlessOff, PROXY),
         absent("http_headers", RefusedUnlessOff, "it adds no headers to scrapes"),
         absent("scrape_failure_log_file", IgnoredUnlessOff, "failed scrapes go to the ordinary log"),
-        absent("scrape_native_histograms", RefusedUnlessOff, NATIVE),
-        absent("always_scrape_classic_histograms", Passed, NATIVE),
-        absent("scrape_classic_histograms", Passed, NATIVE),
-        absent("convert_classic_histograms_to_nhcb", RefusedUnlessOff, NATIVE),
-        absent("native_histogram_bucket_limit", IgnoredUnlessOff, NATIVE),
-        absent("native_histogram_min_bucket_factor", IgnoredUnlessOff, NATIVE),
+        absent("scrape_classic_histograms", Refused, "since Prometheus 3 its name is always_scrape_classic_histograms"),
         absent("dns_sd_configs", RefusedUnlessOff, DISCOVERY),
         absent("azure_sd_configs", RefusedUnlessOff, DISCOVERY),
         absent("consul_sd_configs", RefusedUnlessOff, DISCOVERY),
@@ -351,6 +350,7 @@ pub(super) static REMOTE_WRITE: Section = Section {
         "write_relabel_configs",
         "queue_config",
         "protobuf_message",
+        "send_native_histograms",
     ],
     absent: &[
         absent("oauth2", RefusedUnlessOff, OAUTH2),
@@ -363,7 +363,6 @@ pub(super) static REMOTE_WRITE: Section = Section {
         absent("proxy_connect_header", RefusedUnlessOff, PROXY),
         absent("http_headers", RefusedUnlessOff, "headers of requests are written under headers"),
         absent("send_exemplars", RefusedUnlessOff, "it sends no exemplars"),
-        absent("send_native_histograms", RefusedUnlessOff, NATIVE),
         absent("round_robin_dns", RefusedUnlessOff, "it does not spread requests over a name's addresses"),
         absent("failed_request_logging", IgnoredUnlessOff, "refused requests are always logged"),
         absent("metadata_config", IgnoredUnlessOff, "no metadata is sent"),

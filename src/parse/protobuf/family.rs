@@ -4,15 +4,15 @@ use std::borrow::Cow;
 
 use prost::Message as _;
 
-use super::MAX_METRIC_BYTES;
 use super::error::{Problem, ProtobufError};
 use super::fields::{Content, Field, Fields};
 use super::message::{Histogram, Metric, Summary};
 use super::series::{Composed, Part, write_key};
-use crate::model::{MetricType, normalise_nan};
+use super::{MAX_METRIC_BYTES, NativeHistograms};
+use crate::model::{self, MetricType, normalise_nan};
 use crate::parse::error::Excerpt;
 use crate::parse::series::Series;
-use crate::parse::{Entry, MAX_LABELS, SampleEntry};
+use crate::parse::{Entry, HistogramEntry, MAX_LABELS, SampleEntry};
 
 const NAME: u64 = 1;
 const HELP: u64 = 2;
@@ -34,6 +34,11 @@ pub struct Family<'a> {
     /// The fields behind the metric at hand.
     rest: Fields<'a>,
     metric: Metric,
+    native: NativeHistograms,
+    /// The native histogram of the metric at hand.
+    histogram: Option<model::Histogram>,
+    /// Whether it has not been told.
+    histogram_due: bool,
     /// The series of the metric at hand that have not been told, last one first.
     told: Vec<(Part, f64)>,
     /// The key of the series at hand.
@@ -50,7 +55,12 @@ enum Head {
 
 impl<'a> Family<'a> {
     /// Reads the head of a family that stands at `byte` of the body.
-    pub(super) fn read(message: &'a [u8], byte: u64, key: &'a mut Vec<u8>) -> Result<Self, ProtobufError> {
+    pub(super) fn read(
+        message: &'a [u8],
+        byte: u64,
+        native: NativeHistograms,
+        key: &'a mut Vec<u8>,
+    ) -> Result<Self, ProtobufError> {
         let (mut name, mut help, mut unit): (&[u8], &[u8], &[u8]) = (b"", b"", b"");
         let (mut number, mut metrics) = (0, false);
         let mut fields = Fields::of(message);
@@ -90,6 +100,9 @@ impl<'a> Family<'a> {
             head: Head::Told,
             rest: Fields::of(if metrics { message } else { b"" }),
             metric: Metric::default(),
+            native,
+            histogram: None,
+            histogram_due: false,
             told: Vec::new(),
             key,
         };
@@ -126,17 +139,29 @@ impl<'a> Family<'a> {
             }
             Head::Told => {}
         }
-        while self.told.is_empty() {
+        while self.told.is_empty() && !self.histogram_due {
             if !self.next_metric()? {
                 return Ok(None);
             }
+        }
+        if std::mem::take(&mut self.histogram_due) {
+            write_key(self.key, self.name, &self.metric.label, Part::Whole);
+            let timestamp_ms = self.timestamp();
+            let series = self.series_at_hand(Part::Whole);
+            return Ok(self
+                .histogram
+                .as_ref()
+                .map(|histogram| Entry::Histogram(HistogramEntry { series, histogram, timestamp_ms })));
         }
         let Some((part, value)) = self.told.pop() else { return Ok(None) };
         Ok(Some(Entry::Sample(SampleEntry {
             value: normalise_nan(value),
             timestamp_ms: self.timestamp(),
             exemplar: None,
-            series: self.series(part),
+            series: {
+                write_key(self.key, self.name, &self.metric.label, part);
+                self.series_at_hand(part)
+            },
         })))
     }
 
@@ -170,7 +195,13 @@ impl<'a> Family<'a> {
             MetricType::Gauge => self.told.push(single(metric.gauge)),
             MetricType::Summary => summary(metric.summary.as_ref(), &mut self.told),
             MetricType::Histogram | MetricType::GaugeHistogram => {
-                histogram(metric.histogram.as_ref(), &mut self.told);
+                let message = metric.histogram.as_ref().filter(|histogram| self.native.read && histogram.is_native());
+                self.histogram = message.map(|message| message.native(self.kind == MetricType::GaugeHistogram));
+                self.histogram_due = self.histogram.is_some();
+                let both = self.native.classic_too && message.is_some_and(|message| !message.bucket.is_empty());
+                if message.is_none() || both {
+                    histogram(metric.histogram.as_ref(), &mut self.told);
+                }
             }
             _ => self.told.push(single(metric.untyped)),
         }
@@ -178,8 +209,8 @@ impl<'a> Family<'a> {
         Ok(())
     }
 
-    fn series(&mut self, part: Part) -> Series<'_> {
-        write_key(self.key, self.name, &self.metric.label, part);
+    /// The series whose key has been written.
+    fn series_at_hand(&self, part: Part) -> Series<'_> {
         Series::of_message(Composed {
             key: self.key,
             family: self.name,

@@ -65,6 +65,34 @@ pub(super) struct Histogram {
     pub(super) bucket: Vec<Bucket>,
     #[prost(double, tag = "4")]
     pub(super) sample_count_float: f64,
+    #[prost(sint32, tag = "5")]
+    pub(super) schema: i32,
+    #[prost(double, tag = "6")]
+    pub(super) zero_threshold: f64,
+    #[prost(uint64, tag = "7")]
+    pub(super) zero_count: u64,
+    #[prost(double, tag = "8")]
+    pub(super) zero_count_float: f64,
+    #[prost(message, repeated, tag = "9")]
+    pub(super) negative_span: Vec<BucketSpan>,
+    #[prost(sint64, repeated, tag = "10")]
+    pub(super) negative_delta: Vec<i64>,
+    #[prost(double, repeated, tag = "11")]
+    pub(super) negative_count: Vec<f64>,
+    #[prost(message, repeated, tag = "12")]
+    pub(super) positive_span: Vec<BucketSpan>,
+    #[prost(sint64, repeated, tag = "13")]
+    pub(super) positive_delta: Vec<i64>,
+    #[prost(double, repeated, tag = "14")]
+    pub(super) positive_count: Vec<f64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(super) struct BucketSpan {
+    #[prost(sint32, tag = "1")]
+    pub(super) offset: i32,
+    #[prost(uint32, tag = "2")]
+    pub(super) length: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]

@@ -7,9 +7,9 @@
 //!
 //! A [`FamilyParser`] takes one family at a time from the front of a buffer that the caller fills as the body arrives.
 //! A [`Family`] then gives the entries that the text formats have for the same metrics: of a histogram `_count`, `_sum`
-//! and a `_bucket` for each bound up to `+Inf`, of a summary a series for each quantile. What always holds: the memory
-//! for one family is bounded by [`MAX_FAMILY_BYTES`] and a small multiple of [`MAX_METRIC_BYTES`], whatever lengths are
-//! claimed; every NaN comes out as the one ordinary NaN.
+//! and a `_bucket` for each bound up to `+Inf`, of a summary a series for each quantile; a native histogram is one entry.
+//! What always holds: the memory for one family is bounded by [`MAX_FAMILY_BYTES`] and a small multiple of
+//! [`MAX_METRIC_BYTES`], whatever lengths are claimed; every NaN comes out as the one ordinary NaN.
 //!
 //! A series has no text here, so its key is made of what its labels are made of: names, values, and the bits of the
 //! bound, because to write a bound out as text costs more than all the rest.
@@ -18,6 +18,7 @@ mod error;
 mod family;
 mod fields;
 mod message;
+mod native;
 mod series;
 
 pub use error::{Problem, ProtobufError};
@@ -35,6 +36,15 @@ pub const MAX_METRIC_BYTES: usize = 1 << 20;
 /// The longest length of a message: five bytes, as in Prometheus.
 const MAX_LENGTH_BYTES: usize = 5;
 
+/// How native histograms are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NativeHistograms {
+    /// Whether they are; if not, a histogram gives its classic series only, be it native or not.
+    pub read: bool,
+    /// Whether one that is both native and classic gives its classic series, too.
+    pub classic_too: bool,
+}
+
 /// What [`FamilyParser::next`] found at the front of its input.
 #[derive(Debug)]
 pub enum FamilyStep<'a> {
@@ -47,15 +57,21 @@ pub enum FamilyStep<'a> {
 }
 
 /// A parser of one body.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct FamilyParser {
     /// How many bytes of the body have been taken.
     taken: u64,
     /// The key of the series at hand; kept for its room.
     key: Vec<u8>,
+    native: NativeHistograms,
 }
 
 impl FamilyParser {
+    /// A parser at the beginning of a body.
+    pub fn new(native: NativeHistograms) -> Self {
+        Self { taken: 0, key: Vec::new(), native }
+    }
+
     /// Takes the next family from the front of `input`, which must begin where the last one ended. `at_end` says that no
     /// byte follows `input`.
     ///
@@ -81,7 +97,7 @@ impl FamilyParser {
             return if at_end { wrong(Problem::Cut { missing }) } else { Ok(FamilyStep::NeedMore) };
         };
         self.taken += end as u64;
-        let family = Family::read(message, byte + from as u64, &mut self.key)?;
+        let family = Family::read(message, byte + from as u64, self.native, &mut self.key)?;
         Ok(FamilyStep::Family(Box::new(family), end))
     }
 }

@@ -22,6 +22,8 @@ fn under_another_configuration_no_series_ends_that_goes_on() {
         ("  relabel_configs: [{action: labeldrop, regex: __meta_.*}]", "2"),
         ("  metric_relabel_configs: [{action: drop, source_labels: [x], regex: z}]", "2"),
         ("  honor_timestamps: false", "2"),
+        ("  native_histogram_bucket_limit: 7", "2"),
+        ("  convert_classic_histograms_to_nhcb: true", "2"),
     ] {
         let mut scene = scene("", "");
         scene.scrape(1000, "a 1\nb 1\nc 1\n");

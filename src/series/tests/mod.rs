@@ -45,7 +45,7 @@ impl Said {
     /// The receivers in the order of the file, numbered from `first`.
     fn views(&self, first: usize, before: &[View]) -> Arc<[View]> {
         let receivers = self.config.remote_write.iter().map(|receiver| &**receiver);
-        views_of(receivers.enumerate().map(|(at, receiver)| (first + at, receiver)), before).into()
+        views_of(receivers.enumerate().map(|(at, receiver)| (first + at, receiver)), before, &Metrics::default()).into()
     }
 }
 

@@ -9,40 +9,101 @@ use crate::support::receiver::Recorded;
 
 /// `prometheus.WriteRequest`
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct WriteRequest {
+struct WriteRequest {
     #[prost(message, repeated, tag = "1")]
-    pub(super) timeseries: Vec<TimeSeries>,
+    timeseries: Vec<TimeSeries>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct TimeSeries {
+struct TimeSeries {
     #[prost(message, repeated, tag = "1")]
-    pub(super) labels: Vec<Label>,
+    labels: Vec<Label>,
     #[prost(message, repeated, tag = "2")]
-    pub(super) samples: Vec<Sample>,
+    samples: Vec<Sample>,
+    #[prost(message, repeated, tag = "4")]
+    histograms: Vec<Histogram>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Label {
+struct Label {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    name: String,
     #[prost(string, tag = "2")]
-    pub(super) value: String,
+    value: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Sample {
+struct Sample {
     #[prost(double, tag = "1")]
-    pub(super) value: f64,
+    value: f64,
     #[prost(int64, tag = "2")]
-    pub(super) timestamp: i64,
+    timestamp: i64,
+}
+
+/// A native histogram in either version of remote write, its time apart.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Histogram {
+    #[prost(uint64, optional, tag = "1")]
+    count_int: Option<u64>,
+    #[prost(double, optional, tag = "2")]
+    count_float: Option<f64>,
+    #[prost(double, tag = "3")]
+    sum: f64,
+    #[prost(sint32, tag = "4")]
+    schema: i32,
+    #[prost(double, tag = "5")]
+    zero_threshold: f64,
+    #[prost(uint64, optional, tag = "6")]
+    zero_count_int: Option<u64>,
+    #[prost(double, optional, tag = "7")]
+    zero_count_float: Option<f64>,
+    #[prost(message, repeated, tag = "8")]
+    negative_spans: Vec<Span>,
+    #[prost(sint64, repeated, tag = "9")]
+    negative_deltas: Vec<i64>,
+    #[prost(double, repeated, tag = "10")]
+    negative_counts: Vec<f64>,
+    #[prost(message, repeated, tag = "11")]
+    positive_spans: Vec<Span>,
+    #[prost(sint64, repeated, tag = "12")]
+    positive_deltas: Vec<i64>,
+    #[prost(double, repeated, tag = "13")]
+    positive_counts: Vec<f64>,
+    #[prost(int32, tag = "14")]
+    reset_hint: i32,
+    #[prost(int64, tag = "15")]
+    timestamp: i64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+struct Span {
+    #[prost(sint32, tag = "1")]
+    offset: i32,
+    #[prost(uint32, tag = "2")]
+    length: u32,
 }
 
 /// A label set, as pairs in the order in which they were sent.
 pub(super) type Series = Vec<(String, String)>;
 
-/// Samples of each series in the order in which they came: time and the bits of the value.
-pub(super) type Written = BTreeMap<Series, Vec<(i64, u64)>>;
+/// What a series had at a time.
+#[derive(Clone, Debug)]
+pub(super) enum Point {
+    /// The bits of a sample.
+    Bits(u64),
+    /// Without its time.
+    Histogram(Box<Histogram>),
+}
+
+/// Every field, numbers to the bit of a NaN.
+impl std::fmt::Display for Histogram {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "histogram of sum {:x} {self:?}", self.sum.to_bits())
+    }
+}
+
+/// Values of each series in the order in which they came, with their times.
+pub(super) type Written = BTreeMap<Series, Vec<(i64, Point)>>;
 
 /// All that was taken, by the value of the label `case`.
 pub(super) fn by_case(recorded: &[Recorded]) -> BTreeMap<String, Written> {
@@ -54,7 +115,11 @@ pub(super) fn by_case(recorded: &[Recorded]) -> BTreeMap<String, Written> {
             assert!(labels.is_sorted_by(|a, b| a.0 < b.0), "labels are sorted and unique: {labels:?}");
             let case = labels.iter().find(|(name, _)| name == "case").unwrap_or_else(|| panic!("{labels:?}"));
             let written = cases.entry(case.1.clone()).or_default().entry(labels).or_default();
-            written.extend(series.samples.iter().map(|sample| (sample.timestamp, sample.value.to_bits())));
+            written.extend(series.samples.iter().map(|sample| (sample.timestamp, Point::Bits(sample.value.to_bits()))));
+            written.extend(series.histograms.into_iter().map(|histogram| {
+                let timestamp = histogram.timestamp;
+                (timestamp, Point::Histogram(Box::new(Histogram { timestamp: 0, ..histogram })))
+            }));
         }
     }
     cases

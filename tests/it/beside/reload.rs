@@ -12,7 +12,7 @@ use meshscrape::model::is_stale;
 use tempfile::TempDir;
 
 use super::judge;
-use super::recorder::{Series, Written, by_case};
+use super::recorder::{Point, Series, Written, by_case};
 use super::stage::prometheus;
 use super::story::scraped_at;
 use crate::support::agent;
@@ -94,11 +94,12 @@ fn story(written: &Written) -> BTreeMap<Series, Vec<String>> {
     for (series, samples) in written {
         let name = super::story::name(series);
         let mut values: Vec<String> = Vec::new();
-        for (_, bits) in samples {
-            let value = match f64::from_bits(*bits) {
-                value if is_stale(value) => "stale".to_owned(),
-                _ if name == "scrape_duration_seconds" => "some time".to_owned(),
-                value => format!("{value:?}"),
+        for (_, point) in samples {
+            let value = match point {
+                Point::Bits(bits) if is_stale(f64::from_bits(*bits)) => "stale".to_owned(),
+                Point::Bits(_) if name == "scrape_duration_seconds" => "some time".to_owned(),
+                Point::Bits(bits) => format!("{:?}", f64::from_bits(*bits)),
+                Point::Histogram(histogram) => histogram.to_string(),
             };
             if values.last() != Some(&value) {
                 values.push(value);
@@ -125,7 +126,7 @@ async fn another_configuration_ends_and_begins_the_same_series() {
     let receivers = [Receiver::start(always(Answer::ok())).await, Receiver::start(always(Answer::ok())).await];
     let dir = TempDir::new().expect("a directory");
     let mut ours = agent::start(dir.path(), &config(&server, &receivers[1], |change| change.before)).await;
-    let mut theirs = prometheus(&config(&server, &receivers[0], |change| change.before)).await;
+    let mut theirs = prometheus(&config(&server, &receivers[0], |change| change.before), &[]).await;
 
     let scrapes =
         |recorded: &[Recorded], case: &str| by_case(recorded).get(case).map_or(0, |all| scraped_at(all).len());

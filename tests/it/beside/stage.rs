@@ -22,8 +22,17 @@ use crate::support::tls_server::{Asked, Reply, Script, Server, Talk};
 #[derive(Clone, Copy)]
 pub(super) struct Way {
     pub(super) tls: bool,
+    /// Whether native histograms are read and sent: we by a key, Prometheus 3.5 by a flag.
+    pub(super) native: bool,
     /// How often is scraped, which is also how long a scrape may take: nothing but time depends on it.
     pub(super) interval: &'static str,
+}
+
+impl Way {
+    /// What Prometheus is told outside its configuration.
+    fn flags(self) -> &'static [&'static str] {
+        if self.native { &["--enable-feature=native-histograms"] } else { &[] }
+    }
 }
 
 /// Answers by script, and knows who was answered what.
@@ -93,7 +102,7 @@ pub(super) async fn play(cases: Vec<Case>, way: Way) -> BTreeMap<String, Pair> {
     let config = |side, receiver| config(side, &exporter, &server, way, &certs, receiver);
     let began_ms = Clock::system().now_ms();
     let ours = agent::start(dir.path(), &config(Side::Meshscrape, &receivers[1])).await;
-    let theirs = prometheus(&config(Side::Prometheus, &receivers[0])).await;
+    let theirs = prometheus(&config(Side::Prometheus, &receivers[0]), way.flags()).await;
     let scrapes = exporter.longest() + 1;
     let done = |recorded: &[Recorded]| {
         let written = by_case(recorded);
@@ -118,14 +127,16 @@ pub(super) async fn play(cases: Vec<Case>, way: Way) -> BTreeMap<String, Pair> {
     exporter.cases.iter().map(pair).collect()
 }
 
-/// The configuration that both read, but for where to write, and but for the consent that we want where a target may choose
-/// its own labels.
+/// The configuration that both read, but for where to write, for what is a flag of Prometheus, and for the consent that we
+/// want where a target may choose its own labels.
 fn config(side: Side, exporter: &Exporter, server: &Server, way: Way, certs: &CertsDir, receiver: &Receiver) -> String {
-    let interval = way.interval;
+    let Way { interval, native, .. } = way;
+    let global = if native && side == Side::Meshscrape { ", scrape_native_histograms: true" } else { "" };
     let mut text = format!(
-        "global: {{ scrape_interval: {interval}, scrape_timeout: {interval} }}
+        "global: {{ scrape_interval: {interval}, scrape_timeout: {interval}{global} }}
 remote_write:
   - url: {}
+    send_native_histograms: {native}
     queue_config: {{ batch_send_deadline: 500ms, min_shards: 1, max_shards: 1 }}
 scrape_configs:
 ",
@@ -164,12 +175,12 @@ scrape_configs:
 }
 
 /// A real Prometheus in agent mode.
-pub(super) async fn prometheus(config: &str) -> Process {
+pub(super) async fn prometheus(config: &str, flags: &[&str]) -> Process {
     let dir = TempDir::new().expect("a directory");
     std::fs::write(dir.path().join("prometheus.yml"), config).expect("its configuration");
     let arguments =
         ["--agent", "--config.file=prometheus.yml", "--storage.agent.path=data", "--web.listen-address=127.0.0.1:0"];
-    let mut process = Process::start("prometheus", dir, &arguments);
+    let mut process = Process::start("prometheus", dir, &[&arguments, flags].concat());
     process.says("Agent WAL storage started").await;
     process
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::recorder::{Series, Written};
+use super::recorder::{Point, Series, Written};
 
 const STALE: u64 = 0x7ff0_0000_0000_0002;
 
@@ -28,9 +28,11 @@ pub(super) enum When {
     At(i64),
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Value {
     Bits(u64),
+    /// Every field of it.
+    Histogram(String),
     Stale,
     /// How long something took, which is never the same.
     SomeTime,
@@ -43,6 +45,7 @@ impl fmt::Debug for Value {
             Self::SomeTime => f.write_str("some time"),
             Self::Bits(bits) if f64::from_bits(*bits).is_nan() => write!(f, "NaN {bits:x}"),
             Self::Bits(bits) => write!(f, "{:?}", f64::from_bits(*bits)),
+            Self::Histogram(histogram) => f.write_str(histogram),
         }
     }
 }
@@ -55,7 +58,12 @@ pub(super) fn name(series: &Series) -> &str {
 /// The times of its scrapes.
 pub(super) fn scraped_at(written: &Written) -> Vec<i64> {
     let times = written.iter().filter(|(series, _)| name(series) == "up").flat_map(|(_, samples)| samples);
-    times.filter(|(_, bits)| *bits != STALE).map(|(at, _)| *at).collect::<BTreeSet<_>>().into_iter().collect()
+    times
+        .filter(|(_, point)| !matches!(point, Point::Bits(STALE)))
+        .map(|(at, _)| *at)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect()
 }
 
 /// What was written of the first `scrapes` scrapes. `told` are times that the exporter wrote into answers, with the number of
@@ -69,12 +77,13 @@ pub(super) fn story(written: &Written, told: &[(i64, String, usize)], scrapes: u
             (None, Ok(scrape)) => (scrape < scrapes).then_some(When::Scrape(scrape + 1)),
             (None, Err(_)) => (*at >= began_ms).then_some(When::At(*at)),
         };
-        let value = |bits: u64| match bits {
-            STALE => Value::Stale,
-            _ if name(series) == "scrape_duration_seconds" => Value::SomeTime,
-            _ => Value::Bits(bits),
+        let value = |point: &Point| match point {
+            Point::Bits(STALE) => Value::Stale,
+            Point::Bits(_) if name(series) == "scrape_duration_seconds" => Value::SomeTime,
+            Point::Bits(bits) => Value::Bits(*bits),
+            Point::Histogram(histogram) => Value::Histogram(histogram.to_string()),
         };
-        let samples: Vec<_> = samples.iter().filter_map(|(at, bits)| Some((when(at)?, value(*bits)))).collect();
+        let samples: Vec<_> = samples.iter().filter_map(|(at, point)| Some((when(at)?, value(point)))).collect();
         if !samples.is_empty() {
             story.insert(series.clone(), samples);
         }

@@ -1,6 +1,6 @@
 //! Protobuf expositions: in whatever pieces they come, and each way to refuse one, with its place in the body.
 
-use meshscrape::parse::protobuf::{FamilyParser, FamilyStep, MAX_FAMILY_BYTES, MAX_METRIC_BYTES};
+use meshscrape::parse::protobuf::{FamilyParser, FamilyStep, MAX_FAMILY_BYTES, MAX_METRIC_BYTES, NativeHistograms};
 use proptest::prelude::*;
 
 use super::{Seen, seen};
@@ -8,7 +8,7 @@ use crate::support::protobuf::stream;
 
 /// All entries of a body, and the error behind them.
 fn read<'b>(chunks: impl IntoIterator<Item = &'b [u8]>) -> (Vec<Seen>, Option<String>) {
-    let mut parser = FamilyParser::default();
+    let mut parser = FamilyParser::new(NativeHistograms { read: true, classic_too: true });
     let mut chunks = chunks.into_iter();
     let (mut buffer, mut entries, mut at_end) = (Vec::new(), Vec::new(), false);
     loop {

@@ -1,0 +1,41 @@
+//! What is lost on the way from a series to a receiver.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use crate::config::RemoteWrite;
+
+/// The counters of all receivers.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    histograms_dropped: Family<Dropped, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Dropped {
+    remote_name: String,
+    url: String,
+    reason: &'static str,
+}
+
+impl Metrics {
+    /// Registers the counters.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "prometheus_remote_storage_histograms_dropped",
+            "Native histograms that were not sent, by reason",
+            metrics.histograms_dropped.clone(),
+        );
+        metrics
+    }
+
+    /// Histograms with listed bounds, which the message of this receiver cannot hold.
+    pub(super) fn listed_bounds(&self, remote: &RemoteWrite) -> Counter {
+        let labels =
+            Dropped { remote_name: remote.name.clone(), url: remote.shown_url(), reason: "nhcb_in_rw1_not_supported" };
+        self.histograms_dropped.get_or_create_owned(&labels)
+    }
+}
