@@ -141,7 +141,7 @@ impl Histogram {
                 if buckets > tally.count || (buckets < tally.count && !not_a_number) {
                     return Err(HistogramError::Sum { buckets, count: tally.count });
                 }
-                let schema = sides.reduce(schema, max_schema, bucket_limit)?;
+                let schema = sides.reduce(schema, max_schema, bucket_limit, gap_of(schema))?;
                 sides.write(tally, gap_of(schema));
                 schema
             }
@@ -151,7 +151,7 @@ impl Histogram {
                 if tally.count < 0.0 || tally.zero_count < 0.0 {
                     return Err(HistogramError::Count);
                 }
-                let schema = sides.reduce(schema, max_schema, bucket_limit)?;
+                let schema = sides.reduce(schema, max_schema, bucket_limit, 0)?;
                 sides.write(tally, 0);
                 schema
             }
@@ -256,7 +256,7 @@ impl<B: Count> Sides<B> {
     }
 
     /// Merges neighbours until the resolution is not finer than `max_schema` and the limit is kept.
-    fn reduce(&mut self, schema: i32, max_schema: i32, limit: Option<usize>) -> Result<i32, HistogramError> {
+    fn reduce(&mut self, schema: i32, max_schema: i32, limit: Option<usize>, gap: i64) -> Result<i32, HistogramError> {
         let limit = limit.unwrap_or(usize::MAX);
         let reducible = schema != CUSTOM_SCHEMA;
         let mut reached = schema;
@@ -265,7 +265,7 @@ impl<B: Count> Sides<B> {
             reached = max_schema;
         }
         loop {
-            let buckets = self.negative.len() + self.positive.len();
+            let buckets = listed(&self.negative, gap) + listed(&self.positive, gap);
             if buckets <= limit {
                 return Ok(reached);
             }
@@ -328,6 +328,12 @@ fn unfold<B: Count>(buckets: &Buckets<B>) -> Result<Vec<(i64, B)>, HistogramErro
         }
     }
     Ok(unfolded)
+}
+
+/// How many buckets there are with gaps filled.
+fn listed<B>(buckets: &[(i64, B)], gap: i64) -> usize {
+    let gaps = buckets.windows(2).map(|pair| pair[1].0 - pair[0].0 - 1);
+    buckets.len() + gaps.filter(|empty| *empty <= gap).sum::<i64>() as usize
 }
 
 /// Spans of what is not empty; gaps of at most `gap` buckets are filled.

@@ -25,6 +25,7 @@ mod braces;
 mod error;
 mod format;
 mod line;
+mod nhcb;
 mod number;
 mod openmetrics;
 pub mod print;
@@ -41,6 +42,7 @@ use std::borrow::Cow;
 
 pub use error::{DuplicateLabel, Excerpt, ParseError, Problem};
 pub use format::{Exposition, Format, MediaTypeError};
+pub use nhcb::Converter;
 pub use number::{NumberError, parse_value};
 pub use sample::{Exemplar, HistogramEntry, MAX_EXEMPLAR_CHARACTERS, SampleEntry};
 pub use series::{Series, SeriesKey};
@@ -60,7 +62,7 @@ pub const MAX_LABELS: usize = 1024;
 pub enum Entry<'a> {
     /// A value of a series.
     Sample(SampleEntry<'a>),
-    /// A native histogram, in protobuf only.
+    /// A native histogram: in protobuf, or from a [`Converter`].
     Histogram(HistogramEntry<'a>),
     /// `# TYPE`: also the type of all samples up to the next such line.
     Type {

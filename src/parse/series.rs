@@ -23,6 +23,8 @@ enum Source<'a> {
     Text { text: &'a str, kind: MetricType },
     /// A part of a metric in a protobuf message.
     Message(Composed<'a>),
+    /// What a converter made.
+    Made { key: &'a [u8], labels: &'a Labels },
 }
 
 /// What finds a series again in the next exposition: equal keys have equal labels. It is good for no more than that.
@@ -60,6 +62,11 @@ impl<'a> Series<'a> {
         Self(Source::Message(composed))
     }
 
+    /// `key` must tell the labels apart from all others.
+    pub(super) fn of_labels(key: &'a [u8], labels: &'a Labels) -> Self {
+        Self(Source::Made { key, labels })
+    }
+
     /// What finds it again.
     pub fn key(&self) -> SeriesKey<'a> {
         match self.0 {
@@ -71,7 +78,9 @@ impl<'a> Series<'a> {
                 };
                 SeriesKey { bytes: text.as_bytes(), reading }
             }
-            Source::Message(composed) => SeriesKey { bytes: composed.key, reading: Reading::Plain },
+            Source::Message(Composed { key, .. }) | Source::Made { key, .. } => {
+                SeriesKey { bytes: key, reading: Reading::Plain }
+            }
         }
     }
 
@@ -81,6 +90,7 @@ impl<'a> Series<'a> {
         match self.0 {
             Source::Text { kind, .. } => kind,
             Source::Message(composed) => composed.kind,
+            Source::Made { .. } => MetricType::Histogram,
         }
     }
 
@@ -90,6 +100,7 @@ impl<'a> Series<'a> {
         match self.0 {
             Source::Text { text, .. } => collect(self.all(), text),
             Source::Message(composed) => collect(self.all(), composed.family),
+            Source::Made { labels, .. } => Ok(labels.clone()),
         }
     }
 
@@ -112,9 +123,10 @@ impl<'a> Series<'a> {
 
     /// As they stand there, but `le` and `quantile` in canonical form.
     fn all(&self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> + use<'a> {
-        let (text, message) = match self.0 {
-            Source::Text { text, kind } => (Some((text, kind)), None),
-            Source::Message(composed) => (None, Some(composed)),
+        let (text, message, made) = match self.0 {
+            Source::Text { text, kind } => (Some((text, kind)), None, None),
+            Source::Message(composed) => (None, Some(composed), None),
+            Source::Made { labels, .. } => (None, None, Some(labels)),
         };
         let of_text = text.into_iter().flat_map(|(text, kind)| {
             let bound = match kind {
@@ -127,7 +139,10 @@ impl<'a> Series<'a> {
                 (name, canonical.map_or(value, Cow::Owned))
             })
         });
-        of_text.chain(message.into_iter().flat_map(|composed| composed.labels()))
+        let made = made.into_iter().flat_map(Labels::iter);
+        of_text
+            .chain(message.into_iter().flat_map(|composed| composed.labels()))
+            .chain(made.map(|(name, value)| (Cow::Borrowed(name), Cow::Borrowed(value))))
     }
 }
 

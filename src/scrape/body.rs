@@ -7,7 +7,7 @@ use flate2::write::MultiGzDecoder;
 use super::RequestHead;
 use crate::model::{Failure, Reason, clean_to};
 use crate::parse::protobuf::{FamilyParser, FamilyStep};
-use crate::parse::{Entry, Exposition, Format, Parser, Step};
+use crate::parse::{Converter, Entry, Exposition, Format, Parser, Step};
 
 /// What becomes of an entry; a failure ends the scrape.
 pub(super) type Each<'e> = &'e mut (dyn FnMut(&Entry<'_>) -> Result<(), Failure> + Send);
@@ -62,6 +62,7 @@ fn bad_gzip(error: &std::io::Error) -> Failure {
 /// Feeds the parser: keeps what is not parsed yet, and knows at the end whether the body was whole.
 pub(super) struct Reader {
     parser: BodyParser,
+    converter: Option<Converter>,
     pending: Vec<u8>,
     require_complete: bool,
 }
@@ -77,7 +78,8 @@ impl Reader {
             Exposition::Text(format) => BodyParser::Text(format, Parser::new(format)),
             Exposition::Protobuf => BodyParser::Protobuf(FamilyParser::new(head.native)),
         };
-        Self { parser, pending: Vec::new(), require_complete: head.require_complete }
+        let converter = head.convert.then(|| Converter::new(exposition, head.native.classic_too));
+        Self { parser, converter, pending: Vec::new(), require_complete: head.require_complete }
     }
 
     /// Parses what is whole now that `bytes` have come; at the end also the rest.
@@ -90,6 +92,9 @@ impl Reader {
                 self.check_end()?;
             }
             self.parse(true, each)?;
+            if let Some(converter) = &mut self.converter {
+                converter.end(each)?;
+            }
         }
         Ok(())
     }
@@ -112,9 +117,14 @@ impl Reader {
     }
 
     fn parse(&mut self, at_end: bool, each: Each<'_>) -> Result<(), Failure> {
+        let converter = &mut self.converter;
+        let mut each = |entry: &Entry<'_>| match converter {
+            Some(converter) => converter.take(entry, each),
+            None => each(entry),
+        };
         let done = match &mut self.parser {
-            BodyParser::Text(_, parser) => lines(parser, &self.pending, at_end, each)?,
-            BodyParser::Protobuf(parser) => families(parser, &self.pending, at_end, each)?,
+            BodyParser::Text(_, parser) => lines(parser, &self.pending, at_end, &mut each)?,
+            BodyParser::Protobuf(parser) => families(parser, &self.pending, at_end, &mut each)?,
         };
         self.pending.drain(..done);
         Ok(())

@@ -22,6 +22,7 @@ pub struct RequestHead {
     pub(super) require_complete: bool,
     pub(super) body_limit: u64,
     pub(super) native: NativeHistograms,
+    pub(super) convert: bool,
 }
 
 impl RequestHead {
@@ -43,6 +44,7 @@ impl RequestHead {
             require_complete: job.require_complete,
             body_limit: job.limits.body_size_limit,
             native: NativeHistograms { read: job.histograms.native, classic_too: job.histograms.classic_too },
+            convert: job.histograms.convert,
         }
     }
 }

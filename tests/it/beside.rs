@@ -7,6 +7,7 @@
 
 mod cases;
 mod generate;
+mod nhcb;
 mod recorder;
 mod reload;
 mod stage;
@@ -107,7 +108,11 @@ async fn over_mtls() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_native_histograms() {
-    let cases = cases::parse("native", include_str!("../fixtures/beside/native.cases"));
+    let files = [
+        ("native", include_str!("../fixtures/beside/native.cases")),
+        ("nhcb", include_str!("../fixtures/beside/nhcb.cases")),
+    ];
+    let cases = files.iter().flat_map(|(file, text)| cases::parse(file, text)).collect();
     check(cases, Way { native: true, ..PLAIN }).await;
 }
 

@@ -103,6 +103,21 @@ fn a_receiver_that_is_added_gets_every_series_and_no_marker_of_older_ones() {
 }
 
 #[test]
+fn a_receiver_that_begins_to_want_histograms_gets_them_and_goes_on_with_the_rest() {
+    let write =
+        |wanted: bool| format!("remote_write: [{{url: 'http://r.example/w', send_native_histograms: {wanted}}}]");
+    let mut scene = scene("", &write(false));
+    let text = "h 1\n";
+    assert_eq!(histograms_for(0, &scrape_histogram(&mut scene, 1000, text, &histogram(Vec::new()))), 0);
+    scene.reload(0, "", &write(true));
+    let blocks = scrape_histogram(&mut scene, 2000, text, &histogram(Vec::new()));
+    assert_eq!((histograms_for(0, &blocks), added(&blocks)), (1, vec!["0".to_owned()]));
+    scene.reload(0, "", &write(false));
+    let blocks = scrape_histogram(&mut scene, 3000, text, &histogram(Vec::new()));
+    assert_eq!((histograms_for(0, &blocks), added(&blocks)), (0, vec!["0".to_owned()]));
+}
+
+#[test]
 fn what_a_lower_limit_leaves_out_ends() {
     let mut scene = scene("", "");
     scene.scrape(1000, "a 1\nb 1\nc 1\n");

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{Config, ScrapeConfig};
-use crate::model::{Block, Failure, Labels, Reason, Sample, Target, is_stale};
-use crate::parse::{Entry, Format, Parser, Step};
+use crate::model::{
+    Block, Buckets, CUSTOM_SCHEMA, Failure, Histogram, Labels, Reason, Sample, Span, Tally, Target, is_stale,
+};
+use crate::parse::{Entry, Format, HistogramEntry, Parser, Step};
 use crate::wire;
 
 /// A job, its only target and the table of that target.
@@ -441,4 +443,62 @@ fn samples_are_bounded_without_a_limit_too() {
     let failure = pass.check_limit().expect_err("over the ceiling");
     assert_eq!(failure.reason, Reason::SampleLimit);
     pass.fail(&failure, &HEALTH);
+}
+
+fn histogram(custom_values: Vec<f64>) -> Histogram {
+    let schema = if custom_values.is_empty() { 0 } else { CUSTOM_SCHEMA };
+    let positive = Buckets { spans: vec![Span { offset: 0, length: 1 }], counts: vec![3] };
+    let counts = crate::model::Counts::Integer(Tally { count: 3, positive, ..Tally::default() });
+    Histogram { schema, zero_threshold: 0.0, sum: 4.5, gauge: false, counts, custom_values }
+}
+
+/// One scrape of this histogram under the name of the sample in `text`.
+fn scrape_histogram(scene: &mut Scene, at_ms: i64, text: &str, histogram: &Histogram) -> Vec<Block> {
+    let mut parser = Parser::new(Format::PrometheusText);
+    let Ok(Step::Entry(Entry::Sample(sample), _)) = parser.next(text.as_bytes(), true) else { panic!("a sample") };
+    let mut pass = scene.table.begin(at_ms);
+    let entry = HistogramEntry { series: sample.series, histogram, timestamp_ms: None };
+    pass.add_histogram(&entry).expect("a good histogram");
+    pass.check_limit().expect("small enough");
+    pass.commit(&HEALTH)
+}
+
+/// How many histograms a receiver gets.
+fn histograms_for(receiver: usize, blocks: &[Block]) -> usize {
+    let blocks: Vec<&Block> = blocks.iter().filter(|block| block.receiver == receiver).collect();
+    let request = wire::decode(&wire::join(&blocks)).expect("valid");
+    request.timeseries.iter().map(|series| series.histograms.len()).sum()
+}
+
+#[test]
+fn native_histograms_go_to_those_who_want_them_and_listed_bounds_to_nobody() {
+    let rest = "remote_write:
+- {url: 'http://one.example/w', name: one, send_native_histograms: true}
+- {url: 'http://two.example/w', name: two}";
+    let mut scene = scene("", rest);
+    let blocks = scrape_histogram(&mut scene, 1000, "h 1\n", &histogram(Vec::new()));
+    assert_eq!((histograms_for(0, &blocks), histograms_for(1, &blocks)), (1, 0));
+    let blocks = scrape_histogram(&mut scene, 2000, "h 1\n", &histogram(vec![1.0]));
+    assert_eq!((histograms_for(0, &blocks), histograms_for(1, &blocks)), (0, 0));
+    let dropped: Vec<u64> = scene.views.iter().map(|view| view.listed_bounds[0].get()).collect();
+    assert_eq!(dropped, [1, 0], "counted where it is wanted");
+    let l = r#"{instance="t:1", job="j"}"#;
+    assert_eq!(lines_for(1, &scene.scrape(3000, "")), [format!("h{l} stale 3000")]);
+}
+
+#[test]
+fn histograms_of_one_scrape_are_bounded() {
+    let mut scene = scene("  native_histogram_bucket_limit: 1", "");
+    let mut pass = scene.table.begin(1000);
+    let mut wide = histogram(vec![1.0, 2.0]);
+    let crate::model::Counts::Integer(tally) = &mut wide.counts else { panic!("integer") };
+    tally.positive = Buckets { spans: vec![Span { offset: 0, length: 2 }], counts: vec![2, -1] };
+    let mut parser = Parser::new(Format::PrometheusText);
+    let Ok(Step::Entry(Entry::Sample(sample), _)) = parser.next(b"h 1\n", true) else { panic!("a sample") };
+    let entry = HistogramEntry { series: sample.series, histogram: &wide, timestamp_ms: None };
+    pass.add_histogram(&entry).expect("the others are counted still");
+    let failure = pass.check_limit().expect_err("listed bounds cannot be reduced");
+    assert_eq!(failure.reason, Reason::BucketLimit);
+    assert_eq!(failure.detail, "histogram bucket limit exceeded (limit: 1)");
+    assert_eq!((pass.counts().scraped, pass.counts().kept, pass.counts().added), (1, 1, 0));
 }

@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use meshscrape::parse::Exposition;
 
 use crate::support::protobuf;
 use crate::support::tls_server::{Reply, Then};
@@ -66,6 +67,13 @@ impl Answer {
 
     pub(super) fn typed(self, content_type: &str) -> Self {
         Self { content_type: Some(content_type.to_owned()), ..self }
+    }
+
+    /// The body of an answer that asks for nothing of the moment, and how it is to be read.
+    pub(super) fn exposition(&self) -> (Exposition, Vec<u8>) {
+        let content_type = self.content_type.as_deref().expect("a content type");
+        let exposition = Exposition::of_content_type(content_type).expect("a known one");
+        (exposition, if self.protobuf { protobuf::stream(&self.body) } else { self.body.clone() })
     }
 
     /// The bytes of it, with what only the moment knows.

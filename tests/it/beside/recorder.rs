@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use meshscrape::model::{self, CUSTOM_SCHEMA, Counts};
 use prost::Message;
 
 use crate::support::receiver::Recorded;
@@ -73,6 +74,28 @@ pub(super) struct Histogram {
     reset_hint: i32,
     #[prost(int64, tag = "15")]
     timestamp: i64,
+    /// In version 2.0 only.
+    #[prost(double, repeated, tag = "16")]
+    custom_values: Vec<f64>,
+}
+
+/// `io.prometheus.write.v2.Request`
+#[derive(Clone, PartialEq, Message)]
+struct Request2 {
+    #[prost(string, repeated, tag = "4")]
+    symbols: Vec<String>,
+    #[prost(message, repeated, tag = "5")]
+    timeseries: Vec<TimeSeries2>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct TimeSeries2 {
+    #[prost(uint32, repeated, tag = "1")]
+    labels_refs: Vec<u32>,
+    #[prost(message, repeated, tag = "2")]
+    samples: Vec<Sample>,
+    #[prost(message, repeated, tag = "3")]
+    histograms: Vec<Histogram>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
@@ -116,11 +139,60 @@ pub(super) fn by_case(recorded: &[Recorded]) -> BTreeMap<String, Written> {
             let case = labels.iter().find(|(name, _)| name == "case").unwrap_or_else(|| panic!("{labels:?}"));
             let written = cases.entry(case.1.clone()).or_default().entry(labels).or_default();
             written.extend(series.samples.iter().map(|sample| (sample.timestamp, Point::Bits(sample.value.to_bits()))));
-            written.extend(series.histograms.into_iter().map(|histogram| {
+            // Prometheus 3.5 sends those with listed bounds without their bounds; 3.14 does not send them, and counts them.
+            let histograms = series.histograms.into_iter().filter(|histogram| histogram.schema != CUSTOM_SCHEMA);
+            written.extend(histograms.map(|histogram| {
                 let timestamp = histogram.timestamp;
                 (timestamp, Point::Histogram(Box::new(Histogram { timestamp: 0, ..histogram })))
             }));
         }
     }
     cases
+}
+
+/// The first histogram of each series, with the names and values of its labels, in requests of version 2.0.
+pub(super) fn histograms2(recorded: &[Recorded]) -> BTreeMap<Series, Histogram> {
+    let mut found = BTreeMap::new();
+    for one in recorded.iter().filter(|one| one.was_taken()) {
+        let bytes = snap::raw::Decoder::new().decompress_vec(&one.body).expect("snappy");
+        let request = Request2::decode(bytes.as_slice()).expect("a Request");
+        for series in request.timeseries.into_iter().filter(|series| !series.histograms.is_empty()) {
+            let text = |at: u32| request.symbols[at as usize].clone();
+            let labels = series.labels_refs.chunks(2).map(|pair| (text(pair[0]), text(pair[1]))).collect();
+            found.entry(labels).or_insert(Histogram { timestamp: 0, ..series.histograms[0].clone() });
+        }
+    }
+    found
+}
+
+/// Ours in the same form.
+impl From<&model::Histogram> for Histogram {
+    fn from(ours: &model::Histogram) -> Self {
+        let spans = |spans: &[model::Span]| -> Vec<Span> {
+            spans.iter().map(|span| Span { offset: span.offset, length: span.length }).collect()
+        };
+        let head = Self {
+            sum: ours.sum,
+            schema: ours.schema,
+            zero_threshold: ours.zero_threshold,
+            custom_values: ours.custom_values.clone(),
+            ..Self::default()
+        };
+        match &ours.counts {
+            Counts::Integer(tally) => Self {
+                count_int: Some(tally.count),
+                zero_count_int: Some(tally.zero_count),
+                positive_spans: spans(&tally.positive.spans),
+                positive_deltas: tally.positive.counts.clone(),
+                ..head
+            },
+            Counts::Float(tally) => Self {
+                count_float: Some(tally.count),
+                zero_count_float: Some(tally.zero_count),
+                positive_spans: spans(&tally.positive.spans),
+                positive_counts: tally.positive.counts.clone(),
+                ..head
+            },
+        }
+    }
 }

@@ -127,6 +127,24 @@ pub(super) async fn play(cases: Vec<Case>, way: Way) -> BTreeMap<String, Pair> {
     exporter.cases.iter().map(pair).collect()
 }
 
+/// Plays the cases over plain HTTP to Prometheus alone, which writes by remote write 2.0, until what it wrote is `enough`.
+pub(super) async fn play_for_version_2(
+    cases: Vec<Case>,
+    way: Way,
+    enough: impl Fn(&[Recorded]) -> bool,
+) -> Vec<Recorded> {
+    let cases = cases.into_iter().map(|case| (case.name.clone(), case)).collect();
+    let exporter = Arc::new(Exporter { cases, ..Exporter::default() });
+    let server = Server::start(Talk::Plain(exporter.script()));
+    let receiver = Receiver::start(always(Taken::status(204))).await;
+    let dir = TempDir::new().expect("a directory");
+    let config = config(Side::Prometheus, &exporter, &server, way, &CertsDir::at(dir.path()), &receiver);
+    let config =
+        config.replace("    queue_config", "    protobuf_message: io.prometheus.write.v2.Request\n    queue_config");
+    let _prometheus = prometheus(&config, way.flags()).await;
+    receiver.until_within(Duration::from_secs(60), "all that is expected of version 2.0 came", enough).await
+}
+
 /// The configuration that both read, but for where to write, for what is a flag of Prometheus, and for the consent that we
 /// want where a target may choose its own labels.
 fn config(side: Side, exporter: &Exporter, server: &Server, way: Way, certs: &CertsDir, receiver: &Receiver) -> String {
