@@ -83,6 +83,8 @@ pub(super) struct ActiveTarget {
     pub(super) last_scrape: String,
     pub(super) reason: String,
     pub(super) hint: String,
+    /// What the answers of a healthy target lack.
+    pub(super) lack: String,
     pub(super) expected_identity: String,
 }
 

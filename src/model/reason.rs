@@ -1,4 +1,4 @@
-//! The closed list of reasons for which a scrape fails: one table of name, exit class, meaning and hint.
+//! The closed list of reasons for which a scrape fails, or lacks something: one table of name, exit class, meaning and hint.
 //!
 //! A reason is used alike in the metric, the log, the API, the page and the command's exit code. It is never a label of
 //! `up`. A new way to fail gets a row here first.
@@ -173,6 +173,9 @@ reasons! {
     /// The body is larger than body_size_limit or the ceiling that always stands.
     BodyTooLarge, "body_too_large", Exposition,
         "raise body_size_limit, or have the proxy export fewer statistics";
+    /// Istio's agent left the part of the application, of Envoy or of its own out of merged answers; the scrape itself succeeded, and `up` is 1.
+    PartialMerge, "partial_merge", Exposition,
+        "look at the port and path that the pod's prometheus.io annotations name, and at the log of its istio-proxy, which says why a part could not be read";
     /// A line cannot be read.
     Parse, "parse", Exposition,
         "the line and column are in the message: the target writes what its format does not allow";

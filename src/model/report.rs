@@ -52,4 +52,6 @@ pub struct ScrapeReport {
     pub peer: Option<PeerReport>,
     /// Why it failed, if it did.
     pub failure: Option<Failure>,
+    /// What answers lacked though they were good, of a scrape that succeeded.
+    pub lack: Option<Failure>,
 }

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use super::merge::MergeWatch;
 use super::orders::Orders;
 use super::probe::Prober;
 use super::task::{JobState, StatusCell, TargetTask};
@@ -352,6 +353,7 @@ impl Manager {
         let task = TargetTask {
             client: orders.client(&self.context.clock),
             table: orders.table(),
+            merges: MergeWatch::default(),
             blocks: self.context.blocks.clone(),
             clock: self.context.clock.clone(),
             metrics: self.context.metrics.clone(),

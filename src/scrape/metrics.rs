@@ -9,6 +9,8 @@ use prometheus_client::registry::Registry;
 use crate::model::Reason;
 use crate::series::Counts;
 
+use super::merge::Part;
+
 /// Counters of all jobs; label values are job names from the configuration and the closed list of reasons.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -16,6 +18,7 @@ pub struct Metrics {
     failures: Family<FailureLabels, Counter>,
     samples: Family<JobLabel, Counter>,
     weaker_matches: Family<JobLabel, Counter>,
+    partial_merges: Family<PartLabels, Counter>,
     forged: Counter,
     duplicates: Counter,
     out_of_order: Counter,
@@ -43,6 +46,12 @@ struct FailureLabels {
     reason: ReasonLabel,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PartLabels {
+    job: String,
+    part: Part,
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq)]
 struct ReasonLabel(Reason);
 
@@ -64,6 +73,11 @@ impl Metrics {
             "meshscrape_weaker_identity_matches",
             "Scrapes accepted only because the job's match asks for less than the whole SPIFFE ID",
             m.weaker_matches,
+        );
+        registry.register(
+            "meshscrape_partial_merges",
+            "Scrapes that told that Istio's agent had left a part out of merged answers since the scrape before",
+            m.partial_merges,
         );
         registry.register(
             "meshscrape_forged_synthetic_samples",
@@ -120,6 +134,12 @@ impl Metrics {
         self.duplicates.inc_by(counts.duplicates as u64);
         self.out_of_order.inc_by(counts.out_of_order as u64);
         self.out_of_bounds.inc_by(counts.out_of_bounds as u64);
+    }
+
+    pub(super) fn merged_in_part(&self, job: &str, missing: &[Part]) {
+        for part in missing {
+            self.partial_merges.get_or_create(&PartLabels { job: job.to_owned(), part: *part }).inc();
+        }
     }
 
     pub(super) fn failed(&self, job: &str, reason: Reason) {

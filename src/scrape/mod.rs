@@ -13,6 +13,7 @@ mod body;
 mod exchange;
 mod leaving;
 mod manager;
+mod merge;
 mod metrics;
 mod orders;
 mod probe;
@@ -22,6 +23,7 @@ mod task;
 
 pub use exchange::{Exchange, MAX_BODY_BYTES, exchange};
 pub use manager::{Context, Handle, Job, PoolSnapshot, Setup, TargetSnapshot, spawn};
+pub use merge::{MergeCounts, MergeReader};
 pub use metrics::Metrics;
 pub use probe::{MAX_PROBE_TIME, Probe, ProbeError};
 pub use request::RequestHead;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::orders::Orders;
+use super::merge::{MergeReader, MergeWatch};
 use super::schedule::Schedule;
 use super::{Exchange, Metrics, RequestHead, exchange, leaving};
 use crate::clock::Clock;
@@ -69,6 +70,7 @@ pub(super) struct TargetTask {
     /// Or why the target may not be connected at all.
     pub(super) client: Result<Client, Failure>,
     pub(super) table: Table,
+    pub(super) merges: MergeWatch,
     pub(super) blocks: mpsc::Sender<Block>,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
@@ -121,7 +123,7 @@ impl TargetTask {
                 }
                 attempt = self.attempt(&head, at_ms) => attempt,
             };
-            log.tell(&self.orders.target, attempt.report.failure.as_ref());
+            log.tell(&self.orders.target, attempt.report.failure.as_ref(), attempt.report.lack.as_ref());
             let series = self.table.len();
             self.status.write(|status| {
                 match attempt.report.failure {
@@ -179,6 +181,7 @@ impl TargetTask {
         let clock = Instant::now();
         let deadline = clock + target.timeout;
         let mut pass = self.table.begin(at_ms);
+        let mut merge = MergeReader::default();
 
         let state = self.state.borrow().clone();
         let (seen, outcome) = match (&mut self.client, state.refusal) {
@@ -187,10 +190,13 @@ impl TargetTask {
             (Ok(client), None) => {
                 client.only_known_peer(state.unconfirmed.filter(|_| target.pod.is_some()));
                 let (address, path) = (&target.address, &*target.path_and_query);
-                let mut each = |entry: &Entry<'_>| match entry {
-                    Entry::Sample(sample) => pass.add(sample),
-                    Entry::Histogram(histogram) => pass.add_histogram(histogram),
-                    _ => Ok(()),
+                let mut each = |entry: &Entry<'_>| {
+                    merge.take(entry);
+                    match entry {
+                        Entry::Sample(sample) => pass.add(sample),
+                        Entry::Histogram(histogram) => pass.add_histogram(histogram),
+                        _ => Ok(()),
+                    }
                 };
                 exchange(client, address, path, head, deadline, &mut each).await
             }
@@ -218,11 +224,16 @@ impl TargetTask {
             Ok(()) => pass.commit(&health),
             Err(failure) => pass.fail(failure, &health),
         };
+        let partial = outcome.is_ok().then(|| self.merges.judge(&merge)).flatten();
+        if let Some(partial) = &partial {
+            self.metrics.merged_in_part(&job.job_name, &partial.parts);
+        }
         match &outcome {
             Ok(()) => self.metrics.succeeded(&job.job_name, &counts, seen.peer.as_ref().is_none_or(|p| p.exact)),
             Err(failure) => self.metrics.failed(&job.job_name, failure.reason),
         }
-        Attempt { report: report(started, seen, counts, outcome.err()), blocks }
+        let lack = partial.map(|partial| partial.failure);
+        Attempt { report: ScrapeReport { lack, ..report(started, seen, counts, outcome.err()) }, blocks }
     }
 
     /// Hands blocks to the spool; false once nobody takes them any more.
@@ -262,6 +273,7 @@ fn report(started: std::time::SystemTime, seen: Exchange, counts: Counts, failur
         body_bytes: seen.body_bytes,
         peer: seen.peer,
         failure,
+        lack: None,
     }
 }
 
@@ -275,8 +287,21 @@ struct FailureLog {
 }
 
 impl FailureLog {
-    fn tell(&mut self, target: &Target, failure: Option<&Failure>) {
+    fn tell(&mut self, target: &Target, failure: Option<&Failure>, lack: Option<&Failure>) {
         let (job, instance) = (&*target.pool, clean(target.labels.value("instance")));
+        if let Some(lack) = lack
+            && let Some(held_back) = self.may_say(lack.reason)
+        {
+            warn!(
+                job,
+                target = %instance,
+                reason = %lack.reason,
+                detail = lack.detail,
+                hint = &*lack.hint(),
+                held_back,
+                "scraped, but answers lack something"
+            );
+        }
         let Some(failure) = failure else {
             let recoveries = self.recoveries.get_or_insert_with(|| Repeated::new(REPEAT_LOG));
             if let Some(reason) = self.failing.take()
@@ -287,8 +312,7 @@ impl FailureLog {
             return;
         };
         self.failing = Some(failure.reason);
-        let said = self.said.entry(failure.reason).or_insert_with(|| Repeated::new(REPEAT_LOG));
-        let Some(held_back) = said.speak() else { return };
+        let Some(held_back) = self.may_say(failure.reason) else { return };
         if failure.reason == Reason::PodTerminating {
             info!(job, target = %instance, detail = failure.detail, held_back, "a terminating pod answers no more");
         } else {
@@ -304,6 +328,11 @@ impl FailureLog {
                 "scrape failed"
             );
         }
+    }
+
+    /// How often the reason was not said since it was last, unless it is not to be said now.
+    fn may_say(&mut self, reason: Reason) -> Option<u64> {
+        self.said.entry(reason).or_insert_with(|| Repeated::new(REPEAT_LOG)).speak()
     }
 }
 
@@ -365,7 +394,7 @@ mod tests {
             let lines = Lines::default();
             let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(lines.clone()).finish();
             let failure = Failure::new(reason, "connect_refused: gone");
-            tracing::subscriber::with_default(subscriber, || FailureLog::default().tell(&target, Some(&failure)));
+            tracing::subscriber::with_default(subscriber, || FailureLog::default().tell(&target, Some(&failure), None));
             String::from_utf8(lines.bytes().clone()).expect("text")
         };
         let line = said(Reason::PodTerminating);

@@ -108,9 +108,11 @@ struct ActiveTarget {
     scrape_timeout: String,
     /// Ours from here on: what a live scrape is asked for by.
     id: String,
-    /// The name of the failure's reason, empty when healthy.
+    /// The name of the failure's reason, or of what the answers of a healthy target lack; empty when all is well.
     reason: &'static str,
     hint: Cow<'static, str>,
+    /// What the answers of a healthy target lack, in a sentence.
+    lack: String,
     pod_terminating: bool,
     expected_identity: String,
     presented_identity: String,
@@ -196,6 +198,7 @@ fn active_target(TargetSnapshot { target, status }: &TargetSnapshot) -> ActiveTa
         _ => None,
     };
     let failure = last.map_or(refused, |report| report.failure.as_ref());
+    let lack = last.and_then(|report| report.lack.as_ref());
     let peer = last.and_then(|report| report.peer.as_ref());
     let expected = match &target.verification {
         Verification::Spiffe(peer) => peer.to_string(),
@@ -220,8 +223,9 @@ fn active_target(TargetSnapshot { target, status }: &TargetSnapshot) -> ActiveTa
         scrape_interval: crate::config::format_duration(target.interval),
         scrape_timeout: crate::config::format_duration(target.timeout),
         id: target.id.to_string(),
-        reason: failure.map_or("", |failure| failure.reason.name()),
-        hint: failure.map(Failure::hint).unwrap_or_default(),
+        reason: failure.or(lack).map_or("", |failure| failure.reason.name()),
+        hint: failure.or(lack).map(Failure::hint).unwrap_or_default(),
+        lack: lack.map(|lack| lack.detail.clone()).unwrap_or_default(),
         pod_terminating: target.pod.as_ref().is_some_and(|pod| pod.terminating),
         expected_identity: expected,
         presented_identity: presented.or_else(|| peer.map(|peer| peer.identity.clone())).unwrap_or_default(),

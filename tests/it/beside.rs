@@ -52,6 +52,7 @@ fn all() -> Vec<Case> {
         ("answers", include_str!("../fixtures/beside/answers.cases")),
         ("labels", include_str!("../fixtures/beside/labels.cases")),
         ("limits", include_str!("../fixtures/beside/limits.cases")),
+        ("merged", include_str!("../fixtures/beside/merged.cases")),
         ("protobuf", include_str!("../fixtures/beside/protobuf.cases")),
         ("relabel", include_str!("../fixtures/beside/relabel.cases")),
         ("staleness", include_str!("../fixtures/beside/staleness.cases")),

@@ -66,6 +66,19 @@ async fn scrape_prints_the_exposition_and_reports_who_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn scrape_tells_what_the_agent_of_the_pod_has_left_out() {
+    let mesh = Mesh::new(ONLY_13).await;
+    let body = "istio_agent_scrape_failures_total{type=\"application\"} 12\nistio_agent_scrapes_total 340\na 1\n";
+    let pod = Server::start(Talk::Tls(mesh.cart(), always(Reply::ok(body))));
+    let arguments = ["--spiffe-id", CART, "--output", "summary"];
+    let output = scrape(&mesh.certs, &format!("https://{}", pod.address()), &arguments).await;
+    let report = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    let told = "  merged      of 340 answers so far, 12 without the part of the application: look at the port";
+    assert!(report.contains(told), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn scrape_asks_for_the_path_that_was_written() {
     let mesh = Mesh::new(ONLY_13).await;
     let pod = pod(&mesh);

@@ -16,6 +16,7 @@ mod exposition;
 mod hostile;
 mod identity;
 mod layering;
+mod merged;
 mod peers;
 mod pipeline;
 mod pods;

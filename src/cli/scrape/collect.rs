@@ -5,12 +5,14 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 
 use crate::model::{Failure, Labels, MetricType, Reason, Sample, clean_to};
 use crate::parse::{Entry, Format, Series, print};
+use crate::scrape::MergeReader;
 
 /// Samples and families of one exposition, in its order.
 #[derive(Debug, Default)]
 pub(super) struct Collector {
     pub(super) items: Vec<Item>,
     pub(super) samples: usize,
+    merge: MergeReader,
     families: BTreeSet<String>,
     current: Option<(String, MetricType)>,
 }
@@ -38,6 +40,7 @@ pub(super) enum Item {
 impl Collector {
     /// Takes an entry of the exposition.
     pub(super) fn take(&mut self, entry: &Entry<'_>) -> Result<(), Failure> {
+        self.merge.take(entry);
         match entry {
             Entry::Type { family, kind } => {
                 self.current = Some((family.to_string(), *kind));
@@ -77,6 +80,11 @@ impl Collector {
     /// How many metric families the exposition has, announced or not.
     pub(super) fn families(&self) -> usize {
         self.families.len()
+    }
+
+    /// What Istio's agent says that it left out of its answers, if anything.
+    pub(super) fn left_out(&self) -> Option<String> {
+        self.merge.counts()?.told()
     }
 
     fn count_family(&mut self, metric: &str) {

@@ -184,6 +184,9 @@ impl Report {
                 (families, _) => format!(" in {families} families"),
             };
             line(&mut out, "samples", format!("{}{families}", self.sample_count));
+            if let Some(left_out) = collector.left_out() {
+                line(&mut out, "merged", format!("{left_out}: {}", Reason::PartialMerge.hint()));
+            }
         }
         match &self.failure {
             None => {
@@ -217,6 +220,7 @@ impl Report {
         document["ok"] = self.failure.is_none().into();
         document["identityPinned"] = (self.verification == Verified::Exact).into();
         document["familyCount"] = collector.families().into();
+        document["leftOut"] = collector.left_out().into();
         document["samples"] = samples.into();
         for (name, value) in &self.about {
             document[*name] = value.as_str().into();

@@ -95,6 +95,7 @@ fn active(target: &Target) -> ActiveTarget {
         last_scrape: String::new(),
         reason: refusal.map(|failure| failure.reason.name()).unwrap_or_default().to_owned(),
         hint: refusal.map(|failure| failure.hint().into_owned()).unwrap_or_default(),
+        lack: String::new(),
         expected_identity: expected,
     }
 }

@@ -190,8 +190,9 @@ impl Job {
         }
         let (namespace, pod) = pod_of(&target.discovered_labels, &target.labels);
         let prefix = format!("{}: ", target.reason);
+        let detail = if target.last_error.is_empty() { &target.lack } else { &target.last_error };
         self.targets.push(Active {
-            detail: target.last_error.strip_prefix(&prefix).unwrap_or(&target.last_error).to_owned(),
+            detail: detail.strip_prefix(&prefix).unwrap_or(detail).to_owned(),
             instance: target.labels.get("instance").cloned().unwrap_or_default(),
             id: target.id,
             url: target.scrape_url,
