@@ -88,7 +88,8 @@ scrape_configs:
 }
 
 /// What became of each series: its values, each as long as it stays the same only once. How many series were new is told
-/// for the whole of it: between its two steps Prometheus counts once more.
+/// for the whole of it: between its two steps Prometheus counts once more. Of a target that ended it is not told whether it
+/// counted again: that is whether a scrape of Prometheus happened to fall between the two steps.
 fn story(written: &Written) -> BTreeMap<Series, Vec<String>> {
     let mut story = BTreeMap::new();
     for (series, samples) in written {
@@ -106,11 +107,14 @@ fn story(written: &Written) -> BTreeMap<Series, Vec<String>> {
             }
         }
         if name == "scrape_series_added" {
+            let ended = values.last().is_some_and(|value| value == "stale");
             let again =
                 values.iter().skip_while(|value| *value != "0.0").any(|value| value != "0.0" && value != "stale");
             values.sort();
             values.dedup();
-            values.push(format!("counted again: {again}"));
+            if !ended {
+                values.push(format!("counted again: {again}"));
+            }
         }
         story.insert(series.clone(), values);
     }
