@@ -198,7 +198,12 @@ impl Receiver {
         enough: impl Fn(&[Recorded]) -> bool,
     ) -> Vec<Recorded> {
         let mut count = self.shared.count.subscribe();
-        let seen = tokio::time::timeout(patience, count.wait_for(|_| enough(&self.shared.recorded()))).await;
+        let seen = async {
+            while !enough(&self.shared.recorded()) {
+                count.changed().await.expect("the receiver counts as long as it is there");
+            }
+        };
+        let seen = tokio::time::timeout(patience, seen).await;
         let recorded = self.recorded();
         assert!(seen.is_ok(), "{what}: not within {patience:?}; {} requests came", recorded.len());
         recorded
@@ -234,9 +239,17 @@ impl Shared {
         let answer = (self.rule.lock().unwrap_or_else(PoisonError::into_inner))(&one);
         let answered = !matches!(answer.ending, Ending::Cut | Ending::Hang);
         one.status = answered.then_some(answer.status);
-        let mut recorded = self.recorded();
-        recorded.push(one);
-        self.count.send_replace(recorded.len());
+        let count = {
+            let mut recorded = self.recorded();
+            recorded.push(one);
+            recorded.len()
+        };
+        // Without the records locked: who waits for the count looks at them.
+        self.count.send_if_modified(|known| {
+            let more = count > *known;
+            *known = count.max(*known);
+            more
+        });
         answer
     }
 }
