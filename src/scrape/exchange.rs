@@ -89,6 +89,8 @@ async fn run(
     client.confirm()
 }
 
+/// Reads all of the body, also behind a fault in it: how large it is, that it is too large or never ends is said of it as
+/// Prometheus says it, and the connection can be kept.
 async fn read_body(
     mut response: Response<'_>,
     deadline: Instant,
@@ -99,6 +101,7 @@ async fn read_body(
     let gzip = response.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding.as_bytes() == b"gzip");
     let mut decoder = Decoder::new(gzip);
     let mut reader: Option<Reader> = None;
+    let mut fault = None;
     let mut since_yield = 0;
     loop {
         let chunk = response.body.chunk().await?;
@@ -116,20 +119,15 @@ async fn read_body(
             let text = decoder.take();
             seen.body_bytes += text.len() as u64;
             check_size(head, seen)?;
-            if reader.is_none() && !text.is_empty() {
-                // An empty body is a good answer whatever its content type says.
-                let exposition = format_named(&response.headers, head.fallback)?;
-                reader = Some(Reader::new(exposition, head));
-            }
-            if let Some(reader) = &mut reader {
-                reader.read(&text, slice.is_none(), each)?;
+            if fault.is_none() {
+                fault = parse(&mut reader, &response.headers, head, &text, slice.is_none(), each).err();
             }
             if Instant::now() >= deadline {
                 let detail = format!("the time ran out after {} bytes of the body", seen.wire_bytes);
                 return Err(Failure::new(Reason::Timeout, detail));
             }
             if slice.is_none() {
-                return Ok(());
+                return fault.map_or(Ok(()), Err);
             }
             since_yield += text.len();
             if since_yield >= YIELD_BYTES {
@@ -137,6 +135,24 @@ async fn read_body(
                 tokio::task::yield_now().await;
             }
         }
+    }
+}
+
+/// Feeds the parser, which there is from the first byte on: an empty body is a good answer whatever its content type says.
+fn parse(
+    reader: &mut Option<Reader>,
+    headers: &HeaderMap,
+    head: &RequestHead,
+    text: &[u8],
+    at_end: bool,
+    each: Each<'_>,
+) -> Result<(), Failure> {
+    if reader.is_none() && !text.is_empty() {
+        *reader = Some(Reader::new(format_named(headers, head.fallback)?, head));
+    }
+    match reader {
+        Some(reader) => reader.read(text, at_end, each),
+        None => Ok(()),
     }
 }
 

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::orders::Orders;
 use super::merge::{MergeReader, MergeWatch};
+use super::orders::Orders;
 use super::schedule::Schedule;
 use super::{Exchange, Metrics, RequestHead, exchange, leaving};
 use crate::clock::Clock;
@@ -211,7 +211,7 @@ impl TargetTask {
         let counts = pass.counts();
         let body_bytes = match &outcome {
             Err(_) if seen.over_size && job.limits.body_size_limit > 0 => -1,
-            Err(failure) if !blames_exposition(failure.reason) => 0,
+            Err(failure) if !blames_exposition(failure.reason) && failure.reason != Reason::ContentType => 0,
             _ => i64::try_from(seen.body_bytes).unwrap_or(i64::MAX),
         };
         let health = Health {

@@ -12,6 +12,7 @@ mod recorder;
 mod reload;
 mod stage;
 mod story;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +25,7 @@ use crate::support::scale;
 const DIFFERENCES: &str = include_str!("../fixtures/beside/differences");
 
 /// Slow enough for a loaded machine.
-const PLAIN: Way = Way { tls: false, native: false, interval: "2s" };
+const PLAIN: Way = Way { tls: false, native: false, extra: false, interval: "2s" };
 
 /// The cases that come out differently on purpose.
 fn on_purpose() -> BTreeSet<&'static str> {
@@ -105,6 +106,11 @@ async fn over_plain_http() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_mtls() {
     check(all(), Way { tls: true, ..PLAIN }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_the_additional_series_of_a_scrape() {
+    check(all(), Way { extra: true, ..PLAIN }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

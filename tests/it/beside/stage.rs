@@ -24,6 +24,8 @@ pub(super) struct Way {
     pub(super) tls: bool,
     /// Whether native histograms are read and sent: we by a key, Prometheus 3.5 by a flag.
     pub(super) native: bool,
+    /// Whether the additional series of a scrape are made: we by a key, Prometheus 3.5 by a flag.
+    pub(super) extra: bool,
     /// How often is scraped, which is also how long a scrape may take: nothing but time depends on it.
     pub(super) interval: &'static str,
 }
@@ -31,7 +33,12 @@ pub(super) struct Way {
 impl Way {
     /// What Prometheus is told outside its configuration.
     fn flags(self) -> &'static [&'static str] {
-        if self.native { &["--enable-feature=native-histograms"] } else { &[] }
+        match (self.native, self.extra) {
+            (false, false) => &[],
+            (true, false) => &["--enable-feature=native-histograms"],
+            (false, true) => &["--enable-feature=extra-scrape-metrics"],
+            (true, true) => &["--enable-feature=native-histograms,extra-scrape-metrics"],
+        }
     }
 }
 
@@ -148,8 +155,11 @@ pub(super) async fn play_for_version_2(
 /// The configuration that both read, but for where to write, for what is a flag of Prometheus, and for the consent that we
 /// want where a target may choose its own labels.
 fn config(side: Side, exporter: &Exporter, server: &Server, way: Way, certs: &CertsDir, receiver: &Receiver) -> String {
-    let Way { interval, native, .. } = way;
-    let global = if native && side == Side::Meshscrape { ", scrape_native_histograms: true" } else { "" };
+    let Way { interval, native, extra, .. } = way;
+    let global = match side {
+        Side::Prometheus => String::new(),
+        Side::Meshscrape => format!(", scrape_native_histograms: {native}, extra_scrape_metrics: {extra}"),
+    };
     let mut text = format!(
         "global: {{ scrape_interval: {interval}, scrape_timeout: {interval}{global} }}
 remote_write:
