@@ -131,7 +131,7 @@ async fn every_body_of_the_tables() {
 /// An ordinary run plays what it always plays, a long one something new, and says what: `MESHSCRAPE_SEED` plays it again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn expositions_and_configurations_at_random() {
-    let (rounds, targets, answers) = scale((1, 200, 10), (10, 500, 20));
+    let (rounds, targets, answers) = scale((1, 200, 10), (25, 200, 20));
     let seed: u64 = match std::env::var("MESHSCRAPE_SEED") {
         Ok(seed) => seed.parse().expect("MESHSCRAPE_SEED is a number"),
         Err(_) => scale(1, rand::random::<u32>().into()),
