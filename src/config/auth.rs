@@ -3,6 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use http::{HeaderName, HeaderValue};
+
 use super::{Secret, SecretError, SecretSource};
 
 /// The `Authorization` header of every request. It is written only after the peer has been verified.
@@ -22,6 +24,28 @@ pub enum Auth {
         /// What follows it.
         credentials: SecretSource,
     },
+}
+
+/// One value of a header that the file adds to every request (`http_headers`). What is there already stays beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpHeader {
+    /// The header; none that we set ourselves, but for `Accept`.
+    pub name: HeaderName,
+    /// The value.
+    pub value: SecretSource,
+    /// Whether it is one of `secrets` or `files`.
+    pub secret: bool,
+}
+
+impl HttpHeader {
+    /// The value, its source read anew, marked so that no library shows it. Blocks for the time of reading a small file.
+    pub fn read(&self) -> Result<HeaderValue, SecretError> {
+        let text = self.value.read()?;
+        let mut value = HeaderValue::from_str(text.expose().trim_matches([' ', '\t']))
+            .map_err(|_| SecretError::NotAHeader(self.name.clone()))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
 }
 
 impl Auth {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Auth, OrdinaryTls};
+use super::{Auth, HttpHeader, OrdinaryTls};
 
 /// One of `kubernetes_sd_configs[]`. Equal values ask the same and share what is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +123,8 @@ pub struct HttpSd {
     pub tls: OrdinaryTls,
     /// The `Authorization` header.
     pub auth: Option<Auth>,
+    /// Headers that are added to every request.
+    pub http_headers: Vec<HttpHeader>,
     /// Whether redirects are followed, within the same origin.
     pub follow_redirects: bool,
 }
@@ -130,11 +132,12 @@ pub struct HttpSd {
 /// The URL may hold a password.
 impl fmt::Debug for HttpSd {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, refresh_interval, tls, auth, follow_redirects } = self;
+        let Self { url: _, refresh_interval, tls, auth, http_headers, follow_redirects } = self;
         out.debug_struct("HttpSd")
             .field("refresh_interval", refresh_interval)
             .field("tls", tls)
             .field("auth", auth)
+            .field("http_headers", http_headers)
             .field("follow_redirects", follow_redirects)
             .finish_non_exhaustive()
     }

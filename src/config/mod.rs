@@ -31,7 +31,7 @@ mod shown;
 mod units;
 mod walk;
 
-pub use auth::Auth;
+pub use auth::{Auth, HttpHeader};
 pub use discovery::{
     ApiServer, AttachMetadata, HttpSd, KubernetesAccess, KubernetesRole, KubernetesSd, KubernetesSelector,
 };

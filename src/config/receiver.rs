@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 use url::Url;
 
-use super::{Auth, OrdinaryTls, Secret, SpiffeReceiver};
+use super::{Auth, HttpHeader, OrdinaryTls, Secret, SpiffeReceiver};
 use crate::relabel::Rule;
 
 /// One receiver.
@@ -19,6 +19,8 @@ pub struct RemoteWrite {
     pub url: Url,
     /// Headers that are added to every request; none of those that we set ourselves.
     pub headers: Vec<(HeaderName, Secret)>,
+    /// More of them, which may stand in files.
+    pub http_headers: Vec<HttpHeader>,
     /// The deadline of one request, connect to last byte of the answer.
     pub remote_timeout: Duration,
     /// The `Authorization` header.
@@ -52,6 +54,7 @@ impl fmt::Debug for RemoteWrite {
             name,
             url: _,
             headers,
+            http_headers,
             remote_timeout,
             auth,
             security,
@@ -65,6 +68,7 @@ impl fmt::Debug for RemoteWrite {
             .field("name", name)
             .field("url", &self.shown_url())
             .field("headers", headers)
+            .field("http_headers", http_headers)
             .field("remote_timeout", remote_timeout)
             .field("auth", auth)
             .field("security", security)

@@ -10,6 +10,7 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use http::HeaderName;
 use thiserror::Error;
 
 /// What is shown in place of a secret.
@@ -69,6 +70,9 @@ pub enum SecretError {
     /// Bytes that are no UTF-8.
     #[error("{} does not contain UTF-8 text", .0.display())]
     NotText(PathBuf),
+    /// It cannot stand in a request.
+    #[error("what the header {0} is to say contains a character that no header may hold")]
+    NotAHeader(HeaderName),
 }
 
 impl SecretSource {

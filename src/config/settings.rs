@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Auth, HttpSd, JobSecurity, KubernetesSd, RemoteWrite};
+use super::{Auth, HttpHeader, HttpSd, JobSecurity, KubernetesSd, RemoteWrite};
 use crate::model::{Cidr, Labels, MAX_SCHEMA, MIN_SCHEMA, Scheme};
 use crate::relabel::{NameScheme, Rule};
 
@@ -112,6 +112,8 @@ pub struct ScrapeConfig {
     pub security: JobSecurity,
     /// The `Authorization` header.
     pub auth: Option<Auth>,
+    /// Headers that are added to every request.
+    pub http_headers: Vec<HttpHeader>,
 }
 
 impl ScrapeConfig {
@@ -124,6 +126,7 @@ impl ScrapeConfig {
             enable_http2: other.enable_http2,
             security: other.security.clone(),
             auth: other.auth.clone(),
+            http_headers: other.http_headers.clone(),
             ..self.clone()
         };
         alike == *other
@@ -168,11 +171,13 @@ impl ScrapeConfig {
             namespace_target_limit: _,
             security,
             auth,
+            http_headers,
         } = self;
         *follow_redirects == other.follow_redirects
             && *enable_http2 == other.enable_http2
             && *security == other.security
             && *auth == other.auth
+            && *http_headers == other.http_headers
     }
 }
 

@@ -1,18 +1,22 @@
-//! The `Authorization` header.
+//! The `Authorization` header, and those that the file adds.
 //!
-//! Sources in files are read for every scrape, so that rotating a file is enough. Always holds: the header is marked
+//! Sources in files are read for every scrape, so that rotating a file is enough. Always holds: they are marked
 //! sensitive, so that no library prints it, and no error shows any part of a secret.
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 
-use crate::config::Auth;
+use crate::config::{Auth, HttpHeader, SecretError};
 use crate::model::{Failure, Reason};
 
-/// Adds the header that `auth` asks for.
-pub(super) fn add(headers: &mut HeaderMap, auth: Option<&Auth>) -> Result<(), Failure> {
+/// Adds the header that `auth` asks for, and `more`.
+pub(super) fn add(headers: &mut HeaderMap, auth: Option<&Auth>, more: &[HttpHeader]) -> Result<(), Failure> {
+    let unreadable = |error: SecretError| Failure::new(Reason::CredentialsUnreadable, error.to_string());
+    for header in more {
+        headers.append(header.name.clone(), header.read().map_err(unreadable)?);
+    }
     let Some(auth) = auth else { return Ok(()) };
-    let text = auth.header().map_err(|error| Failure::new(Reason::CredentialsUnreadable, error.to_string()))?;
+    let text = auth.header().map_err(unreadable)?;
     let mut value = HeaderValue::try_from(text.expose()).map_err(|_| {
         Failure::new(Reason::CredentialsUnreadable, "a secret contains a character that no header may hold")
     })?;
@@ -23,6 +27,8 @@ pub(super) fn add(headers: &mut HeaderMap, auth: Option<&Auth>) -> Result<(), Fa
 
 #[cfg(test)]
 mod tests {
+    use http::header::ACCEPT;
+
     use super::*;
     use crate::config::{Secret, SecretSource};
 
@@ -36,7 +42,7 @@ mod tests {
         let bearer = Auth::Authorization { kind: "Bearer".to_owned(), credentials: inline("t.o-k") };
         for (auth, expected) in [(basic, "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), (bearer, "Bearer t.o-k")] {
             let mut headers = HeaderMap::new();
-            add(&mut headers, Some(&auth)).expect("readable");
+            add(&mut headers, Some(&auth), &[]).expect("readable");
             assert_eq!(headers[AUTHORIZATION], expected);
             assert!(headers[AUTHORIZATION].is_sensitive());
         }
@@ -47,7 +53,20 @@ mod tests {
         let missing = SecretSource::File("/nonexistent/token".into());
         for source in [missing, inline("canary\r\nX-Forged: 1")] {
             let auth = Auth::Authorization { kind: "Bearer".to_owned(), credentials: source };
-            let failure = add(&mut HeaderMap::new(), Some(&auth)).expect_err("unusable");
+            let failure = add(&mut HeaderMap::new(), Some(&auth), &[]).expect_err("unusable");
+            assert_eq!(failure.reason, Reason::CredentialsUnreadable);
+            assert!(!failure.detail.contains("canary"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn added_headers_stand_beside_what_is_there() {
+        let header = |value| HttpHeader { name: ACCEPT, value, secret: true };
+        let mut headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("text/plain"))]);
+        add(&mut headers, None, &[header(inline("a/b")), header(inline("\tc/d "))]).expect("readable");
+        assert_eq!(headers.get_all(ACCEPT).iter().collect::<Vec<_>>(), ["text/plain", "a/b", "c/d"]);
+        for value in [SecretSource::File("/nonexistent/token".into()), inline("canary\r\nX-Forged: 1")] {
+            let failure = add(&mut HeaderMap::new(), None, &[header(value)]).expect_err("unusable");
             assert_eq!(failure.reason, Reason::CredentialsUnreadable);
             assert!(!failure.detail.contains("canary"), "{failure}");
         }

@@ -50,7 +50,7 @@ pub struct Request {
     pub address: Address,
     /// Path and query as they stand in the request line.
     pub path_and_query: Arc<str>,
-    /// Headers besides `Host` and `Authorization`. When an ordinary scrape is redirected to another origin, only
+    /// Headers besides `Host`, `Authorization` and those that the file adds. When an ordinary scrape is redirected to another origin, only
     /// `Accept`, `Accept-Encoding`, `User-Agent` and the timeout header go along.
     pub headers: HeaderMap,
     /// When the last byte of the body must have come.
@@ -122,7 +122,7 @@ impl Client {
                 })?;
                 let auth = job.auth.clone();
                 let client = SpiffeClient::new(peer.clone(), credentials, clock.clone(), job.follow_redirects, auth);
-                Ok(Client::Spiffe(client.offering(target.alpn.clone())))
+                Ok(Client::Spiffe(client.adding(job.http_headers.clone()).offering(target.alpn.clone())))
             }
             (JobSecurity::Spiffe(_), _, Scheme::Http) => Err(Failure::new(
                 Reason::PlaintextRefused,

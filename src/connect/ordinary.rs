@@ -28,7 +28,7 @@ use super::redirect::{self, Trail};
 use super::stopwatch::{Stage, Stopwatch};
 use super::{Body, BodyKind, Request, Response, advice, auth, classify};
 use crate::clock::Clock;
-use crate::config::{Auth, OrdinaryTls, ScrapeConfig};
+use crate::config::{Auth, HttpHeader, OrdinaryTls, ScrapeConfig};
 use crate::identity::{CertificateFacts, crypto_provider, ordinary_tls_config};
 use crate::model::{Failure, Host, PeerReport, Reason, Scheme};
 
@@ -55,6 +55,8 @@ pub struct OrdinarySettings {
     pub http2: bool,
     /// The `Authorization` header.
     pub auth: Option<Auth>,
+    /// Headers that are added to every request.
+    pub http_headers: Vec<HttpHeader>,
 }
 
 impl OrdinarySettings {
@@ -66,6 +68,7 @@ impl OrdinarySettings {
             within_origin: false,
             http2: job.enable_http2,
             auth: job.auth.clone(),
+            http_headers: job.http_headers.clone(),
         }
     }
 }
@@ -242,7 +245,7 @@ async fn exchange(
 ) -> Result<Response<'static>, Failure> {
     let mut watch = Stopwatch::until(request.deadline);
     let mut headers = request.headers.clone();
-    auth::add(&mut headers, settings.auth.as_ref())?;
+    auth::add(&mut headers, settings.auth.as_ref(), &settings.http_headers)?;
     let mut trail = Trail::from(scheme, &request.address, &request.path_and_query)?;
     loop {
         let mut place = trail.here().clone();

@@ -30,7 +30,7 @@ use super::stopwatch::{Stage, Stopwatch};
 use super::transport::{Connection, dial, handshake};
 use super::{Body, BodyKind, Request, Response, advice, auth, classify};
 use crate::clock::Clock;
-use crate::config::Auth;
+use crate::config::{Auth, HttpHeader};
 use crate::identity::{Credentials, PublicKey, Verified};
 use crate::model::{Address, Alpn, Failure, Peer, Phases, Reason, Scheme};
 
@@ -45,6 +45,8 @@ pub struct SpiffeClient {
     clock: Clock,
     follow_redirects: bool,
     auth: Option<Auth>,
+    /// Headers that are added to every request.
+    http_headers: Vec<HttpHeader>,
     /// What is offered in each greeting.
     alpn: Alpn,
     /// The key of the peer whose answer counted last.
@@ -82,6 +84,7 @@ impl SpiffeClient {
             clock,
             follow_redirects,
             auth,
+            http_headers: Vec::new(),
             alpn: Alpn::default(),
             known: None,
             uncertain_since: None,
@@ -89,6 +92,11 @@ impl SpiffeClient {
             verified: None,
             phases: Phases::default(),
         }
+    }
+
+    /// The same with these headers in every request.
+    pub fn adding(self, http_headers: Vec<HttpHeader>) -> Self {
+        Self { http_headers, ..self }
     }
 
     /// The same with these protocols in every greeting.
@@ -277,7 +285,7 @@ impl SpiffeClient {
         let host = HeaderValue::try_from(request.address.to_string())
             .expect("an address consists of letters, digits and a few marks");
         headers.insert(HOST, host);
-        auth::add(&mut headers, self.auth.as_ref())?;
+        auth::add(&mut headers, self.auth.as_ref(), &self.http_headers)?;
         Ok(headers)
     }
 }

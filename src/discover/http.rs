@@ -174,6 +174,7 @@ impl Server {
             within_origin: true,
             http2: true,
             auth: auth_in(&url).or_else(|| config.auth.clone()),
+            http_headers: config.http_headers.clone(),
         };
         let client = match url.scheme() {
             "https" => Client::HostName(HostNameClient::new(settings, config.tls.clone(), clock)),

@@ -50,6 +50,7 @@ pub(crate) fn ordinary_job() -> ScrapeConfig {
         namespace_target_limit: 0,
         security: JobSecurity::Ordinary(OrdinaryTls::default()),
         auth: None,
+        http_headers: Vec::new(),
     }
 }
 

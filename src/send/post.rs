@@ -91,7 +91,8 @@ impl Post {
         if attempt > 0 {
             request = request.header(ATTEMPT_HEADER, attempt);
         }
-        request = match credentials(&self.remote).await? {
+        let Read { credential, headers } = read_secrets(&self.remote).await?;
+        request = match credential {
             None => request,
             Some(Credential::Basic { username, password }) => {
                 secrets.add(&password);
@@ -103,7 +104,11 @@ impl Post {
                 request.header(AUTHORIZATION, value.ok_or_else(|| not_ready(UNFIT_CREDENTIALS.to_owned()))?)
             }
         };
-        let request = request.headers(self.extra.clone()).build().map_err(trouble)?;
+        let mut request = request.headers(self.extra.clone()).build().map_err(trouble)?;
+        for (name, value) in headers {
+            secrets.add_text(&String::from_utf8_lossy(value.as_bytes()));
+            request.headers_mut().append(name, value);
+        }
         if let Some(value) = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()) {
             // What `Basic` makes of the password is as good as the password.
             secrets.add_text(value.split_once(' ').map_or(value, |(_, credentials)| credentials));
@@ -129,18 +134,30 @@ enum Credential {
     Other { kind: String, credentials: Secret },
 }
 
-async fn credentials(remote: &RemoteWrite) -> Result<Option<Credential>, Trouble> {
-    let Some(auth) = remote.auth.clone() else { return Ok(None) };
-    let read = move || -> Result<Credential, SecretError> {
-        Ok(match auth {
-            Auth::Basic { username, password } => {
-                Credential::Basic { username: username.read()?, password: password.read()? }
+/// What is read for one request.
+struct Read {
+    credential: Option<Credential>,
+    /// `http_headers`.
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+async fn read_secrets(remote: &RemoteWrite) -> Result<Read, Trouble> {
+    let (auth, headers) = (remote.auth.clone(), remote.http_headers.clone());
+    let read = move || -> Result<Read, SecretError> {
+        let credential = match auth {
+            None => None,
+            Some(Auth::Basic { username, password }) => {
+                Some(Credential::Basic { username: username.read()?, password: password.read()? })
             }
-            Auth::Authorization { kind, credentials } => Credential::Other { kind, credentials: credentials.read()? },
-        })
+            Some(Auth::Authorization { kind, credentials }) => {
+                Some(Credential::Other { kind, credentials: credentials.read()? })
+            }
+        };
+        let headers = headers.into_iter().map(|header| Ok((header.name.clone(), header.read()?)));
+        Ok(Read { credential, headers: headers.collect::<Result<_, SecretError>>()? })
     };
     match tokio::task::spawn_blocking(read).await {
-        Ok(Ok(credential)) => Ok(Some(credential)),
+        Ok(Ok(read)) => Ok(read),
         Ok(Err(error)) => Err(not_ready(error.to_string())),
         Err(error) => Err(not_ready(format!("reading the credentials was ended: {error}"))),
     }

@@ -5,7 +5,7 @@ mod ordinary;
 use std::sync::Arc;
 use std::time::Duration;
 
-use meshscrape::config::{Auth, SecretSource};
+use meshscrape::config::{Auth, HttpHeader, SecretSource};
 use meshscrape::connect::{Client, SpiffeClient};
 use meshscrape::model::{Address, Peer, Reason, SpiffeId};
 
@@ -251,7 +251,12 @@ async fn credentials_are_read_anew_and_told_to_verified_peers_only() {
     let auth = Auth::Authorization { kind: "Bearer".to_owned(), credentials: SecretSource::File(token.clone()) };
     let peer = Peer::exactly(SpiffeId::parse(CART).expect("well-formed"));
     let client = SpiffeClient::new(peer, mesh.identity.credentials(), mesh.clock.clone(), true, Some(auth));
-    let mut client = Client::Spiffe(client);
+    let header = HttpHeader {
+        name: http::HeaderName::from_static("x-key"),
+        value: SecretSource::File(token.clone()),
+        secret: true,
+    };
+    let mut client = Client::Spiffe(client.adding(vec![header]));
     let server = cart(&mesh, |_| Reply::ok(BODY));
     let request = get(&server.address(), "/metrics", SOON);
 
@@ -262,6 +267,7 @@ async fn credentials_are_read_anew_and_told_to_verified_peers_only() {
         scrape(&mut client, &request).await.expect("a good peer");
         let asked = server.requests().pop().expect("it was asked");
         assert_eq!(asked.header("authorization"), Some(format!("Bearer {word}").as_str()));
+        assert_eq!(asked.header("x-key"), Some(word));
     }
     let impostor = Server::start(Talk::Tls(mesh.tls(&mesh.ca.leaf(SCRAPER)), always(Reply::ok(BODY))));
     scrape(&mut client, &get(&impostor.address(), "/metrics", SOON)).await.expect_err("somebody else");

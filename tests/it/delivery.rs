@@ -37,6 +37,7 @@ fn remote(name: &str, url: &str) -> RemoteWrite {
         name: name.to_owned(),
         url: url.parse().expect("a URL"),
         headers: Vec::new(),
+        http_headers: Vec::new(),
         remote_timeout: Duration::from_secs(20),
         auth: None,
         security: ReceiverSecurity::Ordinary(OrdinaryTls::default()),

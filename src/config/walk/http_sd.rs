@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::fields::Fields;
 use super::tables::HTTP_SD;
-use super::{auth, tls, urls};
+use super::{auth, headers, tls, urls};
 use crate::config::HttpSd;
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
@@ -32,6 +32,7 @@ fn read_one(config: &mut Fields<'_>, verifies: bool) -> Option<HttpSd> {
     let refresh_interval = config.some_duration("refresh_interval", DEFAULT_REFRESH);
     let tls = tls::of_discovery(config).unwrap_or_default();
     let auth = auth::read(config);
+    let http_headers = headers::read(config);
     let follow_redirects = config.flag("follow_redirects", true);
     if !config.flag("enable_http2", true) {
         let message = "this has no effect: the version of HTTP is agreed on with the server";
@@ -46,8 +47,8 @@ fn read_one(config: &mut Fields<'_>, verifies: bool) -> Option<HttpSd> {
         let message = "the URL holds a user name or a password, and one request has one Authorization";
         config.wrong("url", Wrong::new(message, "write them in one place"));
     }
-    if auth.is_some() || urls::has_user_info(&url) {
+    if auth.is_some() || http_headers.iter().any(|header| header.secret) || urls::has_user_info(&url) {
         urls::check_credentials(config, "url", &url, &written, "this discovery");
     }
-    Some(HttpSd { url: written.value.into_owned(), refresh_interval, tls, auth, follow_redirects })
+    Some(HttpSd { url: written.value.into_owned(), refresh_interval, tls, auth, http_headers, follow_redirects })
 }

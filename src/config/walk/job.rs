@@ -9,7 +9,7 @@ use super::relabel::LocatedRule;
 use super::tables::SCRAPE;
 use super::targets::Job;
 use super::unique::Place;
-use super::{Walk, auth, http_sd, identity, istio, kubernetes, relabel, targets, tls};
+use super::{Walk, auth, headers, http_sd, identity, istio, kubernetes, relabel, targets, tls};
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
 use crate::config::{Global, Histograms, JobSecurity, KubernetesSd, Limits, ScrapeConfig, preset};
@@ -33,7 +33,9 @@ pub(super) fn read<'w>(
     let verifies = matches!(security, JobSecurity::Spiffe(_));
     let scheme = read_scheme(&mut fields, verifies);
     let auth = auth::read(&mut fields);
-    check_plain_http(&fields, scheme, global, auth.is_some());
+    let http_headers = headers::read(&mut fields);
+    let has_credentials = auth.is_some() || http_headers.iter().any(|header| header.secret);
+    check_plain_http(&fields, scheme, global, has_credentials);
 
     let rules = read_rules(&mut fields, own.names.value, &name.value, preset.as_ref());
     let identity_from_annotations = fields.flag("identity_from_annotations", false);
@@ -141,6 +143,7 @@ pub(super) fn read<'w>(
             .count("namespace_target_limit", preset.as_ref().map_or(0, |preset| preset.namespace_target_limit)),
         security,
         auth,
+        http_headers,
     };
     let place = Place { pos: fields.pos_of("job_name"), key: fields.path_of("job_name"), shown: Some(name.shown) };
     Some((config, place, fields.close()))

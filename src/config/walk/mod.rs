@@ -9,6 +9,7 @@
 mod auth;
 mod fields;
 mod file;
+mod headers;
 mod http_sd;
 mod identity;
 mod istio;

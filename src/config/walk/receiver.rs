@@ -9,41 +9,16 @@ use url::Url;
 use super::fields::{Fields, Item, Valued};
 use super::tables::{QUEUE, REMOTE_WRITE};
 use super::unique::Place;
-use super::{Scalar, Walk, auth, relabel, tls, urls};
+use super::{Scalar, Walk, auth, headers, relabel, tls, urls};
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
 use crate::config::{QueueConfig, ReceiverSecurity, RemoteWrite, Secret, units};
-use crate::model::clean;
 use crate::relabel::NameScheme;
-use crate::yaml::Value;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The smallest queue that can still hold a few requests.
 const MIN_MEMORY: u64 = 1024 * 1024;
-
-/// Headers that belong to the protocol, to HTTP, or to keys of their own.
-const RESERVED_HEADERS: [&str; 19] = [
-    "authorization",
-    "host",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "transfer-encoding",
-    "user-agent",
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "www-authenticate",
-    "accept-encoding",
-    "te",
-    "x-prometheus-remote-write-version",
-    "x-prometheus-remote-read-version",
-    "x-amz-date",
-    "x-amz-security-token",
-    "x-amz-content-sha256",
-];
 
 /// Reads the receiver `item`, and where its name stands.
 pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -> Option<(RemoteWrite, Place, Shown)> {
@@ -51,18 +26,19 @@ pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -
     let url = read_url(&mut fields);
     let security = tls::of_receiver(&mut fields);
     let auth = auth::read(&mut fields);
+    let http_headers = headers::read(&mut fields);
     if let Some((url, written)) = &url {
         if url.scheme() == "http" && matches!(security, ReceiverSecurity::Spiffe(_)) {
             let message = "the receiver's SPIFFE ID is to be verified, and nobody is verified over http";
             fields.wrong("url", Wrong::new(message, "write a URL that begins with https://"));
         }
-        if auth.is_some() {
+        if auth.is_some() || http_headers.iter().any(|header| header.secret) {
             urls::check_credentials(&fields, "url", url, written, "this receiver");
         }
     }
     check_message(&mut fields);
     let send_native_histograms = fields.flag("send_native_histograms", false);
-    let headers = read_headers(&mut fields);
+    let own_headers = read_headers(&mut fields);
     let remote_timeout = fields.some_duration("remote_timeout", DEFAULT_TIMEOUT);
     let follow_redirects = fields.flag("follow_redirects", true);
     let enable_http2 = fields.flag("enable_http2", false);
@@ -83,7 +59,8 @@ pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -
     let receiver = RemoteWrite {
         name,
         url,
-        headers,
+        headers: own_headers,
+        http_headers,
         remote_timeout,
         auth,
         security,
@@ -136,32 +113,11 @@ fn read_headers(fields: &mut Fields<'_>) -> Vec<(HeaderName, Secret)> {
     let mut headers: Vec<(HeaderName, Secret)> = Vec::new();
     let mut shown = Vec::new();
     for named in fields.names(KEY) {
-        let (walk, path) = (fields.walk, &named.item.path);
-        let Ok(name) = HeaderName::from_bytes(named.name.as_bytes()) else {
-            let message = format!("{:?} cannot be the name of a header", clean(named.name));
-            walk.problem(named.pos, path, Wrong::new(message, "write letters, digits and dashes"));
-            continue;
-        };
-        if RESERVED_HEADERS.contains(&name.as_str()) {
-            let instead =
-                if name == http::header::AUTHORIZATION { "write authorization or basic_auth" } else { "remove it" };
-            let message = "this header is set by the agent itself";
-            walk.problem(named.pos, path, Wrong::new(message, instead));
-            continue;
-        }
-        if headers.iter().any(|(other, _)| *other == name) {
-            let message = "this header is written already, in other letters";
-            walk.problem(named.pos, path, Wrong::new(message, "remove one of the two"));
-        }
-        if named.item.node.value == Value::Null {
-            walk.problem(named.pos, path, Wrong::new("the header has no value", "write one, or remove it"));
-            continue;
-        }
+        let walk = fields.walk;
+        let others: Vec<_> = headers.iter().map(|(name, _)| name.clone()).collect();
+        let Some(name) = headers::name(walk, &named, &others) else { continue };
         let Some(scalar) = walk.scalar(&named.item) else { continue };
-        if http::HeaderValue::from_str(&scalar.value).is_err() {
-            let message = "the value has a line end or another character that no header can have";
-            walk.problem(scalar.pos, path, Wrong::new(message, "write a single line of ASCII characters"));
-        }
+        headers::check_value(walk, &scalar);
         shown.push((named.name.to_owned(), Shown::Text(walk.hide(&scalar))));
         headers.push((name, Secret::new(scalar.value)));
     }

@@ -101,6 +101,7 @@ pub(super) static SCRAPE: Section = Section {
         "authorization",
         "bearer_token",
         "bearer_token_file",
+        "http_headers",
         "istio_sd_configs",
         "kubernetes_sd_configs",
         "static_configs",
@@ -118,7 +119,6 @@ pub(super) static SCRAPE: Section = Section {
         absent("no_proxy", RefusedUnlessOff, PROXY),
         absent("proxy_from_environment", RefusedUnlessOff, PROXY),
         absent("proxy_connect_header", RefusedUnlessOff, PROXY),
-        absent("http_headers", RefusedUnlessOff, "it adds no headers to scrapes"),
         absent("scrape_failure_log_file", IgnoredUnlessOff, "failed scrapes go to the ordinary log"),
         absent("scrape_classic_histograms", Refused, "since Prometheus 3 its name is always_scrape_classic_histograms"),
         absent("dns_sd_configs", RefusedUnlessOff, DISCOVERY),
@@ -168,10 +168,11 @@ pub(super) static HTTP_SD: Section = Section {
         "authorization",
         "bearer_token",
         "bearer_token_file",
+        "http_headers",
         "follow_redirects",
         "enable_http2",
     ],
-    absent: CLIENT,
+    absent: PROXIES,
 };
 
 pub(super) static KUBERNETES_SD: Section = Section {
@@ -225,7 +226,16 @@ pub(super) static ISTIO_SD: Section = Section {
     ],
 };
 
-/// What Prometheus knows about clients of a discovery, and we do not.
+/// What Prometheus knows about clients of lists, and we do not.
+const PROXIES: &[Absent] = &[
+    absent("oauth2", RefusedUnlessOff, OAUTH2),
+    absent("proxy_url", RefusedUnlessOff, PROXY),
+    absent("no_proxy", RefusedUnlessOff, PROXY),
+    absent("proxy_from_environment", RefusedUnlessOff, PROXY),
+    absent("proxy_connect_header", RefusedUnlessOff, PROXY),
+];
+
+/// What Prometheus knows about clients of an API server, and we do not.
 const CLIENT: &[Absent] = &[
     absent("oauth2", RefusedUnlessOff, OAUTH2),
     absent("proxy_url", RefusedUnlessOff, PROXY),
@@ -235,7 +245,7 @@ const CLIENT: &[Absent] = &[
     absent("http_headers", RefusedUnlessOff, HEADERS),
 ];
 
-const HEADERS: &str = "it adds no headers where it asks for targets";
+const HEADERS: &str = "it adds no headers where it asks an API server";
 
 pub(super) static NAMESPACES: Section = Section { name: "namespaces", keys: &["names", "own_namespace"], absent: &[] };
 
@@ -333,6 +343,10 @@ pub(super) static AUTHORIZATION: Section = Section {
     absent: &[absent("credentials_ref", RefusedUnlessOff, "it has no secret providers")],
 };
 
+/// One header of `http_headers`.
+pub(super) static HTTP_HEADER: Section =
+    Section { name: "a header of http_headers", keys: &["values", "secrets", "files"], absent: &[] };
+
 pub(super) static REMOTE_WRITE: Section = Section {
     name: "remote_write",
     keys: &[
@@ -347,6 +361,7 @@ pub(super) static REMOTE_WRITE: Section = Section {
         "authorization",
         "bearer_token",
         "bearer_token_file",
+        "http_headers",
         "write_relabel_configs",
         "queue_config",
         "protobuf_message",
@@ -361,7 +376,6 @@ pub(super) static REMOTE_WRITE: Section = Section {
         absent("no_proxy", RefusedUnlessOff, PROXY),
         absent("proxy_from_environment", RefusedUnlessOff, PROXY),
         absent("proxy_connect_header", RefusedUnlessOff, PROXY),
-        absent("http_headers", RefusedUnlessOff, "headers of requests are written under headers"),
         absent("send_exemplars", RefusedUnlessOff, "it sends no exemplars"),
         absent("round_robin_dns", RefusedUnlessOff, "it does not spread requests over a name's addresses"),
         absent("failed_request_logging", IgnoredUnlessOff, "refused requests are always logged"),
@@ -387,7 +401,7 @@ pub(super) static QUEUE: Section = Section {
 };
 
 /// All of the main file.
-pub(super) static SECTIONS: [&Section; 21] = [
+pub(super) static SECTIONS: [&Section; 22] = [
     &FILE,
     &GLOBAL,
     &SCRAPE,
@@ -405,6 +419,7 @@ pub(super) static SECTIONS: [&Section; 21] = [
     &JOB_SPIFFE,
     &BASIC_AUTH,
     &AUTHORIZATION,
+    &HTTP_HEADER,
     &REMOTE_WRITE,
     &RECEIVER_TLS,
     &RECEIVER_SPIFFE,

@@ -8,7 +8,7 @@ use flate2::write::GzEncoder;
 use meshscrape::parse::Exposition;
 
 use crate::support::protobuf;
-use crate::support::tls_server::{Reply, Then};
+use crate::support::tls_server::{Asked, Reply, Then};
 
 const PROTOBUF: &str = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
@@ -123,12 +123,14 @@ pub(super) struct Moment<'a> {
     /// When the first answer was given, and now.
     pub(super) first_ms: i64,
     pub(super) now_ms: i64,
+    /// What was asked.
+    pub(super) asked: &'a Asked,
     /// The times that were put into answers, with what they were made of.
     pub(super) written: &'a mut Vec<(i64, String, usize)>,
 }
 
 /// Puts in `«n»`, the number of the answer; `«t-500»`, milliseconds from now; `«s-0.5»`, the same in seconds; `«f+1»`,
-/// milliseconds from the first answer.
+/// milliseconds from the first answer; `«hx-team»`, the values of that header of the request.
 fn fill(body: &[u8], moment: &mut Moment<'_>) -> Vec<u8> {
     let (open, close) = ("«".as_bytes(), "»".as_bytes());
     let mut filled = Vec::new();
@@ -140,6 +142,10 @@ fn fill(body: &[u8], moment: &mut Moment<'_>) -> Vec<u8> {
         let words = std::str::from_utf8(&rest[..end]).expect("text");
         rest = &rest[end + close.len()..];
         let (kind, by) = words.split_at(1);
+        if kind == "h" {
+            filled.extend(moment.asked.headers(by).join(" and ").bytes());
+            continue;
+        }
         let by: f64 = if by.is_empty() { 0.0 } else { by.parse().expect(words) };
         match kind {
             "n" => filled.extend((moment.number as f64 + by).to_string().bytes()),

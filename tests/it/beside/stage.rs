@@ -83,7 +83,7 @@ impl Exporter {
         let answer = case.answers.get(told.answers - 1).or(case.answers.last()).expect("a case has answers");
         let now_ms = Clock::system().now_ms();
         let first_ms = *told.first_ms.get_or_insert(now_ms);
-        answer.reply(&mut Moment { number: told.answers, first_ms, now_ms, written: &mut told.times })
+        answer.reply(&mut Moment { number: told.answers, first_ms, now_ms, asked, written: &mut told.times })
     }
 
     /// How long the longest script is.
@@ -186,6 +186,9 @@ scrape_configs:
             if side == Side::Meshscrape && case.config.iter().any(|line| line == "honor_labels: true") {
                 text += "    trust_target_labels: true\n";
             }
+        }
+        if !way.tls {
+            text += "    scheme: http\n";
         }
         for line in &case.config {
             text += &format!("    {line}\n");

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
 use http::header::{ACCEPT, COOKIE, USER_AGENT};
+use http::{HeaderName, HeaderValue};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use meshscrape::clock::Clock;
-use meshscrape::config::{Auth, ClientFiles, OrdinaryTls, Secret, SecretSource};
+use meshscrape::config::{Auth, ClientFiles, HttpHeader, OrdinaryTls, Secret, SecretSource};
 use meshscrape::connect::{Client, HostNameClient, OrdinarySettings, PlainClient, Request};
 use meshscrape::model::{Address, Failure, Reason};
 use tokio::net::TcpListener;
@@ -28,7 +28,18 @@ use crate::support::tls_server::{Reply, Script, Server, Talk, Then, always, clos
 fn settings() -> OrdinarySettings {
     let credentials = SecretSource::Inline(Secret::new("canary"));
     let auth = Some(Auth::Authorization { kind: "Bearer".to_owned(), credentials });
-    OrdinarySettings { timeout: SOON, follow_redirects: true, within_origin: false, http2: true, auth }
+    OrdinarySettings {
+        timeout: SOON,
+        follow_redirects: true,
+        within_origin: false,
+        http2: true,
+        auth,
+        http_headers: vec![HttpHeader {
+            name: HeaderName::from_static("x-team"),
+            value: SecretSource::Inline(Secret::new("canary-team")),
+            secret: true,
+        }],
+    }
 }
 
 fn plain() -> Client {
@@ -90,6 +101,7 @@ async fn plain_http_is_scraped_over_one_connection() {
     assert_eq!(asked.path(), "/metrics?a=b");
     assert_eq!(asked.header("host"), Some(server.address().to_string().as_str()));
     assert_eq!(asked.header("authorization"), Some("Bearer canary"));
+    assert_eq!(asked.header("x-team"), Some("canary-team"));
     assert!(asked.head.starts_with("GET ") && !asked.head.to_lowercase().contains("accept-encoding"), "{}", asked.head);
 }
 

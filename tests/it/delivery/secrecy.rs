@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use meshscrape::config::{Auth, Secret, SecretSource};
+use meshscrape::config::{Auth, HttpHeader, Secret, SecretSource};
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -59,7 +59,7 @@ async fn no_secret_is_shown_even_if_the_receiver_repeats_it() {
     let token_file = dir.path().join("token");
     std::fs::write(&token_file, "canary-file\n").expect("a file");
     let basic = Auth::Basic { username: inline("scraper"), password: inline("canary-password") };
-    let bearer = Auth::Authorization { kind: "Bearer".into(), credentials: SecretSource::File(token_file) };
+    let bearer = Auth::Authorization { kind: "Bearer".into(), credentials: SecretSource::File(token_file.clone()) };
     let (log, _guard) = capture();
     for (auth, sent) in [(basic, "Basic c2NyYXBlcjpjYW5hcnktcGFzc3dvcmQ="), (bearer, "Bearer canary-file")] {
         let (mut again, mut never) = (parrot(503), parrot(400));
@@ -71,6 +71,9 @@ async fn no_secret_is_shown_even_if_the_receiver_repeats_it() {
         .await;
         let mut remote = remote("main", &format!("{}?token=canary-query&x=1", receiver.url()));
         remote.headers = vec![(http::HeaderName::from_static("x-api-key"), Secret::new("canary-header"))];
+        let header = |value, secret| HttpHeader { name: http::HeaderName::from_static("x-api-key"), value, secret };
+        remote.http_headers =
+            vec![header(inline("canary-inline"), true), header(SecretSource::File(token_file.clone()), true)];
         remote.auth = Some(auth);
         let shown_config = format!("{remote:?}");
         let pipe = Pipe::to(vec![remote]);
@@ -79,6 +82,8 @@ async fn no_secret_is_shown_even_if_the_receiver_repeats_it() {
         let recorded = receiver.requests(2).await;
         assert_eq!(recorded[0].header("authorization"), Some(sent), "the receiver gets what it should");
         assert_eq!(recorded[0].header("x-api-key"), Some("canary-header"));
+        let keys: Vec<_> = recorded[0].headers.get_all("x-api-key").iter().collect();
+        assert_eq!(keys, ["canary-header", "canary-inline", "canary-file"], "all of them");
         assert_eq!(recorded[0].path_and_query, "/api/v1/write?token=canary-query&x=1");
         let metrics = pipe.metrics();
         pipe.end().await;

@@ -267,11 +267,14 @@ async fn credentials_are_read_for_each_request_and_the_url_may_hold_some() {
     let token = dir.path().join("token");
     write(&token, " one\n");
     let lists = Lists::over_http(targets(&["a:1"]));
-    let with_token = entry(&lists.url("http"), &format!("{OFTEN}, authorization: {{credentials_file: token}}"));
+    let both = "authorization: {credentials_file: token}, http_headers: {X-Key: {values: [a], files: [token]}}";
+    let with_token = entry(&lists.url("http"), &format!("{OFTEN}, {both}"));
     let mut running = start_in(dir.path(), &[with_token]);
     running.until(&["a:1"]).await;
     let sent = |header: &str| lists.server.requests().iter().any(|asked| asked.header("authorization") == Some(header));
     assert!(sent("Bearer one"));
+    let keys = |keys: &str| lists.server.requests().iter().any(|asked| asked.headers("x-key").join(" ") == keys);
+    assert!(keys("a one"));
     write(&token, "two");
     poll("the new token", || sent("Bearer two")).await;
     std::fs::remove_file(&token).expect("removing a file");
@@ -280,7 +283,7 @@ async fn credentials_are_read_for_each_request_and_the_url_may_hold_some() {
     running.until(&["a:1"]).await;
     write(&token, "three");
     no_problem(&running).await;
-    assert!(sent("Bearer three"));
+    assert!(sent("Bearer three") && keys("a three"));
 
     let lists = Lists::over_http(targets(&["b:1"]));
     let url = lists.url("http").replace("://", "://us%40er:canary@");
