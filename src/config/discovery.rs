@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Auth, HttpHeader, OrdinaryTls};
+use super::{Auth, HttpHeader, OrdinaryTls, Proxies};
 
 /// One of `kubernetes_sd_configs[]`. Equal values ask the same and share what is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +126,8 @@ pub struct HttpSd {
     pub auth: Option<Auth>,
     /// Headers that are added to every request.
     pub http_headers: Vec<HttpHeader>,
+    /// Through which proxies the server is asked.
+    pub proxies: Option<Arc<Proxies>>,
     /// Whether redirects are followed, within the same origin.
     pub follow_redirects: bool,
 }
@@ -132,12 +135,13 @@ pub struct HttpSd {
 /// The URL may hold a password.
 impl fmt::Debug for HttpSd {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, refresh_interval, tls, auth, http_headers, follow_redirects } = self;
+        let Self { url: _, refresh_interval, tls, auth, http_headers, proxies, follow_redirects } = self;
         out.debug_struct("HttpSd")
             .field("refresh_interval", refresh_interval)
             .field("tls", tls)
             .field("auth", auth)
             .field("http_headers", http_headers)
+            .field("proxies", proxies)
             .field("follow_redirects", follow_redirects)
             .finish_non_exhaustive()
     }

@@ -22,6 +22,7 @@ mod load;
 mod pattern;
 mod preset;
 mod problem;
+mod proxy;
 mod receiver;
 mod secret;
 mod security;
@@ -38,6 +39,7 @@ pub use discovery::{
 pub use load::{Env, Loaded, load, parse};
 pub use pattern::matching_files;
 pub use problem::Problem;
+pub use proxy::{NoProxy, Proxies, Proxy};
 pub use receiver::{QueueConfig, ReceiverSecurity, RemoteWrite};
 pub use secret::{Secret, SecretError, SecretSource};
 pub use security::{CertificateFiles, ClientFiles, JobSecurity, OrdinaryTls, SpiffeJob, SpiffeReceiver, TlsVersion};

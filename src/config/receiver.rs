@@ -1,12 +1,13 @@
 //! `remote_write[]`: where samples go.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
 use url::Url;
 
-use super::{Auth, HttpHeader, OrdinaryTls, Secret, SpiffeReceiver};
+use super::{Auth, HttpHeader, OrdinaryTls, Proxies, Secret, SpiffeReceiver};
 use crate::relabel::Rule;
 
 /// One receiver.
@@ -21,6 +22,8 @@ pub struct RemoteWrite {
     pub headers: Vec<(HeaderName, Secret)>,
     /// More of them, which may stand in files.
     pub http_headers: Vec<HttpHeader>,
+    /// Through which proxies it is asked; none where its SPIFFE ID is verified.
+    pub proxies: Option<Arc<Proxies>>,
     /// The deadline of one request, connect to last byte of the answer.
     pub remote_timeout: Duration,
     /// The `Authorization` header.
@@ -55,6 +58,7 @@ impl fmt::Debug for RemoteWrite {
             url: _,
             headers,
             http_headers,
+            proxies,
             remote_timeout,
             auth,
             security,
@@ -69,6 +73,7 @@ impl fmt::Debug for RemoteWrite {
             .field("url", &self.shown_url())
             .field("headers", headers)
             .field("http_headers", http_headers)
+            .field("proxies", proxies)
             .field("remote_timeout", remote_timeout)
             .field("auth", auth)
             .field("security", security)

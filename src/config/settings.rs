@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Auth, HttpHeader, HttpSd, JobSecurity, KubernetesSd, RemoteWrite};
+use super::{Auth, HttpHeader, HttpSd, JobSecurity, KubernetesSd, Proxies, RemoteWrite};
 use crate::model::{Cidr, Labels, MAX_SCHEMA, MIN_SCHEMA, Scheme};
 use crate::relabel::{NameScheme, Rule};
 
@@ -114,6 +114,8 @@ pub struct ScrapeConfig {
     pub auth: Option<Auth>,
     /// Headers that are added to every request.
     pub http_headers: Vec<HttpHeader>,
+    /// Through which proxies targets are asked; none where SPIFFE IDs are verified.
+    pub proxies: Option<Arc<Proxies>>,
 }
 
 impl ScrapeConfig {
@@ -127,6 +129,7 @@ impl ScrapeConfig {
             security: other.security.clone(),
             auth: other.auth.clone(),
             http_headers: other.http_headers.clone(),
+            proxies: other.proxies.clone(),
             ..self.clone()
         };
         alike == *other
@@ -172,12 +175,14 @@ impl ScrapeConfig {
             security,
             auth,
             http_headers,
+            proxies,
         } = self;
         *follow_redirects == other.follow_redirects
             && *enable_http2 == other.enable_http2
             && *security == other.security
             && *auth == other.auth
             && *http_headers == other.http_headers
+            && *proxies == other.proxies
     }
 }
 

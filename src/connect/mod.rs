@@ -64,7 +64,7 @@ pub struct Response<'c> {
     pub status: StatusCode,
     /// The headers, at most 16 KiB.
     pub headers: HeaderMap,
-    /// Who answered, if the connection is verified.
+    /// Who answered, if the connection is verified; through a proxy it is verified, too, but not told.
     pub peer: Option<PeerReport>,
     /// Where the time went so far. Connect and TLS are absent on a kept connection; in ordinary jobs the first byte
     /// counts from the beginning, because their library does not tell when the connection stood.

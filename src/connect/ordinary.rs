@@ -1,7 +1,7 @@
 //! Scrapes of jobs that do not verify SPIFFE IDs: over `https` by chain and host name, over `http` not at all.
 //!
 //! Both go through reqwest, which brings HTTP/2 and a pool of one connection; two types keep them apart. Always holds:
-//! proxies from the environment are never used; redirects are taken here and not by the library, `https` never leads to
+//! no proxy is used but the job's own; redirects are taken here and not by the library, `https` never leads to
 //! `http` nor `http` to `https`, and what proves who we are (the `Authorization` header, other added headers, a client
 //! certificate) never reaches another origin than the target's own.
 //!
@@ -28,7 +28,7 @@ use super::redirect::{self, Trail};
 use super::stopwatch::{Stage, Stopwatch};
 use super::{Body, BodyKind, Request, Response, advice, auth, classify};
 use crate::clock::Clock;
-use crate::config::{Auth, HttpHeader, OrdinaryTls, ScrapeConfig};
+use crate::config::{Auth, HttpHeader, OrdinaryTls, Proxies, Proxy, ScrapeConfig};
 use crate::identity::{CertificateFacts, crypto_provider, ordinary_tls_config};
 use crate::model::{Failure, Host, PeerReport, Reason, Scheme};
 
@@ -57,6 +57,8 @@ pub struct OrdinarySettings {
     pub auth: Option<Auth>,
     /// Headers that are added to every request.
     pub http_headers: Vec<HttpHeader>,
+    /// Through which proxies servers are asked.
+    pub proxies: Option<Arc<Proxies>>,
 }
 
 impl OrdinarySettings {
@@ -69,6 +71,7 @@ impl OrdinarySettings {
             http2: job.enable_http2,
             auth: job.auth.clone(),
             http_headers: job.http_headers.clone(),
+            proxies: job.proxies.clone(),
         }
     }
 }
@@ -89,7 +92,7 @@ impl PlainClient {
             .map_err(|error| Failure::new(Reason::TlsHandshake, format!("TLS cannot be set up: {error}")))?
             .with_root_certificates(RootCertStore::empty())
             .with_no_client_auth();
-        let http = build(reqwest::Client::builder().http1_only(), nobody, &settings)?;
+        let http = build(reqwest::Client::builder().http1_only(), nobody, Scheme::Http, &settings)?;
         Ok(Self { settings, http })
     }
 
@@ -156,7 +159,7 @@ impl HostNameClient {
             }
             builder = builder.dns_resolver(Arc::new(Elsewhere(request.address.host().clone())));
         }
-        let http = build(builder, config, &self.settings)?;
+        let http = build(builder, config, Scheme::Https, &self.settings)?;
         self.made = Some((files, http.clone()));
         Ok(http)
     }
@@ -220,9 +223,10 @@ impl Resolve for Elsewhere {
 fn build(
     builder: reqwest::ClientBuilder,
     tls: ClientConfig,
+    scheme: Scheme,
     settings: &OrdinarySettings,
 ) -> Result<reqwest::Client, Failure> {
-    let builder = builder
+    let mut builder = builder
         .tls_backend_preconfigured(tls)
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
@@ -231,7 +235,29 @@ fn build(
         .connect_timeout(settings.timeout * 9 / 10)
         .pool_max_idle_per_host(1)
         .pool_idle_timeout(IDLE);
+    if let Some(proxies) = &settings.proxies {
+        builder = through(builder, proxies, scheme);
+    }
     builder.build().map_err(|error| Failure::new(Reason::ConnectFailed, classify::words(&error)))
+}
+
+/// The client with the proxy for what is asked over `scheme`.
+fn through(builder: reqwest::ClientBuilder, proxies: &Arc<Proxies>, scheme: Scheme) -> reqwest::ClientBuilder {
+    let proxy = match scheme {
+        Scheme::Http => &proxies.http,
+        Scheme::Https => &proxies.https,
+    };
+    let Some(authorization) = proxy.as_ref().map(Proxy::authorization) else { return builder };
+    let rules = Arc::clone(proxies);
+    let mut proxy = reqwest::Proxy::custom(move |url| rules.for_url(url).map(|proxy| proxy.url().clone()));
+    if let Some(authorization) = authorization {
+        proxy = proxy.custom_http_auth(authorization);
+    }
+    // Without a tunnel the library would send them to the server, too.
+    if scheme == Scheme::Https {
+        proxy = proxy.headers(proxies.connect_headers());
+    }
+    builder.proxy(proxy)
 }
 
 /// Asks, and follows redirects as far as `may_leave` allows.
@@ -256,7 +282,14 @@ async fn exchange(
             })?;
         }
         watch.enter(Stage::Answer);
-        let answer = ask(http, place, &headers, scheme, &mut watch).await?;
+        let proxy = settings.proxies.as_ref().and_then(|proxies| proxies.for_url(&place)).cloned();
+        let answer = ask(http, place, &headers, scheme, &mut watch).await;
+        let answer = answer.map_err(|mut failure| {
+            if let Some(proxy) = proxy {
+                failure.detail = format!("through the proxy {proxy}: {}", failure.detail);
+            }
+            failure
+        })?;
         watch.answered();
         let size: usize = answer.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
         if size > MAX_HEADER_BYTES {
@@ -309,7 +342,8 @@ fn host_header(request: &Request) -> HeaderValue {
     HeaderValue::try_from(request.address.to_string()).expect("an address consists of letters, digits and a few marks")
 }
 
-/// Who answered, as far as the library tells: it keeps the leaf and the version, and not the cipher.
+/// Who answered, as far as the library tells: it keeps the leaf and the version, and not the cipher; behind a proxy
+/// nothing.
 fn report(answer: &reqwest::Response, server_name: Option<&str>, request: &Request) -> Option<PeerReport> {
     let info = answer.extensions().get::<TlsInfo>()?;
     let facts = CertificateFacts::read(&CertificateDer::from(info.peer_certificate()?)).ok()?;

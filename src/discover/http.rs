@@ -175,6 +175,7 @@ impl Server {
             http2: true,
             auth: auth_in(&url).or_else(|| config.auth.clone()),
             http_headers: config.http_headers.clone(),
+            proxies: config.proxies.clone(),
         };
         let client = match url.scheme() {
             "https" => Client::HostName(HostNameClient::new(settings, config.tls.clone(), clock)),

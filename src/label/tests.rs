@@ -51,6 +51,7 @@ pub(crate) fn ordinary_job() -> ScrapeConfig {
         security: JobSecurity::Ordinary(OrdinaryTls::default()),
         auth: None,
         http_headers: Vec::new(),
+        proxies: None,
     }
 }
 

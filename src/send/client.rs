@@ -3,7 +3,7 @@
 //! A SPIFFE receiver gets a new client, with no connection in it, whenever the credentials change or a leaf that it has
 //! shown ends; the answer to who it is stays inside the handshake. An ordinary receiver gets a new one when its
 //! certificate files change. No client leaves its origin, follows a redirect from `https` to `http`, turns a POST into
-//! something else, or looks at the environment for proxies.
+//! something else, or uses a proxy but the one of the configuration.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
@@ -181,6 +181,21 @@ impl Clients {
         }
         if let (Some(_), Some(host)) = (self.server_name(), origin.host()) {
             builder = builder.dns_resolver(Arc::new(Fixed { host: host.to_owned() }));
+        }
+        let proxy = self.remote.proxies.as_ref().and_then(|proxies| Some((proxies, proxies.for_url(&origin)?)));
+        if let Some((proxies, proxy)) = proxy {
+            let mut through = reqwest::Proxy::all(proxy.url().clone()).map_err(|error| Trouble {
+                kind: TroubleKind::NotReady,
+                detail: format!("the proxy {proxy} cannot be used: {}", error.without_url()),
+            })?;
+            if let Some(authorization) = proxy.authorization() {
+                through = through.custom_http_auth(authorization);
+            }
+            // Without a tunnel the library would send them to the receiver, too.
+            if origin.scheme() == "https" {
+                through = through.headers(proxies.connect_headers());
+            }
+            builder = builder.proxy(through);
         }
         builder.tls_backend_preconfigured(tls).build().map_err(|error| Trouble {
             kind: TroubleKind::NotReady,

@@ -30,6 +30,8 @@ fn environment(name: &str) -> Option<String> {
         "NODE_NAME" => "node-a.example",
         "RECEIVER" => "http://prometheus.monitoring.svc:9090/api/v1/write",
         "TOKEN" => "canary-in-the-environment",
+        "http_proxy" => "me:canary-in-the-environment@proxy.example:3128",
+        "NO_PROXY" => "example",
         _ => return None,
     };
     Some(value.to_owned())
@@ -388,6 +390,8 @@ scrape_configs:
   - {job_name: a, scheme: https, basic_auth: {username: me, password: canary-1}, static_configs: []}
   - {job_name: b, scheme: https, authorization: {credentials: canary-2}, static_configs: []}
   - {job_name: c, scheme: https, bearer_token: 'x${TOKEN}', static_configs: []}
+  - {job_name: d, scheme: http, http_headers: {X-Token: {secrets: [canary-6, 'x${TOKEN}']}}, static_configs: []}
+  - {job_name: e, proxy_url: 'http://canary-7:canary-8@proxy', proxy_connect_header: {X-A: [canary-9]}, static_configs: []}
 remote_write:
   - {url: 'https://a/?token=canary-3', headers: {X-Token: canary-4}, basic_auth: {username: me, password: canary-5}}
 ";
@@ -420,7 +424,10 @@ proptest! {
         let file = corpus().join("changed.yaml");
         if let Ok(config) = config::parse(&file, &text, &environment).config {
             let again = config::parse(&file, &config.effective, &environment).config;
-            prop_assert_eq!(again.ok(), Some(config));
+            // What has become a secret by the change is not printed.
+            if !config.effective.contains("<secret>") {
+                prop_assert_eq!(again.ok(), Some(config));
+            }
         }
     }
 }

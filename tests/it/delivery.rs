@@ -38,6 +38,7 @@ fn remote(name: &str, url: &str) -> RemoteWrite {
         url: url.parse().expect("a URL"),
         headers: Vec::new(),
         http_headers: Vec::new(),
+        proxies: None,
         remote_timeout: Duration::from_secs(20),
         auth: None,
         security: ReceiverSecurity::Ordinary(OrdinaryTls::default()),

@@ -231,6 +231,16 @@ impl<'w> Fields<'w> {
         self.valued(key, Valued::new(default, default.to_string()), read_bool).value
     }
 
+    /// A switch that is off unless written; shown if it is on.
+    pub(super) fn switched_on(&mut self, key: &'static str) -> bool {
+        let Some(scalar) = self.scalar(key) else { return false };
+        let on = self.walk.read(&scalar, read_bool).unwrap_or(false);
+        if on {
+            self.show(key, Shown::Text(scalar.raw.into_owned()));
+        }
+        on
+    }
+
     pub(super) fn count(&mut self, key: &'static str, default: u64) -> u64 {
         self.valued(key, Valued::new(default, default.to_string()), read_count).value
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::fields::Fields;
 use super::tables::HTTP_SD;
-use super::{auth, headers, tls, urls};
+use super::{auth, headers, proxy, tls, urls};
 use crate::config::HttpSd;
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
@@ -33,6 +33,7 @@ fn read_one(config: &mut Fields<'_>, verifies: bool) -> Option<HttpSd> {
     let tls = tls::of_discovery(config).unwrap_or_default();
     let auth = auth::read(config);
     let http_headers = headers::read(config);
+    let proxies = proxy::read(config, Some(&tls));
     let follow_redirects = config.flag("follow_redirects", true);
     if !config.flag("enable_http2", true) {
         let message = "this has no effect: the version of HTTP is agreed on with the server";
@@ -50,5 +51,13 @@ fn read_one(config: &mut Fields<'_>, verifies: bool) -> Option<HttpSd> {
     if auth.is_some() || http_headers.iter().any(|header| header.secret) || urls::has_user_info(&url) {
         urls::check_credentials(config, "url", &url, &written, "this discovery");
     }
-    Some(HttpSd { url: written.value.into_owned(), refresh_interval, tls, auth, http_headers, follow_redirects })
+    Some(HttpSd {
+        url: written.value.into_owned(),
+        refresh_interval,
+        tls,
+        auth,
+        http_headers,
+        proxies,
+        follow_redirects,
+    })
 }

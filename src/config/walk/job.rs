@@ -9,7 +9,7 @@ use super::relabel::LocatedRule;
 use super::tables::SCRAPE;
 use super::targets::Job;
 use super::unique::Place;
-use super::{Walk, auth, headers, http_sd, identity, istio, kubernetes, relabel, targets, tls};
+use super::{Walk, auth, headers, http_sd, identity, istio, kubernetes, proxy, relabel, targets, tls};
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
 use crate::config::{Global, Histograms, JobSecurity, KubernetesSd, Limits, ScrapeConfig, preset};
@@ -34,6 +34,11 @@ pub(super) fn read<'w>(
     let scheme = read_scheme(&mut fields, verifies);
     let auth = auth::read(&mut fields);
     let http_headers = headers::read(&mut fields);
+    let tls = match &security {
+        JobSecurity::Ordinary(tls) => Some(tls),
+        JobSecurity::Spiffe(_) => None,
+    };
+    let proxies = proxy::read(&mut fields, tls);
     let has_credentials = auth.is_some() || http_headers.iter().any(|header| header.secret);
     check_plain_http(&fields, scheme, global, has_credentials);
 
@@ -144,6 +149,7 @@ pub(super) fn read<'w>(
         security,
         auth,
         http_headers,
+        proxies,
     };
     let place = Place { pos: fields.pos_of("job_name"), key: fields.path_of("job_name"), shown: Some(name.shown) };
     Some((config, place, fields.close()))

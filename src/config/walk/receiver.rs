@@ -9,7 +9,7 @@ use url::Url;
 use super::fields::{Fields, Item, Valued};
 use super::tables::{QUEUE, REMOTE_WRITE};
 use super::unique::Place;
-use super::{Scalar, Walk, auth, headers, relabel, tls, urls};
+use super::{Scalar, Walk, auth, headers, proxy, relabel, tls, urls};
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
 use crate::config::{QueueConfig, ReceiverSecurity, RemoteWrite, Secret, units};
@@ -27,6 +27,11 @@ pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -
     let security = tls::of_receiver(&mut fields);
     let auth = auth::read(&mut fields);
     let http_headers = headers::read(&mut fields);
+    let tls = match &security {
+        ReceiverSecurity::Ordinary(tls) => Some(tls),
+        ReceiverSecurity::Spiffe(_) => None,
+    };
+    let proxies = proxy::read(&mut fields, tls);
     if let Some((url, written)) = &url {
         if url.scheme() == "http" && matches!(security, ReceiverSecurity::Spiffe(_)) {
             let message = "the receiver's SPIFFE ID is to be verified, and nobody is verified over http";
@@ -61,6 +66,7 @@ pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -
         url,
         headers: own_headers,
         http_headers,
+        proxies,
         remote_timeout,
         auth,
         security,

@@ -102,6 +102,10 @@ pub(super) static SCRAPE: Section = Section {
         "bearer_token",
         "bearer_token_file",
         "http_headers",
+        "proxy_url",
+        "no_proxy",
+        "proxy_from_environment",
+        "proxy_connect_header",
         "istio_sd_configs",
         "kubernetes_sd_configs",
         "static_configs",
@@ -115,10 +119,6 @@ pub(super) static SCRAPE: Section = Section {
     ],
     absent: &[
         absent("oauth2", RefusedUnlessOff, OAUTH2),
-        absent("proxy_url", RefusedUnlessOff, PROXY),
-        absent("no_proxy", RefusedUnlessOff, PROXY),
-        absent("proxy_from_environment", RefusedUnlessOff, PROXY),
-        absent("proxy_connect_header", RefusedUnlessOff, PROXY),
         absent("scrape_failure_log_file", IgnoredUnlessOff, "failed scrapes go to the ordinary log"),
         absent("scrape_classic_histograms", Refused, "since Prometheus 3 its name is always_scrape_classic_histograms"),
         absent("dns_sd_configs", RefusedUnlessOff, DISCOVERY),
@@ -169,10 +169,14 @@ pub(super) static HTTP_SD: Section = Section {
         "bearer_token",
         "bearer_token_file",
         "http_headers",
+        "proxy_url",
+        "no_proxy",
+        "proxy_from_environment",
+        "proxy_connect_header",
         "follow_redirects",
         "enable_http2",
     ],
-    absent: PROXIES,
+    absent: &[absent("oauth2", RefusedUnlessOff, OAUTH2)],
 };
 
 pub(super) static KUBERNETES_SD: Section = Section {
@@ -225,15 +229,6 @@ pub(super) static ISTIO_SD: Section = Section {
         absent("http_headers", RefusedUnlessOff, HEADERS),
     ],
 };
-
-/// What Prometheus knows about clients of lists, and we do not.
-const PROXIES: &[Absent] = &[
-    absent("oauth2", RefusedUnlessOff, OAUTH2),
-    absent("proxy_url", RefusedUnlessOff, PROXY),
-    absent("no_proxy", RefusedUnlessOff, PROXY),
-    absent("proxy_from_environment", RefusedUnlessOff, PROXY),
-    absent("proxy_connect_header", RefusedUnlessOff, PROXY),
-];
 
 /// What Prometheus knows about clients of an API server, and we do not.
 const CLIENT: &[Absent] = &[
@@ -362,6 +357,10 @@ pub(super) static REMOTE_WRITE: Section = Section {
         "bearer_token",
         "bearer_token_file",
         "http_headers",
+        "proxy_url",
+        "no_proxy",
+        "proxy_from_environment",
+        "proxy_connect_header",
         "write_relabel_configs",
         "queue_config",
         "protobuf_message",
@@ -372,10 +371,6 @@ pub(super) static REMOTE_WRITE: Section = Section {
         absent("sigv4", RefusedUnlessOff, "it signs no requests for AWS"),
         absent("azuread", RefusedUnlessOff, "it gets no tokens from Azure"),
         absent("google_iam", RefusedUnlessOff, "it gets no tokens from Google"),
-        absent("proxy_url", RefusedUnlessOff, PROXY),
-        absent("no_proxy", RefusedUnlessOff, PROXY),
-        absent("proxy_from_environment", RefusedUnlessOff, PROXY),
-        absent("proxy_connect_header", RefusedUnlessOff, PROXY),
         absent("send_exemplars", RefusedUnlessOff, "it sends no exemplars"),
         absent("round_robin_dns", RefusedUnlessOff, "it does not spread requests over a name's addresses"),
         absent("failed_request_logging", IgnoredUnlessOff, "refused requests are always logged"),

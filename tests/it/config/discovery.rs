@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use meshscrape::config::{
     self, ApiServer, AttachMetadata, Auth, CertificateFiles, Config, FileSd, HttpSd, JobSecurity, KubernetesAccess,
-    KubernetesRole, KubernetesSd, KubernetesSelector, OrdinaryTls, ScrapeConfig, SecretSource,
+    KubernetesRole, KubernetesSd, KubernetesSelector, OrdinaryTls, Proxies, Proxy, ScrapeConfig, SecretSource,
 };
 use meshscrape::label;
 use meshscrape::model::{Candidate, Labels, Match, Scheme, TrustDomain, Verification};
@@ -78,13 +78,13 @@ fn kubernetes_is_asked_as_the_file_says() {
 fn lists_are_fetched_as_the_file_says_and_their_passwords_are_not_shown() {
     let config = good("discovery");
     let [first, second] = &job(&config, "lists").http_sd_configs[..] else { panic!("two lists") };
-    let HttpSd { url, refresh_interval, tls, auth, follow_redirects, http_headers } = first;
+    let HttpSd { url, refresh_interval, tls, auth, follow_redirects, http_headers, proxies } = first;
     assert_eq!(
         (url.as_str(), *refresh_interval, *follow_redirects),
         ("https://lists.example/targets", Duration::from_secs(30), false)
     );
     assert_eq!(tls.ca_file, Some(corpus().join("ca.pem")));
-    assert!(matches!(auth, Some(Auth::Authorization { .. })) && http_headers.is_empty());
+    assert!(matches!(auth, Some(Auth::Authorization { .. })) && http_headers.is_empty() && proxies.is_none());
     assert_eq!(second.url, "http://shop:canary-in-the-environment@lists.example/targets", "it is sent, though");
     assert_eq!((second.refresh_interval, second.follow_redirects), (Duration::from_secs(60), true));
     assert!(config.effective.contains("url: \"http://${NAMESPACE}:${TOKEN}@lists.example/targets\""));
@@ -291,4 +291,37 @@ fn an_annotation_that_is_no_port_makes_no_target() {
         let error = dropped.error.as_deref().expect(annotation);
         assert!(error.contains(shown), "{error}");
     }
+}
+
+#[test]
+fn proxies_are_those_of_the_file_or_of_the_environment() {
+    let config = good("proxy");
+    let through = |proxies: &Proxies, url: &str| proxies.for_url(&url.parse().expect("a URL")).map(Proxy::to_string);
+    let shop = job(&config, "shop").proxies.as_ref().expect("one");
+    for (url, expected) in [
+        ("http://shop.example/", Some("http://proxy:3128")),
+        ("https://shop.example/", Some("http://proxy:3128")),
+        ("https://10.0.0.1/", None),
+        ("http://a.svc/", None),
+        ("http://localhost/", None),
+    ] {
+        assert_eq!(through(shop, url).as_deref(), expected, "{url}");
+    }
+    let environment = job(&config, "environment").proxies.as_ref().expect("one");
+    assert_eq!(through(environment, "http://shop/").as_deref(), Some("http://proxy.example:3128"));
+    assert_eq!(through(environment, "https://shop/"), None, "it names none for https");
+    assert_eq!(through(environment, "http://a.example/"), None, "NO_PROXY");
+    assert_eq!(job(&config, "mesh").proxies, None);
+    let list = job(&config, "shop").http_sd_configs[0].proxies.as_ref().expect("one");
+    assert_eq!(through(list, "http://localhost/").as_deref(), Some("http://proxy"), "nobody is excepted");
+    assert!(config.remote_write[0].proxies.is_some());
+    for text in [format!("{config:?}"), config.effective.to_string()] {
+        assert!(!text.contains("canary"), "{text}");
+    }
+
+    let text = "scrape_configs: [{job_name: j, proxy_from_environment: true, static_configs: [{targets: [a]}]}]";
+    let env = |name: &str| (name == "HTTPS_PROXY").then(|| "https://me:canary@proxy".to_owned());
+    let problems = config::parse(Path::new("a.yaml"), text, &env).config.expect_err("TLS to a proxy");
+    let said = lines(&problems);
+    assert!(said.contains("the environment variable HTTPS_PROXY") && !said.contains("canary"), "{said}");
 }

@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use meshscrape::clock::Clock;
-use meshscrape::config::{Auth, ClientFiles, HttpHeader, OrdinaryTls, Secret, SecretSource};
+use meshscrape::config::{Auth, ClientFiles, HttpHeader, NoProxy, OrdinaryTls, Proxies, Secret, SecretSource};
 use meshscrape::connect::{Client, HostNameClient, OrdinarySettings, PlainClient, Request};
 use meshscrape::model::{Address, Failure, Reason};
 use tokio::net::TcpListener;
@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{BODY, SOON};
 use crate::support::ca::{Ca, HOUR, LeafSpec, Name};
 use crate::support::mesh::{get, scrape};
+use crate::support::proxy::Proxy;
 use crate::support::tls_server::{Reply, Script, Server, Talk, Then, always, closed_port};
 
 fn settings() -> OrdinarySettings {
@@ -39,6 +40,7 @@ fn settings() -> OrdinarySettings {
             value: SecretSource::Inline(Secret::new("canary-team")),
             secret: true,
         }],
+        proxies: None,
     }
 }
 
@@ -334,4 +336,97 @@ async fn http2_is_spoken_exactly_where_the_job_allows_it() {
             assert_eq!(body, version.as_bytes());
         }
     }
+}
+
+/// The settings of a job with this proxy, which wants a password, and `no_proxy`.
+fn through(address: std::net::SocketAddr, except: Option<&str>) -> OrdinarySettings {
+    let proxy = meshscrape::config::Proxy::parse(&format!("http://me:canary@{address}")).expect("a proxy");
+    let proxies = Proxies {
+        http: Some(proxy.clone()),
+        https: Some(proxy),
+        except: except.map(NoProxy::parse),
+        connect_headers: ["canary-a", "canary-b"]
+            .map(|value| (HeaderName::from_static("x-pass"), Secret::new(value)))
+            .into(),
+    };
+    OrdinarySettings { proxies: Some(Arc::new(proxies)), ..settings() }
+}
+
+// base64 of me:canary
+const PASSWORD: &str = "Basic bWU6Y2FuYXJ5";
+
+#[tokio::test]
+async fn plain_http_goes_through_a_proxy_in_the_absolute_form() {
+    let server = Server::start(Talk::Plain(always(Reply::ok(BODY))));
+    let proxy = Proxy::start();
+    let mut client = Client::Plain(PlainClient::new(through(proxy.address(), None)).expect("a client"));
+    // Only the proxy can know who that is.
+    let address = Address::parse(&format!("metrics.invalid:{}", server.port())).expect("an address");
+    let request = get(&address, "/metrics?a=b", SOON);
+    for _ in 0..2 {
+        assert_eq!(scrape(&mut client, &request).await.expect("an answer"), BODY.as_bytes());
+    }
+    assert_eq!((proxy.heads().len(), server.connections()), (1, 1), "the connection is kept");
+    for asked in server.requests() {
+        assert_eq!(asked.path(), format!("http://{address}/metrics?a=b"));
+        assert_eq!(asked.header("host"), Some(address.to_string().as_str()));
+        assert_eq!(asked.header("proxy-authorization"), Some(PASSWORD));
+        assert_eq!(asked.header("authorization"), Some("Bearer canary"));
+        assert_eq!(asked.header("x-pass"), None, "they are for tunnels");
+    }
+}
+
+#[tokio::test]
+async fn https_goes_through_a_tunnel_and_is_verified_behind_it() {
+    let site = Site::new();
+    let named = |name: &str| site.ca.issue(&LeafSpec::named(vec![Name::dns(name)])).open_server();
+    let server = Server::start(Talk::Tls(named("metrics.invalid"), always(Reply::ok(BODY))));
+    let proxy = Proxy::start();
+    let client = || {
+        let settings = through(proxy.address(), None);
+        Client::HostName(HostNameClient::new(settings, site.tls(), site.clock.clone()))
+    };
+    let address = |server: &Server| Address::parse(&format!("metrics.invalid:{}", server.port())).expect("an address");
+    let mut kept = client();
+    let request = get(&address(&server), "/metrics", SOON);
+    for _ in 0..2 {
+        scrape(&mut kept, &request).await.expect("a good server");
+    }
+    let head = proxy.heads().remove(0);
+    assert!(head.starts_with(&format!("CONNECT {} HTTP/1.1\r\n", address(&server))), "{head}");
+    let said: Vec<_> = head.lines().filter(|line| line.to_lowercase().starts_with("x-pass")).collect();
+    assert_eq!(said, ["x-pass: canary-a", "x-pass: canary-b"]);
+    assert!(head.to_lowercase().contains(&format!("proxy-authorization: {PASSWORD}").to_lowercase()), "{head}");
+    assert!(!head.contains("Bearer"), "the proxy is not told what the server is told: {head}");
+    let asked = server.requests();
+    assert_eq!((asked.len(), server.connections(), proxy.heads().len()), (2, 1, 1), "the connection is kept");
+    assert_eq!(asked[0].path(), "/metrics");
+    assert_eq!(asked[0].header("proxy-authorization").or(asked[0].header("x-pass")), None);
+
+    let other = Server::start(Talk::Tls(named("other.invalid"), always(Reply::ok(BODY))));
+    let failure = fails(&mut client(), &get(&address(&other), "/metrics", SOON)).await;
+    assert_eq!((failure.reason, other.requests().len()), (Reason::HostNameMismatch, 0), "{failure}");
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_not_help_is_named() {
+    let site = Site::new();
+    let server = Server::start(Talk::Tls(site.ca.issue(&site.leaf()).open_server(), always(Reply::ok(BODY))));
+    let request = get(&server.address(), "/metrics", SOON);
+    let client = |settings| Client::HostName(HostNameClient::new(settings, site.tls(), site.clock.clone()));
+    let (_port, nobody) = closed_port();
+    let nobody: std::net::SocketAddr = nobody.to_string().parse().expect("an IP address");
+    for (proxy, reason) in [
+        (Proxy::answering("407 Proxy Authentication Required"), Reason::ConnectFailed),
+        (Proxy::answering("403 Forbidden"), Reason::ConnectFailed),
+    ] {
+        let failure = fails(&mut client(through(proxy.address(), None)), &request).await;
+        assert_eq!(failure.reason, reason, "{failure}");
+        assert!(failure.detail.contains(&format!("through the proxy http://{}: ", proxy.address())), "{failure}");
+    }
+    let failure = fails(&mut client(through(nobody, None)), &request).await;
+    assert_eq!(failure.reason, Reason::ConnectRefused, "{failure}");
+    assert!(failure.detail.contains(&format!("through the proxy http://{nobody}: ")), "{failure}");
+    assert_eq!(server.connections(), 0, "nobody is asked without the proxy instead");
+    scrape(&mut client(through(nobody, Some("other.example"))), &request).await.expect("loopback is excepted");
 }

@@ -3,11 +3,12 @@
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use meshscrape::config::{Auth, HttpHeader, Secret, SecretSource};
+use meshscrape::config::{self, Auth, HttpHeader, Secret, SecretSource};
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::*;
+use crate::support::proxy::Proxy;
 
 /// Everything that this thread logs while the guard lives, down to the last detail of every library.
 pub(super) fn capture() -> (Log, DefaultGuard) {
@@ -141,4 +142,28 @@ async fn a_credential_in_a_file_is_read_for_every_request() {
     let seen: Vec<_> = recorded.iter().map(|one| one.header("authorization")).collect();
     assert_eq!(seen, [Some("Bearer one"), Some("Bearer two")]);
     pipe.end().await;
+}
+
+#[tokio::test]
+async fn a_receiver_is_reached_through_its_proxy_whose_password_is_shown_nowhere() {
+    let (log, _guard) = capture();
+    let receiver = Receiver::start(script([])).await;
+    let port = receiver.url().parse::<url::Url>().expect("a URL").port().expect("a port");
+    let through = Proxy::start();
+    let mut remote = remote("main", &format!("http://receiver.invalid:{port}/api/v1/write"));
+    let proxy = config::Proxy::parse(&format!("http://me:canary@{}", through.address())).expect("a proxy");
+    let proxies = config::Proxies { http: Some(proxy), https: None, except: None, connect_headers: Vec::new() };
+    remote.proxies = Some(Arc::new(proxies));
+    let shown = format!("{remote:?}");
+    let pipe = Pipe::to(vec![remote]);
+    pipe.push(block_of(1, 1, 1)).await;
+    let recorded = receiver.requests(1).await;
+    // base64 of me:canary
+    assert_eq!(recorded[0].header("proxy-authorization"), Some("Basic bWU6Y2FuYXJ5"));
+    assert!(through.heads()[0].starts_with(&format!("POST http://receiver.invalid:{port}/api/v1/write ")));
+    let metrics = pipe.metrics();
+    pipe.end().await;
+    for text in [log.text(), metrics, shown] {
+        assert!(!text.contains("canary") && !text.contains("bWU6Y2FuYXJ5"), "{text}");
+    }
 }

@@ -12,6 +12,7 @@ pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod prometheus;
 pub(crate) mod protobuf;
+pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod stored;
 pub(crate) mod tap;
