@@ -86,6 +86,9 @@ pub struct YamlError {
 /// Reads the first document of `text`; `None` if there is nothing in it.
 pub fn parse(text: &str) -> Result<Option<Node>, YamlError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let end = end(text);
+    // The parser notices the end of the text at the beginning of one more line.
+    let place = |marker: &Marker| Pos { line: marker.line(), column: marker.col() + 1 }.min(end);
     let mut parser = Parser::new_from_str(text);
     let mut builder = Builder::default();
     while let Some(event) = parser.next_event() {
@@ -98,8 +101,22 @@ pub fn parse(text: &str) -> Result<Option<Node>, YamlError> {
     Ok(builder.root.filter(|root| root.value != Value::Null))
 }
 
-fn place(marker: &Marker) -> Pos {
-    Pos { line: marker.line(), column: marker.col() + 1 }
+/// The place behind the last character.
+fn end(text: &str) -> Pos {
+    let (before, last) = lines(text).enumerate().last().unwrap_or_default();
+    Pos { line: before + 1, column: last.chars().count() + 1 }
+}
+
+/// The lines as YAML counts them, without their ends: a lone carriage return is one, too.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let Some(at) = text.find(['\n', '\r']) else { return rest.take() };
+        let (line, behind) = text.split_at(at);
+        rest = behind.strip_prefix("\r\n").or(behind.get(1..));
+        Some(line)
+    })
 }
 
 /// Makes a tree of the parser's events, without recursion.

@@ -132,6 +132,14 @@ fn what_is_no_yaml_is_refused_with_its_place() {
             "{\"a\": 1} x",
             "line 1, column 10: this is not YAML: this does not belong to what stands above; check the indentation",
         ),
+        (
+            "a: 1\nbc",
+            "line 2, column 1: this is not YAML: this is no key with a value; write key: value, with a blank behind the ':'",
+        ),
+        (
+            "a: 1\r\rbc\r\r\nd: 1\n",
+            "line 3, column 1: this is not YAML: this is no key with a value; write key: value, with a blank behind the ':'",
+        ),
     ] {
         assert_eq!(refused(text), expected, "{text}");
     }
@@ -142,8 +150,14 @@ fn what_is_no_yaml_is_refused_with_its_place() {
 
 proptest! {
     #[test]
-    fn no_text_panics(text in "[ \\na-c:\\-\\[\\]{}&*!|>'\"#?,~<%@\\t0-9\u{feff}ü]{0,60}") {
-        let _ = parse(&text);
+    fn every_text_is_read_or_refused_in_a_place_of_its_own(
+        text in "[ \\r\\na-c:\\-\\[\\]{}&*!|>'\"#?,~<%@\\t0-9\u{feff}ü]{0,60}",
+    ) {
+        if let Err(YamlError { pos, .. }) = parse(&text) {
+            let text = text.replace("\r\n", "\n");
+            let line = text.split(['\n', '\r']).nth(pos.line - 1);
+            prop_assert!(line.is_some_and(|line| pos.column <= line.chars().count() + 2), "{:?}", pos);
+        }
     }
 
     #[test]

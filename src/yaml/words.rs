@@ -3,7 +3,7 @@
 //! The parser names the rule of the grammar that is broken and the place where it noticed; here stand what to write instead
 //! and the place where it was written. No part of the text is quoted: it could be a secret.
 
-use super::{Pos, YamlError, too_deep};
+use super::{Pos, YamlError, lines, too_deep};
 
 /// The error for the parser's `info` about `text`, noticed at `pos`.
 pub(super) fn refused(text: &str, info: &str, pos: Pos) -> YamlError {
@@ -11,7 +11,7 @@ pub(super) fn refused(text: &str, info: &str, pos: Pos) -> YamlError {
     if info == "recursion limit exceeded" {
         return YamlError { pos, message: too_deep() };
     }
-    let lines = || text.lines().enumerate().map(|(at, line)| (at + 1, line));
+    let numbered = || lines(text).enumerate().map(|(at, line)| (at + 1, line));
     let begins = |(line, text): (usize, &str)| {
         let blanks = text.chars().take_while(|c| *c == ' ').count();
         Pos { line, column: blanks + 1 }
@@ -19,18 +19,19 @@ pub(super) fn refused(text: &str, info: &str, pos: Pos) -> YamlError {
     let pos = match info {
         // Noticed at the tab, told of the value before it.
         "while scanning a plain scalar, found a tab" => {
-            let tab = lines().skip(pos.line).find(|(_, line)| line.trim_start_matches(' ').starts_with('\t'));
+            let tab = numbered().skip(pos.line).find(|(_, line)| line.trim_start_matches(' ').starts_with('\t'));
             tab.map_or(pos, begins)
         }
-        // Noticed at what follows.
-        "simple key expect ':'" => {
+        // Noticed at what follows in another line, or in its own.
+        "simple key expect ':'" | "simple key expected" => {
+            let before = if info == "simple key expected" { pos.line } else { pos.line.saturating_sub(1) };
             let written = |(_, line): &(usize, &str)| !line.trim().is_empty() && !line.trim_start().starts_with('#');
-            lines().take(pos.line.saturating_sub(1)).filter(written).last().map_or(pos, begins)
+            numbered().take(before).filter(written).last().map_or(pos, begins)
         }
         _ => pos,
     };
     let before = || {
-        text.lines()
+        lines(text)
             .nth(pos.line.saturating_sub(1))
             .map(|line| line.chars().take(pos.column.saturating_sub(1)).collect::<String>())
     };
@@ -60,7 +61,9 @@ pub(super) fn refused(text: &str, info: &str, pos: Pos) -> YamlError {
         "block sequence entries are not allowed in this context" => {
             "no \"- \" can stand here; begin the list in a new line"
         }
-        "simple key expect ':'" => "this is no key with a value; write key: value, with a blank behind the ':'",
+        "simple key expect ':'" | "simple key expected" => {
+            "this is no key with a value; write key: value, with a blank behind the ':'"
+        }
         "while parsing a flow mapping, did not find expected ',' or '}'" => "',' or '}' is expected here",
         "while parsing a flow sequence, expected ',' or ']'" => "',' or ']' is expected here",
         "illegal placement of ':' indicator" => "no ':' can stand here; is a bracket above never closed?",
