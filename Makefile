@@ -1,7 +1,7 @@
 # What one can do here. Every target runs in a fresh clone; the toolchain is stable Rust, at least
 # Cargo.toml's rust-version.
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench lint peers image-root
+.PHONY: help demo test soak fuzz bench lint peers image-root
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,12 +15,16 @@ test: peers ## every test, against real Envoy, Prometheus, VictoriaMetrics and a
 soak: peers ## the integration tests, optimised and at full length
 	@MESHSCRAPE_SOAK=1 tests/peers.sh test cargo test --locked --release --test it
 
+fuzz: ## everything that reads what others wrote, with made-up input: each reader for TIME=60 seconds
+	@tests/fuzz.sh run $(or $(TIME),60)
+
 bench: ## how fast the parts are
 	cargo bench --locked
 
 lint: ## format, clippy, docs, and what may come into the build
 	@tests/peers.sh install cargo-deny
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	"$$(tests/peers.sh find cargo-deny)" --locked check licenses bans sources
 	cargo clippy --locked --all-targets --all-features -- -D warnings
 	cargo clippy --locked --no-default-features -- -D warnings
