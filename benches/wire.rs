@@ -56,7 +56,7 @@ fn request(series: &[Labels]) -> proto::WriteRequest {
     let entry = |(n, labels): (usize, &Labels)| proto::TimeSeries {
         labels: labels.iter().map(|(name, value)| proto::Label { name: name.into(), value: value.into() }).collect(),
         samples: vec![proto::Sample { value: value(n), timestamp: NOW_MS }],
-        histograms: Vec::new(),
+        ..proto::TimeSeries::default()
     };
     proto::WriteRequest { timeseries: series.iter().enumerate().map(entry).collect() }
 }

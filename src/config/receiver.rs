@@ -38,6 +38,8 @@ pub struct RemoteWrite {
     pub write_relabel: Vec<Rule>,
     /// Whether native histograms are for this receiver.
     pub send_native_histograms: bool,
+    /// Whether exemplars are for this receiver.
+    pub send_exemplars: bool,
     /// Batches, retries, memory.
     pub queue: QueueConfig,
 }
@@ -66,6 +68,7 @@ impl fmt::Debug for RemoteWrite {
             enable_http2,
             write_relabel,
             send_native_histograms,
+            send_exemplars,
             queue,
         } = self;
         out.debug_struct("RemoteWrite")
@@ -81,6 +84,7 @@ impl fmt::Debug for RemoteWrite {
             .field("enable_http2", enable_http2)
             .field("write_relabel", write_relabel)
             .field("send_native_histograms", send_native_histograms)
+            .field("send_exemplars", send_exemplars)
             .field("queue", queue)
             .finish()
     }

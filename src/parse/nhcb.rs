@@ -9,7 +9,7 @@
 use std::mem;
 
 use super::{Entry, Exposition, Format, HistogramEntry, SampleEntry, Series};
-use crate::model::{Buckets, CUSTOM_SCHEMA, Counts, Histogram, Labels, MetricType, Span, Tally};
+use crate::model::{Buckets, CUSTOM_SCHEMA, Counts, Exemplar, Histogram, Labels, MetricType, Span, Tally};
 
 /// The most bounds of a histogram that is converted: they are kept in order while lines come in any order.
 const MAX_BOUNDS: usize = 10_000;
@@ -40,6 +40,8 @@ struct Gathered {
     /// Named as the family is, without `le`.
     labels: Labels,
     timestamp_ms: Option<i64>,
+    /// Those with a time of their own.
+    exemplars: Vec<Exemplar>,
     classic: Classic,
 }
 
@@ -84,8 +86,8 @@ impl Converter {
 
     /// Hands on what was gathered: the body, or the histogram, is over.
     pub fn end<E>(&mut self, each: &mut dyn FnMut(&Entry<'_>) -> Result<(), E>) -> Result<(), E> {
-        let Some(gathered) = self.gathered.take() else { return Ok(()) };
-        let Some(histogram) = gathered.classic.convert() else { return Ok(()) };
+        let Some(mut gathered) = self.gathered.take() else { return Ok(()) };
+        let Some(histogram) = mem::take(&mut gathered.classic).convert() else { return Ok(()) };
         self.key.clear();
         for (name, value) in gathered.labels.iter() {
             self.key.push(SEPARATOR);
@@ -94,7 +96,9 @@ impl Converter {
             self.key.extend_from_slice(value.as_bytes());
         }
         let series = Series::of_labels(&self.key, &gathered.labels);
-        each(&Entry::Histogram(HistogramEntry { series, histogram: &histogram, timestamp_ms: gathered.timestamp_ms }))
+        let Gathered { timestamp_ms, exemplars, .. } = &gathered;
+        let timestamp_ms = *timestamp_ms;
+        each(&Entry::Histogram(HistogramEntry { series, histogram: &histogram, timestamp_ms, exemplars }))
     }
 
     fn gather<E>(
@@ -113,10 +117,16 @@ impl Converter {
         }
         self.created_end = self.open_metrics;
         let classic = Classic::default();
-        let gathered = self.gathered.get_or_insert(Gathered { labels, timestamp_ms: None, classic });
+        let new = Gathered { labels, timestamp_ms: None, exemplars: Vec::new(), classic };
+        let gathered = self.gathered.get_or_insert(new);
         gathered.timestamp_ms = sample.timestamp_ms;
         gathered.classic.take(part, sample.value);
-        if self.classic_too { each(&Entry::Sample(*sample)) } else { Ok(()) }
+        let dated = sample.exemplar.filter(|exemplar| exemplar.timestamp_ms.is_some());
+        if gathered.exemplars.len() < MAX_BOUNDS {
+            gathered.exemplars.extend(dated.and_then(|exemplar| exemplar.to_model()));
+        }
+        // As in Prometheus, the exemplars are the histogram's.
+        if self.classic_too { each(&Entry::Sample(SampleEntry { exemplar: None, ..*sample })) } else { Ok(()) }
     }
 
     /// Whether it is the time of creation of something. As in Prometheus, such lines of OpenMetrics are no series any more
@@ -228,7 +238,7 @@ mod tests {
         let mut each = |entry: &Entry<'_>| -> Result<(), ()> {
             match entry {
                 Entry::Sample(sample) => told.push(format!("{} {}", sample.labels().expect("unique"), sample.value)),
-                Entry::Histogram(HistogramEntry { series, histogram, timestamp_ms }) => {
+                Entry::Histogram(HistogramEntry { series, histogram, timestamp_ms, .. }) => {
                     let labels = series.labels().expect("unique");
                     let count = match &histogram.counts {
                         Counts::Integer(tally) => tally.count.to_string(),

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
-use crate::model::{Histogram, Labels};
+use crate::model::{self, Histogram, Labels};
 
 use super::braces::Manners;
 use super::error::DuplicateLabel;
+use super::protobuf::LabelPair;
 use super::series::{Series, collect, items};
 
 /// How many characters the names and values of an exemplar's labels may have together; longer exemplars are dropped.
@@ -22,7 +23,7 @@ pub struct SampleEntry<'a> {
     pub value: f64,
     /// The time that the target gave, in milliseconds since the Unix epoch.
     pub timestamp_ms: Option<i64>,
-    /// OpenMetrics only.
+    /// An example of what it counts; in OpenMetrics and protobuf only.
     pub exemplar: Option<Exemplar<'a>>,
 }
 
@@ -35,17 +36,25 @@ pub struct HistogramEntry<'a> {
     pub histogram: &'a Histogram,
     /// The time that the target gave, in milliseconds since the Unix epoch.
     pub timestamp_ms: Option<i64>,
+    /// Those that have a time of their own; only these tell in the next scrape whether they are new.
+    pub exemplars: &'a [model::Exemplar],
 }
 
 /// An example of what was counted, such as a trace.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Exemplar<'a> {
-    /// The braces with what is between them.
-    text: &'a str,
+    labels: ExemplarLabels<'a>,
     /// The value; a NaN is the ordinary one.
     pub value: f64,
     /// Its own time, in milliseconds since the Unix epoch; without one it has its sample's.
     pub timestamp_ms: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum ExemplarLabels<'a> {
+    /// The braces with what is between them.
+    Text(&'a str),
+    Message(&'a [LabelPair]),
 }
 
 impl SampleEntry<'_> {
@@ -58,16 +67,39 @@ impl SampleEntry<'_> {
 impl<'a> Exemplar<'a> {
     /// `text` must be braces that have passed the parser. `None` if the labels are too long.
     pub(super) fn new(text: &'a str, value: f64, timestamp_ms: Option<i64>) -> Option<Self> {
-        let characters =
-            items(text, 0, Manners::Exemplar).map(|(name, value)| name.chars().count() + value.chars().count());
-        let fits = text.len() <= MAX_EXEMPLAR_CHARACTERS || characters.sum::<usize>() <= MAX_EXEMPLAR_CHARACTERS;
-        fits.then_some(Self { text, value, timestamp_ms })
+        let fits = text.len() <= MAX_EXEMPLAR_CHARACTERS || fits(items(text, 0, Manners::Exemplar));
+        fits.then_some(Self { labels: ExemplarLabels::Text(text), value, timestamp_ms })
     }
 
-    /// The labels. A label given twice makes the exemplar worthless, but not the scrape.
-    pub fn labels(&self) -> Result<Labels, DuplicateLabel> {
-        collect(items(self.text, 0, Manners::Exemplar), self.text)
+    /// `None` if the labels are too long.
+    pub(super) fn of_message(labels: &'a [LabelPair], value: f64, timestamp_ms: Option<i64>) -> Option<Self> {
+        fits(message_items(labels)).then_some(Self { labels: ExemplarLabels::Message(labels), value, timestamp_ms })
     }
+
+    /// The labels; in a text as they stand there, escapes included, as Prometheus takes them. A label given twice makes the
+    /// exemplar worthless, but not the scrape.
+    pub fn labels(&self) -> Result<Labels, DuplicateLabel> {
+        match self.labels {
+            ExemplarLabels::Text(text) => collect(items(text, 0, Manners::Exemplar), text),
+            ExemplarLabels::Message(labels) => collect(message_items(labels), "the exemplar"),
+        }
+    }
+
+    /// The exemplar apart from the body; `None` if it is worthless: a label is given twice, or has no name.
+    pub fn to_model(&self) -> Option<model::Exemplar> {
+        let labels = self.labels().ok().filter(|labels| !labels.contains(""))?;
+        Some(model::Exemplar { labels, value: self.value, timestamp_ms: self.timestamp_ms })
+    }
+}
+
+fn message_items(labels: &[LabelPair]) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    labels.iter().map(|label| (Cow::Borrowed(&*label.name), Cow::Borrowed(&*label.value)))
+}
+
+/// Labels with an empty value are absent and do not count.
+fn fits<'a>(labels: impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>) -> bool {
+    let there = labels.filter(|(_, value)| !value.is_empty());
+    there.map(|(name, value)| name.chars().count() + value.chars().count()).sum::<usize>() <= MAX_EXEMPLAR_CHARACTERS
 }
 
 /// Decodes `\\`, `\"` and `\n`; any other backslash stays as it is.

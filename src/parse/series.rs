@@ -166,14 +166,24 @@ pub(super) fn items(text: &str, at: usize, manners: Manners) -> impl Iterator<It
         done = item.is_none();
         Some(match item? {
             Item::Name(value) => (Cow::Borrowed("__name__"), decode(value)),
+            // As in Prometheus, those of an exemplar are taken as they stand.
+            Item::Label { name, value } if manners == Manners::Exemplar => (as_it_stands(name), as_it_stands(value)),
             Item::Label { name, value } => (decode(name), decode(value)),
         })
     })
 }
 
-/// A part of a checked text, cut at quotes, which are no part of a character: it is UTF-8 as the whole is.
 fn decode(raw: &[u8]) -> Cow<'_, str> {
-    unescape(std::str::from_utf8(raw).unwrap_or_default())
+    unescape(text_of(raw))
+}
+
+fn as_it_stands(raw: &[u8]) -> Cow<'_, str> {
+    Cow::Borrowed(text_of(raw))
+}
+
+/// A part of a checked text, cut at quotes, which are no part of a character: it is UTF-8 as the whole is.
+fn text_of(raw: &[u8]) -> &str {
+    std::str::from_utf8(raw).unwrap_or_default()
 }
 
 /// Sorts first, so that a line with many labels costs no more than its length.

@@ -23,6 +23,7 @@ pub struct Metrics {
     duplicates: Counter,
     out_of_order: Counter,
     out_of_bounds: Counter,
+    exemplars_out_of_order: Counter,
     over_sample_limit: Counter,
     over_bucket_limit: Counter,
     over_body_limit: Counter,
@@ -100,6 +101,11 @@ impl Metrics {
             m.out_of_bounds,
         );
         registry.register(
+            "prometheus_target_scrapes_exemplar_out_of_order",
+            "Samples all of whose exemplars were dropped because their series has a newer one",
+            m.exemplars_out_of_order,
+        );
+        registry.register(
             "prometheus_target_scrapes_exceeded_sample_limit",
             "Scrapes rejected by sample_limit",
             m.over_sample_limit,
@@ -134,6 +140,7 @@ impl Metrics {
         self.duplicates.inc_by(counts.duplicates as u64);
         self.out_of_order.inc_by(counts.out_of_order as u64);
         self.out_of_bounds.inc_by(counts.out_of_bounds as u64);
+        self.exemplars_out_of_order.inc_by(counts.exemplars_out_of_order as u64);
     }
 
     pub(super) fn merged_in_part(&self, job: &str, missing: &[Part]) {

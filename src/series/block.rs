@@ -29,30 +29,42 @@ impl<'v> BlockBuilder<'v> {
         Self { view, target, raw: Vec::new(), samples: 0, min_ms: i64::MAX, max_ms: i64::MIN, done: Vec::new() }
     }
 
-    /// Adds one point of the series with these encoded labels, as far as it is for the receivers of the view.
-    pub(super) fn push(&mut self, labels: &[u8], point: PointRef<'_>) {
-        let timestamp_ms = match point {
-            PointRef::Float(sample) => {
-                wire::push_sample(&mut self.raw, labels, sample);
-                sample.timestamp_ms
+    /// Adds one point of the series with these encoded labels and its encoded exemplars, as far as they are for the
+    /// receivers of the view.
+    pub(super) fn push(&mut self, labels: &[u8], point: PointRef<'_>, exemplars: &[(usize, Box<[u8]>)]) {
+        let time = self.push_point(labels, point);
+        if self.view.exemplars {
+            for (_, exemplar) in exemplars {
+                wire::push_exemplar(&mut self.raw, labels, exemplar);
             }
-            PointRef::Histogram(..) if !self.view.histograms => return,
-            PointRef::Histogram(histogram, _) if histogram.schema == CUSTOM_SCHEMA => {
-                for dropped in &self.view.listed_bounds {
-                    dropped.inc();
-                }
-                return;
-            }
-            PointRef::Histogram(histogram, timestamp_ms) => {
-                wire::push_histogram(&mut self.raw, labels, histogram, timestamp_ms);
-                timestamp_ms
-            }
-        };
+        }
+        let Some(timestamp_ms) = time else { return };
         self.samples += 1;
         self.min_ms = self.min_ms.min(timestamp_ms);
         self.max_ms = self.max_ms.max(timestamp_ms);
         if self.samples >= self.view.max_samples {
             self.close();
+        }
+    }
+
+    /// Its time; `None` if it is not for these receivers.
+    fn push_point(&mut self, labels: &[u8], point: PointRef<'_>) -> Option<i64> {
+        match point {
+            PointRef::Float(sample) => {
+                wire::push_sample(&mut self.raw, labels, sample);
+                Some(sample.timestamp_ms)
+            }
+            PointRef::Histogram(..) if !self.view.histograms => None,
+            PointRef::Histogram(histogram, _) if histogram.schema == CUSTOM_SCHEMA => {
+                for dropped in &self.view.listed_bounds {
+                    dropped.inc();
+                }
+                None
+            }
+            PointRef::Histogram(histogram, timestamp_ms) => {
+                wire::push_histogram(&mut self.raw, labels, histogram, timestamp_ms);
+                Some(timestamp_ms)
+            }
         }
     }
 

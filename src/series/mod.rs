@@ -10,6 +10,7 @@
 
 mod adopt;
 mod block;
+mod exemplar;
 mod metrics;
 mod pass;
 mod synthetic;

@@ -1,8 +1,9 @@
 //! One scrape's walk over the table of its target.
 
+use super::exemplar::{Exemplars, Occasion};
 use super::table::{Ending, FUTURE_MS, Found, Point, SeriesIndex};
 use super::{Health, Table, synthetic};
-use crate::model::{Block, Failure, HistogramError, Reason, Sample};
+use crate::model::{Block, Exemplar, Failure, HistogramError, Reason, Sample};
 use crate::parse::{self, HistogramEntry, SampleEntry};
 
 /// The most samples of one scrape where `sample_limit` is off: they are held until the whole response proved good.
@@ -28,6 +29,8 @@ pub struct Counts {
     pub out_of_order: usize,
     /// Samples dropped because they lie more than ten minutes ahead.
     pub out_of_bounds: usize,
+    /// Samples all of whose exemplars were dropped because their series has a newer one.
+    pub exemplars_out_of_order: usize,
     /// Samples dropped because they claimed to be a synthetic series.
     pub forged: usize,
 }
@@ -38,6 +41,7 @@ pub struct Pass<'a> {
     table: &'a mut Table,
     at_ms: i64,
     points: Vec<(SeriesIndex, Point)>,
+    exemplars: Exemplars,
     counts: Counts,
     over_limit: bool,
     /// Of all histograms, about as many as they take memory for.
@@ -63,6 +67,7 @@ impl Table {
             table: self,
             at_ms,
             points: Vec::new(),
+            exemplars: Exemplars::default(),
             counts: Counts::default(),
             over_limit: false,
             buckets: 0,
@@ -81,6 +86,9 @@ impl Pass<'_> {
             self.counts.kept += 1;
             if let Some(timestamp_ms) = self.take(&place) {
                 let sample = Sample { value: entry.value, timestamp_ms };
+                if let Some(exemplar) = entry.exemplar.filter(|_| self.table.wants_exemplars()) {
+                    self.exemplify(exemplar.to_model().into_iter().collect(), place.index, timestamp_ms);
+                }
                 self.points.push((place.index, Point::Float(sample)));
             }
         }
@@ -112,9 +120,21 @@ impl Pass<'_> {
             return Ok(());
         }
         if let Some(timestamp_ms) = self.take(&place) {
+            if !entry.exemplars.is_empty() && self.table.wants_exemplars() {
+                self.exemplify(entry.exemplars.to_vec(), place.index, timestamp_ms);
+            }
             self.points.push((place.index, Point::Histogram { histogram, timestamp_ms }));
         }
         Ok(())
+    }
+
+    /// Takes the exemplars of the point that is about to be stored.
+    fn exemplify(&mut self, exemplars: Vec<Exemplar>, series: SeriesIndex, timestamp_ms: i64) {
+        let occasion = Occasion { point: self.points.len(), series, timestamp_ms, at_ms: self.at_ms };
+        let known = self.table.series_mut(series).exemplar.as_deref().copied();
+        if !self.exemplars.take(exemplars, occasion, known, &self.table.hasher) {
+            self.counts.exemplars_out_of_order += 1;
+        }
     }
 
     /// Finds out which series it is, and when; `None` if it is not kept.
@@ -212,7 +232,7 @@ impl Pass<'_> {
     /// Ends a scrape that succeeded: its samples, a marker for each series that it no longer exposes, `up 1`.
     pub fn commit(self, health: &Health) -> Vec<Block> {
         let own = synthetic::values(true, &self.counts, health);
-        let ending = Ending { points: &self.points, reached: true, own, at_ms: self.at_ms };
+        let ending = Ending { points: &self.points, exemplars: &self.exemplars, reached: true, own, at_ms: self.at_ms };
         let blocks = self.table.finish(&ending);
         // As in Prometheus, a body of no bytes ends all series, and they are not new when they come back.
         if health.body_bytes > 0 {
@@ -228,7 +248,8 @@ impl Pass<'_> {
         let reached = blames_exposition(failure.reason);
         let counts = if reached { self.counts } else { Counts::default() };
         let own = synthetic::values(false, &counts, health);
-        let blocks = self.table.finish(&Ending { points: &[], reached, own, at_ms: self.at_ms });
+        let exemplars = &Exemplars::default();
+        let blocks = self.table.finish(&Ending { points: &[], exemplars, reached, own, at_ms: self.at_ms });
         self.table.forget_excess();
         blocks
     }

@@ -17,6 +17,7 @@ use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 
 use super::block::{BlockBuilder, PointRef};
+use super::exemplar::{Exemplars, Newest};
 use super::{View, synthetic};
 use crate::config::{JobSecurity, ScrapeConfig};
 use crate::label::SampleRules;
@@ -56,6 +57,10 @@ pub struct Table {
     good_bytes: usize,
 }
 
+/// The encoded exemplars of a point, each with the number of the point.
+type Encoded<'a> = &'a [(usize, Box<[u8]>)];
+const NO_EXEMPLARS: Encoded<'_> = &[];
+
 /// Where a series stands in the list.
 pub(super) type SeriesIndex = u32;
 
@@ -89,6 +94,8 @@ pub(super) struct Series {
     pub(super) sampled: u64,
     /// The newest timestamp that was committed, markers included.
     pub(super) committed_ms: i64,
+    /// The last exemplar that was committed.
+    pub(super) exemplar: Option<Box<Newest>>,
     /// The newest timestamp of the pass `pending`.
     pub(super) pending_ms: i64,
     /// The pass, perhaps unfinished, in which it last had a sample; 0 if it never had one.
@@ -133,6 +140,8 @@ impl Point {
 pub(super) struct Ending<'a> {
     /// What is stored of it.
     pub(super) points: &'a [(SeriesIndex, Point)],
+    /// The exemplars of these.
+    pub(super) exemplars: &'a Exemplars,
     /// Whether the series that it had reached count as exposed.
     pub(super) reached: bool,
     /// The values of the synthetic series.
@@ -190,7 +199,7 @@ impl Table {
         let exposed = self.series.iter().flatten().filter(|series| series.exposed == finished);
         let ending = exposed.chain(&self.synthetic).filter(|series| series.newest_ms(at_ms) < at_ms);
         let marker = PointRef::Float(Sample { value: stale_nan(), timestamp_ms: at_ms });
-        let blocks = self.encode(ending.map(|series| (series, marker)));
+        let blocks = self.encode(ending.map(|series| (series, marker, NO_EXEMPLARS)));
         self.finished = 0;
         blocks
     }
@@ -329,14 +338,20 @@ impl Table {
             let series = self.series_mut(*index);
             series.committed_ms = series.newest_ms(at_ms).max(point.timestamp_ms());
         }
+        for (index, newest) in &ending.exemplars.newest {
+            self.series_mut(*index).exemplar = Some(Box::new(*newest));
+        }
         if ending.reached {
             for series in self.series.iter_mut().flatten().filter(|series| series.tracked == pass) {
                 series.exposed = pass;
             }
         }
-        let exposed = ending.points.iter().map(|(index, point)| {
+        let mut exemplars = &*ending.exemplars.encoded;
+        let exposed = ending.points.iter().enumerate().map(|(number, (index, point))| {
             let series = self.series[*index as usize].as_ref();
-            (series.expect("samples of this pass have a series"), point.as_ref())
+            let own;
+            (own, exemplars) = exemplars.split_at(exemplars.partition_point(|(other, _)| *other <= number));
+            (series.expect("samples of this pass have a series"), point.as_ref(), own)
         });
         // As Prometheus writes it, the end of a series of histograms is a sample, too.
         let marker = PointRef::Float(Sample { value: stale_nan(), timestamp_ms: at_ms });
@@ -344,8 +359,10 @@ impl Table {
         let gone = self.series.iter().flatten().filter(|series| ends(series));
         // Nor is `up` written into the past where the clock was set back: a receiver would refuse the whole request.
         let own = self.synthetic.iter().zip(ending.own).filter(|(series, _)| series.newest_ms(at_ms) < at_ms);
-        let own = own.map(|(series, value)| (series, PointRef::Float(Sample { value, timestamp_ms: at_ms })));
-        let blocks = self.encode(exposed.chain(gone.map(|series| (series, marker))).chain(own));
+        let own =
+            own.map(|(series, value)| (series, PointRef::Float(Sample { value, timestamp_ms: at_ms }), NO_EXEMPLARS));
+        let gone = gone.map(|series| (series, marker, NO_EXEMPLARS));
+        let blocks = self.encode(exposed.chain(gone).chain(own));
         for series in self.series.iter_mut().flatten().filter(|series| ends(series)) {
             series.committed_ms = at_ms;
         }
@@ -396,12 +413,17 @@ impl Table {
         self.bytes = bytes;
     }
 
-    fn encode<'s>(&self, points: impl Iterator<Item = (&'s Series, PointRef<'s>)>) -> Vec<Block> {
+    /// Whether any receiver wants exemplars.
+    pub(super) fn wants_exemplars(&self) -> bool {
+        self.views.iter().any(|view| view.exemplars)
+    }
+
+    fn encode<'s>(&self, points: impl Iterator<Item = (&'s Series, PointRef<'s>, Encoded<'s>)>) -> Vec<Block> {
         let mut builders: Vec<_> = self.views.iter().map(|view| BlockBuilder::new(view, self.target)).collect();
-        for (series, point) in points {
+        for (series, point, exemplars) in points {
             for (builder, encoded) in builders.iter_mut().zip(&series.encoded) {
                 if let Some(labels) = encoded {
-                    builder.push(labels, point);
+                    builder.push(labels, point, exemplars);
                 }
             }
         }
@@ -448,6 +470,7 @@ impl Series {
             exposed: 0,
             sampled: 0,
             committed_ms: i64::MIN,
+            exemplar: None,
             pending_ms: i64::MIN,
             pending: 0,
         }
@@ -461,6 +484,7 @@ impl Series {
 
     /// What remembering it costs, about.
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.encoded.iter().flatten().map(|labels| labels.len()).sum::<usize>()
+        let exemplar = self.exemplar.as_ref().map_or(0, |_| size_of::<Newest>());
+        size_of::<Self>() + exemplar + self.encoded.iter().flatten().map(|labels| labels.len()).sum::<usize>()
     }
 }

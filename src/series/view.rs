@@ -21,6 +21,8 @@ pub struct View {
     pub max_samples: usize,
     /// Whether native histograms are for these receivers.
     pub(super) histograms: bool,
+    /// Whether exemplars are for these receivers.
+    pub(super) exemplars: bool,
     /// For each receiver, the histograms with listed bounds, which remote write 1.0 cannot hold.
     pub(super) listed_bounds: Vec<Counter>,
 }
@@ -36,8 +38,8 @@ pub fn views_of<'r>(
     for (number, receiver) in receivers {
         let max_samples = receiver.queue.max_samples_per_send.max(1);
         let listed_bounds = metrics.listed_bounds(receiver);
-        let wishes = (&receiver.write_relabel, receiver.send_native_histograms);
-        match views.iter_mut().find(|view| (&view.rules, view.histograms) == wishes) {
+        let wishes = (&receiver.write_relabel, receiver.send_native_histograms, receiver.send_exemplars);
+        match views.iter_mut().find(|view| view.wishes() == wishes) {
             Some(view) => {
                 view.receivers.push(number);
                 view.listed_bounds.push(listed_bounds);
@@ -48,6 +50,7 @@ pub fn views_of<'r>(
                 rules: receiver.write_relabel.clone(),
                 max_samples,
                 histograms: receiver.send_native_histograms,
+                exemplars: receiver.send_exemplars,
                 listed_bounds: vec![listed_bounds],
             }),
         }
@@ -59,18 +62,20 @@ pub fn views_of<'r>(
 /// Of equal receivers the counters are the same ones.
 impl PartialEq for View {
     fn eq(&self, other: &Self) -> bool {
-        let Self { receivers, rules, max_samples, histograms, listed_bounds: _ } = self;
-        *receivers == other.receivers
-            && *rules == other.rules
-            && *max_samples == other.max_samples
-            && *histograms == other.histograms
+        let Self { receivers, rules: _, max_samples, histograms: _, exemplars: _, listed_bounds: _ } = self;
+        *receivers == other.receivers && *max_samples == other.max_samples && self.wishes() == other.wishes()
     }
 }
 
 impl View {
     /// Where among `others` series are seen in the same way.
     pub(super) fn place_in(&self, others: &[View]) -> Option<usize> {
-        others.iter().position(|other| other.rules == self.rules && other.histograms == self.histograms)
+        others.iter().position(|other| other.wishes() == self.wishes())
+    }
+
+    /// What receivers that share a view have in common.
+    fn wishes(&self) -> (&Vec<Rule>, bool, bool) {
+        (&self.rules, self.histograms, self.exemplars)
     }
 
     /// The encoded labels of a series in this view; `None` if the view drops it. `written` has its external labels.

@@ -13,6 +13,12 @@ const FIELD_2_BYTES: u8 = 0x12;
 const FIELD_1_FIXED64: u8 = 0x09;
 /// `Sample.timestamp`: field 2, varint.
 const FIELD_2_VARINT: u8 = 0x10;
+/// `TimeSeries.exemplars`: field 3, length-delimited.
+const FIELD_3_BYTES: u8 = 0x1a;
+/// `Exemplar.value`: field 2, eight bytes.
+const FIELD_2_FIXED64: u8 = 0x11;
+/// `Exemplar.timestamp`: field 3, varint.
+const FIELD_3_VARINT: u8 = 0x18;
 
 /// The label fields of a series, in the order of `labels`: what [`push_sample`] wants in front of each of its samples.
 pub fn encode_labels(labels: &Labels) -> Vec<u8> {
@@ -43,6 +49,31 @@ pub fn push_sample(message: &mut Vec<u8>, encoded_labels: &[u8], sample: Sample)
     message.extend_from_slice(&sample.value.to_bits().to_le_bytes());
     message.push(FIELD_2_VARINT);
     push_varint(message, timestamp);
+}
+
+/// An exemplar as [`push_exemplar`] wants it. Labels are sorted; a value and a time of 0 are left out, as a library does it.
+pub fn encode_exemplar(labels: &Labels, value: f64, timestamp_ms: i64) -> Vec<u8> {
+    let mut out = encode_labels(labels);
+    if value.to_bits() != 0 {
+        out.push(FIELD_2_FIXED64);
+        out.extend_from_slice(&value.to_bits().to_le_bytes());
+    }
+    if timestamp_ms != 0 {
+        out.push(FIELD_3_VARINT);
+        push_varint(&mut out, timestamp_ms as u64);
+    }
+    out
+}
+
+/// Appends one `timeseries` entry to a message: the labels of the series as [`encode_labels`] gave them, and an exemplar of
+/// it as [`encode_exemplar`] did.
+pub fn push_exemplar(message: &mut Vec<u8>, encoded_labels: &[u8], encoded_exemplar: &[u8]) {
+    message.push(FIELD_1_BYTES);
+    push_varint(message, (encoded_labels.len() + field_len(encoded_exemplar.len())) as u64);
+    message.extend_from_slice(encoded_labels);
+    message.push(FIELD_3_BYTES);
+    push_varint(message, encoded_exemplar.len() as u64);
+    message.extend_from_slice(encoded_exemplar);
 }
 
 /// Appends `value` seven bits at a time, lowest first.

@@ -16,6 +16,7 @@
 //! labels  = label*             label  = 0a len 0a len name 12 len value              (TimeSeries.labels)
 //! sample  = 12 len 09 value-little-endian 10 varint(timestamp)                       (TimeSeries.samples)
 //!           or 22 len histogram                                                      (TimeSeries.histograms)
+//!           or 1a len exemplar                                                       (TimeSeries.exemplars)
 //! ```
 //!
 //! Nothing here knows time, receivers, targets or what a label means. [`decode`] with the types of [`proto`] is the
@@ -29,7 +30,7 @@ mod snappy;
 #[cfg(test)]
 mod tests;
 
-pub use encode::{encode_labels, push_sample};
+pub use encode::{encode_exemplar, encode_labels, push_exemplar, push_sample};
 pub use histogram::push_histogram;
 pub use snappy::{MAX_DECODED_BYTES, compress, decode, join};
 

@@ -1,6 +1,6 @@
 //! The messages of remote write 1.0 as far as we send them, for a protobuf library.
 //!
-//! Written from the field tables of the specification. Fields that others may send (metadata, exemplars) are
+//! Written from the field tables of the specification. Fields that others may send (metadata) are
 //! skipped when read, as protobuf wants it.
 
 /// `prometheus.WriteRequest`: the body of a request.
@@ -20,6 +20,9 @@ pub struct TimeSeries {
     /// Its samples, oldest first.
     #[prost(message, repeated, tag = "2")]
     pub samples: Vec<Sample>,
+    /// Examples of what it counts; an entry of their own behind that of their sample.
+    #[prost(message, repeated, tag = "3")]
+    pub exemplars: Vec<Exemplar>,
     /// Its native histograms, oldest first; a series has these or samples.
     #[prost(message, repeated, tag = "4")]
     pub histograms: Vec<Histogram>,
@@ -44,6 +47,20 @@ pub struct Sample {
     pub value: f64,
     /// Milliseconds since the Unix epoch.
     #[prost(int64, tag = "2")]
+    pub timestamp: i64,
+}
+
+/// `prometheus.Exemplar`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Exemplar {
+    /// What identifies it.
+    #[prost(message, repeated, tag = "1")]
+    pub labels: Vec<Label>,
+    /// Its value.
+    #[prost(double, tag = "2")]
+    pub value: f64,
+    /// Milliseconds since the Unix epoch.
+    #[prost(int64, tag = "3")]
     pub timestamp: i64,
 }
 

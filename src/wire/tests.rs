@@ -29,7 +29,7 @@ fn block(series: &[(Labels, Sample)]) -> Block {
 fn entry(labels: &Labels, sample: Sample) -> proto::TimeSeries {
     let labels = labels.iter().map(|(name, value)| proto::Label { name: name.into(), value: value.into() }).collect();
     let samples = vec![proto::Sample { value: sample.value, timestamp: sample.timestamp_ms }];
-    proto::TimeSeries { labels, samples, histograms: Vec::new() }
+    proto::TimeSeries { labels, samples, ..Default::default() }
 }
 
 fn read_back(request: proto::WriteRequest) -> Vec<(Labels, Sample)> {
@@ -148,7 +148,24 @@ proptest! {
         push_histogram(&mut ours, &encode_labels(&labels), &histogram, timestamp);
         let labels = labels.iter().map(|(name, value)| proto::Label { name: name.into(), value: value.into() }).collect();
         let histograms = vec![of_library(&histogram, timestamp)];
-        let series = proto::TimeSeries { labels, samples: Vec::new(), histograms };
+        let series = proto::TimeSeries { labels, histograms, ..Default::default() };
+        prop_assert_eq!(ours, proto::WriteRequest { timeseries: vec![series] }.encode_to_vec());
+    }
+
+    #[test]
+    fn our_exemplars_are_those_of_the_library(
+        labels in any_labels(),
+        own in any_labels(),
+        value in any_value(),
+        timestamp in prop_oneof![Just(0), any::<i64>()],
+    ) {
+        let mut ours = Vec::new();
+        push_exemplar(&mut ours, &encode_labels(&labels), &encode_exemplar(&own, value, timestamp));
+        let pairs = |labels: &Labels| -> Vec<_> {
+            labels.iter().map(|(name, value)| proto::Label { name: name.into(), value: value.into() }).collect()
+        };
+        let exemplars = vec![proto::Exemplar { labels: pairs(&own), value, timestamp }];
+        let series = proto::TimeSeries { labels: pairs(&labels), exemplars, ..Default::default() };
         prop_assert_eq!(ours, proto::WriteRequest { timeseries: vec![series] }.encode_to_vec());
     }
 

@@ -51,6 +51,7 @@ fn judge(found: &BTreeMap<String, String>, cases: &BTreeSet<String>) {
 fn all() -> Vec<Case> {
     let files = [
         ("answers", include_str!("../fixtures/beside/answers.cases")),
+        ("exemplars", include_str!("../fixtures/beside/exemplars.cases")),
         ("labels", include_str!("../fixtures/beside/labels.cases")),
         ("limits", include_str!("../fixtures/beside/limits.cases")),
         ("merged", include_str!("../fixtures/beside/merged.cases")),
@@ -118,6 +119,7 @@ async fn with_native_histograms() {
     let files = [
         ("native", include_str!("../fixtures/beside/native.cases")),
         ("nhcb", include_str!("../fixtures/beside/nhcb.cases")),
+        ("native_exemplars", include_str!("../fixtures/beside/native_exemplars.cases")),
     ];
     let cases = files.iter().flat_map(|(file, text)| cases::parse(file, text)).collect();
     check(cases, Way { native: true, ..PLAIN }).await;

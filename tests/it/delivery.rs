@@ -45,6 +45,7 @@ fn remote(name: &str, url: &str) -> RemoteWrite {
         follow_redirects: true,
         enable_http2: false,
         send_native_histograms: false,
+        send_exemplars: false,
         write_relabel: Vec::new(),
         queue: QueueConfig {
             batch_send_deadline: Duration::from_millis(1),

@@ -197,7 +197,7 @@ mod tests {
         TimeSeries {
             labels: labels.iter().map(label).collect(),
             samples: values.iter().map(sample).collect(),
-            histograms: Vec::new(),
+            ..TimeSeries::default()
         }
     }
 

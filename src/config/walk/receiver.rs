@@ -43,6 +43,7 @@ pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -
     }
     check_message(&mut fields);
     let send_native_histograms = fields.flag("send_native_histograms", false);
+    let send_exemplars = fields.flag("send_exemplars", false);
     let own_headers = read_headers(&mut fields);
     let remote_timeout = fields.some_duration("remote_timeout", DEFAULT_TIMEOUT);
     let follow_redirects = fields.flag("follow_redirects", true);
@@ -74,6 +75,7 @@ pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -
         enable_http2,
         write_relabel,
         send_native_histograms,
+        send_exemplars,
         queue,
     };
     Some((receiver, place, shown))

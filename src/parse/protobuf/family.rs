@@ -6,13 +6,13 @@ use prost::Message as _;
 
 use super::error::{Problem, ProtobufError};
 use super::fields::{Content, Field, Fields};
-use super::message::{Histogram, Metric, Summary};
+use super::message::{Histogram, Metric, Number, Summary};
 use super::series::{Composed, Part, write_key};
 use super::{MAX_METRIC_BYTES, NativeHistograms};
 use crate::model::{self, MetricType, normalise_nan};
 use crate::parse::error::Excerpt;
 use crate::parse::series::Series;
-use crate::parse::{Entry, HistogramEntry, MAX_LABELS, SampleEntry};
+use crate::parse::{Entry, Exemplar, HistogramEntry, MAX_LABELS, SampleEntry};
 
 const NAME: u64 = 1;
 const HELP: u64 = 2;
@@ -37,12 +37,31 @@ pub struct Family<'a> {
     native: NativeHistograms,
     /// The native histogram of the metric at hand.
     histogram: Option<model::Histogram>,
+    /// The exemplars of that.
+    exemplars: Vec<model::Exemplar>,
     /// Whether it has not been told.
     histogram_due: bool,
     /// The series of the metric at hand that have not been told, last one first.
-    told: Vec<(Part, f64)>,
+    untold: Vec<Untold>,
     /// The key of the series at hand.
     key: &'a mut Vec<u8>,
+}
+
+/// A series of a metric.
+#[derive(Clone, Copy, Debug)]
+struct Untold {
+    part: Part,
+    value: f64,
+    example: Example,
+}
+
+/// Where the exemplar of a series stands in its metric, if it has one.
+#[derive(Clone, Copy, Debug)]
+enum Example {
+    None,
+    OfCounter,
+    /// Of the bucket with this number.
+    OfBucket(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -102,8 +121,9 @@ impl<'a> Family<'a> {
             metric: Metric::default(),
             native,
             histogram: None,
+            exemplars: Vec::new(),
             histogram_due: false,
-            told: Vec::new(),
+            untold: Vec::new(),
             key,
         };
         // As in Prometheus, a family without metrics says nothing, be its name as it may.
@@ -139,7 +159,7 @@ impl<'a> Family<'a> {
             }
             Head::Told => {}
         }
-        while self.told.is_empty() && !self.histogram_due {
+        while self.untold.is_empty() && !self.histogram_due {
             if !self.next_metric()? {
                 return Ok(None);
             }
@@ -148,20 +168,17 @@ impl<'a> Family<'a> {
             write_key(self.key, self.name, &self.metric.label, Part::Whole);
             let timestamp_ms = self.timestamp();
             let series = self.series_at_hand(Part::Whole);
-            return Ok(self
-                .histogram
-                .as_ref()
-                .map(|histogram| Entry::Histogram(HistogramEntry { series, histogram, timestamp_ms })));
+            let exemplars = &*self.exemplars;
+            let entry = |histogram| Entry::Histogram(HistogramEntry { series, histogram, timestamp_ms, exemplars });
+            return Ok(self.histogram.as_ref().map(entry));
         }
-        let Some((part, value)) = self.told.pop() else { return Ok(None) };
+        let Some(Untold { part, value, example }) = self.untold.pop() else { return Ok(None) };
+        write_key(self.key, self.name, &self.metric.label, part);
         Ok(Some(Entry::Sample(SampleEntry {
+            series: self.series_at_hand(part),
             value: normalise_nan(value),
             timestamp_ms: self.timestamp(),
-            exemplar: None,
-            series: {
-                write_key(self.key, self.name, &self.metric.label, part);
-                self.series_at_hand(part)
-            },
+            exemplar: self.exemplar(example),
         })))
     }
 
@@ -189,23 +206,27 @@ impl<'a> Family<'a> {
         }
         self.metric.label.sort_by(|one, other| one.name.cmp(&other.name));
         let metric = &self.metric;
-        let single = |number: Option<super::message::Number>| (Part::Whole, number.unwrap_or_default().value);
+        let single = |number: Option<Number>| Untold::plain(Part::Whole, number.unwrap_or_default().value);
         match self.kind {
-            MetricType::Counter => self.told.push(single(metric.counter)),
-            MetricType::Gauge => self.told.push(single(metric.gauge)),
-            MetricType::Summary => summary(metric.summary.as_ref(), &mut self.told),
+            MetricType::Counter => {
+                let value = metric.counter.as_ref().map_or(0.0, |counter| counter.value);
+                self.untold.push(Untold { part: Part::Whole, value, example: Example::OfCounter });
+            }
+            MetricType::Gauge => self.untold.push(single(metric.gauge)),
+            MetricType::Summary => summary(metric.summary.as_ref(), &mut self.untold),
             MetricType::Histogram | MetricType::GaugeHistogram => {
                 let message = metric.histogram.as_ref().filter(|histogram| self.native.read && histogram.is_native());
                 self.histogram = message.map(|message| message.native(self.kind == MetricType::GaugeHistogram));
+                self.exemplars = message.map(Histogram::dated_exemplars).unwrap_or_default();
                 self.histogram_due = self.histogram.is_some();
                 let both = self.native.classic_too && message.is_some_and(|message| !message.bucket.is_empty());
                 if message.is_none() || both {
-                    histogram(metric.histogram.as_ref(), &mut self.told);
+                    histogram(metric.histogram.as_ref(), &mut self.untold);
                 }
             }
-            _ => self.told.push(single(metric.untyped)),
+            _ => self.untold.push(single(metric.untyped)),
         }
-        self.told.reverse();
+        self.untold.reverse();
         Ok(())
     }
 
@@ -218,6 +239,19 @@ impl<'a> Family<'a> {
             labels: &self.metric.label,
             part,
         })
+    }
+
+    fn exemplar(&self, example: Example) -> Option<Exemplar<'_>> {
+        let metric = &self.metric;
+        let message = match example {
+            Example::None => None,
+            Example::OfCounter => metric.counter.as_ref().and_then(|counter| counter.exemplar.as_ref()),
+            Example::OfBucket(at) => {
+                let bucket = metric.histogram.as_ref().and_then(|histogram| histogram.bucket.get(at));
+                bucket.and_then(|bucket| bucket.exemplar.as_ref())
+            }
+        };
+        message.and_then(|message| message.entry())
     }
 
     /// The format cannot tell the time 0 from none.
@@ -257,29 +291,35 @@ fn kind_of(number: u64) -> Option<MetricType> {
     })
 }
 
-fn summary(summary: Option<&Summary>, told: &mut Vec<(Part, f64)>) {
+impl Untold {
+    fn plain(part: Part, value: f64) -> Self {
+        Self { part, value, example: Example::None }
+    }
+}
+
+fn summary(summary: Option<&Summary>, untold: &mut Vec<Untold>) {
     let count = summary.map_or(0, |summary| summary.sample_count);
-    told.push((Part::Count, count as f64));
-    told.push((Part::Sum, summary.map_or(0.0, |summary| summary.sample_sum)));
+    untold.push(Untold::plain(Part::Count, count as f64));
+    untold.push(Untold::plain(Part::Sum, summary.map_or(0.0, |summary| summary.sample_sum)));
     let quantiles = summary.map(|summary| summary.quantile.as_slice()).unwrap_or_default();
-    told.extend(quantiles.iter().map(|one| (Part::Quantile(one.quantile), one.value)));
+    untold.extend(quantiles.iter().map(|one| Untold::plain(Part::Quantile(one.quantile), one.value)));
 }
 
 /// The classic series of a histogram. What stands behind the bucket of `+Inf` is not told; where there is none it is made
 /// of the count.
-fn histogram(histogram: Option<&Histogram>, told: &mut Vec<(Part, f64)>) {
+fn histogram(histogram: Option<&Histogram>, untold: &mut Vec<Untold>) {
     let empty = Histogram::default();
     let histogram = histogram.unwrap_or(&empty);
     let either = |float: f64, integer: u64| if float == 0.0 { integer as f64 } else { float };
     let count = either(histogram.sample_count_float, histogram.sample_count);
-    told.push((Part::Count, count));
-    told.push((Part::Sum, histogram.sample_sum));
-    for bucket in &histogram.bucket {
+    untold.push(Untold::plain(Part::Count, count));
+    untold.push(Untold::plain(Part::Sum, histogram.sample_sum));
+    for (at, bucket) in histogram.bucket.iter().enumerate() {
         let count = either(bucket.cumulative_count_float, bucket.cumulative_count);
-        told.push((Part::Bucket(bucket.upper_bound), count));
+        untold.push(Untold { part: Part::Bucket(bucket.upper_bound), value: count, example: Example::OfBucket(at) });
         if bucket.upper_bound == f64::INFINITY {
             return;
         }
     }
-    told.push((Part::Bucket(f64::INFINITY), count));
+    untold.push(Untold::plain(Part::Bucket(f64::INFINITY), count));
 }

@@ -1,7 +1,7 @@
 //! The messages of `io.prometheus.client` below a metric family, for a protobuf library.
 //!
 //! Written from the field table of the format. The family itself is read by hand, so that one metric at a time becomes
-//! values; fields that are not listed, such as start times and exemplars, are skipped, as protobuf wants it.
+//! values; fields that are not listed, such as start times, are skipped, as protobuf wants it.
 
 /// `Metric`: the labels and values of one label set. Which value counts is said by the type of the family.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -11,7 +11,7 @@ pub(super) struct Metric {
     #[prost(message, optional, tag = "2")]
     pub(super) gauge: Option<Number>,
     #[prost(message, optional, tag = "3")]
-    pub(super) counter: Option<Number>,
+    pub(super) counter: Option<Counter>,
     #[prost(message, optional, tag = "4")]
     pub(super) summary: Option<Summary>,
     #[prost(message, optional, tag = "5")]
@@ -23,14 +23,40 @@ pub(super) struct Metric {
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(super) struct LabelPair {
+pub(in crate::parse) struct LabelPair {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub(in crate::parse) name: String,
     #[prost(string, tag = "2")]
-    pub(super) value: String,
+    pub(in crate::parse) value: String,
 }
 
-/// `Gauge`, `Counter` and `Untyped`, as far as they are alike.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Counter {
+    #[prost(double, tag = "1")]
+    pub(super) value: f64,
+    #[prost(message, optional, tag = "2")]
+    pub(super) exemplar: Option<Exemplar>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Exemplar {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) label: Vec<LabelPair>,
+    #[prost(double, tag = "2")]
+    pub(super) value: f64,
+    #[prost(message, optional, tag = "3")]
+    pub(super) timestamp: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(super) struct Timestamp {
+    #[prost(int64, tag = "1")]
+    pub(super) seconds: i64,
+    #[prost(int32, tag = "2")]
+    pub(super) nanos: i32,
+}
+
+/// `Gauge` and `Untyped`.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(super) struct Number {
     #[prost(double, tag = "1")]
@@ -85,6 +111,8 @@ pub(super) struct Histogram {
     pub(super) positive_delta: Vec<i64>,
     #[prost(double, repeated, tag = "14")]
     pub(super) positive_count: Vec<f64>,
+    #[prost(message, repeated, tag = "16")]
+    pub(super) exemplars: Vec<Exemplar>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
@@ -95,12 +123,14 @@ pub(super) struct BucketSpan {
     pub(super) length: u32,
 }
 
-#[derive(Clone, Copy, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Bucket {
     #[prost(uint64, tag = "1")]
     pub(super) cumulative_count: u64,
     #[prost(double, tag = "2")]
     pub(super) upper_bound: f64,
+    #[prost(message, optional, tag = "3")]
+    pub(super) exemplar: Option<Exemplar>,
     #[prost(double, tag = "4")]
     pub(super) cumulative_count_float: f64,
 }

@@ -23,6 +23,7 @@ mod series;
 
 pub use error::{Problem, ProtobufError};
 pub use family::Family;
+pub(super) use message::LabelPair;
 pub(super) use series::Composed;
 
 use fields::Varint;

@@ -1,7 +1,8 @@
-//! The native part of a histogram.
+//! The native part of a histogram, and exemplars.
 
-use super::message::{BucketSpan, Histogram};
+use super::message::{BucketSpan, Exemplar, Histogram};
 use crate::model::{self, Buckets, Counts, Span, Tally, normalise_nan};
+use crate::parse;
 
 impl Histogram {
     /// Whether there is anything native in it. A library that has observed nothing yet adds a span without length to say
@@ -36,6 +37,28 @@ impl Histogram {
             counts,
             custom_values: Vec::new(),
         }
+    }
+}
+
+impl Histogram {
+    /// The exemplars of the native histogram: its own, and where it has none those of the classic buckets. As in Prometheus,
+    /// those without a time do not count.
+    pub(super) fn dated_exemplars(&self) -> Vec<model::Exemplar> {
+        let of_buckets = self.bucket.iter().filter_map(|bucket| bucket.exemplar.as_ref());
+        let of_buckets = of_buckets.filter(|_| self.exemplars.is_empty());
+        let all = self.exemplars.iter().chain(of_buckets).filter(|exemplar| exemplar.timestamp.is_some());
+        all.filter_map(|exemplar| exemplar.entry()?.to_model()).collect()
+    }
+}
+
+impl Exemplar {
+    /// `None` if its labels are too long.
+    pub(super) fn entry(&self) -> Option<parse::Exemplar<'_>> {
+        let timestamp_ms = self.timestamp.map(|time| {
+            let ms = i64::from(time.nanos / 1_000_000);
+            time.seconds.saturating_mul(1000).saturating_add(ms)
+        });
+        parse::Exemplar::of_message(&self.label, normalise_nan(self.value), timestamp_ms)
     }
 }
 

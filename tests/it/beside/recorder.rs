@@ -21,6 +21,8 @@ struct TimeSeries {
     labels: Vec<Label>,
     #[prost(message, repeated, tag = "2")]
     samples: Vec<Sample>,
+    #[prost(message, repeated, tag = "3")]
+    exemplars: Vec<Exemplar>,
     #[prost(message, repeated, tag = "4")]
     histograms: Vec<Histogram>,
 }
@@ -38,6 +40,16 @@ struct Sample {
     #[prost(double, tag = "1")]
     value: f64,
     #[prost(int64, tag = "2")]
+    timestamp: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Exemplar {
+    #[prost(message, repeated, tag = "1")]
+    labels: Vec<Label>,
+    #[prost(double, tag = "2")]
+    value: f64,
+    #[prost(int64, tag = "3")]
     timestamp: i64,
 }
 
@@ -106,6 +118,9 @@ struct Span {
     length: u32,
 }
 
+/// What marks the exemplars of a series, which stand apart from its samples.
+pub(super) const EXEMPLARS: &str = " exemplars ";
+
 /// A label set, as pairs in the order in which they were sent.
 pub(super) type Series = Vec<(String, String)>;
 
@@ -116,6 +131,8 @@ pub(super) enum Point {
     Bits(u64),
     /// Without its time.
     Histogram(Box<Histogram>),
+    /// The labels of an exemplar, and the bits of its value.
+    Exemplar(Series, u64),
 }
 
 /// Every field, numbers to the bit of a NaN.
@@ -137,7 +154,18 @@ pub(super) fn by_case(recorded: &[Recorded]) -> BTreeMap<String, Written> {
             let labels: Series = series.labels.into_iter().map(|label| (label.name, label.value)).collect();
             assert!(labels.is_sorted_by(|a, b| a.0 < b.0), "labels are sorted and unique: {labels:?}");
             let case = labels.iter().find(|(name, _)| name == "case").unwrap_or_else(|| panic!("{labels:?}"));
-            let written = cases.entry(case.1.clone()).or_default().entry(labels).or_default();
+            let series_of_case = cases.entry(case.1.clone()).or_default();
+            // In which order exemplars come among samples says nothing.
+            for exemplar in series.exemplars {
+                let of_exemplars = labels.iter().cloned().chain([(EXEMPLARS.to_owned(), String::new())]).collect();
+                let own = exemplar.labels.into_iter().map(|label| (label.name, label.value)).collect();
+                let point = Point::Exemplar(own, exemplar.value.to_bits());
+                series_of_case.entry(of_exemplars).or_default().push((exemplar.timestamp, point));
+            }
+            if series.samples.is_empty() && series.histograms.is_empty() {
+                continue;
+            }
+            let written = series_of_case.entry(labels).or_default();
             written.extend(series.samples.iter().map(|sample| (sample.timestamp, Point::Bits(sample.value.to_bits()))));
             // Prometheus 3.5 sends those with listed bounds without their bounds; 3.14 does not send them, and counts them.
             let histograms = series.histograms.into_iter().filter(|histogram| histogram.schema != CUSTOM_SCHEMA);

@@ -165,6 +165,7 @@ fn config(side: Side, exporter: &Exporter, server: &Server, way: Way, certs: &Ce
 remote_write:
   - url: {}
     send_native_histograms: {native}
+    send_exemplars: true
     queue_config: {{ batch_send_deadline: 500ms, min_shards: 1, max_shards: 1 }}
 scrape_configs:
 ",

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::recorder::{Point, Series, Written};
+use super::recorder::{EXEMPLARS, Point, Series, Written};
 
 const STALE: u64 = 0x7ff0_0000_0000_0002;
 
@@ -33,6 +33,8 @@ pub(super) enum Value {
     Bits(u64),
     /// Every field of it.
     Histogram(String),
+    /// Its labels, and the bits of its value.
+    Exemplar(Series, u64),
     Stale,
     /// How long something took, which is never the same.
     SomeTime,
@@ -45,6 +47,7 @@ impl fmt::Debug for Value {
             Self::SomeTime => f.write_str("some time"),
             Self::Bits(bits) if f64::from_bits(*bits).is_nan() => write!(f, "NaN {bits:x}"),
             Self::Bits(bits) => write!(f, "{:?}", f64::from_bits(*bits)),
+            Self::Exemplar(labels, bits) => write!(f, "exemplar {labels:?} {:?} {bits:x}", f64::from_bits(*bits)),
             Self::Histogram(histogram) => f.write_str(histogram),
         }
     }
@@ -67,21 +70,23 @@ pub(super) fn scraped_at(written: &Written) -> Vec<i64> {
 }
 
 /// What was written of the first `scrapes` scrapes. `told` are times that the exporter wrote into answers, with the number of
-/// the answer; nothing else counts that is older than the run, for Prometheus sends no such thing.
+/// the answer; no other sample counts that is older than the run, for Prometheus sends no such thing.
 pub(super) fn story(written: &Written, told: &[(i64, String, usize)], scrapes: usize, began_ms: i64) -> Story {
     let scraped = scraped_at(written);
     let mut story = Story::new();
     for (series, samples) in written {
+        let of_exemplars = series.iter().any(|(name, _)| name == EXEMPLARS);
         let when = |at: &i64| match (told.iter().find(|(time, ..)| time == at), scraped.binary_search(at)) {
             (Some((_, words, answer)), _) => (*answer <= scrapes).then(|| When::Told(words.clone())),
             (None, Ok(scrape)) => (scrape < scrapes).then_some(When::Scrape(scrape + 1)),
-            (None, Err(_)) => (*at >= began_ms).then_some(When::At(*at)),
+            (None, Err(_)) => (*at >= began_ms || of_exemplars).then_some(When::At(*at)),
         };
         let value = |point: &Point| match point {
             Point::Bits(STALE) => Value::Stale,
             Point::Bits(_) if name(series) == "scrape_duration_seconds" => Value::SomeTime,
             Point::Bits(bits) => Value::Bits(*bits),
             Point::Histogram(histogram) => Value::Histogram(histogram.to_string()),
+            Point::Exemplar(labels, bits) => Value::Exemplar(labels.clone(), *bits),
         };
         let samples: Vec<_> = samples.iter().filter_map(|(at, point)| Some((when(at)?, value(point)))).collect();
         if !samples.is_empty() {
