@@ -6,22 +6,25 @@ use std::collections::HashMap;
 use libfuzzer_sys::fuzz_target;
 use meshscrape::model::normalise_nan;
 use meshscrape::parse::Entry;
-use meshscrape::parse::protobuf::{FamilyParser, FamilyStep, ProtobufError};
+use meshscrape::parse::protobuf::{FamilyParser, FamilyStep, NativeHistograms, ProtobufError};
 
 fuzz_target!(|body: &[u8]| {
-    let whole = read(body, body.len().max(1));
-    let pieces = read(body, 1 + body.len() % 13);
-    assert_eq!(whole, pieces, "the same bytes give the same entries however they are cut");
-    if let (_, Some(error)) = &whole {
-        assert!(error.byte <= body.len() as u64, "{error}");
-        let words = error.to_string();
-        assert!(words.len() < 400 && !words.contains(char::is_control), "{words:?}");
+    for (native, classic_too) in [(false, false), (true, false), (true, true)] {
+        let histograms = NativeHistograms { read: native, classic_too };
+        let whole = read(body, body.len().max(1), histograms);
+        let pieces = read(body, 1 + body.len() % 13, histograms);
+        assert_eq!(whole, pieces, "the same bytes give the same entries however they are cut");
+        if let (_, Some(error)) = &whole {
+            assert!(error.byte <= body.len() as u64, "{error}");
+            let words = error.to_string();
+            assert!(words.len() < 400 && !words.contains(char::is_control), "{words:?}");
+        }
     }
 });
 
 /// The entries in words, and the error behind them.
-fn read(body: &[u8], piece: usize) -> (Vec<String>, Option<ProtobufError>) {
-    let mut parser = FamilyParser::default();
+fn read(body: &[u8], piece: usize, histograms: NativeHistograms) -> (Vec<String>, Option<ProtobufError>) {
+    let mut parser = FamilyParser::new(histograms);
     let mut entries = Vec::new();
     let mut keys = HashMap::new();
     let (mut from, mut until) = (0, 0);
