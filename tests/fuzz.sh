@@ -10,6 +10,8 @@
 # new ones out of them. What it finds on the way stays in target/fuzz/corpus and helps the next run; an input that makes a
 # target panic, take longer than 10 seconds or more than 1 GiB is kept in target/fuzz/failures, and fails the run.
 #
+# MESHSCRAPE_SEED=N makes the same inputs again, as far as the time goes; without it a run makes others each time.
+#
 # It is a package of its own because it is built in a way of its own (tests/fuzz/rustc) and needs a C++ compiler.
 set -euo pipefail
 
@@ -71,7 +73,7 @@ start() {
 fuzz() {
     local log=$home/log/$2 found=$home/corpus/$2 runs covered new
     mkdir -p "$home/log" "$found"
-    if ! start "$2" -max_total_time="$1" -print_final_stats=1 "$found" "$package/corpus/$2" >"$log" 2>&1; then
+    if ! start "$2" -max_total_time="$1" -seed="${MESHSCRAPE_SEED:-0}" -print_final_stats=1 "$found" "$package/corpus/$2" >"$log" 2>&1; then
         failed "$2" "$log"
         return 1
     fi
