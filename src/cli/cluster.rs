@@ -41,7 +41,9 @@ impl Cluster {
     /// The cluster of `context` of `kubeconfig`; by default the current one of the caller's, or the one that this
     /// process runs in. Nothing is connected yet.
     pub(super) async fn of(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Self, ClusterError> {
-        let config = config(kubeconfig, context).await.map_err(ClusterError::Config)?;
+        let mut config = config(kubeconfig, context).await.map_err(ClusterError::Config)?;
+        // As discovery does it: the environment and the kubeconfig may name one, and it is not followed.
+        config.proxy_url = None;
         let unverified = match config.cluster_url.scheme_str() {
             Some("https") => config.accept_invalid_certs.then_some("insecure-skip-tls-verify"),
             _ => Some("no https"),

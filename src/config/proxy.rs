@@ -35,6 +35,12 @@ impl Proxies {
         proxy.filter(|_| self.except.as_ref().is_none_or(|except| !except.covers(url)))
     }
 
+    /// All that nobody is to see: passwords in each form in which they are sent, and the headers for proxies.
+    pub fn secrets(&self) -> impl Iterator<Item = Secret> {
+        let of_proxies = [&self.http, &self.https].into_iter().flatten().flat_map(Proxy::secrets);
+        of_proxies.chain(self.connect_headers.iter().map(|(_, value)| value.clone()))
+    }
+
     /// The headers for a proxy that is to make a tunnel, without its `Proxy-Authorization`; marked so that no library
     /// shows them.
     pub fn connect_headers(&self) -> HeaderMap {
@@ -70,12 +76,21 @@ impl Proxy {
             Secret::new(format!("{}:{}", decoded(url.username()), decoded(url.password().unwrap_or_default())))
         });
         let bare = format!("http://{}/", &url[Position::BeforeHost..Position::AfterPort]);
+        // What the HTTP client could not read as an address it would pass by.
+        bare.parse::<http::Uri>().map_err(|_| "its host cannot be asked for over HTTP")?;
         Ok(Self { url: Url::parse(&bare).map_err(|_| "this is not a URL")?, user_info })
     }
 
     /// Where it is, without user name and password.
     pub fn url(&self) -> &Url {
         &self.url
+    }
+
+    /// User name with password, the password alone, and both as they are sent.
+    fn secrets(&self) -> Vec<Secret> {
+        let Some(user_info) = &self.user_info else { return Vec::new() };
+        let password = user_info.expose().split_once(':').map_or("", |(_, password)| password);
+        vec![user_info.clone(), Secret::new(password.to_owned()), Secret::new(BASE64.encode(user_info.expose()))]
     }
 
     /// The value of `Proxy-Authorization`, marked so that no library shows it.
@@ -138,6 +153,7 @@ impl NoProxy {
     }
 
     fn covers_ip(&self, ip: IpAddr, same: impl Fn(&Option<u16>) -> bool) -> bool {
+        let ip = ip.to_canonical();
         ip.is_loopback()
             || self.0.iter().any(|exception| match exception {
                 Exception::Everybody => true,
@@ -156,6 +172,7 @@ fn exception(entry: &str) -> Option<Exception> {
         return Some(Exception::Range(range));
     }
     let (host, port) = match with_port(entry) {
+        Some((host, "")) => (host, None),
         Some((host, port)) => (host, Some(port.parse().ok()?)),
         None => (entry, None),
     };
@@ -216,6 +233,9 @@ mod tests {
             (Some("a.example:8080"), "http://a.example/", false),
             (Some("a.example:8080"), "http://a.example:8080/", true),
             (Some("a.example:http,:80,,"), "http://a.example/", false),
+            (Some("a.example:"), "http://a.example:8080/", true),
+            (Some("x"), "http://[::ffff:127.0.0.1]/", true),
+            (Some("10.0.0.0/8"), "http://[::ffff:10.1.2.3]/", true),
         ] {
             let url = Url::parse(url).expect("a URL");
             assert_eq!(proxies(except).for_url(&url).is_none(), direct, "{except:?} {url}");
@@ -229,7 +249,9 @@ mod tests {
         assert_eq!((proxy.to_string().as_str(), proxy.url().as_str()), ("http://proxy:3128", "http://proxy:3128/"));
         assert!(!format!("{proxies:?}").contains("canary"));
         assert_eq!(proxy.authorization().expect("a password"), "Basic bWU6Y2FuYXJ5QA==");
-        for text in ["https://proxy", "socks5://proxy", "proxy:3128", "http:", ""] {
+        let secrets: Vec<_> = proxy.secrets().iter().map(|secret| secret.expose().to_owned()).collect();
+        assert_eq!(secrets, ["me:canary@", "canary@", "bWU6Y2FuYXJ5QA=="]);
+        for text in ["https://proxy", "socks5://proxy", "proxy:3128", "http://pro\"xy", "http:", ""] {
             assert!(Proxy::parse(text).is_err(), "{text}");
         }
     }

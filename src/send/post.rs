@@ -229,6 +229,9 @@ impl Secrets {
         remote.headers.iter().for_each(|(_, value)| secrets.add(value));
         remote.url.query_pairs().for_each(|(_, value)| secrets.add_text(&value));
         secrets.add_text(remote.url.query().unwrap_or_default());
+        if let Some(proxies) = &remote.proxies {
+            proxies.secrets().for_each(|secret| secrets.add(&secret));
+        }
         secrets
     }
 

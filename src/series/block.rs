@@ -5,6 +5,9 @@ use crate::wire;
 
 use super::View;
 
+/// A block of so many bytes takes nothing more, however few samples they are.
+const FULL_BYTES: usize = 4 << 20;
+
 /// What a series has at one time.
 #[derive(Clone, Copy)]
 pub(super) enum PointRef<'a> {
@@ -33,16 +36,15 @@ impl<'v> BlockBuilder<'v> {
     /// receivers of the view.
     pub(super) fn push(&mut self, labels: &[u8], point: PointRef<'_>, exemplars: &[(usize, Box<[u8]>)]) {
         let time = self.push_point(labels, point);
-        if self.view.exemplars {
-            for (_, exemplar) in exemplars {
-                wire::push_exemplar(&mut self.raw, labels, exemplar);
-            }
+        // As in Prometheus, also those of a histogram that is not for these receivers.
+        if self.view.exemplars && !exemplars.is_empty() {
+            wire::push_exemplars(&mut self.raw, labels, exemplars.iter().map(|(_, exemplar)| &**exemplar));
         }
         let Some(timestamp_ms) = time else { return };
         self.samples += 1;
         self.min_ms = self.min_ms.min(timestamp_ms);
         self.max_ms = self.max_ms.max(timestamp_ms);
-        if self.samples >= self.view.max_samples {
+        if self.samples >= self.view.max_samples || self.raw.len() >= FULL_BYTES {
             self.close();
         }
     }
@@ -91,7 +93,7 @@ impl<'v> BlockBuilder<'v> {
                 };
                 self.done.extend(self.view.receivers.iter().map(|&receiver| Block { receiver, ..block.clone() }));
             }
-            // Only a length of 4 GiB and more cannot be compressed, and the ceilings on a body exclude that.
+            // Only a length of 4 GiB and more cannot be compressed, and a block is closed long before.
             Err(error) => tracing::error!(%error, "BUG: a block cannot be encoded; its samples are dropped"),
         }
         (self.samples, self.min_ms, self.max_ms) = (0, i64::MAX, i64::MIN);

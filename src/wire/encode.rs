@@ -51,7 +51,7 @@ pub fn push_sample(message: &mut Vec<u8>, encoded_labels: &[u8], sample: Sample)
     push_varint(message, timestamp);
 }
 
-/// An exemplar as [`push_exemplar`] wants it. Labels are sorted; a value and a time of 0 are left out, as a library does it.
+/// An exemplar as [`push_exemplars`] wants it. Labels are sorted; a value and a time of 0 are left out, as a library does it.
 pub fn encode_exemplar(labels: &Labels, value: f64, timestamp_ms: i64) -> Vec<u8> {
     let mut out = encode_labels(labels);
     if value.to_bits() != 0 {
@@ -65,15 +65,22 @@ pub fn encode_exemplar(labels: &Labels, value: f64, timestamp_ms: i64) -> Vec<u8
     out
 }
 
-/// Appends one `timeseries` entry to a message: the labels of the series as [`encode_labels`] gave them, and an exemplar of
-/// it as [`encode_exemplar`] did.
-pub fn push_exemplar(message: &mut Vec<u8>, encoded_labels: &[u8], encoded_exemplar: &[u8]) {
+/// Appends one `timeseries` entry to a message: the labels of the series as [`encode_labels`] gave them, once however many
+/// exemplars of it follow, each as [`encode_exemplar`] gave it.
+pub fn push_exemplars<'e>(
+    message: &mut Vec<u8>,
+    encoded_labels: &[u8],
+    encoded_exemplars: impl Iterator<Item = &'e [u8]> + Clone,
+) {
+    let length: usize = encoded_exemplars.clone().map(|exemplar| field_len(exemplar.len())).sum();
     message.push(FIELD_1_BYTES);
-    push_varint(message, (encoded_labels.len() + field_len(encoded_exemplar.len())) as u64);
+    push_varint(message, (encoded_labels.len() + length) as u64);
     message.extend_from_slice(encoded_labels);
-    message.push(FIELD_3_BYTES);
-    push_varint(message, encoded_exemplar.len() as u64);
-    message.extend_from_slice(encoded_exemplar);
+    for exemplar in encoded_exemplars {
+        message.push(FIELD_3_BYTES);
+        push_varint(message, exemplar.len() as u64);
+        message.extend_from_slice(exemplar);
+    }
 }
 
 /// Appends `value` seven bits at a time, lowest first.

@@ -30,7 +30,7 @@ mod snappy;
 #[cfg(test)]
 mod tests;
 
-pub use encode::{encode_exemplar, encode_labels, push_exemplar, push_sample};
+pub use encode::{encode_exemplar, encode_labels, push_exemplars, push_sample};
 pub use histogram::push_histogram;
 pub use snappy::{MAX_DECODED_BYTES, compress, decode, join};
 

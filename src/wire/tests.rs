@@ -155,16 +155,18 @@ proptest! {
     #[test]
     fn our_exemplars_are_those_of_the_library(
         labels in any_labels(),
-        own in any_labels(),
-        value in any_value(),
-        timestamp in prop_oneof![Just(0), any::<i64>()],
+        all in proptest::collection::vec((any_labels(), any_value(), prop_oneof![Just(0), any::<i64>()]), 1..4),
     ) {
         let mut ours = Vec::new();
-        push_exemplar(&mut ours, &encode_labels(&labels), &encode_exemplar(&own, value, timestamp));
+        let encoded: Vec<_> = all.iter().map(|(own, value, timestamp)| encode_exemplar(own, *value, *timestamp)).collect();
+        push_exemplars(&mut ours, &encode_labels(&labels), encoded.iter().map(Vec::as_slice));
         let pairs = |labels: &Labels| -> Vec<_> {
             labels.iter().map(|(name, value)| proto::Label { name: name.into(), value: value.into() }).collect()
         };
-        let exemplars = vec![proto::Exemplar { labels: pairs(&own), value, timestamp }];
+        let exemplars = all.iter().map(|(own, value, timestamp)| {
+            proto::Exemplar { labels: pairs(own), value: *value, timestamp: *timestamp }
+        });
+        let exemplars = exemplars.collect();
         let series = proto::TimeSeries { labels: pairs(&labels), exemplars, ..Default::default() };
         prop_assert_eq!(ours, proto::WriteRequest { timeseries: vec![series] }.encode_to_vec());
     }

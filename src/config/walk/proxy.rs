@@ -71,7 +71,7 @@ fn read_url(fields: &mut Fields<'_>) -> Option<Proxy> {
         proxy = Some(Proxy::parse(url.as_str()).map_err(|message| Wrong::new(message, format!("write {EXAMPLE}")))?);
         Ok(())
     })?;
-    if urls::has_user_info(&url) {
+    if urls::has_user_info(&url) || fields.has("proxy_connect_header") {
         urls::check_credentials(fields, KEY, &url, &written, "this proxy");
     }
     proxy

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::{Config, ScrapeConfig};
 use crate::model::{
-    Block, Buckets, CUSTOM_SCHEMA, Failure, Histogram, Labels, Reason, Sample, Span, Tally, Target, is_stale,
+    Block, Buckets, CUSTOM_SCHEMA, Exemplar, Failure, Histogram, Labels, Reason, Sample, Span, Tally, Target, is_stale,
 };
 use crate::parse::{Entry, Format, HistogramEntry, Parser, Step};
 use crate::wire;
@@ -499,7 +499,7 @@ fn exemplars_for(receiver: usize, blocks: &[Block]) -> Vec<String> {
             let labels: Labels = exemplar.labels.iter().map(|label| (&label.name, &label.value)).collect();
             told.push(format!("{name} {labels} {} {}", exemplar.value, exemplar.timestamp));
         }
-        sampled.extend((!series.samples.is_empty()).then_some(name));
+        sampled.extend((!series.samples.is_empty() || !series.histograms.is_empty()).then_some(name));
     }
     told
 }
@@ -565,6 +565,26 @@ fn exemplars_of_one_scrape_are_bounded() {
     let lines: String = (0..95_000).map(|n| format!("a{{n=\"{n}\"}} 1 # {{n=\"{long}\"}} 1\n")).collect();
     let sent = exemplars_for(0, &scrape_openmetrics(&mut scene, 1000, &lines)).len();
     assert!((80_000..95_000).contains(&sent), "{sent}");
+}
+
+#[test]
+fn many_exemplars_of_one_histogram_have_its_labels_once() {
+    let rest = "remote_write: [{url: 'http://r.example/w', send_exemplars: true, send_native_histograms: true}]";
+    let mut scene = scene("", rest);
+    let text = format!("h{{x=\"{}\"}} 1\n", "y".repeat(1 << 16));
+    let of = |n: u16| Exemplar { labels: Labels::new(), value: n.into(), timestamp_ms: Some(n.into()) };
+    let exemplars: Vec<Exemplar> = (0..1000).map(of).collect();
+    let mut parser = Parser::new(Format::PrometheusText);
+    let Ok(Step::Entry(Entry::Sample(sample), _)) = parser.next(text.as_bytes(), true) else { panic!("a sample") };
+    let mut pass = scene.table.begin(1000);
+    let histogram = histogram(Vec::new());
+    let entry =
+        HistogramEntry { series: sample.series, histogram: &histogram, timestamp_ms: None, exemplars: &exemplars };
+    pass.add_histogram(&entry).expect("a good histogram");
+    let blocks = pass.commit(&HEALTH);
+    assert_eq!(exemplars_for(0, &blocks).len(), 1000);
+    let bytes: u32 = blocks.iter().map(|block| block.raw_len).sum();
+    assert!(bytes < 200_000, "{bytes}");
 }
 
 #[test]

@@ -147,7 +147,7 @@ async fn a_credential_in_a_file_is_read_for_every_request() {
 #[tokio::test]
 async fn a_receiver_is_reached_through_its_proxy_whose_password_is_shown_nowhere() {
     let (log, _guard) = capture();
-    let receiver = Receiver::start(script([])).await;
+    let receiver = Receiver::start(Box::new(parrot(400))).await;
     let port = receiver.url().parse::<url::Url>().expect("a URL").port().expect("a port");
     let through = Proxy::start();
     let mut remote = remote("main", &format!("http://receiver.invalid:{port}/api/v1/write"));
@@ -163,6 +163,7 @@ async fn a_receiver_is_reached_through_its_proxy_whose_password_is_shown_nowhere
     assert!(through.heads()[0].starts_with(&format!("POST http://receiver.invalid:{port}/api/v1/write ")));
     let metrics = pipe.metrics();
     pipe.end().await;
+    assert!(log.text().contains("you said"), "what the receiver says is shown: {}", log.text());
     for text in [log.text(), metrics, shown] {
         assert!(!text.contains("canary") && !text.contains("bWU6Y2FuYXJ5"), "{text}");
     }
