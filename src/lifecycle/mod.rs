@@ -1,4 +1,4 @@
-//! How the process is asked to stop, and to read its configuration again ([`reload`]).
+//! How the process is asked to stop, and to read its configuration again (`reload`).
 //!
 //! The first SIGTERM or SIGINT asks for a clean end, the second for an end at once, because whoever sends it twice does
 //! not want to wait. What "at once" means is decided where the process began: nothing here ends it.
