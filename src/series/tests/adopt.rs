@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::histograms::{histogram, histograms_for, scrape_histogram};
 use super::*;
 
 /// The values of `scrape_series_added`.
