@@ -54,6 +54,8 @@ struct Place {
     index: SeriesIndex,
     /// Whether the table had not known this way of writing the series.
     new: bool,
+    /// Whether this scrape wrote the series so before.
+    again: bool,
     /// The time that it brings and that counts.
     explicit_ms: Option<i64>,
 }
@@ -143,7 +145,7 @@ impl Pass<'_> {
         let full = self.points.len() as u64 >= self.limit();
         let explicit_ms = timestamp_ms.filter(|_| self.table.job.honor_timestamps);
         match self.table.find(series, !full)? {
-            Found::Kept { index, new } => Ok(Some(Place { index, new, explicit_ms })),
+            Found::Kept { index, new, again } => Ok(Some(Place { index, new, again, explicit_ms })),
             Found::Dropped => Ok(None),
             Found::Forged => {
                 self.counts.forged += 1;
@@ -165,7 +167,8 @@ impl Pass<'_> {
         let timestamp_ms = place.explicit_ms.unwrap_or(self.at_ms);
         let track = !explicit || self.table.job.track_timestamps_staleness;
         let series = self.table.series_mut(place.index);
-        if !explicit && series.sampled == pass {
+        // As in Prometheus, a text that stood there with a time of its own does not count once more without one.
+        if !explicit && (series.sampled == pass || place.again) {
             self.counts.duplicates += 1;
             return None;
         }

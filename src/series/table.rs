@@ -104,8 +104,8 @@ pub(super) struct Series {
 
 /// What a line turned out to be.
 pub(super) enum Found {
-    /// A series that is kept; `new` if the table had not known this text of it.
-    Kept { index: SeriesIndex, new: bool },
+    /// A series that is kept; `new` if the table had not known this text of it, `again` if this pass met the text before.
+    Kept { index: SeriesIndex, new: bool, again: bool },
     /// Relabelling drops it.
     Dropped,
     /// It claims to be one of the synthetic series.
@@ -220,7 +220,8 @@ impl Table {
         let length = u32::try_from(key.as_bytes().len()).unwrap_or(u32::MAX);
         let pass = self.pass;
         if let Some(line) = self.lines.find_mut(hash, |line| line.hash == hash && line.length == length) {
-            line.seen = pass;
+            let repeated = std::mem::replace(&mut line.seen, pass) == pass;
+            let known = line.born != pass;
             let Some(index) = line.outcome else { return Ok(Found::Dropped) };
             let views = self.views.len();
             let series = self.series_mut(index);
@@ -230,7 +231,9 @@ impl Table {
             {
                 self.complete(index, &completed(&labels, &self.external))?;
             }
-            return Ok(Found::Kept { index, new: false });
+            // As in Prometheus, a text is remembered from its first sample that was taken.
+            let again = repeated && (known || self.series_mut(index).pending == pass);
+            return Ok(Found::Kept { index, new: false, again });
         }
 
         let found = match &self.stored(exposed)? {
@@ -305,14 +308,14 @@ impl Table {
             if series.encoded.len() < views {
                 self.complete(index, &written)?;
             }
-            return Ok(Found::Kept { index, new: true });
+            return Ok(Found::Kept { index, new: true, again: false });
         }
         if !may_add {
             return Ok(Found::Full);
         }
         let series = Series::new(&written, hash, &self.views, pass);
         self.charge(series.bytes())?;
-        Ok(Found::Kept { index: self.remember(series), new: true })
+        Ok(Found::Kept { index: self.remember(series), new: true, again: false })
     }
 
     pub(super) fn remember(&mut self, series: Series) -> SeriesIndex {

@@ -221,7 +221,8 @@ fn damage(rng: &mut StdRng, body: &mut Vec<u8>) {
 }
 
 /// The verdict and the samples, without what differs on purpose: of a failed scrape nothing is counted alike; of two
-/// spellings of one series the first counts; what never had a sample gets no marker; and -0 is 0 in what Prometheus sends.
+/// spellings of one series the first counts, also where a bound follows a TYPE in only one of them; what never had a
+/// sample gets no marker; and -0 is 0 in what Prometheus sends.
 pub(super) fn what_counts(pair: Pair) -> Pair {
     let failed = |story: &Story| -> Vec<When> {
         let up = story.iter().filter(|(series, _)| name(series) == "up").flat_map(|(_, samples)| samples);
@@ -229,7 +230,7 @@ pub(super) fn what_counts(pair: Pair) -> Pair {
     };
     let failed = [failed(&pair.theirs), failed(&pair.ours)].concat();
     let lenient = |story: Story| -> Story {
-        let series = story.into_iter().filter_map(|(series, samples)| {
+        let series = bounds_alike(story).into_iter().filter_map(|(series, samples)| {
             let counts = matches!(
                 name(&series),
                 "scrape_samples_scraped" | "scrape_samples_post_metric_relabeling" | "scrape_series_added"
@@ -252,4 +253,23 @@ pub(super) fn what_counts(pair: Pair) -> Pair {
         series.collect()
     };
     Pair { theirs: lenient(pair.theirs), ours: lenient(pair.ours) }
+}
+
+/// Bounds written as numbers are, whatever the TYPE before them, and the samples of these series by their times.
+fn bounds_alike(story: Story) -> Story {
+    let mut alike = Story::new();
+    for (mut series, samples) in story {
+        let bound = series.iter_mut().find(|(name, _)| matches!(name.as_str(), "le" | "quantile"));
+        let number = bound.and_then(|(_, value)| Some((value.parse::<f64>().ok()?, value)));
+        let is_bound = number.is_some();
+        if let Some((number, value)) = number {
+            *value = number.to_string();
+        }
+        let known: &mut Vec<_> = alike.entry(series).or_default();
+        known.extend(samples);
+        if is_bound {
+            known.sort_by(|(one, _), (other, _)| one.cmp(other));
+        }
+    }
+    alike
 }
