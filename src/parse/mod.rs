@@ -12,7 +12,7 @@
 //!   metric's name;
 //! - the quoted name of a descriptor is decoded as that of a sample is, so that the two are the same; Prometheus leaves
 //!   its escapes as they stand;
-//! - a bound is canonical only if it is a number as values are; Prometheus also reads Go's underscores and hexadecimal.
+//! - a bound is canonical only if it is a decimal number; Prometheus also reads Go's hexadecimal ones.
 //!
 //! What always holds: a NaN comes out as the one ordinary NaN, so no target can forge a staleness marker; the same bytes
 //! give the same entries however they were cut into chunks; the work per byte is bounded, also for a line that

@@ -66,9 +66,22 @@ pub(super) fn write_value(out: &mut String, value: f64) {
 }
 
 /// The form that `le` and `quantile` get, so that one bucket has one name whichever way a target writes it: as
-/// [`write_value`], with `.0` where neither `.` nor an exponent occurs. `None` if the text is not a number.
+/// [`write_value`], with `.0` where neither `.` nor an exponent occurs. `None` if the text is not a number. As in
+/// Prometheus, and unlike in values, underscores may stand between digits.
 pub(super) fn canonical_bound(text: &str) -> Option<String> {
-    parse_value(text.as_bytes()).ok().map(bound)
+    let value = match text.contains('_') {
+        false => parse_value(text.as_bytes()),
+        true if separates_digits(text.as_bytes()) => parse_value(text.replace('_', "").as_bytes()),
+        true => Err(NumberError::Syntax),
+    };
+    value.ok().map(bound)
+}
+
+/// Whether each underscore has a digit on both sides.
+fn separates_digits(text: &[u8]) -> bool {
+    let digit_at = |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(u8::is_ascii_digit);
+    let underscores = text.iter().enumerate().filter(|(_, byte)| **byte == b'_');
+    underscores.map(|(at, _)| at).all(|at| digit_at(at.checked_sub(1)) && digit_at(Some(at + 1)))
 }
 
 /// `value` in the form of [`canonical_bound`].
