@@ -138,13 +138,14 @@ async fn expositions_and_configurations_at_random() {
         Ok(seed) => seed.parse().expect("MESHSCRAPE_SEED is a number"),
         Err(_) => scale(1, rand::random::<u32>().into()),
     };
+    let mut shown: Vec<String> = Vec::new();
     for seed in seed..seed + rounds {
         println!("MESHSCRAPE_SEED={seed}");
         let cases = generate::cases(seed, targets, answers);
         let way = Way { interval: "1s", ..PLAIN };
         let found = differences(cases.clone(), way, &BTreeSet::new(), generate::what_counts).await;
-        let shown = cases.iter().filter_map(|case| Some(format!("{case}\n{}", found.get(&case.name)?)));
-        let shown: Vec<String> = shown.collect();
-        assert!(shown.is_empty(), "{} cases differ:\n{}", shown.len(), shown.join("\n"));
+        let differ = cases.iter().filter_map(|case| Some(format!("{case}\n{}", found.get(&case.name)?)));
+        shown.extend(differ.inspect(|case| println!("{case}")));
     }
+    assert!(shown.is_empty(), "{} cases differ:\n{}", shown.len(), shown.join("\n"));
 }

@@ -148,8 +148,10 @@ fn exposition(rng: &mut StdRng, number: usize, openmetrics: bool) -> Vec<u8> {
             labels.push(format!("line=\"{line}\""));
             for label in ["zone", "side", "job", "exported_job", "instance", "ä.ö"] {
                 if rng.random_ratio(1, 5) {
+                    // A name that is not UTF-8 is no error in Prometheus where its value is empty.
+                    let values = if label.is_ascii() { VALUES } else { &VALUES[1..] };
                     let label = if label.is_ascii() { label.to_owned() } else { format!("{label:?}") };
-                    labels.push(format!("{label}=\"{}\"", VALUES.choose(rng).expect("values")));
+                    labels.push(format!("{label}=\"{}\"", values.choose(rng).expect("values")));
                 }
             }
             body += &match quoted {
@@ -222,7 +224,8 @@ fn damage(rng: &mut StdRng, body: &mut Vec<u8>) {
 
 /// The verdict and the samples, without what differs on purpose: of a failed scrape nothing is counted alike; of two
 /// spellings of one series the first counts, also where a bound follows a TYPE in only one of them; what never had a
-/// sample gets no marker; and -0 is 0 in what Prometheus sends.
+/// sample gets no marker; -0 is 0 in what Prometheus sends; what is older than what its series had before is not sent; and
+/// a time that damage made a value is the time of either.
 pub(super) fn what_counts(pair: Pair) -> Pair {
     let failed = |story: &Story| -> Vec<When> {
         let up = story.iter().filter(|(series, _)| name(series) == "up").flat_map(|(_, samples)| samples);
@@ -240,11 +243,16 @@ pub(super) fn what_counts(pair: Pair) -> Pair {
             }
             let mut kept: Vec<(When, Value)> = Vec::new();
             for (when, value) in samples {
-                let value = if value == Value::Bits((-0.0_f64).to_bits()) { Value::Bits(0) } else { value };
+                let value = match value {
+                    Value::Bits(bits) if bits == (-0.0_f64).to_bits() => Value::Bits(0),
+                    Value::Bits(bits) if is_of_today(f64::from_bits(bits)) => Value::SomeTime,
+                    other => other,
+                };
                 let again = kept.iter().any(|(other, _)| *other == when);
+                let older = kept.iter().any(|(known, _)| is_before(&when, known));
                 let ended_nothing = value == Value::Stale && kept.is_empty();
                 let uncounted = counts && failed.contains(&when);
-                if [again, ended_nothing, uncounted].iter().all(|reason| !reason) {
+                if [again, older, ended_nothing, uncounted].iter().all(|reason| !reason) {
                     kept.push((when, value));
                 }
             }
@@ -253,6 +261,18 @@ pub(super) fn what_counts(pair: Pair) -> Pair {
         series.collect()
     };
     Pair { theirs: lenient(pair.theirs), ours: lenient(pair.ours) }
+}
+
+/// Whether `told`, a time that an answer told, is before the scrape `known` of this answer or of a later one.
+fn is_before(told: &When, known: &When) -> bool {
+    let (When::Told(words), When::Scrape(scrape)) = (told, known) else { return false };
+    let answer = words.rsplit_once(" of answer ").and_then(|(_, number)| number.parse::<usize>().ok());
+    answer.expect("the words name the answer") <= *scrape
+}
+
+/// Whether it looks like a time of these decades, in milliseconds or in seconds.
+fn is_of_today(value: f64) -> bool {
+    (1.7e12..4e12).contains(&value) || (1.7e9..4e9).contains(&value)
 }
 
 /// Bounds written as numbers are, whatever the TYPE before them, and the samples of these series by their times.
