@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::lifecycle;
 use crate::scrape::Setup;
+use crate::series::Catalogue;
 use crate::spool::Spool;
 use crate::status::{Audience, Readiness, Sources};
 use crate::{discover, scrape, send, series, spool, status};
@@ -119,6 +120,8 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
 
     let (blocks, incoming) = mpsc::channel(BLOCKS_IN_TRANSIT);
     let spool = Spool::new(spool::Metrics::new(&mut registry));
+    let catalogue = Catalogue::default();
+    let families = catalogue.clone();
     let mut receivers = Receivers::new(
         spool.clone(),
         (send::Metrics::new(&mut registry), series::Metrics::new(&mut registry)),
@@ -126,6 +129,7 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
         identities.clone(),
         give_up.clone(),
         options.flush_deadline,
+        Arc::new(move || families.list()),
     );
     receivers.follow(receivers.plan(&config.remote_write)?);
     let spooling = tokio::spawn(spool.run(incoming));
@@ -142,6 +146,7 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
         clock: clock.clone(),
         host: host_name(),
         metrics: scrape::Metrics::new(&mut registry),
+        catalogue,
     };
     let (scrape, scraping) = scrape::spawn(context, setup.clone(), discovery.targets(), stop_scraping.clone());
 

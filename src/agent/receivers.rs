@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::identities::Identities;
 use crate::clock::Clock;
 use crate::config::RemoteWrite;
-use crate::send::{self, Prepared, SendError, Undelivered};
+use crate::send::{self, MetadataSource, Prepared, SendError, Undelivered};
 use crate::series::{self, View};
 use crate::spool::{QueueSettings, Spool};
 
@@ -29,6 +29,7 @@ pub(super) struct Receivers {
     /// Cancelled when time to deliver is up.
     give_up: CancellationToken,
     flush_deadline: Duration,
+    metadata: MetadataSource,
     /// In the order of the configuration.
     running: Vec<Running>,
     /// Those that are gone, as long as they deliver what they have.
@@ -64,6 +65,7 @@ impl Receivers {
         identities: Identities,
         give_up: CancellationToken,
         flush_deadline: Duration,
+        metadata: MetadataSource,
     ) -> Self {
         Self {
             spool,
@@ -73,6 +75,7 @@ impl Receivers {
             identities,
             give_up,
             flush_deadline,
+            metadata,
             running: Vec::new(),
             leaving: Vec::new(),
             next_number: 0,
@@ -144,7 +147,8 @@ impl Receivers {
         let outlet = self.spool.open(number, settings);
         let before = predecessor.map(|known| self.end(known));
         let credentials = |spiffe: &_| self.identities.feed(std::convert::Into::into(spiffe));
-        let sender = prepared.sender(outlet, credentials, self.clock.clone(), &self.metrics);
+        let sender =
+            prepared.sender(outlet, credentials, self.clock.clone(), &self.metrics, Arc::clone(&self.metadata));
         let (give_up, ended) = (self.give_up.child_token(), CancellationToken::new());
         let (given_up, end) = (give_up.clone(), ended.clone().drop_guard());
         let task = tokio::spawn(async move {

@@ -40,7 +40,7 @@ pub use load::{Env, Loaded, load, parse};
 pub use pattern::matching_files;
 pub use problem::Problem;
 pub use proxy::{NoProxy, Proxies, Proxy};
-pub use receiver::{QueueConfig, ReceiverSecurity, RemoteWrite};
+pub use receiver::{MetadataConfig, QueueConfig, ReceiverSecurity, RemoteWrite};
 pub use secret::{Secret, SecretError, SecretSource};
 pub use security::{CertificateFiles, ClientFiles, JobSecurity, OrdinaryTls, SpiffeJob, SpiffeReceiver, TlsVersion};
 pub use settings::{

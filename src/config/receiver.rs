@@ -40,6 +40,8 @@ pub struct RemoteWrite {
     pub send_native_histograms: bool,
     /// Whether exemplars are for this receiver.
     pub send_exemplars: bool,
+    /// Whether and when it is told what metric families are.
+    pub metadata: MetadataConfig,
     /// Batches, retries, memory.
     pub queue: QueueConfig,
 }
@@ -69,6 +71,7 @@ impl fmt::Debug for RemoteWrite {
             write_relabel,
             send_native_histograms,
             send_exemplars,
+            metadata,
             queue,
         } = self;
         out.debug_struct("RemoteWrite")
@@ -85,6 +88,7 @@ impl fmt::Debug for RemoteWrite {
             .field("write_relabel", write_relabel)
             .field("send_native_histograms", send_native_histograms)
             .field("send_exemplars", send_exemplars)
+            .field("metadata", metadata)
             .field("queue", queue)
             .finish()
     }
@@ -97,6 +101,23 @@ pub enum ReceiverSecurity {
     Spiffe(SpiffeReceiver),
     /// Chain and host name over `https`; not at all over `http`.
     Ordinary(OrdinaryTls),
+}
+
+/// `metadata_config`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetadataConfig {
+    /// Whether metadata is sent.
+    pub send: bool,
+    /// How often all of it is sent, for the first time after this long.
+    pub send_interval: Duration,
+    /// The most families of one request.
+    pub max_samples_per_send: usize,
+}
+
+impl Default for MetadataConfig {
+    fn default() -> Self {
+        Self { send: true, send_interval: Duration::from_secs(60), max_samples_per_send: 2000 }
+    }
 }
 
 /// `queue_config`. `capacity`, `min_shards` and `max_shards` of Prometheus are accepted and have no effect here: one

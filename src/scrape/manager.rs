@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::ScrapeConfig;
 use crate::connect::CredentialsFeed;
 use crate::model::{Block, DroppedTarget, Failure, JobTargets, Labels, Reason, Target, TargetId, TargetSet};
-use crate::series::View;
+use crate::series::{Catalogue, Descriptions, View};
 
 /// One scrape config and what its connections are verified with.
 #[derive(Clone)]
@@ -52,6 +52,8 @@ pub struct Context {
     pub host: String,
     /// Counters.
     pub metrics: Metrics,
+    /// Where targets describe their metric families.
+    pub catalogue: Catalogue,
 }
 
 /// What people see of a job.
@@ -353,6 +355,7 @@ impl Manager {
         let task = TargetTask {
             client: orders.client(&self.context.clock),
             table: orders.table(),
+            descriptions: Descriptions::new(&self.context.catalogue),
             merges: MergeWatch::default(),
             blocks: self.context.blocks.clone(),
             clock: self.context.clock.clone(),

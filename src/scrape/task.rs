@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::connect::Client;
 use crate::model::{Block, Failure, Reason, ScrapeReport, Target, clean};
 use crate::parse::Entry;
-use crate::series::{Counts, Health, Table, blames_exposition};
+use crate::series::{Counts, Descriptions, Health, Table, blames_exposition};
 use crate::telemetry::Repeated;
 
 /// One reason of one target is logged this often at most.
@@ -70,6 +70,7 @@ pub(super) struct TargetTask {
     /// Or why the target may not be connected at all.
     pub(super) client: Result<Client, Failure>,
     pub(super) table: Table,
+    pub(super) descriptions: Descriptions,
     pub(super) merges: MergeWatch,
     pub(super) blocks: mpsc::Sender<Block>,
     pub(super) clock: Clock,
@@ -181,6 +182,7 @@ impl TargetTask {
         let clock = Instant::now();
         let deadline = clock + target.timeout;
         let mut pass = self.table.begin(at_ms);
+        let descriptions = &mut self.descriptions;
         let mut merge = MergeReader::default();
 
         let state = self.state.borrow().clone();
@@ -192,6 +194,7 @@ impl TargetTask {
                 let (address, path) = (&target.address, &*target.path_and_query);
                 let mut each = |entry: &Entry<'_>| {
                     merge.take(entry);
+                    descriptions.take(entry);
                     match entry {
                         Entry::Sample(sample) => pass.add(sample),
                         Entry::Histogram(histogram) => pass.add_histogram(histogram),
@@ -208,6 +211,7 @@ impl TargetTask {
             client.remember_peer();
         }
 
+        descriptions.end_scrape(outcome.is_ok());
         let counts = pass.counts();
         let body_bytes = match &outcome {
             Err(_) if seen.over_size && job.limits.body_size_limit > 0 => -1,

@@ -17,6 +17,8 @@ pub(super) enum Complaint {
     Trouble(TroubleKind),
     Rejected(StatusCode),
     TooOld,
+    /// Metadata was not taken.
+    Metadata,
 }
 
 /// Keeps the log from filling with one complaint.

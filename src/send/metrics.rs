@@ -31,6 +31,9 @@ pub struct Metrics {
     retried: Family<LabelSet, Counter>,
     dropped: Family<Dropped, Counter>,
     bytes: Family<LabelSet, Counter>,
+    metadata: Family<LabelSet, Counter>,
+    metadata_failed: Family<LabelSet, Counter>,
+    metadata_bytes: Family<LabelSet, Counter>,
     duration: Family<LabelSet, Histogram, fn() -> Histogram>,
     highest_sent: Family<LabelSet, Gauge<f64, AtomicU64>>,
     max_samples_per_send: Family<LabelSet, Gauge>,
@@ -45,6 +48,9 @@ impl Metrics {
             retried: Family::default(),
             dropped: Family::default(),
             bytes: Family::default(),
+            metadata: Family::default(),
+            metadata_failed: Family::default(),
+            metadata_bytes: Family::default(),
             duration: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             highest_sent: Family::default(),
             max_samples_per_send: Family::default(),
@@ -59,6 +65,17 @@ impl Metrics {
         registry.register("samples_retried", "Samples that had to be sent again", metrics.retried.clone());
         registry.register("samples_dropped", "Samples that were not sent, by reason", metrics.dropped.clone());
         registry.register("bytes", "Bytes of requests, compressed, every attempt counts", metrics.bytes.clone());
+        registry.register("metadata", "Descriptions of metric families sent", metrics.metadata.clone());
+        registry.register(
+            "metadata_failed",
+            "Descriptions of metric families that the receiver did not take; they are sent again with the next ones",
+            metrics.metadata_failed.clone(),
+        );
+        registry.register(
+            "metadata_bytes",
+            "Bytes of requests with metadata, compressed",
+            metrics.metadata_bytes.clone(),
+        );
         registry.register_with_unit(
             "sent_batch_duration",
             "Time from the start of a request to the end of its answer",
@@ -94,6 +111,9 @@ impl Metrics {
             retried: self.retried.get_or_create_owned(&labels),
             too_old: self.dropped.get_or_create_owned(&too_old),
             bytes: self.bytes.get_or_create_owned(&labels),
+            metadata: self.metadata.get_or_create_owned(&labels),
+            metadata_failed: self.metadata_failed.get_or_create_owned(&labels),
+            metadata_bytes: self.metadata_bytes.get_or_create_owned(&labels),
             duration: self.duration.get_or_create_owned(&labels),
             highest_sent: self.highest_sent.get_or_create_owned(&labels),
         }
@@ -107,6 +127,9 @@ pub(super) struct ReceiverMetrics {
     pub(super) retried: Counter,
     pub(super) too_old: Counter,
     pub(super) bytes: Counter,
+    pub(super) metadata: Counter,
+    pub(super) metadata_failed: Counter,
+    pub(super) metadata_bytes: Counter,
     pub(super) duration: Histogram,
     highest_sent: Gauge<f64, AtomicU64>,
 }

@@ -12,6 +12,7 @@
 //!   has it, refused it for good, or it grew older than `sample_age_limit`: at least once, in order;
 //! - what an answer means is decided in one place, [`Verdict`];
 //! - receivers know nothing of each other: each has its task, its queue and its client;
+//! - what metric families are is told between requests of samples, and nothing waits for it;
 //! - one bad block costs itself and no other target: a request that is rejected for its content is sent again target by
 //!   target, and who was rejected alone goes alone for a while;
 //! - a receiver cannot make us wait longer than five minutes at a time, read more than 64 KiB, talk to another origin or
@@ -22,6 +23,7 @@
 mod backoff;
 mod client;
 mod complaints;
+mod describe;
 mod metrics;
 mod post;
 mod progress;
@@ -29,6 +31,7 @@ mod sender;
 mod verdict;
 
 pub use backoff::{Backoff, BackoffError, Pauses};
+pub use describe::MetadataSource;
 pub use metrics::Metrics;
 pub use progress::{Monitor, ReceiverSnapshot, Refusal};
 pub use sender::{Prepared, SendError, Sender, Undelivered};

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::{Backoff, BackoffError};
 use super::client::Clients;
 use super::complaints::{Complaint, Complaints};
+use super::describe::{Describer, Description, MetadataSource};
 use super::metrics::{Metrics, ReceiverMetrics};
 use super::post::{self, Post};
 use super::progress::{Ledger, Monitor, Refusal};
@@ -27,7 +28,7 @@ use crate::wire;
 
 /// The most bytes of one request before compression; half of what VictoriaMetrics takes by default, and Mimir takes
 /// more.
-const MAX_MESSAGE_BYTES: u64 = 16 << 20;
+pub(super) const MAX_MESSAGE_BYTES: u64 = 16 << 20;
 
 /// How long a target whose samples were rejected alone travels alone.
 const APART_FOR: Duration = Duration::from_secs(10 * 60);
@@ -84,6 +85,7 @@ pub struct Sender {
     ledger: Ledger,
     monitor: Monitor,
     complaints: Complaints,
+    describer: Describer,
     /// Targets whose samples were rejected while others were taken, and when.
     apart: HashMap<TargetId, Instant>,
     /// When the receiver last rejected each target alone: for a while it is not asked so again, as it may reject whatever
@@ -110,13 +112,14 @@ impl Prepared {
     }
 
     /// A sender from `outlet`. `credentials` is asked only if the receiver is verified by SPIFFE ID; the channel may still
-    /// be without a certificate, then blocks wait.
+    /// be without a certificate, then blocks wait. `metadata` is what the receiver is told of metric families.
     pub fn sender(
         self,
         outlet: Outlet,
         credentials: impl FnOnce(&SpiffeReceiver) -> watch::Receiver<Arc<Credentials>>,
         clock: Clock,
         metrics: &Metrics,
+        metadata: MetadataSource,
     ) -> Sender {
         let Self { remote, backoff, headers } = self;
         let clients = Clients::new(Arc::clone(&remote), credentials, clock.clone());
@@ -126,6 +129,7 @@ impl Prepared {
             monitor: Monitor::new(&remote, ledger.clone(), &outlet, clock.clone()),
             metrics: metrics.of(&remote),
             complaints: Complaints::default(),
+            describer: Describer::new(remote.metadata, metadata),
             apart: HashMap::new(),
             all_rejected: None,
             settled: Undelivered::default(),
@@ -179,10 +183,47 @@ impl Sender {
             max_message_bytes: MAX_MESSAGE_BYTES,
             linger: queue.batch_send_deadline,
         };
-        while let Some(lease) = self.outlet.lease(limits).await {
+        loop {
+            let lease = tokio::select! {
+                biased;
+                () = self.describer.due() => {
+                    self.describe().await;
+                    continue;
+                }
+                lease = self.outlet.lease(limits) => lease,
+            };
+            let Some(lease) = lease else { return };
             self.deliver(lease.blocks().collect()).await;
             lease.ack();
             self.settled = Undelivered::default();
+        }
+    }
+
+    /// Tells what metric families are, once.
+    async fn describe(&mut self) {
+        let requests = match self.describer.requests() {
+            Ok(requests) => requests,
+            Err(error) => return tracing::error!(%error, "BUG: metadata cannot be written"),
+        };
+        for Description { body, families } in requests {
+            self.metrics.metadata.inc_by(families);
+            self.metrics.metadata_bytes.inc_by(body.len() as u64);
+            let (reason, detail) = match self.post.send(body, 0).await {
+                Verdict::Delivered => continue,
+                Verdict::Rejected { status, words } => (status.as_str().to_owned(), words),
+                Verdict::Retry { trouble, .. } => (trouble.kind.name().to_owned(), trouble.to_string()),
+            };
+            self.metrics.metadata_failed.inc_by(families);
+            if let Some(unsaid) = self.complaints.due(Complaint::Metadata) {
+                tracing::warn!(
+                    receiver = self.remote.name,
+                    url = self.remote.shown_url(),
+                    reason,
+                    detail,
+                    unsaid,
+                    "the receiver does not take metadata; it is told again after send_interval"
+                );
+            }
         }
     }
 

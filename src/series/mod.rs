@@ -11,6 +11,7 @@
 mod adopt;
 mod block;
 mod exemplar;
+mod metadata;
 mod metrics;
 mod pass;
 mod synthetic;
@@ -19,6 +20,7 @@ mod table;
 mod tests;
 mod view;
 
+pub use metadata::{Catalogue, Descriptions};
 pub use metrics::Metrics;
 pub use pass::{Counts, Pass, blames_exposition};
 pub use synthetic::Health;

@@ -3,7 +3,7 @@
 //! What is written equals byte for byte what a protobuf library writes, except that a value of 0 and a timestamp of 0
 //! are written as well: a library leaves them out, and then the length of an entry would hang on its value.
 
-use crate::model::{Labels, Sample};
+use crate::model::{Labels, Metadata, MetricType, Sample};
 
 /// `WriteRequest.timeseries`, `TimeSeries.labels` and `Label.name`: field 1, length-delimited.
 pub(super) const FIELD_1_BYTES: u8 = 0x0a;
@@ -15,6 +15,12 @@ const FIELD_1_FIXED64: u8 = 0x09;
 const FIELD_2_VARINT: u8 = 0x10;
 /// `TimeSeries.exemplars`: field 3, length-delimited.
 const FIELD_3_BYTES: u8 = 0x1a;
+/// `WriteRequest.metadata` is field 3 as well; `MetricMetadata.type`: field 1, varint.
+const FIELD_1_VARINT: u8 = 0x08;
+/// `MetricMetadata.help`: field 4, length-delimited.
+const FIELD_4_BYTES: u8 = 0x22;
+/// `MetricMetadata.unit`: field 5, length-delimited.
+const FIELD_5_BYTES: u8 = 0x2a;
 /// `Exemplar.value`: field 2, eight bytes.
 const FIELD_2_FIXED64: u8 = 0x11;
 /// `Exemplar.timestamp`: field 3, varint.
@@ -80,6 +86,35 @@ pub fn push_exemplars<'e>(
         message.push(FIELD_3_BYTES);
         push_varint(message, exemplar.len() as u64);
         message.extend_from_slice(exemplar);
+    }
+}
+
+/// Appends one `metadata` entry to a message; what is 0 or empty is left out, as a library does it.
+pub fn push_metadata(message: &mut Vec<u8>, metadata: &Metadata) {
+    let Metadata { family, kind, help, unit } = metadata;
+    let kind = metric_type(*kind);
+    let kind_len = if kind == 0 { 0 } else { 2 };
+    message.push(FIELD_3_BYTES);
+    push_varint(message, (kind_len + text_len(family) + text_len(help) + text_len(unit)) as u64);
+    if kind != 0 {
+        message.extend_from_slice(&[FIELD_1_VARINT, kind]);
+    }
+    push_text(message, FIELD_2_BYTES, family);
+    push_text(message, FIELD_4_BYTES, help);
+    push_text(message, FIELD_5_BYTES, unit);
+}
+
+/// `MetricMetadata.MetricType`.
+fn metric_type(kind: MetricType) -> u8 {
+    match kind {
+        MetricType::Unknown => 0,
+        MetricType::Counter => 1,
+        MetricType::Gauge => 2,
+        MetricType::Histogram => 3,
+        MetricType::GaugeHistogram => 4,
+        MetricType::Summary => 5,
+        MetricType::Info => 6,
+        MetricType::StateSet => 7,
     }
 }
 

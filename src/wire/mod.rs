@@ -17,6 +17,7 @@
 //! sample  = 12 len 09 value-little-endian 10 varint(timestamp)                       (TimeSeries.samples)
 //!           or 22 len histogram                                                      (TimeSeries.histograms)
 //!           or 1a len exemplar                                                       (TimeSeries.exemplars)
+//!           or, in requests without series, 1a len metadata for entry                (WriteRequest.metadata)
 //! ```
 //!
 //! Nothing here knows time, receivers, targets or what a label means. [`decode`] with the types of [`proto`] is the
@@ -30,9 +31,9 @@ mod snappy;
 #[cfg(test)]
 mod tests;
 
-pub use encode::{encode_exemplar, encode_labels, push_exemplars, push_sample};
+pub use encode::{encode_exemplar, encode_labels, push_exemplars, push_metadata, push_sample};
 pub use histogram::push_histogram;
-pub use snappy::{MAX_DECODED_BYTES, compress, decode, join};
+pub use snappy::{MAX_DECODED_BYTES, compress, decode, join, pack};
 
 use thiserror::Error;
 

@@ -1,7 +1,6 @@
 //! The messages of remote write 1.0 as far as we send them, for a protobuf library.
 //!
-//! Written from the field tables of the specification. Fields that others may send (metadata) are
-//! skipped when read, as protobuf wants it.
+//! Written from the field tables of the specification.
 
 /// `prometheus.WriteRequest`: the body of a request.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -9,6 +8,27 @@ pub struct WriteRequest {
     /// Series with their samples.
     #[prost(message, repeated, tag = "1")]
     pub timeseries: Vec<TimeSeries>,
+    /// What metric families are; in requests of their own.
+    #[prost(message, repeated, tag = "3")]
+    pub metadata: Vec<MetricMetadata>,
+}
+
+/// `prometheus.MetricMetadata`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct MetricMetadata {
+    /// `MetricMetadata.MetricType`: 0 unknown, 1 counter, 2 gauge, 3 histogram, 4 gauge histogram, 5 summary, 6 info,
+    /// 7 state set.
+    #[prost(int32, tag = "1")]
+    pub r#type: i32,
+    /// The family's name.
+    #[prost(string, tag = "2")]
+    pub metric_family_name: String,
+    /// What it is.
+    #[prost(string, tag = "4")]
+    pub help: String,
+    /// Its unit.
+    #[prost(string, tag = "5")]
+    pub unit: String,
 }
 
 /// `prometheus.TimeSeries`: samples of one series.

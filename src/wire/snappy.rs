@@ -24,6 +24,14 @@ pub fn compress(message: &[u8]) -> Result<Vec<u8>, WireError> {
     Ok(block)
 }
 
+/// The body of a request that holds `message` and nothing else; fails as [`compress`].
+pub fn pack(message: &[u8]) -> Result<Vec<u8>, WireError> {
+    let mut body = Vec::new();
+    push_varint(&mut body, message.len() as u64);
+    body.append(&mut compress(message)?);
+    Ok(body)
+}
+
 /// The body of a request that holds the samples of all `blocks`, in their order.
 pub fn join(blocks: &[&Block]) -> Vec<u8> {
     let raw_len: u64 = blocks.iter().map(|block| u64::from(block.raw_len)).sum();

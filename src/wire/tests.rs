@@ -6,8 +6,21 @@ use prost::Message as _;
 
 use super::*;
 use crate::model::{
-    Block, Buckets, Counts, Histogram, Labels, STALE_NAN_BITS, Sample, Span, Tally, TargetId, stale_nan,
+    Block, Buckets, Counts, Histogram, Labels, Metadata, MetricType, STALE_NAN_BITS, Sample, Span, Tally, TargetId,
+    stale_nan,
 };
+
+/// By the numbers that they have in messages.
+const KINDS: [MetricType; 8] = [
+    MetricType::Unknown,
+    MetricType::Counter,
+    MetricType::Gauge,
+    MetricType::Histogram,
+    MetricType::GaugeHistogram,
+    MetricType::Summary,
+    MetricType::Info,
+    MetricType::StateSet,
+];
 
 /// A block as a target's task makes it.
 fn block(series: &[(Labels, Sample)]) -> Block {
@@ -149,7 +162,7 @@ proptest! {
         let labels = labels.iter().map(|(name, value)| proto::Label { name: name.into(), value: value.into() }).collect();
         let histograms = vec![of_library(&histogram, timestamp)];
         let series = proto::TimeSeries { labels, histograms, ..Default::default() };
-        prop_assert_eq!(ours, proto::WriteRequest { timeseries: vec![series] }.encode_to_vec());
+        prop_assert_eq!(ours, proto::WriteRequest { timeseries: vec![series], ..Default::default() }.encode_to_vec());
     }
 
     #[test]
@@ -168,7 +181,21 @@ proptest! {
         });
         let exemplars = exemplars.collect();
         let series = proto::TimeSeries { labels: pairs(&labels), exemplars, ..Default::default() };
-        prop_assert_eq!(ours, proto::WriteRequest { timeseries: vec![series] }.encode_to_vec());
+        prop_assert_eq!(ours, proto::WriteRequest { timeseries: vec![series], ..Default::default() }.encode_to_vec());
+    }
+
+    #[test]
+    fn our_metadata_is_that_of_the_library(kind in 0..8, family in ".*", help in ".*", unit in ".*") {
+        let mut ours = Vec::new();
+        let metadata =
+            Metadata { family: (*family).into(), kind: KINDS[kind], help: (*help).into(), unit: (*unit).into() };
+        push_metadata(&mut ours, &metadata);
+        push_metadata(&mut ours, &metadata);
+        let kind = i32::try_from(kind).expect("small");
+        let entry = proto::MetricMetadata { r#type: kind, metric_family_name: family, help, unit };
+        let theirs = proto::WriteRequest { metadata: vec![entry.clone(), entry], ..Default::default() };
+        prop_assert_eq!(&ours, &theirs.encode_to_vec());
+        prop_assert_eq!(decode(&pack(&ours).expect("small")).expect("a valid request"), theirs);
     }
 
     #[test]
@@ -185,7 +212,7 @@ proptest! {
         prop_assume!(sample.value.to_bits() != 0 && sample.value != 0.0 && sample.timestamp_ms != 0);
         let mut ours = Vec::new();
         push_sample(&mut ours, &encode_labels(&labels), sample);
-        let theirs = proto::WriteRequest { timeseries: vec![entry(&labels, sample)] }.encode_to_vec();
+        let theirs = proto::WriteRequest { timeseries: vec![entry(&labels, sample)], ..Default::default() }.encode_to_vec();
         prop_assert_eq!(ours, theirs);
     }
 

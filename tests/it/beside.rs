@@ -7,6 +7,7 @@
 
 mod cases;
 mod generate;
+mod metadata;
 mod nhcb;
 mod recorder;
 mod reload;

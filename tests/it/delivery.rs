@@ -15,12 +15,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use meshscrape::clock::Clock;
-use meshscrape::config::{OrdinaryTls, QueueConfig, ReceiverSecurity, RemoteWrite, SpiffeReceiver};
+use meshscrape::config::{MetadataConfig, OrdinaryTls, QueueConfig, ReceiverSecurity, RemoteWrite, SpiffeReceiver};
 use meshscrape::identity::Credentials;
-use meshscrape::model::{Block, Labels, Sample, TargetId};
+use meshscrape::model::{Block, Labels, Metadata, MetricType, Sample, TargetId};
 use meshscrape::send::{self, Monitor, Prepared, ReceiverSnapshot, TroubleKind, Undelivered};
 use meshscrape::spool::{self, QueueSettings, Spool};
-use meshscrape::wire::{compress, encode_labels, push_sample};
+use meshscrape::wire::{self, compress, encode_labels, push_sample};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -47,6 +47,7 @@ fn remote(name: &str, url: &str) -> RemoteWrite {
         send_native_histograms: false,
         send_exemplars: false,
         write_relabel: Vec::new(),
+        metadata: MetadataConfig::default(),
         queue: QueueConfig {
             batch_send_deadline: Duration::from_millis(1),
             min_backoff: Duration::from_millis(5),
@@ -54,6 +55,12 @@ fn remote(name: &str, url: &str) -> RemoteWrite {
             ..QueueConfig::default()
         },
     }
+}
+
+/// What every receiver is told of metric families, a minute after its start if no test says otherwise.
+fn family() -> Arc<Metadata> {
+    let (family, help) = ("fill".into(), "How full it is".into());
+    Arc::new(Metadata { family, kind: MetricType::Gauge, help, unit: Arc::default() })
 }
 
 /// What one scrape of one target gives: `series` samples, numbered by `scrape`.
@@ -138,7 +145,7 @@ impl Pipe {
             };
             let outlet = spool.open(number, settings);
             let prepared = Prepared::new(Arc::new(remote)).expect("usable");
-            let sender = prepared.sender(outlet, &credentials, clock.clone(), &metrics);
+            let sender = prepared.sender(outlet, &credentials, clock.clone(), &metrics, Arc::new(|| vec![family()]));
             monitors.push(sender.monitor());
             running.push(tokio::spawn(sender.run(give_up.clone())));
         }

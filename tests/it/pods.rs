@@ -61,6 +61,7 @@ impl Herd {
             clock: mesh.clock.clone(),
             host: "node".to_owned(),
             metrics: scrape::Metrics::new(&mut registry),
+            catalogue: series::Catalogue::default(),
         };
         let stop = CancellationToken::new();
         let (handle, _) = scrape::spawn(context, setup, seen, stop.clone());

@@ -209,6 +209,7 @@ mod tests {
                 series(&[("__name__", "scrape_duration_seconds"), ("instance", "a")], &[0.1]),
                 series(&[("__name__", "up"), ("instance", "b")], &[0.0]),
             ],
+            ..WriteRequest::default()
         }
     }
 
@@ -253,6 +254,7 @@ mod tests {
                 series(&[("__name__", MARKER), ("instance", "a")], &[1.0]),
                 series(&[("__name__", "x"), ("exported_name", MARKER)], &[1.0]),
             ],
+            ..WriteRequest::default()
         };
         post(&receiver, &HEADERS, packed(&bad)).await;
         assert_eq!(receiver.ledger().marked, 2);

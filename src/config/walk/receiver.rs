@@ -7,12 +7,12 @@ use md5::{Digest, Md5};
 use url::Url;
 
 use super::fields::{Fields, Item, Valued};
-use super::tables::{QUEUE, REMOTE_WRITE};
+use super::tables::{METADATA, QUEUE, REMOTE_WRITE};
 use super::unique::Place;
 use super::{Scalar, Walk, auth, headers, proxy, relabel, tls, urls};
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
-use crate::config::{QueueConfig, ReceiverSecurity, RemoteWrite, Secret, units};
+use crate::config::{MetadataConfig, QueueConfig, ReceiverSecurity, RemoteWrite, Secret, units};
 use crate::relabel::NameScheme;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,6 +49,7 @@ pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -
     let follow_redirects = fields.flag("follow_redirects", true);
     let enable_http2 = fields.flag("enable_http2", false);
     let write_relabel = relabel::read(&mut fields, "write_relabel_configs", names);
+    let metadata = read_metadata(&mut fields);
     let queue = read_queue(&mut fields);
     let (name, place) = read_name(&mut fields);
 
@@ -76,6 +77,7 @@ pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -
         write_relabel,
         send_native_histograms,
         send_exemplars,
+        metadata,
         queue,
     };
     Some((receiver, place, shown))
@@ -131,6 +133,24 @@ fn read_headers(fields: &mut Fields<'_>) -> Vec<(HeaderName, Secret)> {
     }
     fields.show(KEY, Shown::Map(shown));
     headers
+}
+
+fn read_metadata(fields: &mut Fields<'_>) -> MetadataConfig {
+    const KEY: &str = "metadata_config";
+    let default = MetadataConfig::default();
+    let mut metadata = fields.section_or_defaults(KEY, &METADATA);
+    let families = metadata.count("max_samples_per_send", default.max_samples_per_send as u64);
+    if families == 0 {
+        metadata
+            .wrong("max_samples_per_send", Wrong::new("a request without families sends nothing", "write at least 1"));
+    }
+    let config = MetadataConfig {
+        send: metadata.flag("send", default.send),
+        send_interval: metadata.some_duration("send_interval", default.send_interval),
+        max_samples_per_send: usize::try_from(families).unwrap_or(usize::MAX),
+    };
+    fields.show(KEY, metadata.close());
+    config
 }
 
 fn read_queue(fields: &mut Fields<'_>) -> QueueConfig {

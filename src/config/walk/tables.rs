@@ -362,6 +362,7 @@ pub(super) static REMOTE_WRITE: Section = Section {
         "proxy_from_environment",
         "proxy_connect_header",
         "write_relabel_configs",
+        "metadata_config",
         "queue_config",
         "protobuf_message",
         "send_native_histograms",
@@ -374,9 +375,11 @@ pub(super) static REMOTE_WRITE: Section = Section {
         absent("google_iam", RefusedUnlessOff, "it gets no tokens from Google"),
         absent("round_robin_dns", RefusedUnlessOff, "it does not spread requests over a name's addresses"),
         absent("failed_request_logging", IgnoredUnlessOff, "refused requests are always logged"),
-        absent("metadata_config", IgnoredUnlessOff, "no metadata is sent"),
     ],
 };
+
+pub(super) static METADATA: Section =
+    Section { name: "metadata_config", keys: &["send", "send_interval", "max_samples_per_send"], absent: &[] };
 
 pub(super) static QUEUE: Section = Section {
     name: "queue_config",
@@ -396,7 +399,7 @@ pub(super) static QUEUE: Section = Section {
 };
 
 /// All of the main file.
-pub(super) static SECTIONS: [&Section; 22] = [
+pub(super) static SECTIONS: [&Section; 23] = [
     &FILE,
     &GLOBAL,
     &SCRAPE,
@@ -418,5 +421,6 @@ pub(super) static SECTIONS: [&Section; 22] = [
     &REMOTE_WRITE,
     &RECEIVER_TLS,
     &RECEIVER_SPIFFE,
+    &METADATA,
     &QUEUE,
 ];

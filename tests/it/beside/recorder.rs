@@ -13,6 +13,21 @@ use crate::support::receiver::Recorded;
 struct WriteRequest {
     #[prost(message, repeated, tag = "1")]
     timeseries: Vec<TimeSeries>,
+    #[prost(message, repeated, tag = "3")]
+    metadata: Vec<MetricMetadata>,
+}
+
+/// What a metric family is said to be; `kind` is a `MetricMetadata.MetricType`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Message)]
+pub(super) struct MetricMetadata {
+    #[prost(int32, tag = "1")]
+    pub(super) kind: i32,
+    #[prost(string, tag = "2")]
+    pub(super) family: String,
+    #[prost(string, tag = "4")]
+    pub(super) help: String,
+    #[prost(string, tag = "5")]
+    pub(super) unit: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -176,6 +191,18 @@ pub(super) fn by_case(recorded: &[Recorded]) -> BTreeMap<String, Written> {
         }
     }
     cases
+}
+
+/// What was said of metric families: the requests that were taken, each with what it holds.
+pub(super) fn metadata(recorded: &[Recorded]) -> Vec<Vec<MetricMetadata>> {
+    let taken = recorded.iter().filter(|one| one.was_taken());
+    let requests = taken.map(|one| {
+        let bytes = snap::raw::Decoder::new().decompress_vec(&one.body).expect("snappy");
+        let WriteRequest { timeseries, metadata } = WriteRequest::decode(bytes.as_slice()).expect("a WriteRequest");
+        assert!(timeseries.is_empty() || metadata.is_empty(), "metadata comes in requests of its own");
+        metadata
+    });
+    requests.filter(|metadata| !metadata.is_empty()).collect()
 }
 
 /// The first histogram of each series, with the names and values of its labels, in requests of version 2.0.

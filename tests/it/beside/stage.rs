@@ -134,6 +134,32 @@ pub(super) async fn play(cases: Vec<Case>, way: Way) -> BTreeMap<String, Pair> {
     exporter.cases.iter().map(pair).collect()
 }
 
+/// Plays the cases over plain HTTP to both, which say every two seconds what metric families are, until what each wrote is
+/// `enough`; gives what Prometheus wrote, and what we did.
+pub(super) async fn play_for_metadata(
+    cases: Vec<Case>,
+    way: Way,
+    enough: impl Fn(&[Recorded]) -> bool,
+) -> [Vec<Recorded>; 2] {
+    let cases = cases.into_iter().map(|case| (case.name.clone(), case)).collect();
+    let exporter = Arc::new(Exporter { cases, ..Exporter::default() });
+    let server = Server::start(Talk::Plain(exporter.script()));
+    let receivers = [Receiver::start(always(Taken::ok())).await, Receiver::start(always(Taken::ok())).await];
+    let dir = TempDir::new().expect("a directory");
+    let config = |side, receiver| {
+        let config = config(side, &exporter, &server, way, &CertsDir::at(dir.path()), receiver);
+        let metadata = "    metadata_config: { send_interval: 2s, max_samples_per_send: 7 }\n    queue_config";
+        config.replace("    queue_config", metadata)
+    };
+    let ours = agent::start(dir.path(), &config(Side::Meshscrape, &receivers[1])).await;
+    let _prometheus = prometheus(&config(Side::Prometheus, &receivers[0]), way.flags()).await;
+    let patience = Duration::from_secs(60);
+    let theirs_recorded = receivers[0].until_within(patience, "Prometheus said what is expected", &enough).await;
+    let ours_recorded = receivers[1].until_within(patience, "we said what is expected", &enough).await;
+    ours.stop().await;
+    [theirs_recorded, ours_recorded]
+}
+
 /// Plays the cases over plain HTTP to Prometheus alone, which writes by remote write 2.0, until what it wrote is `enough`.
 pub(super) async fn play_for_version_2(
     cases: Vec<Case>,

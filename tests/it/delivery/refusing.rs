@@ -35,6 +35,50 @@ async fn what_is_rejected_is_dropped_counted_and_shown_once() {
 }
 
 #[tokio::test]
+async fn what_is_not_taken_of_metadata_costs_no_sample() {
+    let answers = [Answer::status(400).saying("no metadata here"), Answer::status(503), Answer::hang()];
+    let receiver = Receiver::start(script(answers)).await;
+    let mut remote = remote("main", &receiver.url());
+    remote.metadata.send_interval = Duration::from_millis(300);
+    remote.remote_timeout = Duration::from_secs(1);
+    let (log, _guard) = capture();
+    let pipe = Pipe::to(vec![remote]);
+    let described = receiver.requests(4).await;
+    for one in &described {
+        let metadata = wire::decode(&one.body).expect("a request").metadata;
+        assert_eq!(
+            (&*metadata[0].metric_family_name, &*metadata[0].help, metadata[0].r#type),
+            ("fill", "How full it is", 2)
+        );
+        assert_eq!(one.header("retry-attempt"), None, "it is told anew instead");
+    }
+    pipe.push(block_of(1, 1, 5)).await;
+    receiver.samples(5).await;
+    assert_eq!(pipe.metric("prometheus_remote_storage_metadata_failed_total"), 3.0);
+    assert!(pipe.metric("prometheus_remote_storage_metadata_total") >= 4.0);
+    assert_eq!(pipe.metric("prometheus_remote_storage_samples_failed_total"), 0.0);
+    assert_eq!(pipe.end().await, [Undelivered::default()]);
+    let said = log.text();
+    assert_eq!(said.matches("does not take metadata").count(), 1, "{said}");
+    assert!(said.contains("no metadata here"), "{said}");
+}
+
+#[tokio::test]
+async fn who_wants_no_metadata_gets_none() {
+    let receiver = Receiver::start(script([])).await;
+    let mut remote = remote("main", &receiver.url());
+    remote.metadata.send_interval = Duration::from_millis(1);
+    remote.metadata.send = false;
+    let pipe = Pipe::to(vec![remote]);
+    for scrape in 0..20 {
+        pipe.push(block_of(1, scrape, 1)).await;
+    }
+    receiver.samples(20).await;
+    pipe.end().await;
+    assert!(receiver.recorded().iter().all(|one| !one.samples.is_empty()));
+}
+
+#[tokio::test]
 async fn every_other_4xx_is_final() {
     for status in [401, 403, 404, 405, 413, 415, 422] {
         let receiver = Receiver::start(script([Answer::status(status)])).await;

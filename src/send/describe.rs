@@ -1,0 +1,136 @@
+//! What metric families are, told to a receiver every so often, in requests of their own.
+//!
+//! It is best effort: the samples are what counts. A request is sent once, between two of samples, and what it could not
+//! tell waits for the next time, when everything is told anew.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::sender::MAX_MESSAGE_BYTES;
+use crate::config::MetadataConfig;
+use crate::model::Metadata;
+use crate::wire::{self, WireError};
+
+/// What is known of metric families now, each description once.
+pub type MetadataSource = Arc<dyn Fn() -> Vec<Arc<Metadata>> + Send + Sync>;
+
+/// Knows when the families are to be told, and makes the requests.
+pub(super) struct Describer {
+    config: MetadataConfig,
+    source: MetadataSource,
+    /// When all is told next.
+    next: Instant,
+}
+
+/// A request, and how many families it tells of.
+#[derive(Debug)]
+pub(super) struct Description {
+    pub(super) body: Bytes,
+    pub(super) families: u64,
+}
+
+impl Describer {
+    /// All is told for the first time when one interval has passed.
+    pub(super) fn new(config: MetadataConfig, source: MetadataSource) -> Self {
+        Self { next: Instant::now() + config.send_interval, config, source }
+    }
+
+    /// Waits until it is time to tell; for ever if nothing is ever told.
+    pub(super) async fn due(&mut self) {
+        match self.config.send {
+            true => tokio::time::sleep_until(self.next).await,
+            false => std::future::pending().await,
+        }
+    }
+
+    /// The requests that tell what is known now.
+    pub(super) fn requests(&mut self) -> Result<Vec<Description>, WireError> {
+        self.next = Instant::now() + self.config.send_interval;
+        let known = (self.source)();
+        let mut requests = Vec::new();
+        let (mut message, mut families) = (Vec::new(), 0);
+        for metadata in &known {
+            let from = message.len();
+            wire::push_metadata(&mut message, metadata);
+            if families > 0 && message.len() as u64 > MAX_MESSAGE_BYTES {
+                let last = message.split_off(from);
+                requests.push(Description::of(&std::mem::replace(&mut message, last), families)?);
+                families = 0;
+            }
+            families += 1;
+            if families == self.config.max_samples_per_send as u64 {
+                requests.push(Description::of(&std::mem::take(&mut message), families)?);
+                families = 0;
+            }
+        }
+        if families > 0 {
+            requests.push(Description::of(&message, families)?);
+        }
+        Ok(requests)
+    }
+}
+
+impl Description {
+    fn of(message: &[u8], families: u64) -> Result<Self, WireError> {
+        Ok(Self { body: wire::pack(message)?.into(), families })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::model::MetricType;
+
+    fn describer(families: usize, help: &str, at_once: usize) -> Describer {
+        let known: Vec<_> = (0..families)
+            .map(|number| {
+                Arc::new(Metadata {
+                    family: format!("f{number}").into(),
+                    kind: MetricType::Gauge,
+                    help: help.into(),
+                    unit: Arc::default(),
+                })
+            })
+            .collect();
+        let config =
+            MetadataConfig { send: true, send_interval: Duration::from_secs(60), max_samples_per_send: at_once };
+        Describer::new(config, Arc::new(move || known.clone()))
+    }
+
+    /// How many families each request holds, as a reader finds them.
+    fn sizes(describer: &mut Describer) -> Vec<usize> {
+        let requests = describer.requests().expect("requests");
+        let read = |request: &Description| {
+            let families = wire::decode(&request.body).expect("a request").metadata.len();
+            assert_eq!(families as u64, request.families);
+            families
+        };
+        requests.iter().map(read).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_holds_so_many_families_and_bytes_at_most() {
+        assert_eq!(sizes(&mut describer(0, "x", 2)), [0; 0], "no request tells of nothing");
+        assert_eq!(sizes(&mut describer(4, "x", 2)), [2, 2]);
+        assert_eq!(sizes(&mut describer(5, "x", 2)), [2, 2, 1]);
+        assert_eq!(sizes(&mut describer(5, &"x".repeat(6 << 20), 2000)), [2, 2, 1]);
+        assert_eq!(sizes(&mut describer(2, &"x".repeat(17 << 20), 2000)), [1, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_time_is_an_interval_after_the_start() {
+        let mut describer = describer(1, "x", 10);
+        let begun = Instant::now();
+        describer.due().await;
+        assert_eq!(begun.elapsed().as_secs(), 60);
+        assert_eq!(sizes(&mut describer), [1]);
+        describer.due().await;
+        assert_eq!(begun.elapsed().as_secs(), 120);
+        describer.config.send = false;
+        assert!(tokio::time::timeout(Duration::from_secs(3600), describer.due()).await.is_err(), "never told");
+    }
+}

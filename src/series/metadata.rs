@@ -1,0 +1,271 @@
+//! How targets describe their metric families, remembered once for all targets that say the same.
+//!
+//! A [`Catalogue`] is the process's; each target has its [`Descriptions`], which point into it. What always holds: what no
+//! target says any more is in no list; a family that vanishes from its target stays known for ten scrapes, as in Prometheus;
+//! what one target may have remembered is bounded.
+
+use std::collections::HashSet;
+use std::hash::BuildHasher;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use foldhash::quality::RandomState;
+use hashbrown::HashTable;
+
+use crate::model::{Metadata, MetricType};
+use crate::parse::Entry;
+
+/// How many scrapes later a family that vanished is forgotten.
+const KEPT_SCRAPES: u64 = 10;
+/// What is remembered of one target's families, in bytes: what goes beyond it is not.
+const MAX_BYTES: usize = 1 << 20;
+/// What a description takes besides its texts, about.
+const OWN_BYTES: usize = 160;
+/// The catalogue is looked through for what nobody says any more when it has at least so many entries.
+const SWEEP_AT_LEAST: usize = 1024;
+
+/// Every description that any target gives.
+#[derive(Clone, Debug, Default)]
+pub struct Catalogue(Arc<Mutex<Entries>>);
+
+#[derive(Debug, Default)]
+struct Entries {
+    known: HashSet<Arc<Metadata>>,
+    /// How many entries there were after the last sweep.
+    swept: usize,
+}
+
+impl Catalogue {
+    /// What the targets say now, each description once, by the names of the families.
+    pub fn list(&self) -> Vec<Arc<Metadata>> {
+        let mut list: Vec<_> = {
+            let mut entries = self.entries();
+            entries.sweep();
+            entries.known.iter().cloned().collect()
+        };
+        list.sort_by(|one, other| (&one.family, &one.help).cmp(&(&other.family, &other.help)));
+        list
+    }
+
+    /// The entry that is equal to `metadata`.
+    fn entry(&self, metadata: Metadata) -> Arc<Metadata> {
+        let mut entries = self.entries();
+        if let Some(known) = entries.known.get(&metadata) {
+            return Arc::clone(known);
+        }
+        if entries.known.len() >= SWEEP_AT_LEAST.max(2 * entries.swept) {
+            entries.sweep();
+        }
+        let new = Arc::new(metadata);
+        entries.known.insert(Arc::clone(&new));
+        new
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    /// Forgets what only the catalogue itself holds.
+    fn sweep(&mut self) {
+        self.known.retain(|metadata| Arc::strong_count(metadata) > 1);
+        self.swept = self.known.len();
+    }
+}
+
+/// What one target says of its families.
+#[derive(Debug)]
+pub struct Descriptions {
+    catalogue: Catalogue,
+    hasher: RandomState,
+    known: HashTable<Described>,
+    /// The number of the scrape that runs.
+    scrape: u64,
+    /// What is remembered, in bytes.
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Described {
+    metadata: Arc<Metadata>,
+    /// The scrape that described it last.
+    seen: u64,
+}
+
+impl Descriptions {
+    /// None yet.
+    pub fn new(catalogue: &Catalogue) -> Self {
+        Self {
+            catalogue: catalogue.clone(),
+            hasher: RandomState::default(),
+            known: HashTable::new(),
+            scrape: 1,
+            bytes: 0,
+        }
+    }
+
+    /// Takes what an entry says of a family; samples say nothing.
+    pub fn take(&mut self, entry: &Entry<'_>) {
+        match entry {
+            Entry::Type { family, kind } => {
+                self.describe(family, |known| known.kind == *kind, |new| new.kind = *kind);
+            }
+            Entry::Help { family, text } => {
+                self.describe(family, |known| &*known.help == text.as_ref(), |new| new.help = text.as_ref().into());
+            }
+            Entry::Unit { family, unit } => {
+                self.describe(family, |known| &*known.unit == *unit, |new| new.unit = (*unit).into());
+            }
+            Entry::Sample(_) | Entry::Histogram(_) | Entry::Comment | Entry::Eof => {}
+        }
+    }
+
+    /// Ends a scrape. As in Prometheus, one that failed makes nothing forgotten.
+    pub fn end_scrape(&mut self, successful: bool) {
+        if successful {
+            let (scrape, bytes) = (self.scrape, &mut self.bytes);
+            self.known.retain(|known| {
+                let kept = scrape - known.seen <= KEPT_SCRAPES;
+                *bytes -= if kept { 0 } else { bytes_of(&known.metadata) };
+                kept
+            });
+        }
+        self.scrape += 1;
+    }
+
+    fn describe(&mut self, family: &str, says_so: impl Fn(&Metadata) -> bool, say: impl FnOnce(&mut Metadata)) {
+        let hash = self.hasher.hash_one(family);
+        let known = self.known.find_mut(hash, |known| &*known.metadata.family == family);
+        let mut metadata = match known {
+            Some(known) => {
+                known.seen = self.scrape;
+                if says_so(&known.metadata) {
+                    return;
+                }
+                Metadata::clone(&known.metadata)
+            }
+            None => Metadata {
+                family: family.into(),
+                kind: MetricType::Unknown,
+                help: Arc::default(),
+                unit: Arc::default(),
+            },
+        };
+        say(&mut metadata);
+        let known = self.known.find_mut(hash, |known| &*known.metadata.family == family);
+        let before = known.as_ref().map_or(0, |known| bytes_of(&known.metadata));
+        let bytes = self.bytes - before + bytes_of(&metadata);
+        if bytes > MAX_BYTES {
+            return;
+        }
+        self.bytes = bytes;
+        let metadata = self.catalogue.entry(metadata);
+        match known {
+            Some(known) => known.metadata = metadata,
+            None => {
+                let new = Described { metadata, seen: self.scrape };
+                let hasher = &self.hasher;
+                self.known.insert_unique(hash, new, |known| hasher.hash_one(&*known.metadata.family));
+            }
+        }
+    }
+}
+
+fn bytes_of(metadata: &Metadata) -> usize {
+    OWN_BYTES + metadata.family.len() + metadata.help.len() + metadata.unit.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn help<'a>(family: &'a str, text: &'a str) -> Entry<'a> {
+        Entry::Help { family: family.into(), text: text.into() }
+    }
+
+    fn kind(family: &str, kind: MetricType) -> Entry<'_> {
+        Entry::Type { family: family.into(), kind }
+    }
+
+    /// Family, type, help and unit of all that is known.
+    fn listed(catalogue: &Catalogue) -> Vec<String> {
+        let line = |known: &Arc<Metadata>| {
+            let Metadata { family, kind, help, unit } = &**known;
+            format!("{family} {} {help:?} {unit:?}", kind.as_str())
+        };
+        catalogue.list().iter().map(line).collect()
+    }
+
+    #[test]
+    fn what_several_targets_say_alike_is_listed_once_and_as_long_as_one_says_it() {
+        let catalogue = Catalogue::default();
+        let [mut one, mut other] = [Descriptions::new(&catalogue), Descriptions::new(&catalogue)];
+        for target in [&mut one, &mut other] {
+            target.take(&kind("fill", MetricType::Gauge));
+            target.take(&help("fill", "How full it is"));
+            target.take(&Entry::Unit { family: "fill".into(), unit: "ratio" });
+        }
+        other.take(&help("ok", "All is well"));
+        assert_eq!(listed(&catalogue), [r#"fill gauge "How full it is" "ratio""#, r#"ok unknown "All is well" """#]);
+        drop(other);
+        assert_eq!(listed(&catalogue), [r#"fill gauge "How full it is" "ratio""#]);
+        one.take(&kind("fill", MetricType::Counter));
+        assert_eq!(listed(&catalogue), [r#"fill counter "How full it is" "ratio""#]);
+        drop(one);
+        assert_eq!(listed(&catalogue), [""; 0]);
+    }
+
+    #[test]
+    fn a_family_that_vanished_is_known_for_ten_good_scrapes() {
+        let catalogue = Catalogue::default();
+        let mut target = Descriptions::new(&catalogue);
+        target.take(&help("a", "x"));
+        target.end_scrape(true);
+        for _ in 0..100 {
+            target.end_scrape(false);
+        }
+        assert_eq!(listed(&catalogue).len(), 1, "scrapes that fail make nothing forgotten");
+
+        let mut target = Descriptions::new(&catalogue);
+        target.take(&help("b", "x"));
+        for scrape in 1..=KEPT_SCRAPES + 1 {
+            assert_eq!(listed(&catalogue).len(), 1, "before the end of scrape {scrape}");
+            target.end_scrape(true);
+        }
+        assert_eq!(listed(&catalogue).len(), 1, "ten scrapes behind the one that described it");
+        target.end_scrape(true);
+        assert_eq!(listed(&catalogue), [""; 0]);
+        assert_eq!(target.bytes, 0);
+    }
+
+    #[test]
+    fn what_a_target_may_have_remembered_is_bounded() {
+        let catalogue = Catalogue::default();
+        let mut target = Descriptions::new(&catalogue);
+        let long = "x".repeat(MAX_BYTES / 4);
+        for family in ["a", "b", "c", "d", "e"] {
+            target.take(&help(family, &long));
+        }
+        assert_eq!(catalogue.list().len(), 3);
+        // It can say something shorter, and then there is room again.
+        target.take(&help("a", "short"));
+        target.take(&help("e", &long));
+        assert_eq!(catalogue.list().len(), 4);
+
+        let mut target = Descriptions::new(&catalogue);
+        for number in 0..100_000 {
+            target.take(&kind(&format!("f{number}"), MetricType::Gauge));
+        }
+        assert!(target.bytes <= MAX_BYTES && target.known.len() < MAX_BYTES / OWN_BYTES);
+    }
+
+    #[test]
+    fn what_nobody_says_any_more_does_not_pile_up() {
+        let catalogue = Catalogue::default();
+        let mut target = Descriptions::new(&catalogue);
+        for number in 0..10 * SWEEP_AT_LEAST {
+            target.take(&help("a", &number.to_string()));
+        }
+        assert!(catalogue.entries().known.len() <= 2 * SWEEP_AT_LEAST);
+    }
+}
