@@ -4,6 +4,8 @@
 //! differently on purpose are not made; so whatever differs is news. A case that differs is printed in the notation of the
 //! files of cases, to be kept there.
 
+use std::collections::BTreeSet;
+
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
@@ -120,7 +122,7 @@ fn answer(rng: &mut StdRng, number: usize) -> Answer {
         _ if openmetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         _ => "text/plain; version=0.0.4",
     };
-    Answer::text(body).typed(kind)
+    Answer::text(without_what_differs_in_repeated_lines(&body)).typed(kind)
 }
 
 /// A good exposition, of families whose names no other answer has.
@@ -194,14 +196,52 @@ const NUMBERS: &[&str] = &[
     "007",
 ];
 
+/// Damage may repeat lines. Prometheus takes the exemplars of both, and for both the bound that the first one made of the
+/// TYPE before it: of that nothing is left here.
+fn without_what_differs_in_repeated_lines(body: &[u8]) -> Vec<u8> {
+    let mut series = BTreeSet::new();
+    let mut repeated = false;
+    let mut kept = Vec::new();
+    for line in body.split_inclusive(|byte| *byte == b'\n') {
+        let end = line.iter().position(|byte| *byte == b'}').unwrap_or(line.len());
+        let again = !line.starts_with(b"#") && !series.insert(&line[..end]);
+        repeated |= again;
+        let bound =
+            ["le=", "quantile="].iter().any(|name| line.windows(name.len()).any(|part| part == name.as_bytes()));
+        if !(again && bound) {
+            kept.extend_from_slice(line);
+        }
+    }
+    if repeated { without_exemplars(&kept) } else { kept }
+}
+
+fn without_exemplars(body: &[u8]) -> Vec<u8> {
+    const EXEMPLAR: &[u8] = b" # {trace=\"x\"} 1";
+    let mut rest = body;
+    let mut without = Vec::new();
+    while let Some(byte) = rest.first() {
+        match rest.strip_prefix(EXEMPLAR) {
+            Some(behind) => rest = behind,
+            None => {
+                without.push(*byte);
+                rest = &rest[1..];
+            }
+        }
+    }
+    without
+}
+
 fn damage(rng: &mut StdRng, body: &mut Vec<u8>) {
-    // Never inside a placeholder, whose bytes are not what is served.
+    // Never inside a placeholder, whose bytes are not what is served, nor inside a name that is not ASCII: Prometheus reads
+    // no name whose value is empty or whose series is dropped.
+    let name = "ä.ö".as_bytes();
     let free: Vec<usize> = {
         let mut inside = false;
         let mut free = Vec::new();
         for at in 0..=body.len() {
             inside = (inside || body[at..].starts_with("«".as_bytes())) && !body[..at].ends_with("»".as_bytes());
-            if !inside {
+            let in_name = (1..name.len()).any(|part| at >= part && body[at - part..].starts_with(name));
+            if !inside && !in_name {
                 free.push(at);
             }
         }
@@ -223,9 +263,8 @@ fn damage(rng: &mut StdRng, body: &mut Vec<u8>) {
 }
 
 /// The verdict and the samples, without what differs on purpose: of a failed scrape nothing is counted alike; of two
-/// spellings of one series the first counts, also where a bound follows a TYPE in only one of them; what never had a
-/// sample gets no marker; -0 is 0 in what Prometheus sends; what is older than what its series had before is not sent; and
-/// a time that damage made a value is the time of either.
+/// spellings of one series the first counts; what never had a sample gets no marker; -0 is 0 in what Prometheus sends; what
+/// is older than what its series had before is not sent; and a time that damage made a value is the time of either.
 pub(super) fn what_counts(pair: Pair) -> Pair {
     let failed = |story: &Story| -> Vec<When> {
         let up = story.iter().filter(|(series, _)| name(series) == "up").flat_map(|(_, samples)| samples);
@@ -233,7 +272,7 @@ pub(super) fn what_counts(pair: Pair) -> Pair {
     };
     let failed = [failed(&pair.theirs), failed(&pair.ours)].concat();
     let lenient = |story: Story| -> Story {
-        let series = bounds_alike(story).into_iter().filter_map(|(series, samples)| {
+        let series = story.into_iter().filter_map(|(series, samples)| {
             let counts = matches!(
                 name(&series),
                 "scrape_samples_scraped" | "scrape_samples_post_metric_relabeling" | "scrape_series_added"
@@ -273,23 +312,4 @@ fn is_before(told: &When, known: &When) -> bool {
 /// Whether it looks like a time of these decades, in milliseconds or in seconds.
 fn is_of_today(value: f64) -> bool {
     (1.7e12..4e12).contains(&value) || (1.7e9..4e9).contains(&value)
-}
-
-/// Bounds written as numbers are, whatever the TYPE before them, and the samples of these series by their times.
-fn bounds_alike(story: Story) -> Story {
-    let mut alike = Story::new();
-    for (mut series, samples) in story {
-        let bound = series.iter_mut().find(|(name, _)| matches!(name.as_str(), "le" | "quantile"));
-        let number = bound.and_then(|(_, value)| Some((value.parse::<f64>().ok()?, value)));
-        let is_bound = number.is_some();
-        if let Some((number, value)) = number {
-            *value = number.to_string();
-        }
-        let known: &mut Vec<_> = alike.entry(series).or_default();
-        known.extend(samples);
-        if is_bound {
-            known.sort_by(|(one, _), (other, _)| one.cmp(other));
-        }
-    }
-    alike
 }
