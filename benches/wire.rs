@@ -58,7 +58,7 @@ fn request(series: &[Labels]) -> proto::WriteRequest {
         samples: vec![proto::Sample { value: value(n), timestamp: NOW_MS }],
         ..proto::TimeSeries::default()
     };
-    proto::WriteRequest { timeseries: series.iter().enumerate().map(entry).collect() }
+    proto::WriteRequest { timeseries: series.iter().enumerate().map(entry).collect(), ..Default::default() }
 }
 
 fn wire(criterion: &mut Criterion) {

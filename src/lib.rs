@@ -27,6 +27,7 @@ pub mod config;
 pub mod discover;
 pub mod identity;
 pub mod label;
+pub mod token;
 
 pub mod connect;
 pub mod parse;

@@ -134,7 +134,7 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
     receivers.follow(receivers.plan(&config.remote_write)?);
     let spooling = tokio::spawn(spool.run(incoming));
 
-    let setup = reload::setup(&config, &receivers, &identities, None);
+    let setup = reload::setup(&config, &receivers, &identities, &clock, None);
     let discovery = discover::spawn(
         reload::wanted(&setup),
         stop_scraping.clone(),

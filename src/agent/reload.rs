@@ -20,6 +20,7 @@ use crate::discover::Wanted;
 use crate::scrape::{Job, Setup};
 use crate::send::SendError;
 use crate::series::View;
+use crate::token::Tokens;
 
 /// Why a configuration was not taken.
 #[derive(Debug, Error)]
@@ -63,7 +64,7 @@ impl Agent {
     async fn take(&mut self, config: Config) -> Result<(), ReloadError> {
         let plan = self.receivers.plan(&config.remote_write)?;
         self.receivers.follow(plan);
-        let setup = setup(&config, &self.receivers, &self.identities, Some(&self.setup));
+        let setup = setup(&config, &self.receivers, &self.identities, &self.clock, Some(&self.setup));
         let (revision, wanted) = (setup.revision, wanted(&setup));
         self.setup = setup.clone();
         self.scrape.adopt(setup);
@@ -75,12 +76,22 @@ impl Agent {
 }
 
 /// What scraping is told by `config`. What is equal in the one before, `known`, is the same value.
-pub(super) fn setup(config: &Config, receivers: &Receivers, identities: &Identities, known: Option<&Setup>) -> Setup {
+pub(super) fn setup(
+    config: &Config,
+    receivers: &Receivers,
+    identities: &Identities,
+    clock: &Clock,
+    known: Option<&Setup>,
+) -> Setup {
     let views: Arc<[View]> = known.map(|known| Arc::clone(&known.views)).unwrap_or_default();
     let new_views = receivers.views(&views);
     let job = |config: &Arc<ScrapeConfig>| {
         let same = known.and_then(|known| known.jobs.iter().find(|job| job.config == *config));
-        same.cloned().unwrap_or_else(|| Job { config: Arc::clone(config), credentials: identities.of_job(config) })
+        same.cloned().unwrap_or_else(|| Job {
+            config: Arc::clone(config),
+            credentials: identities.of_job(config),
+            tokens: config.oauth2.clone().map(|oauth2| Tokens::new(oauth2, clock.clone())),
+        })
     };
     Setup {
         revision: known.map_or(0, |known| known.revision + 1),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Auth, HttpHeader, OrdinaryTls, Proxies};
+use super::{Auth, HttpHeader, OAuth2, OrdinaryTls, Proxies};
 
 /// One of `kubernetes_sd_configs[]`. Equal values ask the same and share what is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,6 +124,8 @@ pub struct HttpSd {
     pub tls: OrdinaryTls,
     /// The `Authorization` header.
     pub auth: Option<Auth>,
+    /// Whose tokens it holds instead.
+    pub oauth2: Option<Arc<OAuth2>>,
     /// Headers that are added to every request.
     pub http_headers: Vec<HttpHeader>,
     /// Through which proxies the server is asked.
@@ -135,11 +137,12 @@ pub struct HttpSd {
 /// The URL may hold a password.
 impl fmt::Debug for HttpSd {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url: _, refresh_interval, tls, auth, http_headers, proxies, follow_redirects } = self;
+        let Self { url: _, refresh_interval, tls, auth, oauth2, http_headers, proxies, follow_redirects } = self;
         out.debug_struct("HttpSd")
             .field("refresh_interval", refresh_interval)
             .field("tls", tls)
             .field("auth", auth)
+            .field("oauth2", oauth2)
             .field("http_headers", http_headers)
             .field("proxies", proxies)
             .field("follow_redirects", follow_redirects)

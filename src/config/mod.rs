@@ -19,6 +19,7 @@
 mod auth;
 mod discovery;
 mod load;
+mod oauth2;
 mod pattern;
 mod preset;
 mod problem;
@@ -37,6 +38,7 @@ pub use discovery::{
     ApiServer, AttachMetadata, HttpSd, KubernetesAccess, KubernetesRole, KubernetesSd, KubernetesSelector,
 };
 pub use load::{Env, Loaded, load, parse};
+pub use oauth2::OAuth2;
 pub use pattern::matching_files;
 pub use problem::Problem;
 pub use proxy::{NoProxy, Proxies, Proxy};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderName;
 use url::Url;
 
-use super::{Auth, HttpHeader, OrdinaryTls, Proxies, Secret, SpiffeReceiver};
+use super::{Auth, HttpHeader, OAuth2, OrdinaryTls, Proxies, Secret, SpiffeReceiver};
 use crate::relabel::Rule;
 
 /// One receiver.
@@ -28,6 +28,8 @@ pub struct RemoteWrite {
     pub remote_timeout: Duration,
     /// The `Authorization` header.
     pub auth: Option<Auth>,
+    /// Whose tokens it holds instead.
+    pub oauth2: Option<Arc<OAuth2>>,
     /// How the receiver is verified. Always ordinary where the URL is `http`.
     pub security: ReceiverSecurity,
     /// Whether redirects are followed (within the origin of `url` only).
@@ -65,6 +67,7 @@ impl fmt::Debug for RemoteWrite {
             proxies,
             remote_timeout,
             auth,
+            oauth2,
             security,
             follow_redirects,
             enable_http2,
@@ -82,6 +85,7 @@ impl fmt::Debug for RemoteWrite {
             .field("proxies", proxies)
             .field("remote_timeout", remote_timeout)
             .field("auth", auth)
+            .field("oauth2", oauth2)
             .field("security", security)
             .field("follow_redirects", follow_redirects)
             .field("enable_http2", enable_http2)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Auth, HttpHeader, HttpSd, JobSecurity, KubernetesSd, Proxies, RemoteWrite};
+use super::{Auth, HttpHeader, HttpSd, JobSecurity, KubernetesSd, OAuth2, Proxies, RemoteWrite};
 use crate::model::{Cidr, Labels, MAX_SCHEMA, MIN_SCHEMA, Scheme};
 use crate::relabel::{NameScheme, Rule};
 
@@ -112,6 +112,8 @@ pub struct ScrapeConfig {
     pub security: JobSecurity,
     /// The `Authorization` header.
     pub auth: Option<Auth>,
+    /// Whose tokens it holds instead; none where SPIFFE IDs are verified.
+    pub oauth2: Option<Arc<OAuth2>>,
     /// Headers that are added to every request.
     pub http_headers: Vec<HttpHeader>,
     /// Through which proxies targets are asked; none where SPIFFE IDs are verified.
@@ -128,6 +130,7 @@ impl ScrapeConfig {
             enable_http2: other.enable_http2,
             security: other.security.clone(),
             auth: other.auth.clone(),
+            oauth2: other.oauth2.clone(),
             http_headers: other.http_headers.clone(),
             proxies: other.proxies.clone(),
             ..self.clone()
@@ -174,6 +177,7 @@ impl ScrapeConfig {
             namespace_target_limit: _,
             security,
             auth,
+            oauth2,
             http_headers,
             proxies,
         } = self;
@@ -181,6 +185,7 @@ impl ScrapeConfig {
             && *enable_http2 == other.enable_http2
             && *security == other.security
             && *auth == other.auth
+            && *oauth2 == other.oauth2
             && *http_headers == other.http_headers
             && *proxies == other.proxies
     }

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::config::{Auth, HttpHeader, SecretError};
 use crate::model::{Failure, Reason};
+use crate::token::TokenError;
 
 /// Adds the header that `auth` asks for, and `more`.
 pub(super) fn add(headers: &mut HeaderMap, auth: Option<&Auth>, more: &[HttpHeader]) -> Result<(), Failure> {
@@ -21,6 +22,13 @@ pub(super) fn add(headers: &mut HeaderMap, auth: Option<&Auth>, more: &[HttpHead
         Failure::new(Reason::CredentialsUnreadable, "a secret contains a character that no header may hold")
     })?;
     value.set_sensitive(true);
+    headers.insert(AUTHORIZATION, value);
+    Ok(())
+}
+
+/// Adds the header that holds a token, if there is one.
+pub(super) fn add_token(headers: &mut HeaderMap, token: Result<HeaderValue, TokenError>) -> Result<(), Failure> {
+    let value = token.map_err(|error| Failure::new(Reason::CredentialsUnreadable, error.to_string()))?;
     headers.insert(AUTHORIZATION, value);
     Ok(())
 }

@@ -39,6 +39,7 @@ use crate::clock::Clock;
 use crate::config::{JobSecurity, ScrapeConfig};
 use crate::identity::Credentials;
 use crate::model::{Address, Failure, PeerReport, Phases, Reason, Scheme, Target, Verification};
+use crate::token::Tokens;
 
 /// The certificates of a job as they change.
 pub type CredentialsFeed = watch::Receiver<Arc<Credentials>>;
@@ -107,11 +108,13 @@ pub enum Client {
 
 impl Client {
     /// The client that a target's job asks for; nothing is dialled yet. `credentials` are those of the job's identity,
-    /// for jobs that verify SPIFFE IDs. A target that may not be connected yields its failure.
+    /// for jobs that verify SPIFFE IDs; `tokens` those of jobs with `oauth2`. A target that may not be connected yields its
+    /// failure.
     pub fn for_target(
         target: &Target,
         job: &ScrapeConfig,
         credentials: Option<CredentialsFeed>,
+        tokens: Option<Tokens>,
         clock: &Clock,
     ) -> Result<Self, Failure> {
         match (&job.security, &target.verification, target.scheme) {
@@ -132,11 +135,11 @@ impl Client {
                 Err(Failure::new(Reason::NoExpectedIdentity, "nobody is named who may answer for this target"))
             }
             (JobSecurity::Ordinary(tls), Verification::HostName, Scheme::Https) => {
-                let settings = OrdinarySettings::of_job(job, target.timeout);
+                let settings = OrdinarySettings::of_job(job, target.timeout, tokens);
                 Ok(Client::HostName(HostNameClient::new(settings, tls.clone(), clock.clone())))
             }
             (JobSecurity::Ordinary(_), Verification::None, Scheme::Http) => {
-                Ok(Client::Plain(PlainClient::new(OrdinarySettings::of_job(job, target.timeout))?))
+                Ok(Client::Plain(PlainClient::new(OrdinarySettings::of_job(job, target.timeout, tokens))?))
             }
             (JobSecurity::Ordinary(_), _, scheme) => {
                 let scheme = scheme.as_str();

@@ -31,6 +31,7 @@ use crate::clock::Clock;
 use crate::config::{Auth, HttpHeader, OrdinaryTls, Proxies, Proxy, ScrapeConfig};
 use crate::identity::{CertificateFacts, crypto_provider, ordinary_tls_config};
 use crate::model::{Failure, Host, PeerReport, Reason, Scheme};
+use crate::token::Tokens;
 
 /// The largest response header, names and values counted.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
@@ -55,6 +56,8 @@ pub struct OrdinarySettings {
     pub http2: bool,
     /// The `Authorization` header.
     pub auth: Option<Auth>,
+    /// Where the token of that header comes from instead.
+    pub tokens: Option<Tokens>,
     /// Headers that are added to every request.
     pub http_headers: Vec<HttpHeader>,
     /// Through which proxies servers are asked.
@@ -62,14 +65,15 @@ pub struct OrdinarySettings {
 }
 
 impl OrdinarySettings {
-    /// Those of a job, for a target with this scrape timeout.
-    pub fn of_job(job: &ScrapeConfig, timeout: Duration) -> Self {
+    /// Those of a job, for a target with this scrape timeout; `tokens` are those of all its targets.
+    pub fn of_job(job: &ScrapeConfig, timeout: Duration, tokens: Option<Tokens>) -> Self {
         Self {
             timeout,
             follow_redirects: job.follow_redirects,
             within_origin: false,
             http2: job.enable_http2,
             auth: job.auth.clone(),
+            tokens,
             http_headers: job.http_headers.clone(),
             proxies: job.proxies.clone(),
         }
@@ -272,6 +276,9 @@ async fn exchange(
     let mut watch = Stopwatch::until(request.deadline);
     let mut headers = request.headers.clone();
     auth::add(&mut headers, settings.auth.as_ref(), &settings.http_headers)?;
+    if let Some(tokens) = &settings.tokens {
+        auth::add_token(&mut headers, watch.bounded(tokens.header()).await?)?;
+    }
     let mut trail = Trail::from(scheme, &request.address, &request.path_and_query)?;
     loop {
         let mut place = trail.here().clone();

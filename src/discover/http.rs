@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::config::{Auth, HttpSd, Secret, SecretSource};
 use crate::connect::{Body, Client, HostNameClient, OrdinarySettings, PlainClient, Request};
 use crate::model::{Address, Candidate, Failure, clean, clean_to};
+use crate::token::Tokens;
 
 /// How much of a problem is shown.
 const SHOWN_BYTES: usize = 1024;
@@ -174,6 +175,7 @@ impl Server {
             within_origin: true,
             http2: true,
             auth: auth_in(&url).or_else(|| config.auth.clone()),
+            tokens: config.oauth2.clone().map(|oauth2| Tokens::new(oauth2, clock.clone())),
             http_headers: config.http_headers.clone(),
             proxies: config.proxies.clone(),
         };

@@ -50,6 +50,7 @@ pub(crate) fn ordinary_job() -> ScrapeConfig {
         namespace_target_limit: 0,
         security: JobSecurity::Ordinary(OrdinaryTls::default()),
         auth: None,
+        oauth2: None,
         http_headers: Vec::new(),
         proxies: None,
     }

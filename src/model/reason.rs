@@ -147,9 +147,9 @@ reasons! {
     VerificationEnded, "verification_ended", Identity,
         "the next scrape makes a new connection; nothing to do unless it repeats";
 
-    /// A file with credentials for the target cannot be read, or holds what no header can carry.
+    /// A file with credentials for the target cannot be read, or holds what no header can carry, or no OAuth 2 token came.
     CredentialsUnreadable, "credentials_unreadable", Usage,
-        "check the files named in the job's basic_auth or authorization: they must exist and be readable by this process";
+        "check the files named in the job's basic_auth, authorization or oauth2: they must exist and be readable by this process; and that oauth2.token_url knows this client";
 
     /// The answer redirects to another place, or further than is followed.
     RedirectRefused, "redirect_refused", Http,

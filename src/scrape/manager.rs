@@ -19,6 +19,7 @@ use crate::config::ScrapeConfig;
 use crate::connect::CredentialsFeed;
 use crate::model::{Block, DroppedTarget, Failure, JobTargets, Labels, Reason, Target, TargetId, TargetSet};
 use crate::series::{Catalogue, Descriptions, View};
+use crate::token::Tokens;
 
 /// One scrape config and what its connections are verified with.
 #[derive(Clone)]
@@ -27,6 +28,8 @@ pub struct Job {
     pub config: Arc<ScrapeConfig>,
     /// The certificates of a job that verifies SPIFFE IDs.
     pub credentials: Option<CredentialsFeed>,
+    /// The tokens of a job with `oauth2`.
+    pub tokens: Option<Tokens>,
 }
 
 /// What a configuration says of scraping. What is the same in the next one is the same `Arc` there.

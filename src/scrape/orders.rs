@@ -21,7 +21,7 @@ pub(super) struct Orders {
 impl Orders {
     /// The client that these orders ask for, or why the target may not be connected.
     pub(super) fn client(&self, clock: &Clock) -> Result<Client, Failure> {
-        Client::for_target(&self.target, &self.job.config, self.job.credentials.clone(), clock)
+        Client::for_target(&self.target, &self.job.config, self.job.credentials.clone(), self.job.tokens.clone(), clock)
     }
 
     /// A memory of no scrape yet.

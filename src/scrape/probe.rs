@@ -102,10 +102,11 @@ impl Prober {
         unconfirmed: Option<std::time::Instant>,
         transcript: &mut Transcript,
     ) -> (Exchange, Counts, Result<(), Failure>) {
-        let mut client = match Client::for_target(target, &job.config, job.credentials.clone(), &self.clock) {
-            Ok(client) => client,
-            Err(failure) => return (Exchange::default(), Counts::default(), Err(failure)),
-        };
+        let mut client =
+            match Client::for_target(target, &job.config, job.credentials.clone(), job.tokens.clone(), &self.clock) {
+                Ok(client) => client,
+                Err(failure) => return (Exchange::default(), Counts::default(), Err(failure)),
+            };
         // A probe has not seen the pod before, so of an uncertain one it learns nothing: not even whose text it would show.
         client.only_known_peer(unconfirmed.filter(|_| target.pod.is_some()));
         let timeout = target.timeout.min(MAX_PROBE_TIME);

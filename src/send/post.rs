@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::{Auth, RemoteWrite, Secret, SecretError};
 use crate::identity::failure_of;
 use crate::model::clean_to;
+use crate::token::Tokens;
 
 /// How much of an answer is read.
 const READ_BYTES: usize = 64 << 10;
@@ -36,13 +37,16 @@ pub(super) struct Post {
     /// The headers of the configuration, ready; marked so that no library logs them.
     extra: HeaderMap,
     clients: Clients,
+    /// Of a receiver with `oauth2`.
+    tokens: Option<Tokens>,
     clock: Clock,
 }
 
 impl Post {
     /// `extra` are the [`extra_headers`] of `remote`.
     pub(super) fn new(remote: Arc<RemoteWrite>, extra: HeaderMap, clients: Clients, clock: Clock) -> Self {
-        Self { remote, extra, clients, clock }
+        let tokens = remote.oauth2.clone().map(|oauth2| Tokens::new(oauth2, clock.clone()));
+        Self { remote, extra, clients, tokens, clock }
     }
 
     /// Sends one body; `attempt` is 0 the first time. Always ends within `remote_timeout`.
@@ -104,6 +108,10 @@ impl Post {
                 request.header(AUTHORIZATION, value.ok_or_else(|| not_ready(UNFIT_CREDENTIALS.to_owned()))?)
             }
         };
+        if let Some(tokens) = &self.tokens {
+            let token = tokens.header().await.map_err(|error| not_ready(error.to_string()))?;
+            request = request.header(AUTHORIZATION, token);
+        }
         let mut request = request.headers(self.extra.clone()).build().map_err(trouble)?;
         for (name, value) in headers {
             secrets.add_text(&String::from_utf8_lossy(value.as_bytes()));

@@ -185,7 +185,7 @@ proptest! {
     }
 
     #[test]
-    fn our_metadata_is_that_of_the_library(kind in 0..8, family in ".*", help in ".*", unit in ".*") {
+    fn our_metadata_is_that_of_the_library(kind in 0..8usize, family in ".*", help in ".*", unit in ".*") {
         let mut ours = Vec::new();
         let metadata =
             Metadata { family: (*family).into(), kind: KINDS[kind], help: (*help).into(), unit: (*unit).into() };

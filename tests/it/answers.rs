@@ -31,7 +31,7 @@ async fn ask_within(server: &Server, keys: &str, time: Duration) -> (Exchange, R
     let labels = [("__address__", server.address().to_string())].into_iter().collect();
     let targets = targets_of(job, &[Candidate { labels, source: "test".into(), pod: None }], None);
     let target = &targets.active[0];
-    let mut client = Client::for_target(target, job, None, &Clock::system()).expect("a plain client");
+    let mut client = Client::for_target(target, job, None, None, &Clock::system()).expect("a plain client");
     let mut samples = Vec::new();
     let mut each = |entry: &Entry<'_>| {
         if let Entry::Sample(sample) = entry {

@@ -166,7 +166,7 @@ fn the_shipped_file_verifies_everybody() {
 }
 
 /// What has no default: it must be written, or is written in the reference as an example.
-const NO_DEFAULT: [&str; 17] = [
+const NO_DEFAULT: [&str; 20] = [
     "scrape_configs.job_name",
     "scrape_configs.http_headers.X-Team.values",
     "scrape_configs.tls_config.certs_dir",
@@ -175,6 +175,9 @@ const NO_DEFAULT: [&str; 17] = [
     "scrape_configs.kubernetes_sd_configs.role",
     "scrape_configs.kubernetes_sd_configs.selectors.role",
     "scrape_configs.http_sd_configs.url",
+    "scrape_configs.http_sd_configs.oauth2.client_id",
+    "scrape_configs.http_sd_configs.oauth2.client_secret_file",
+    "scrape_configs.http_sd_configs.oauth2.token_url",
     "scrape_configs.static_configs.targets",
     "scrape_configs.file_sd_configs.files",
     "scrape_configs.relabel_configs.target_label",

@@ -41,6 +41,7 @@ fn remote(name: &str, url: &str) -> RemoteWrite {
         proxies: None,
         remote_timeout: Duration::from_secs(20),
         auth: None,
+        oauth2: None,
         security: ReceiverSecurity::Ordinary(OrdinaryTls::default()),
         follow_redirects: true,
         enable_http2: false,

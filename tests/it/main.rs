@@ -17,6 +17,7 @@ mod hostile;
 mod identity;
 mod layering;
 mod merged;
+mod oauth2;
 mod peers;
 mod pipeline;
 mod pods;

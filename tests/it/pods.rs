@@ -52,7 +52,11 @@ impl Herd {
         let views = series::views_of(receivers, &[], &series::Metrics::default());
         let setup = scrape::Setup {
             revision: 0,
-            jobs: vec![scrape::Job { config: Arc::clone(&job), credentials: Some(mesh.identity.credentials()) }],
+            jobs: vec![scrape::Job {
+                config: Arc::clone(&job),
+                credentials: Some(mesh.identity.credentials()),
+                tokens: None,
+            }],
             views: views.into(),
             external: Arc::default(),
         };

@@ -98,7 +98,7 @@ pub(super) fn certs_dir(args: &ScrapeArgs) -> Option<PathBuf> {
 
 async fn scrape(args: &ScrapeArgs, Plan { target, job, credentials }: Plan) -> Scraped {
     let mut collector = Collector::default();
-    let (seen, outcome) = match Client::for_target(&target, &job, credentials, &Clock::system()) {
+    let (seen, outcome) = match Client::for_target(&target, &job, credentials, None, &Clock::system()) {
         Err(failure) => (Exchange::default(), Err(failure)),
         Ok(mut client) => {
             let head = RequestHead::new(&job, args.timeout);

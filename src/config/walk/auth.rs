@@ -6,10 +6,10 @@ use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
 use crate::config::{Auth, Secret, SecretSource};
 
-/// The ways to say who we are; at most one of them may be written.
-const KINDS: [&str; 4] = ["basic_auth", "authorization", "bearer_token", "bearer_token_file"];
+/// The ways to say who we are, besides `oauth2`; at most one of all may be written.
+pub(super) const KINDS: [&str; 4] = ["basic_auth", "authorization", "bearer_token", "bearer_token_file"];
 
-/// Reads them in `fields`, a job or a receiver.
+/// Reads them in `fields`, a job, a discovery or a receiver.
 pub(super) fn read(fields: &mut Fields<'_>) -> Option<Auth> {
     let written: Vec<_> = KINDS.into_iter().filter(|key| fields.has(key)).collect();
     if let [first, .., last] = written[..] {
@@ -88,7 +88,11 @@ fn bearer_token(fields: &mut Fields<'_>, key: &'static str) -> Option<Auth> {
 }
 
 /// The path behind `file_key`, which must not stand beside `key`.
-fn file_or(fields: &mut Fields<'_>, key: &'static str, file_key: &'static str) -> Option<std::path::PathBuf> {
+pub(super) fn file_or(
+    fields: &mut Fields<'_>,
+    key: &'static str,
+    file_key: &'static str,
+) -> Option<std::path::PathBuf> {
     if fields.has(key) && fields.has(file_key) {
         fields.wrong(file_key, Wrong::new(format!("{key} is written as well"), "remove one of the two"));
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::fields::Fields;
 use super::tables::HTTP_SD;
-use super::{auth, headers, proxy, tls, urls};
+use super::{auth, headers, oauth2, proxy, tls, urls};
 use crate::config::HttpSd;
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
@@ -32,6 +32,7 @@ fn read_one(config: &mut Fields<'_>, verifies: bool) -> Option<HttpSd> {
     let refresh_interval = config.some_duration("refresh_interval", DEFAULT_REFRESH);
     let tls = tls::of_discovery(config).unwrap_or_default();
     let auth = auth::read(config);
+    let oauth2 = oauth2::read(config);
     let http_headers = headers::read(config);
     let proxies = proxy::read(config, Some(&tls));
     let follow_redirects = config.flag("follow_redirects", true);
@@ -44,11 +45,12 @@ fn read_one(config: &mut Fields<'_>, verifies: bool) -> Option<HttpSd> {
         let message = "this job verifies SPIFFE IDs, and over http nobody verifies who says which targets there are";
         config.wrong("url", Wrong::new(message, "write a URL that begins with https://"));
     }
-    if auth.is_some() && urls::has_user_info(&url) {
+    let proves = auth.is_some() || oauth2.is_some();
+    if proves && urls::has_user_info(&url) {
         let message = "the URL holds a user name or a password, and one request has one Authorization";
         config.wrong("url", Wrong::new(message, "write them in one place"));
     }
-    if auth.is_some() || http_headers.iter().any(|header| header.secret) || urls::has_user_info(&url) {
+    if proves || http_headers.iter().any(|header| header.secret) || urls::has_user_info(&url) {
         urls::check_credentials(config, "url", &url, &written, "this discovery");
     }
     Some(HttpSd {
@@ -56,6 +58,7 @@ fn read_one(config: &mut Fields<'_>, verifies: bool) -> Option<HttpSd> {
         refresh_interval,
         tls,
         auth,
+        oauth2,
         http_headers,
         proxies,
         follow_redirects,

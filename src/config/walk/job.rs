@@ -9,7 +9,7 @@ use super::relabel::LocatedRule;
 use super::tables::SCRAPE;
 use super::targets::Job;
 use super::unique::Place;
-use super::{Walk, auth, headers, http_sd, identity, istio, kubernetes, proxy, relabel, targets, tls};
+use super::{Walk, auth, headers, http_sd, identity, istio, kubernetes, oauth2, proxy, relabel, targets, tls};
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
 use crate::config::{Global, Histograms, JobSecurity, KubernetesSd, Limits, ScrapeConfig, preset};
@@ -33,13 +33,18 @@ pub(super) fn read<'w>(
     let verifies = matches!(security, JobSecurity::Spiffe(_));
     let scheme = read_scheme(&mut fields, verifies);
     let auth = auth::read(&mut fields);
+    let oauth2 = oauth2::read(&mut fields);
+    if verifies && oauth2.is_some() {
+        let message = "a job that verifies SPIFFE IDs proves who we are by our certificate";
+        fields.wrong("oauth2", Wrong::new(message, "remove it"));
+    }
     let http_headers = headers::read(&mut fields);
     let tls = match &security {
         JobSecurity::Ordinary(tls) => Some(tls),
         JobSecurity::Spiffe(_) => None,
     };
     let proxies = proxy::read(&mut fields, tls);
-    let has_credentials = auth.is_some() || http_headers.iter().any(|header| header.secret);
+    let has_credentials = auth.is_some() || oauth2.is_some() || http_headers.iter().any(|header| header.secret);
     check_plain_http(&fields, scheme, global, has_credentials);
 
     let rules = read_rules(&mut fields, own.names.value, &name.value, preset.as_ref());
@@ -148,6 +153,7 @@ pub(super) fn read<'w>(
             .count("namespace_target_limit", preset.as_ref().map_or(0, |preset| preset.namespace_target_limit)),
         security,
         auth,
+        oauth2,
         http_headers,
         proxies,
     };

@@ -17,6 +17,7 @@ mod job;
 mod jobs;
 mod keys;
 mod kubernetes;
+mod oauth2;
 mod proxy;
 mod receiver;
 mod relabel;

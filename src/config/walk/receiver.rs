@@ -9,7 +9,7 @@ use url::Url;
 use super::fields::{Fields, Item, Valued};
 use super::tables::{METADATA, QUEUE, REMOTE_WRITE};
 use super::unique::Place;
-use super::{Scalar, Walk, auth, headers, proxy, relabel, tls, urls};
+use super::{Scalar, Walk, auth, headers, oauth2, proxy, relabel, tls, urls};
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
 use crate::config::{MetadataConfig, QueueConfig, ReceiverSecurity, RemoteWrite, Secret, units};
@@ -26,6 +26,7 @@ pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -
     let url = read_url(&mut fields);
     let security = tls::of_receiver(&mut fields);
     let auth = auth::read(&mut fields);
+    let oauth2 = oauth2::read(&mut fields);
     let http_headers = headers::read(&mut fields);
     let tls = match &security {
         ReceiverSecurity::Ordinary(tls) => Some(tls),
@@ -37,7 +38,7 @@ pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -
             let message = "the receiver's SPIFFE ID is to be verified, and nobody is verified over http";
             fields.wrong("url", Wrong::new(message, "write a URL that begins with https://"));
         }
-        if auth.is_some() || http_headers.iter().any(|header| header.secret) {
+        if auth.is_some() || oauth2.is_some() || http_headers.iter().any(|header| header.secret) {
             urls::check_credentials(&fields, "url", url, written, "this receiver");
         }
     }
@@ -71,6 +72,7 @@ pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -
         proxies,
         remote_timeout,
         auth,
+        oauth2,
         security,
         follow_redirects,
         enable_http2,

@@ -10,7 +10,7 @@ const fn absent(key: &'static str, treatment: Treatment, what: &'static str) -> 
 
 const SERVER: &str = "it is for a Prometheus server, and this is an agent";
 const PROXY: &str = "it connects to no HTTP proxy";
-const OAUTH2: &str = "it gets no OAuth 2 tokens";
+const TOKENS: &str = "it gets no OAuth 2 tokens for API servers";
 
 pub(super) static FILE: Section = Section {
     name: "the file",
@@ -101,6 +101,7 @@ pub(super) static SCRAPE: Section = Section {
         "authorization",
         "bearer_token",
         "bearer_token_file",
+        "oauth2",
         "http_headers",
         "proxy_url",
         "no_proxy",
@@ -118,7 +119,6 @@ pub(super) static SCRAPE: Section = Section {
         "metric_relabel_configs",
     ],
     absent: &[
-        absent("oauth2", RefusedUnlessOff, OAUTH2),
         absent("scrape_failure_log_file", IgnoredUnlessOff, "failed scrapes go to the ordinary log"),
         absent("scrape_classic_histograms", Refused, "since Prometheus 3 its name is always_scrape_classic_histograms"),
         absent("dns_sd_configs", RefusedUnlessOff, DISCOVERY),
@@ -168,6 +168,7 @@ pub(super) static HTTP_SD: Section = Section {
         "authorization",
         "bearer_token",
         "bearer_token_file",
+        "oauth2",
         "http_headers",
         "proxy_url",
         "no_proxy",
@@ -176,7 +177,7 @@ pub(super) static HTTP_SD: Section = Section {
         "follow_redirects",
         "enable_http2",
     ],
-    absent: &[absent("oauth2", RefusedUnlessOff, OAUTH2)],
+    absent: &[],
 };
 
 pub(super) static KUBERNETES_SD: Section = Section {
@@ -221,7 +222,7 @@ pub(super) static ISTIO_SD: Section = Section {
     absent: &[
         absent("role", Refused, "these are always pods"),
         absent("selectors", Refused, "scope says which pods; relabel_configs can drop more of them"),
-        absent("oauth2", RefusedUnlessOff, OAUTH2),
+        absent("oauth2", RefusedUnlessOff, TOKENS),
         absent("proxy_url", RefusedUnlessOff, PROXY),
         absent("no_proxy", RefusedUnlessOff, PROXY),
         absent("proxy_from_environment", RefusedUnlessOff, PROXY),
@@ -232,7 +233,7 @@ pub(super) static ISTIO_SD: Section = Section {
 
 /// What Prometheus knows about clients of an API server, and we do not.
 const CLIENT: &[Absent] = &[
-    absent("oauth2", RefusedUnlessOff, OAUTH2),
+    absent("oauth2", RefusedUnlessOff, TOKENS),
     absent("proxy_url", RefusedUnlessOff, PROXY),
     absent("no_proxy", RefusedUnlessOff, PROXY),
     absent("proxy_from_environment", RefusedUnlessOff, PROXY),
@@ -338,6 +339,36 @@ pub(super) static AUTHORIZATION: Section = Section {
     absent: &[absent("credentials_ref", RefusedUnlessOff, "it has no secret providers")],
 };
 
+pub(super) static OAUTH2: Section = Section {
+    name: "oauth2",
+    keys: &[
+        "client_id",
+        "client_secret",
+        "client_secret_file",
+        "scopes",
+        "token_url",
+        "endpoint_params",
+        "tls_config",
+        "proxy_url",
+        "no_proxy",
+        "proxy_from_environment",
+        "proxy_connect_header",
+    ],
+    absent: &[
+        absent("grant_type", RefusedUnlessOff, JWT),
+        absent("client_certificate_key", RefusedUnlessOff, JWT),
+        absent("client_certificate_key_file", RefusedUnlessOff, JWT),
+        absent("client_certificate_key_id", RefusedUnlessOff, JWT),
+        absent("signature_algorithm", RefusedUnlessOff, JWT),
+        absent("iss", RefusedUnlessOff, JWT),
+        absent("audience", RefusedUnlessOff, JWT),
+        absent("claims", RefusedUnlessOff, JWT),
+        absent("http_headers", RefusedUnlessOff, "it adds no headers to what it asks for tokens"),
+    ],
+};
+
+const JWT: &str = "it asks for tokens with a client secret only";
+
 /// One header of `http_headers`.
 pub(super) static HTTP_HEADER: Section =
     Section { name: "a header of http_headers", keys: &["values", "secrets", "files"], absent: &[] };
@@ -356,6 +387,7 @@ pub(super) static REMOTE_WRITE: Section = Section {
         "authorization",
         "bearer_token",
         "bearer_token_file",
+        "oauth2",
         "http_headers",
         "proxy_url",
         "no_proxy",
@@ -369,7 +401,6 @@ pub(super) static REMOTE_WRITE: Section = Section {
         "send_exemplars",
     ],
     absent: &[
-        absent("oauth2", RefusedUnlessOff, OAUTH2),
         absent("sigv4", RefusedUnlessOff, "it signs no requests for AWS"),
         absent("azuread", RefusedUnlessOff, "it gets no tokens from Azure"),
         absent("google_iam", RefusedUnlessOff, "it gets no tokens from Google"),
@@ -399,7 +430,7 @@ pub(super) static QUEUE: Section = Section {
 };
 
 /// All of the main file.
-pub(super) static SECTIONS: [&Section; 23] = [
+pub(super) static SECTIONS: [&Section; 24] = [
     &FILE,
     &GLOBAL,
     &SCRAPE,
@@ -417,6 +448,7 @@ pub(super) static SECTIONS: [&Section; 23] = [
     &JOB_SPIFFE,
     &BASIC_AUTH,
     &AUTHORIZATION,
+    &OAUTH2,
     &HTTP_HEADER,
     &REMOTE_WRITE,
     &RECEIVER_TLS,

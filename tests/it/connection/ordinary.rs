@@ -35,6 +35,7 @@ fn settings() -> OrdinarySettings {
         within_origin: false,
         http2: true,
         auth,
+        tokens: None,
         http_headers: vec![HttpHeader {
             name: HeaderName::from_static("x-team"),
             value: SecretSource::Inline(Secret::new("canary-team")),

@@ -57,7 +57,7 @@ async fn no_label_writes_into_the_request() {
         let made = targets(&job, &[("__address__", &address), ("__spiffe_id__", CART), (name, value)]);
         let target = &made.active[0];
         let mut client =
-            Client::for_target(target, &job, Some(mesh.identity.credentials()), &mesh.clock).expect("a client");
+            Client::for_target(target, &job, Some(mesh.identity.credentials()), None, &mesh.clock).expect("a client");
         let request = get(&target.address, &target.path_and_query, std::time::Duration::from_secs(60));
         scrape(&mut client, &request).await.unwrap_or_else(|(failure, _)| panic!("{name:?}: {failure}"));
         asked += 1;
