@@ -16,10 +16,10 @@ use md5::{Digest, Md5};
 
 use super::expected::{self, Filled, Relabelled};
 use super::place;
-use crate::config::{JobSecurity, ScrapeConfig, format_duration, parse_duration};
+use crate::config::{Histograms, JobSecurity, ScrapeConfig, format_duration, parse_duration};
 use crate::model::{
-    Address, Alpn, Candidate, DroppedTarget, Failure, JobTargets, Labels, Peer, Pod, Reason, Scheme, Target, TargetId,
-    TrustDomain, Verification, clean,
+    Address, Alpn, Candidate, DroppedTarget, Failure, HistogramReading, JobTargets, Labels, Peer, Pod, Reason, Scheme,
+    Target, TargetId, TrustDomain, Verification, clean,
 };
 
 const ADDRESS: &str = "__address__";
@@ -27,6 +27,9 @@ const SCHEME: &str = "__scheme__";
 const METRICS_PATH: &str = "__metrics_path__";
 const INTERVAL: &str = "__scrape_interval__";
 const TIMEOUT: &str = "__scrape_timeout__";
+const NATIVE: &str = "__scrape_native_histograms__";
+const CLASSIC_TOO: &str = "__always_scrape_classic_histograms__";
+const CONVERT: &str = "__convert_classic_histograms_to_nhcb__";
 const PARAM_PREFIX: &str = "__param_";
 const META_PREFIX: &str = "__meta_";
 const ALPN: &str = "__alpn__";
@@ -128,6 +131,9 @@ fn fill_defaults(
     fill(TIMEOUT, &format_duration(job.scrape_timeout));
     fill(METRICS_PATH, &job.metrics_path);
     fill(SCHEME, job.scheme.as_str());
+    fill(NATIVE, word(job.histograms.native));
+    fill(CLASSIC_TOO, word(job.histograms.classic_too));
+    fill(CONVERT, word(job.histograms.convert));
     for (name, values) in &job.params {
         if let Some(value) = values.first() {
             fill(&format!("{PARAM_PREFIX}{name}"), value);
@@ -168,6 +174,7 @@ fn target_of(
     };
     let address = address(&labels)?;
     let (interval, timeout) = cadence(&labels)?;
+    let histograms = histograms(job, &labels)?;
     let path_and_query = path_and_query(job, &labels);
     let (scheme, verification) = match &job.security {
         JobSecurity::Ordinary(_) => ordinary(job, labels.value(SCHEME))?,
@@ -181,7 +188,8 @@ fn target_of(
         }
     };
     let alpn = alpn(job, labels.value(ALPN))?;
-    labels.retain(|name, _| !name.starts_with(META_PREFIX));
+    // How histograms are read makes no other target.
+    labels.retain(|name, _| !name.starts_with(META_PREFIX) && ![NATIVE, CLASSIC_TOO, CONVERT].contains(&name));
     if !labels.contains("instance") {
         let instance = labels.value(ADDRESS).to_owned();
         labels.set("instance", &instance);
@@ -196,6 +204,7 @@ fn target_of(
         discovered: discovered.clone(),
         interval,
         timeout,
+        histograms,
         verification,
         alpn,
         pod: pod.cloned(),
@@ -238,6 +247,26 @@ fn cadence(labels: &Labels) -> Result<(Duration, Duration), String> {
         return Err(format!("scrape timeout cannot be greater than scrape interval ({timeout:?} > {interval:?})"));
     }
     Ok((interval, timeout))
+}
+
+fn word(switch: bool) -> &'static str {
+    if switch { "true" } else { "false" }
+}
+
+/// Which histograms are wanted, in the words that Go takes for booleans; what relabelling has removed is as the job says.
+fn histograms(job: &ScrapeConfig, labels: &Labels) -> Result<HistogramReading, String> {
+    let read = |label: &str, of_job| match labels.value(label) {
+        "" => Ok(of_job),
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        other => Err(format!("{label} {:?} is neither \"true\" nor \"false\"", clean(other))),
+    };
+    let Histograms { native, classic_too, convert, .. } = job.histograms;
+    Ok(HistogramReading {
+        native: read(NATIVE, native)?,
+        classic_too: read(CLASSIC_TOO, classic_too)?,
+        convert: read(CONVERT, convert)?,
+    })
 }
 
 /// An ordinary job: a label may choose `https` where the job says `http`, but not take away what the job says.

@@ -131,13 +131,29 @@ fn the_job_fills_in_what_the_candidate_lacks() {
     let made = target(&job, &[("__address__", "10.0.0.1:80"), ("env", "prod")]);
     assert_eq!(
         text(&made.discovered),
-        "__address__=10.0.0.1:80 __metrics_path__=/metrics __param_a=x __param_b=1 2 __scheme__=http \
-         __scrape_interval__=1m __scrape_timeout__=10s env=prod job=j"
+        "__address__=10.0.0.1:80 __always_scrape_classic_histograms__=false \
+         __convert_classic_histograms_to_nhcb__=false __metrics_path__=/metrics __param_a=x __param_b=1 2 \
+         __scheme__=http __scrape_interval__=1m __scrape_native_histograms__=false __scrape_timeout__=10s env=prod job=j"
     );
     assert_eq!(text(&made.labels), "env=prod instance=10.0.0.1:80 job=j");
     assert_eq!(made.url(), "http://10.0.0.1:80/metrics?a=x&a=y&b=1+2");
     assert_eq!((made.interval.as_secs(), made.timeout.as_secs()), (60, 10));
     assert_eq!((&*made.pool, &made.verification), ("j", &Verification::None));
+}
+
+#[test]
+fn which_histograms_are_wanted_is_said_by_the_job_and_by_labels() {
+    let mut job = ordinary_job();
+    job.histograms.native = true;
+    let wanted = |labels: &[(&str, &str)]| {
+        let read = target(&job, &[&[("__address__", "h:1")], labels].concat()).histograms;
+        (read.native, read.classic_too, read.convert)
+    };
+    assert_eq!(wanted(&[]), (true, false, false));
+    assert_eq!(wanted(&[("__scrape_native_histograms__", "F")]), (false, false, false));
+    assert_eq!(wanted(&[("__always_scrape_classic_histograms__", "1")]), (true, true, false));
+    assert_eq!(wanted(&[("__convert_classic_histograms_to_nhcb__", "True")]), (true, false, true));
+    assert_eq!(wanted(&[("__scrape_native_histograms__", "")]), (true, false, false));
 }
 
 #[test]
@@ -230,6 +246,7 @@ fn malformed_targets_say_what_is_wrong() {
         (&[("__address__", "h"), ("__scrape_interval__", "60")], "__scrape_interval__ \"60\" is not a duration"),
         (&[("__address__", "h"), ("__scrape_timeout__", "-1s")], "__scrape_timeout__ \"-1s\" is not a duration"),
         (&[("__address__", "h"), ("__scrape_interval__", "0s")], "scrape interval cannot be 0"),
+        (&[("__address__", "h"), ("__scrape_native_histograms__", "yes")], "\"yes\" is neither \"true\" nor \"false\""),
         (&[("__address__", "h"), ("__scrape_timeout__", "0")], "scrape timeout cannot be 0"),
         (
             &[("__address__", "h"), ("__scrape_interval__", "5s")],

@@ -36,4 +36,6 @@ pub use reason::{ExitClass, Reason};
 pub use report::{PeerReport, Phases, ScrapeReport};
 pub use sample::{MetricType, STALE_NAN_BITS, Sample, is_stale, normal_nan, normalise_nan, stale_nan};
 pub use spiffe::{Acceptance, Match, Peer, SpiffeId, SpiffeIdError, TrustDomain, TrustDomainError};
-pub use target::{Candidate, DroppedTarget, JobTargets, Scheme, Target, TargetId, TargetSet, Verification};
+pub use target::{
+    Candidate, DroppedTarget, HistogramReading, JobTargets, Scheme, Target, TargetId, TargetSet, Verification,
+};

@@ -67,6 +67,17 @@ pub enum Verification {
     Refused(Failure),
 }
 
+/// Which histograms are wanted of a target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HistogramReading {
+    /// Native ones, as such.
+    pub native: bool,
+    /// The classic series of one that is native, too.
+    pub classic_too: bool,
+    /// Native ones with listed bounds, made of classic ones.
+    pub convert: bool,
+}
+
 /// One thing to scrape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
@@ -88,6 +99,8 @@ pub struct Target {
     pub interval: Duration,
     /// How long one scrape may take, connect to last byte.
     pub timeout: Duration,
+    /// How its histograms are read.
+    pub histograms: HistogramReading,
     /// Who may answer.
     pub verification: Verification,
     /// What is offered in the TLS greeting of a SPIFFE job.
@@ -110,6 +123,7 @@ impl Target {
             discovered: _,
             interval,
             timeout,
+            histograms,
             verification,
             alpn,
             pod: _,
@@ -122,6 +136,7 @@ impl Target {
             && *labels == other.labels
             && *interval == other.interval
             && *timeout == other.timeout
+            && *histograms == other.histograms
             && *verification == other.verification
             && *alpn == other.alpn
             && self.pod_uid() == other.pod_uid()

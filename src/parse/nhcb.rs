@@ -8,7 +8,7 @@
 
 use std::mem;
 
-use super::{Entry, Exposition, Format, HistogramEntry, SampleEntry, Series};
+use super::{Entry, Exposition, Format, HistogramEntry, SampleEntry, Series, number};
 use crate::model::{Buckets, CUSTOM_SCHEMA, Counts, Exemplar, Histogram, Labels, MetricType, Span, Tally};
 
 /// The most bounds of a histogram that is converted: they are kept in order while lines come in any order.
@@ -140,7 +140,7 @@ impl Converter {
     /// histogram.
     fn part_of(&self, labels: &mut Labels) -> Option<Part> {
         let part = match labels.get("__name__")?.strip_prefix(self.family.as_str())? {
-            "_bucket" => Part::Bucket(labels.get("le")?.parse().ok().filter(|bound: &f64| !bound.is_nan())?),
+            "_bucket" => Part::Bucket(bound_of(labels.get("le")?)?),
             "_count" => Part::Count,
             "_sum" => Part::Sum,
             _ => return None,
@@ -149,6 +149,11 @@ impl Converter {
         labels.set("__name__", &self.family);
         Some(part)
     }
+}
+
+/// A bound that can be one: as for values, what is too large for a number is none, and no infinity.
+fn bound_of(text: &str) -> Option<f64> {
+    number::parse_value(text.as_bytes()).ok().filter(|bound| !bound.is_nan())
 }
 
 /// The numbers of a classic histogram.
@@ -197,7 +202,8 @@ impl Classic {
         if self.buckets.last().is_some_and(|(_, all)| *all != count) {
             return None;
         }
-        let is_whole = |count: f64| count == (count.round() as i64) as f64;
+        // From 2^63 on a count has no integer; the conversion would give the largest one.
+        let is_whole = |count: f64| count < 2f64.powi(63) && count == (count.round() as i64) as f64;
         let whole = is_whole(count) && self.buckets.iter().all(|(_, count)| is_whole(*count));
         let spans = vec![Span { offset: 0, length: u32::try_from(self.buckets.len()).ok()? }];
         let cumulative = self.buckets.iter().map(|(_, count)| *count);

@@ -156,7 +156,7 @@ impl MergeReader {
 
 /// Whether something can have been counted so; what is larger would only be long to read.
 fn is_count(value: f64) -> bool {
-    (0.0..=1e15).contains(&value)
+    (0.0..=1e15).contains(&value) && value.fract() == 0.0
 }
 
 /// Compares the successful scrapes of one target.
@@ -235,6 +235,7 @@ mod tests {
             ("a part that nobody knows", body("istio_agent_scrape_failures_total{type=\"x\"} 9\n", "2")),
             ("no count", body(&app.replace('9', "NaN"), "2")),
             ("more than can be counted", body(&app.replace('9', "1e300"), "2")),
+            ("a fraction", body(&app.replace('9', "5e-324"), "2")),
             ("below zero", body(&app.replace('9', "-9"), "2")),
             ("an answer without number", body(&app, "+Inf")),
         ] {

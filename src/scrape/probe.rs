@@ -110,7 +110,7 @@ impl Prober {
         // A probe has not seen the pod before, so of an uncertain one it learns nothing: not even whose text it would show.
         client.only_known_peer(unconfirmed.filter(|_| target.pod.is_some()));
         let timeout = target.timeout.min(MAX_PROBE_TIME);
-        let head = RequestHead::new(&job.config, timeout);
+        let head = RequestHead::new(&job.config, timeout, target.histograms);
         // A table of its own, for nobody: it judges names and limits as the task's does at its first scrape.
         let mut table = Table::new(Arc::clone(&job.config), target, Arc::default(), &Labels::new());
         let mut pass = table.begin(self.clock.now_ms());

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 
 use crate::config::{EscapingScheme, ScrapeConfig, ScrapeProtocol};
+use crate::model::HistogramReading;
 use crate::parse::protobuf::NativeHistograms;
 use crate::parse::{Exposition, Format};
 
@@ -26,8 +27,8 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    /// The head of requests of `job` with this scrape timeout.
-    pub fn new(job: &ScrapeConfig, timeout: Duration) -> Self {
+    /// The head of requests of `job` with this scrape timeout, where these histograms are wanted.
+    pub fn new(job: &ScrapeConfig, timeout: Duration, histograms: HistogramReading) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("meshscrape/", env!("CARGO_PKG_VERSION"))));
         let accept = accept(&job.scrape_protocols, job.escaping);
@@ -43,8 +44,8 @@ impl RequestHead {
             fallback: job.fallback_scrape_protocol.map(format_of),
             require_complete: job.require_complete,
             body_limit: job.limits.body_size_limit,
-            native: NativeHistograms { read: job.histograms.native, classic_too: job.histograms.classic_too },
-            convert: job.histograms.convert,
+            native: NativeHistograms { read: histograms.native, classic_too: histograms.classic_too },
+            convert: histograms.convert,
         }
     }
 }

@@ -143,7 +143,8 @@ impl TargetTask {
     }
 
     fn head(&self) -> RequestHead {
-        RequestHead::new(&self.orders.job.config, self.orders.target.timeout)
+        let Orders { target, job, .. } = &*self.orders;
+        RequestHead::new(&job.config, target.timeout, target.histograms)
     }
 
     fn schedule(&self) -> Schedule {
@@ -348,7 +349,7 @@ mod tests {
     use tracing_subscriber::fmt::MakeWriter;
 
     use super::*;
-    use crate::model::{Address, Alpn, Labels, Scheme, TargetId, Verification};
+    use crate::model::{Address, Alpn, HistogramReading, Labels, Scheme, TargetId, Verification};
 
     /// Log lines as text.
     #[derive(Clone, Default)]
@@ -390,6 +391,7 @@ mod tests {
             discovered: Labels::new(),
             interval: REPEAT_LOG,
             timeout: REPEAT_LOG,
+            histograms: HistogramReading::default(),
             verification: Verification::HostName,
             alpn: Alpn::default(),
             pod: None,

@@ -225,6 +225,7 @@ mod tests {
             target.end_scrape(false);
         }
         assert_eq!(listed(&catalogue).len(), 1, "scrapes that fail make nothing forgotten");
+        drop(target);
 
         let mut target = Descriptions::new(&catalogue);
         target.take(&help("b", "x"));

@@ -116,7 +116,7 @@ impl Pass<'_> {
             }
         };
         self.counts.kept += 1;
-        self.buckets += histogram.buckets() + BUCKETS_OF_NONE;
+        self.buckets += histogram.buckets() + histogram.custom_values.len() + BUCKETS_OF_NONE;
         if !fits || self.buckets > MAX_BUCKETS {
             self.over_buckets = true;
             return Ok(());

@@ -39,7 +39,7 @@ async fn ask_within(server: &Server, keys: &str, time: Duration) -> (Exchange, R
         }
         Ok(())
     };
-    let head = RequestHead::new(job, target.timeout);
+    let head = RequestHead::new(job, target.timeout, target.histograms);
     let deadline = Instant::now() + time;
     let (seen, outcome) =
         exchange(&mut client, &target.address, &target.path_and_query, &head, deadline, &mut each).await;

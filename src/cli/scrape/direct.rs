@@ -17,7 +17,8 @@ use crate::config::{self, CertificateFiles, JobSecurity, ScrapeConfig, SpiffeJob
 use crate::connect::{Client, CredentialsFeed};
 use crate::identity::{self, IdentitySettings};
 use crate::model::{
-    Address, Labels, Match, Peer, Scheme, SpiffeId, Target, TargetId, TrustDomain, Verification, clean,
+    Address, HistogramReading, Labels, Match, Peer, Scheme, SpiffeId, Target, TargetId, TrustDomain, Verification,
+    clean,
 };
 use crate::parse::Entry;
 use crate::scrape::{Exchange, RequestHead, exchange};
@@ -101,7 +102,7 @@ async fn scrape(args: &ScrapeArgs, Plan { target, job, credentials }: Plan) -> S
     let (seen, outcome) = match Client::for_target(&target, &job, credentials, None, &Clock::system()) {
         Err(failure) => (Exchange::default(), Err(failure)),
         Ok(mut client) => {
-            let head = RequestHead::new(&job, args.timeout);
+            let head = RequestHead::new(&job, args.timeout, target.histograms);
             let deadline = Instant::now() + args.timeout;
             let mut each = |entry: &Entry<'_>| collector.take(entry);
             exchange(&mut client, &target.address, &target.path_and_query, &head, deadline, &mut each).await
@@ -195,6 +196,7 @@ fn plan(
         discovered: Labels::new(),
         interval: args.timeout,
         timeout: args.timeout,
+        histograms: HistogramReading::default(),
         verification,
         alpn: args.alpn.clone().unwrap_or_default(),
         pod: None,

@@ -53,6 +53,10 @@ const OURS: &[&str] = &[
     "__meta_kubernetes_pod_service_account_name",
     "__meta_kubernetes_pod_host_network",
     "__spiffe_id__",
+    // Since Prometheus 3.14.
+    "__scrape_native_histograms__",
+    "__always_scrape_classic_histograms__",
+    "__convert_classic_histograms_to_nhcb__",
     // Since Prometheus 3.12.
     "__meta_kubernetes_node_condition_",
 ];

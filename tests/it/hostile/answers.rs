@@ -36,7 +36,7 @@ fn server(mesh: &Mesh, first: Reply) -> Server {
 async fn read(client: &mut Client, server: &Server, path: &str) -> Result<Vec<String>, Failure> {
     let text = "scrape_configs: [{job_name: j, static_configs: [{targets: ['h:1']}]}]";
     let config = config::parse(Path::new("hostile.yaml"), text, &|_| None).config.expect("a good configuration");
-    let head = RequestHead::new(&config.scrape_configs[0], SOON);
+    let head = RequestHead::new(&config.scrape_configs[0], SOON, Default::default());
     let mut samples = Vec::new();
     let mut each = |entry: &Entry<'_>| {
         if let Entry::Sample(sample) = entry {
