@@ -2,8 +2,8 @@
 //!
 //! Each has a number, which blocks carry and which stays with its URL. What always holds: a receiver that has not changed is
 //! not touched; what was queued for one that is gone, or that has changed, is delivered as it was configured, within the
-//! flush deadline, and else counted as lost; one that takes the place of another begins when that one has ended, so that
-//! samples stay in order.
+//! flush deadline, and else counted as lost; one begins when whoever was sent to the same URL has ended, so that samples stay
+//! in order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub(super) struct Receivers {
     /// In the order of the configuration.
     running: Vec<Running>,
     /// Those that are gone, as long as they deliver what they have.
-    leaving: Vec<JoinHandle<Undelivered>>,
+    leaving: Vec<Leaving>,
     next_number: usize,
 }
 
@@ -42,6 +42,13 @@ struct Running {
     remote: Arc<RemoteWrite>,
     task: JoinHandle<Undelivered>,
     give_up: CancellationToken,
+    /// Cancelled by the end of the task.
+    ended: CancellationToken,
+}
+
+struct Leaving {
+    remote: Arc<RemoteWrite>,
+    task: JoinHandle<Undelivered>,
     /// Cancelled by the end of the task.
     ended: CancellationToken,
 }
@@ -113,7 +120,7 @@ impl Receivers {
 
     /// Goes on as planned; the plan must be one for the receivers that run now.
     pub(super) fn follow(&mut self, Plan(steps): Plan) {
-        self.leaving.retain(|task| !task.is_finished());
+        self.leaving.retain(|gone| !gone.task.is_finished());
         let mut before = std::mem::take(&mut self.running);
         let mut named = |number: usize| before.extract_if(.., |running| running.number == number).next();
         let mut begin = Vec::new();
@@ -145,7 +152,12 @@ impl Receivers {
             capacity_bytes: remote.queue.max_memory,
         };
         let outlet = self.spool.open(number, settings);
-        let before = predecessor.map(|known| self.end(known));
+        if let Some(known) = predecessor {
+            self.end(known);
+        }
+        // Not only the predecessor: a receiver may come back while it is still sent what was queued before it went.
+        let same_place = self.leaving.iter().filter(|gone| gone.remote.url == remote.url);
+        let before: Vec<_> = same_place.map(|gone| gone.ended.clone()).collect();
         let credentials = |spiffe: &_| self.identities.feed(std::convert::Into::into(spiffe));
         let sender =
             prepared.sender(outlet, credentials, self.clock.clone(), &self.metrics, Arc::clone(&self.metadata));
@@ -153,17 +165,17 @@ impl Receivers {
         let (given_up, end) = (give_up.clone(), ended.clone().drop_guard());
         let task = tokio::spawn(async move {
             let _end = end;
-            if let Some(before) = before {
+            for one in before {
                 // Not for ever, even if it is told to give up: whoever is before ends then, too.
-                before.cancelled().await;
+                one.cancelled().await;
             }
             sender.run(given_up).await
         });
         self.running.push(Running { number, remote, task, give_up, ended });
     }
 
-    /// Lets a receiver whose queue is closed deliver what it has, for as long as that may take; returns its end.
-    fn end(&mut self, gone: Running) -> CancellationToken {
+    /// Lets a receiver whose queue is closed deliver what it has, for as long as that may take.
+    fn end(&mut self, gone: Running) {
         let Running { remote, task, give_up, ended, .. } = gone;
         info!(
             receiver = remote.name,
@@ -171,14 +183,13 @@ impl Receivers {
             "the receiver is gone; delivering what is queued for it"
         );
         self.metrics.forget(&remote);
-        self.leaving.push(task);
         let (deadline, end) = (self.flush_deadline, ended.clone());
+        self.leaving.push(Leaving { remote, task, ended });
         tokio::spawn(async move {
             if tokio::time::timeout(deadline, end.cancelled()).await.is_err() {
                 give_up.cancel();
             }
         });
-        ended
     }
 
     /// How the receivers see a series; what is in `before` keeps its order.
@@ -190,7 +201,8 @@ impl Receivers {
     /// Waits until all has been delivered or given up; how many samples were not delivered.
     pub(super) async fn join(self) -> u64 {
         let mut undelivered = 0;
-        for task in self.leaving.into_iter().chain(self.running.into_iter().map(|running| running.task)) {
+        let leaving = self.leaving.into_iter().map(|gone| gone.task);
+        for task in leaving.chain(self.running.into_iter().map(|running| running.task)) {
             match task.await {
                 Ok(left) => undelivered += left.samples,
                 Err(error) => warn!(%error, "BUG: sending ended abnormally"),

@@ -31,6 +31,12 @@ fn numbers(story: &Story) -> Vec<f64> {
     values(story, &number("mesh"))
 }
 
+/// The numbers in all that it was asked to take.
+fn asked(receiver: &Receiver) -> Vec<f64> {
+    let as_if_taken = receiver.recorded().into_iter().map(|one| Recorded { status: Some(200), ..one });
+    numbers(&story(&as_if_taken.collect::<Vec<_>>()))
+}
+
 /// Numbers without a gap, beginning anywhere, and in the order of their times.
 fn assert_in_order(story: &Story) {
     let samples = &story[&number("mesh")];
@@ -103,5 +109,28 @@ async fn one_that_has_changed_gets_everything_in_order() {
     let delivered = story(&changed.until("all is delivered", enough).await);
     assert_in_order(&delivered);
     assert_consecutive(&numbers(&delivered));
+    assert_eq!(stage.agent.stop().await.undelivered, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_comes_back_begins_behind_what_it_still_has_to_get() {
+    let (up, rule) = switched();
+    let back = Receiver::start(rule).await;
+    let mut stage = Stage::new(counting(), |parts| with(parts, &[entry(&back, "")])).await;
+    let mut so_far = 0;
+    for others in [vec![], vec![entry(&back, "")]] {
+        so_far = stage.pod.requests().len();
+        stage.stored("more scrapes", |story| numbers(story).len() > so_far).await;
+        stage.reload(|parts| with(parts, &others)).await;
+    }
+    stage.stored("scrapes behind its return", |story| numbers(story).len() > so_far + 5).await;
+    let asked = asked(&back);
+    let newest = asked.iter().copied().fold(0.0, f64::max);
+    assert!(newest <= so_far as f64, "it is asked to take what came later while it lacks what came before: {asked:?}");
+    up.store(true, Ordering::SeqCst);
+    let enough = |recorded: &[Recorded]| numbers(&story(recorded)).iter().any(|number| *number > so_far as f64 + 5.0);
+    let delivered = story(&back.until("both parts are delivered", enough).await);
+    let samples = &delivered[&number("mesh")];
+    assert!(samples.windows(2).all(|two| two[1].0 > two[0].0 && two[1].1 > two[0].1), "{samples:?}");
     assert_eq!(stage.agent.stop().await.undelivered, 0);
 }
