@@ -61,14 +61,16 @@ pub(super) struct PartialMerge {
 }
 
 impl MergeCounts {
-    /// What is missing since `before`. A count that fell began again at zero, as the agent did.
+    /// What is missing since `before`. Where a count fell, the agent began again, and with it every count at zero.
     fn since(&self, before: &Self) -> Option<PartialMerge> {
-        let grown = |now: f64, before: f64| if now >= before { now - before } else { now };
-        let answers = grown(self.answers, before.answers);
+        let fell =
+            self.answers < before.answers || self.left_out.iter().zip(before.left_out).any(|(now, then)| *now < then);
+        let before = if fell { &Self::default() } else { before };
+        let answers = self.answers - before.answers;
         let mut parts = Vec::new();
         let mut words = Vec::new();
         for (part, (now, before)) in Part::ALL.into_iter().zip(self.left_out.into_iter().zip(before.left_out)) {
-            let left_out = grown(now, before);
+            let left_out = now - before;
             if left_out > 0.0 {
                 parts.push(part);
                 words.push(format!("{left_out} without the part of {}", whose(part)));
@@ -222,6 +224,9 @@ mod tests {
         let bodies = [body(&of_application(7), "9"), body(&of_application(2), "3"), body("", "1")];
         let anew = "since the scrape before, the agent gave 3 merged answers, 2 without the part of the application";
         assert_eq!(told(&bodies), ["", anew, ""]);
+        // As many parts were left out by now as before it started anew.
+        let bodies = [body(&of_application(2), "100"), body(&of_application(2), "3")];
+        assert_eq!(told(&bodies), ["", anew]);
     }
 
     #[test]
