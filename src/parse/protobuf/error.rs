@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{MAX_FAMILY_BYTES, MAX_METRIC_BYTES};
+use super::{MAX_FAMILY_BYTES, MAX_METRIC_BYTES, MAX_SERIES_BYTES};
 use crate::parse::MAX_LABELS;
 use crate::parse::error::Excerpt;
 
@@ -39,6 +39,14 @@ pub enum Problem {
     MetricTooLong {
         /// What it has.
         length: usize,
+    },
+    /// Over [`MAX_SERIES_BYTES`].
+    #[error(
+        "with {family} the names and labels of the series come to more than {MAX_SERIES_BYTES} bytes, the ceiling that stands"
+    )]
+    TooManySeriesBytes {
+        /// The family that it is too much with.
+        family: Excerpt,
     },
     /// A field with the number 0.
     #[error("a field has the number 0, which no field has")]

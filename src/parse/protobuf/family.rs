@@ -8,7 +8,7 @@ use super::error::{Problem, ProtobufError};
 use super::fields::{Content, Field, Fields};
 use super::message::{Histogram, Metric, Number, Summary};
 use super::series::{Composed, Part, write_key};
-use super::{MAX_METRIC_BYTES, NativeHistograms};
+use super::{MAX_METRIC_BYTES, MAX_SERIES_BYTES, NativeHistograms};
 use crate::model::{self, MetricType, normalise_nan};
 use crate::parse::error::Excerpt;
 use crate::parse::series::Series;
@@ -45,6 +45,8 @@ pub struct Family<'a> {
     untold: Vec<Untold>,
     /// The key of the series at hand.
     key: &'a mut Vec<u8>,
+    /// What the names and labels of the body's series have come to, in bytes.
+    series_bytes: &'a mut u64,
 }
 
 /// A series of a metric.
@@ -79,6 +81,7 @@ impl<'a> Family<'a> {
         byte: u64,
         native: NativeHistograms,
         key: &'a mut Vec<u8>,
+        series_bytes: &'a mut u64,
     ) -> Result<Self, ProtobufError> {
         let (mut name, mut help, mut unit): (&[u8], &[u8], &[u8]) = (b"", b"", b"");
         let (mut number, mut metrics) = (0, false);
@@ -125,6 +128,7 @@ impl<'a> Family<'a> {
             histogram_due: false,
             untold: Vec::new(),
             key,
+            series_bytes,
         };
         // As in Prometheus, a family without metrics says nothing, be its name as it may.
         if metrics {
@@ -227,7 +231,18 @@ impl<'a> Family<'a> {
             _ => self.untold.push(single(metric.untyped)),
         }
         self.untold.reverse();
-        Ok(())
+        self.charge()
+    }
+
+    /// Counts what the series of the metric at hand come to, before any of them is told.
+    fn charge(&mut self) -> Result<(), Problem> {
+        let labels: usize = self.metric.label.iter().map(|pair| pair.name.len() + pair.value.len()).sum();
+        let series = self.untold.len() + usize::from(self.histogram_due);
+        *self.series_bytes += (self.name.len() + labels) as u64 * series as u64;
+        match *self.series_bytes > MAX_SERIES_BYTES {
+            true => Err(Problem::TooManySeriesBytes { family: self.excerpt() }),
+            false => Ok(()),
+        }
     }
 
     /// The series whose key has been written.
@@ -322,4 +337,46 @@ fn histogram(histogram: Option<&Histogram>, untold: &mut Vec<Untold>) {
         }
     }
     untold.push(Untold::plain(Part::Bucket(f64::INFINITY), count));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::protobuf::{FamilyParser, FamilyStep};
+
+    fn field(number: u8, content: &[u8]) -> Vec<u8> {
+        let mut length = Vec::new();
+        prost::encoding::encode_varint(content.len() as u64, &mut length);
+        [&[number << 3 | 2], &*length, content].concat()
+    }
+
+    /// A histogram with a label of this length and so many empty buckets.
+    fn body(label: usize, buckets: usize) -> Vec<u8> {
+        let label = [field(1, b"x"), field(2, &vec![b'v'; label])].concat();
+        let metric = [field(1, &label), field(7, &field(3, b"").repeat(buckets))].concat();
+        let family = [field(1, b"h"), vec![3 << 3, 4], field(4, &metric)].concat();
+        let mut body = Vec::new();
+        prost::encoding::encode_varint(family.len() as u64, &mut body);
+        [body, family].concat()
+    }
+
+    #[test]
+    fn a_small_body_is_not_the_work_of_a_huge_one() {
+        let mut parser = FamilyParser::new(NativeHistograms::default());
+        let told = |parser: &mut FamilyParser, body: &[u8]| -> Result<usize, ProtobufError> {
+            let FamilyStep::Family(mut family, _) = parser.next(body, true)? else { panic!("a family") };
+            let mut told = 0;
+            while family.next_entry()?.is_some() {
+                told += 1;
+            }
+            Ok(told)
+        };
+        // Help and type, count, sum, the buckets and that of +Inf.
+        assert_eq!(told(&mut parser, &body(100_000, 1_000)), Ok(1_005));
+        assert_eq!(told(&mut parser, &body(100_000, 1_000)), Ok(1_005));
+        let error = told(&mut parser, &body(100_000, 1_000)).expect_err("too much for one body");
+        assert!(error.to_string().contains("the names and labels of the series come to more than"), "{error}");
+        let error = told(&mut FamilyParser::new(NativeHistograms::default()), &body(500_000, 200_000));
+        assert!(matches!(error.expect_err("too much").problem, Problem::TooManySeriesBytes { .. }));
+    }
 }

@@ -8,8 +8,9 @@
 //! A [`FamilyParser`] takes one family at a time from the front of a buffer that the caller fills as the body arrives.
 //! A [`Family`] then gives the entries that the text formats have for the same metrics: of a histogram `_count`, `_sum`
 //! and a `_bucket` for each bound up to `+Inf`, of a summary a series for each quantile; a native histogram is one entry.
-//! What always holds: the memory for one family is bounded by [`MAX_FAMILY_BYTES`] and a small multiple of
-//! [`MAX_METRIC_BYTES`], whatever lengths are claimed; every NaN comes out as the one ordinary NaN.
+//! What always holds: the memory for one family is bounded by [`MAX_FAMILY_BYTES`] and, while a metric is decoded, some
+//! hundred times [`MAX_METRIC_BYTES`], whatever lengths are claimed; the work for a body by [`MAX_SERIES_BYTES`]; every NaN
+//! comes out as the one ordinary NaN.
 //!
 //! A series has no text here, so its key is made of what its labels are made of: names, values, and the bits of the
 //! bound, because to write a bound out as text costs more than all the rest.
@@ -33,6 +34,10 @@ pub const MAX_FAMILY_BYTES: usize = 32 << 20;
 
 /// How many bytes one metric of a family may have: it is held decoded, in about twelve times as many.
 pub const MAX_METRIC_BYTES: usize = 1 << 20;
+
+/// How many bytes the names and labels of all series of a body may come to: a metric has its labels once, and each of its
+/// buckets and quantiles is a series with all of them. As text they would be in the body, which is no longer than this.
+pub const MAX_SERIES_BYTES: u64 = 256 << 20;
 
 /// The longest length of a message: five bytes, as in Prometheus.
 const MAX_LENGTH_BYTES: usize = 5;
@@ -64,13 +69,15 @@ pub struct FamilyParser {
     taken: u64,
     /// The key of the series at hand; kept for its room.
     key: Vec<u8>,
+    /// What the names and labels of the series have come to, in bytes.
+    series_bytes: u64,
     native: NativeHistograms,
 }
 
 impl FamilyParser {
     /// A parser at the beginning of a body.
     pub fn new(native: NativeHistograms) -> Self {
-        Self { taken: 0, key: Vec::new(), native }
+        Self { taken: 0, key: Vec::new(), series_bytes: 0, native }
     }
 
     /// Takes the next family from the front of `input`, which must begin where the last one ended. `at_end` says that no
@@ -98,7 +105,7 @@ impl FamilyParser {
             return if at_end { wrong(Problem::Cut { missing }) } else { Ok(FamilyStep::NeedMore) };
         };
         self.taken += end as u64;
-        let family = Family::read(message, byte + from as u64, self.native, &mut self.key)?;
+        let family = Family::read(message, byte + from as u64, self.native, &mut self.key, &mut self.series_bytes)?;
         Ok(FamilyStep::Family(Box::new(family), end))
     }
 }
