@@ -199,7 +199,7 @@ impl Sender {
         }
     }
 
-    /// Tells what metric families are, once.
+    /// Tells what metric families are, once. Where no answer counts it ends at once: samples are waiting.
     async fn describe(&mut self) {
         let requests = match self.describer.requests() {
             Ok(requests) => requests,
@@ -208,10 +208,10 @@ impl Sender {
         for Description { body, families } in requests {
             self.metrics.metadata.inc_by(families);
             self.metrics.metadata_bytes.inc_by(body.len() as u64);
-            let (reason, detail) = match self.post.send(body, 0).await {
+            let (reason, detail, go_on) = match self.post.send(body, 0).await {
                 Verdict::Delivered => continue,
-                Verdict::Rejected { status, words } => (status.as_str().to_owned(), words),
-                Verdict::Retry { trouble, .. } => (trouble.kind.name().to_owned(), trouble.to_string()),
+                Verdict::Rejected { status, words } => (status.as_str().to_owned(), words, true),
+                Verdict::Retry { trouble, .. } => (trouble.kind.name().to_owned(), trouble.to_string(), false),
             };
             self.metrics.metadata_failed.inc_by(families);
             if let Some(unsaid) = self.complaints.due(Complaint::Metadata) {
@@ -223,6 +223,9 @@ impl Sender {
                     unsaid,
                     "the receiver does not take metadata; it is told again after send_interval"
                 );
+            }
+            if !go_on {
+                return;
             }
         }
     }

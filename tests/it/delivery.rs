@@ -59,8 +59,8 @@ fn remote(name: &str, url: &str) -> RemoteWrite {
 }
 
 /// What every receiver is told of metric families, a minute after its start if no test says otherwise.
-fn family() -> Arc<Metadata> {
-    let (family, help) = ("fill".into(), "How full it is".into());
+fn family(name: &str) -> Arc<Metadata> {
+    let (family, help) = (name.into(), "How full it is".into());
     Arc::new(Metadata { family, kind: MetricType::Gauge, help, unit: Arc::default() })
 }
 
@@ -146,7 +146,13 @@ impl Pipe {
             };
             let outlet = spool.open(number, settings);
             let prepared = Prepared::new(Arc::new(remote)).expect("usable");
-            let sender = prepared.sender(outlet, &credentials, clock.clone(), &metrics, Arc::new(|| vec![family()]));
+            let sender = prepared.sender(
+                outlet,
+                &credentials,
+                clock.clone(),
+                &metrics,
+                Arc::new(|| vec![family("fill"), family("fullness")]),
+            );
             monitors.push(sender.monitor());
             running.push(tokio::spawn(sender.run(give_up.clone())));
         }

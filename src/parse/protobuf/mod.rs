@@ -8,8 +8,8 @@
 //! A [`FamilyParser`] takes one family at a time from the front of a buffer that the caller fills as the body arrives.
 //! A [`Family`] then gives the entries that the text formats have for the same metrics: of a histogram `_count`, `_sum`
 //! and a `_bucket` for each bound up to `+Inf`, of a summary a series for each quantile; a native histogram is one entry.
-//! What always holds: the memory for one family is bounded by [`MAX_FAMILY_BYTES`] and, while a metric is decoded, some
-//! hundred times [`MAX_METRIC_BYTES`], whatever lengths are claimed; the work for a body by [`MAX_SERIES_BYTES`]; every NaN
+//! What always holds: the memory for one family is bounded by [`MAX_FAMILY_BYTES`] and, while a metric is decoded, a
+//! multiple of [`MAX_METRIC_BYTES`], whatever lengths are claimed; the work for a body by [`MAX_SERIES_BYTES`]; every NaN
 //! comes out as the one ordinary NaN.
 //!
 //! A series has no text here, so its key is made of what its labels are made of: names, values, and the bits of the
@@ -32,7 +32,8 @@ use fields::Varint;
 /// How many bytes one metric family may have.
 pub const MAX_FAMILY_BYTES: usize = 32 << 20;
 
-/// How many bytes one metric of a family may have: it is held decoded, in about twelve times as many.
+/// How many bytes one metric of a family may have: it is held decoded, where an empty bucket, two
+/// bytes here, takes forty times as many.
 pub const MAX_METRIC_BYTES: usize = 1 << 20;
 
 /// How many bytes the names and labels of all series of a body may come to: a metric has its labels once, and each of its

@@ -54,13 +54,29 @@ async fn what_is_not_taken_of_metadata_costs_no_sample() {
     }
     pipe.push(block_of(1, 1, 5)).await;
     receiver.samples(5).await;
-    assert_eq!(pipe.metric("prometheus_remote_storage_metadata_failed_total"), 3.0);
-    assert!(pipe.metric("prometheus_remote_storage_metadata_total") >= 4.0);
+    assert_eq!(pipe.metric("prometheus_remote_storage_metadata_failed_total"), 6.0);
+    assert!(pipe.metric("prometheus_remote_storage_metadata_total") >= 8.0);
     assert_eq!(pipe.metric("prometheus_remote_storage_samples_failed_total"), 0.0);
     assert_eq!(pipe.end().await, [Undelivered::default()]);
     let said = log.text();
     assert_eq!(said.matches("does not take metadata").count(), 1, "{said}");
     assert!(said.contains("no metadata here"), "{said}");
+}
+
+#[tokio::test]
+async fn metadata_in_vain_is_one_request_and_not_all_of_them() {
+    let receiver = Receiver::start(script([Answer::status(503)])).await;
+    let mut remote = remote("main", &receiver.url());
+    remote.metadata.send_interval = Duration::from_millis(300);
+    remote.metadata.max_samples_per_send = 1;
+    let pipe = Pipe::to(vec![remote]);
+    let recorded = receiver.requests(3).await;
+    let told = |number: usize| {
+        let request = wire::decode(&recorded[number].body).expect("a request");
+        request.metadata[0].metric_family_name.clone()
+    };
+    assert_eq!([told(0), told(1), told(2)], ["fill", "fill", "fullness"], "all is told anew");
+    pipe.end().await;
 }
 
 #[tokio::test]
