@@ -98,6 +98,7 @@ pub(super) fn setup(
         jobs: config.scrape_configs.iter().map(job).collect(),
         views: if *views == *new_views { views } else { new_views.into() },
         external: Arc::new(config.global.external_labels.clone()),
+        memory_limit: config.global.scrape_memory_limit,
     }
 }
 

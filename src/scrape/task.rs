@@ -16,12 +16,12 @@ use tracing::{info, warn};
 use super::merge::{MergeReader, MergeWatch};
 use super::orders::Orders;
 use super::schedule::Schedule;
-use super::{Exchange, Metrics, RequestHead, exchange, leaving};
+use super::{Budget, Exchange, Gather, Metrics, RequestHead, exchange, leaving};
 use crate::clock::Clock;
 use crate::connect::Client;
 use crate::model::{Block, Failure, Reason, ScrapeReport, Target, clean};
 use crate::parse::Entry;
-use crate::series::{Counts, Descriptions, Health, Table, blames_exposition};
+use crate::series::{Counts, Descriptions, Health, Pass, Table, blames_exposition};
 use crate::telemetry::Repeated;
 
 /// One reason of one target is logged this often at most.
@@ -75,6 +75,7 @@ pub(super) struct TargetTask {
     pub(super) blocks: mpsc::Sender<Block>,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
+    pub(super) budget: Budget,
     pub(super) status: StatusCell,
     /// What holds for the whole job.
     pub(super) state: watch::Receiver<JobState>,
@@ -84,6 +85,25 @@ pub(super) struct TargetTask {
     pub(super) gone: CancellationToken,
     /// The process stops.
     pub(super) stop: CancellationToken,
+}
+
+/// What a scrape is read into.
+struct Gathered<'a, 't> {
+    merge: &'a mut MergeReader,
+    descriptions: &'a mut Descriptions,
+    pass: &'a mut Pass<'t>,
+}
+
+impl Gather for Gathered<'_, '_> {
+    fn take(&mut self, entry: &Entry<'_>) -> Result<(), Failure> {
+        self.merge.take(entry);
+        self.descriptions.take(entry);
+        self.pass.take_entry(entry)
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.pass.held_bytes()
+    }
 }
 
 /// How an attempt ended.
@@ -183,8 +203,9 @@ impl TargetTask {
         let clock = Instant::now();
         let deadline = clock + target.timeout;
         let mut pass = self.table.begin(at_ms);
-        let descriptions = &mut self.descriptions;
         let mut merge = MergeReader::default();
+        // Until the blocks are made of what was gathered.
+        let mut share = self.budget.share();
 
         let state = self.state.borrow().clone();
         let (seen, outcome) = match (&mut self.client, state.refusal) {
@@ -193,16 +214,8 @@ impl TargetTask {
             (Ok(client), None) => {
                 client.only_known_peer(state.unconfirmed.filter(|_| target.pod.is_some()));
                 let (address, path) = (&target.address, &*target.path_and_query);
-                let mut each = |entry: &Entry<'_>| {
-                    merge.take(entry);
-                    descriptions.take(entry);
-                    match entry {
-                        Entry::Sample(sample) => pass.add(sample),
-                        Entry::Histogram(histogram) => pass.add_histogram(histogram),
-                        _ => Ok(()),
-                    }
-                };
-                exchange(client, address, path, head, deadline, &mut each).await
+                let gather = &mut Gathered { merge: &mut merge, descriptions: &mut self.descriptions, pass: &mut pass };
+                exchange(client, address, path, head, deadline, gather, &mut share).await
             }
         };
         let outcome = outcome
@@ -212,7 +225,7 @@ impl TargetTask {
             client.remember_peer();
         }
 
-        descriptions.end_scrape(outcome.is_ok());
+        self.descriptions.end_scrape(outcome.is_ok());
         let counts = pass.counts();
         let body_bytes = match &outcome {
             Err(_) if seen.over_size && job.limits.body_size_limit > 0 => -1,

@@ -79,6 +79,25 @@ impl Table {
 }
 
 impl Pass<'_> {
+    /// Takes an entry of an exposition, if it is one that is stored.
+    ///
+    /// # Errors
+    /// A failure ends the scrape: the caller hands it to [`Pass::fail`].
+    pub fn take_entry(&mut self, entry: &parse::Entry<'_>) -> Result<(), Failure> {
+        match entry {
+            parse::Entry::Sample(sample) => self.add(sample),
+            parse::Entry::Histogram(histogram) => self.add_histogram(histogram),
+            _ => Ok(()),
+        }
+    }
+
+    /// About how many bytes are held for this scrape: its points, and the series that it was the first to see.
+    pub fn held_bytes(&self) -> u64 {
+        let points = self.points.capacity() * size_of::<(SeriesIndex, Point)>();
+        let buckets = self.buckets * size_of::<u64>();
+        (points + buckets + self.exemplars.bytes() + self.table.new_bytes()) as u64
+    }
+
     /// Takes one sample.
     ///
     /// # Errors

@@ -209,6 +209,11 @@ impl Table {
         self.new_bytes = 0;
     }
 
+    /// What the running pass has added, in bytes.
+    pub(super) fn new_bytes(&self) -> usize {
+        self.new_bytes
+    }
+
     pub(super) fn series_mut(&mut self, index: SeriesIndex) -> &mut Series {
         self.series[index as usize].as_mut().expect("a line leads only to a series that is remembered")
     }

@@ -59,6 +59,7 @@ impl Herd {
             }],
             views: views.into(),
             external: Arc::default(),
+            memory_limit: u64::MAX,
         };
         let context = scrape::Context {
             blocks,
