@@ -122,6 +122,12 @@ impl Pass<'_> {
     /// As [`Pass::add`]; also where the histogram is none.
     pub fn add_histogram(&mut self, entry: &HistogramEntry<'_>) -> Result<(), Failure> {
         let Some(place) = self.place(&entry.series, entry.timestamp_ms)? else { return Ok(()) };
+        // As in Prometheus, what is repeated is not looked at, and may be anything.
+        if self.is_repeated(&place) {
+            self.counts.kept += 1;
+            self.counts.duplicates += 1;
+            return Ok(());
+        }
         let histograms = &self.table.job.histograms;
         let limit = Some(histograms.bucket_limit).filter(|limit| *limit > 0);
         let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
@@ -178,23 +184,29 @@ impl Pass<'_> {
         }
     }
 
+    /// Whether the series has a sample at the time of this scrape already. As in Prometheus, a text that stood there with a time
+    /// of its own does not count once more without one.
+    fn is_repeated(&mut self, place: &Place) -> bool {
+        let pass = self.table.pass;
+        place.explicit_ms.is_none() && (self.table.series_mut(place.index).sampled == pass || place.again)
+    }
+
     /// Judges what has come; its time if it is to be stored.
     fn take(&mut self, place: &Place) -> Option<i64> {
+        if self.is_repeated(place) {
+            self.counts.duplicates += 1;
+            return None;
+        }
         let full = self.points.len() as u64 >= self.limit();
         let pass = self.table.pass;
         let explicit = place.explicit_ms.is_some();
         let timestamp_ms = place.explicit_ms.unwrap_or(self.at_ms);
         let track = !explicit || self.table.job.track_timestamps_staleness;
-        let series = self.table.series_mut(place.index);
-        // As in Prometheus, a text that stood there with a time of its own does not count once more without one.
-        if !explicit && (series.sampled == pass || place.again) {
-            self.counts.duplicates += 1;
-            return None;
-        }
         if full {
             self.over_limit = true;
             return None;
         }
+        let series = self.table.series_mut(place.index);
         if track {
             series.tracked = pass;
         }
