@@ -227,7 +227,8 @@ impl Manager {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 changed = targets.changed() => if changed.is_err() {
-                    // Discovery has ended; what is known goes on until the process stops.
+                    // Discovery has ended; what is known goes on until the process stops, and nobody needs to wait for more.
+                    self.followed.send_replace(u64::MAX);
                     self.stop.cancelled().await;
                     break;
                 },
