@@ -4,4 +4,5 @@ mod answers;
 mod budget;
 mod certificates;
 mod files;
+mod identities;
 mod labels;
