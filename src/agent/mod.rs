@@ -50,8 +50,10 @@ pub struct Options {
     pub clock: Clock,
     /// How long delivery may go on once the agent is asked to stop, and to a receiver that another configuration lacks.
     pub flush_deadline: Duration,
-    /// Whom the API asks to read the configuration again; `None` where nobody may ask so.
-    pub reload: Option<lifecycle::Reload>,
+    /// Whom the API asks to read the configuration again or to stop; `None` where nobody may ask so.
+    pub control: Option<lifecycle::Control>,
+    /// The arguments of the command line, for people.
+    pub flags: Vec<(String, String)>,
 }
 
 /// Why an agent cannot start.
@@ -150,7 +152,9 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
     };
     let (scrape, scraping) = scrape::spawn(context, setup.clone(), discovery.targets(), stop_scraping.clone());
 
-    let reloads = Reloads::new(&mut registry, &clock);
+    let reloads = Reloads::new(&mut registry, &clock, &config);
+    let process =
+        status::Process { clock: clock.clone(), started: clock.now(), host: host_name(), flags: options.flags };
     let ready = {
         let (identities, discovery) = (identities.clone(), discovery.clone());
         move || readiness(&identities, &discovery)
@@ -159,7 +163,9 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
         registry: Arc::new(registry),
         scrape: scrape.clone(),
         readiness: Arc::new(ready),
-        reload: options.reload,
+        configuration: reloads.configuration(),
+        process: Arc::new(process),
+        control: options.control,
     };
     let listen = local_addr(&listener);
     let api = api_listener.as_ref().map(local_addr);

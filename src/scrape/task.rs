@@ -19,7 +19,7 @@ use super::schedule::Schedule;
 use super::{Budget, Exchange, Gather, Metrics, RequestHead, exchange, leaving};
 use crate::clock::Clock;
 use crate::connect::Client;
-use crate::model::{Block, Failure, Reason, ScrapeReport, Target, clean};
+use crate::model::{Block, Failure, Metadata, Reason, ScrapeReport, Target, clean};
 use crate::parse::Entry;
 use crate::series::{Counts, Descriptions, Health, Pass, Table, blames_exposition};
 use crate::telemetry::Repeated;
@@ -38,6 +38,8 @@ pub struct TargetStatus {
     pub failed: u64,
     /// How many series are remembered.
     pub series: usize,
+    /// How it describes its metric families, by their names.
+    pub families: Arc<[Arc<Metadata>]>,
 }
 
 /// A status that one task writes and anybody reads.
@@ -145,13 +147,16 @@ impl TargetTask {
                 attempt = self.attempt(&head, at_ms) => attempt,
             };
             log.tell(&self.orders.target, attempt.report.failure.as_ref(), attempt.report.lack.as_ref());
-            let series = self.table.len();
+            let (series, families) = (self.table.len(), self.descriptions.changed());
             self.status.write(|status| {
                 match attempt.report.failure {
                     None => status.succeeded += 1,
                     Some(_) => status.failed += 1,
                 }
                 status.series = series;
+                if let Some(families) = families {
+                    status.families = families;
+                }
                 status.last = Some(attempt.report);
             });
             if !self.hand_on(attempt.blocks).await {

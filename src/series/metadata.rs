@@ -83,6 +83,8 @@ pub struct Descriptions {
     scrape: u64,
     /// What is remembered, in bytes.
     bytes: usize,
+    /// Whether it has changed since it was listed.
+    changed: bool,
 }
 
 #[derive(Debug)]
@@ -101,6 +103,7 @@ impl Descriptions {
             known: HashTable::new(),
             scrape: 1,
             bytes: 0,
+            changed: false,
         }
     }
 
@@ -123,14 +126,25 @@ impl Descriptions {
     /// Ends a scrape. As in Prometheus, one that failed makes nothing forgotten.
     pub fn end_scrape(&mut self, successful: bool) {
         if successful {
-            let (scrape, bytes) = (self.scrape, &mut self.bytes);
+            let (scrape, bytes, changed) = (self.scrape, &mut self.bytes, &mut self.changed);
             self.known.retain(|known| {
                 let kept = scrape - known.seen <= KEPT_SCRAPES;
                 *bytes -= if kept { 0 } else { bytes_of(&known.metadata) };
+                *changed |= !kept;
                 kept
             });
         }
         self.scrape += 1;
+    }
+
+    /// All that is known, by the names of the families, if it is not what it was when this was asked last.
+    pub fn changed(&mut self) -> Option<Arc<[Arc<Metadata>]>> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let mut list: Vec<_> = self.known.iter().map(|known| Arc::clone(&known.metadata)).collect();
+        list.sort_by(|one, other| one.family.cmp(&other.family));
+        Some(list.into())
     }
 
     fn describe(&mut self, family: &str, says_so: impl Fn(&Metadata) -> bool, say: impl FnOnce(&mut Metadata)) {
@@ -159,6 +173,7 @@ impl Descriptions {
             return;
         }
         self.bytes = bytes;
+        self.changed = true;
         let metadata = self.catalogue.entry(metadata);
         match known {
             Some(known) => known.metadata = metadata,
