@@ -1,8 +1,8 @@
 //! How targets describe their metric families, remembered once for all targets that say the same.
 //!
 //! A [`Catalogue`] is the process's; each target has its [`Descriptions`], which point into it. What always holds: what no
-//! target says any more is in no list; a family that vanishes from its target stays known for ten scrapes, as in Prometheus;
-//! what one target may have remembered is bounded.
+//! target says any more is in no list, and what is kept of it is bounded in number and in bytes; a family that vanishes from
+//! its target stays known for ten scrapes, as in Prometheus; what one target may have remembered is bounded.
 
 use std::collections::HashSet;
 use std::hash::BuildHasher;
@@ -22,6 +22,8 @@ const MAX_BYTES: usize = 1 << 20;
 const OWN_BYTES: usize = 160;
 /// The catalogue is looked through for what nobody says any more when it has at least so many entries.
 const SWEEP_AT_LEAST: usize = 1024;
+/// Or at least so many bytes: a few descriptions can be large.
+const SWEEP_AT_LEAST_BYTES: usize = 4 << 20;
 
 /// Every description that any target gives.
 #[derive(Clone, Debug, Default)]
@@ -30,8 +32,12 @@ pub struct Catalogue(Arc<Mutex<Entries>>);
 #[derive(Debug, Default)]
 struct Entries {
     known: HashSet<Arc<Metadata>>,
+    /// What is known, in bytes.
+    bytes: usize,
     /// How many entries there were after the last sweep.
     swept: usize,
+    /// How many bytes there were after the last sweep.
+    swept_bytes: usize,
 }
 
 impl Catalogue {
@@ -52,11 +58,15 @@ impl Catalogue {
         if let Some(known) = entries.known.get(&metadata) {
             return Arc::clone(known);
         }
-        if entries.known.len() >= SWEEP_AT_LEAST.max(2 * entries.swept) {
+        let bytes = bytes_of(&metadata);
+        if entries.known.len() >= SWEEP_AT_LEAST.max(2 * entries.swept)
+            || entries.bytes + bytes > SWEEP_AT_LEAST_BYTES.max(2 * entries.swept_bytes)
+        {
             entries.sweep();
         }
         let new = Arc::new(metadata);
         entries.known.insert(Arc::clone(&new));
+        entries.bytes += bytes;
         new
     }
 
@@ -70,6 +80,8 @@ impl Entries {
     fn sweep(&mut self) {
         self.known.retain(|metadata| Arc::strong_count(metadata) > 1);
         self.swept = self.known.len();
+        self.swept_bytes = self.known.iter().map(|metadata| bytes_of(metadata)).sum();
+        self.bytes = self.swept_bytes;
     }
 }
 
@@ -283,5 +295,34 @@ mod tests {
             target.take(&help("a", &number.to_string()));
         }
         assert!(catalogue.entries().known.len() <= 2 * SWEEP_AT_LEAST);
+    }
+
+    #[test]
+    fn what_nobody_says_any_more_takes_few_bytes_however_large_it_was() {
+        let held = |catalogue: &Catalogue| -> usize {
+            let entries = catalogue.entries();
+            let bytes = entries.known.iter().map(|known| known.help.len()).sum();
+            assert!(entries.bytes >= bytes);
+            bytes
+        };
+        let catalogue = Catalogue::default();
+        let long = "x".repeat(MAX_BYTES - 1024);
+        let mut changing = Descriptions::new(&catalogue);
+        for scrape in 0..100 {
+            changing.take(&help("a", &format!("{scrape} {long}")));
+            changing.end_scrape(true);
+            assert!(held(&catalogue) <= SWEEP_AT_LEAST_BYTES, "scrape {scrape}: {}", held(&catalogue));
+        }
+        // Beside much that is said and stays, as much again may wait for the next sweep.
+        let mut others: Vec<_> = (0..8).map(|_| Descriptions::new(&catalogue)).collect();
+        for (number, other) in others.iter_mut().enumerate() {
+            other.take(&help("b", &format!("{number} {long}")));
+        }
+        for scrape in 0..100 {
+            changing.take(&help("a", &format!("{scrape} {long}")));
+            assert!(held(&catalogue) <= 2 * 10 * MAX_BYTES, "scrape {scrape}: {}", held(&catalogue));
+        }
+        drop((changing, others));
+        assert_eq!((listed(&catalogue).len(), catalogue.entries().bytes), (0, 0));
     }
 }
