@@ -1,8 +1,10 @@
 //! What metric families are, told to a receiver every so often, in requests of their own.
 //!
 //! It is best effort: the samples are what counts. A request is sent once, between two of samples, and what it could not
-//! tell waits for the next time, when everything is told anew.
+//! tell waits for the next time, when everything is told anew. The pause before that begins when all is told or given up:
+//! a receiver that takes longer than the pause would else be told of families all the time.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,8 +22,10 @@ pub type MetadataSource = Arc<dyn Fn() -> Vec<Arc<Metadata>> + Send + Sync>;
 pub(super) struct Describer {
     config: MetadataConfig,
     source: MetadataSource,
-    /// When all is told next.
+    /// When a round begins in which all is told.
     next: Instant,
+    /// What of the round under way is not told yet.
+    left: VecDeque<Description>,
 }
 
 /// A request, and how many families it tells of.
@@ -34,20 +38,44 @@ pub(super) struct Description {
 impl Describer {
     /// All is told for the first time when one interval has passed.
     pub(super) fn new(config: MetadataConfig, source: MetadataSource) -> Self {
-        Self { next: Instant::now() + config.send_interval, config, source }
+        Self { next: Instant::now() + config.send_interval, config, source, left: VecDeque::new() }
     }
 
-    /// Waits until it is time to tell; for ever if nothing is ever told.
-    pub(super) async fn due(&mut self) {
+    /// Whether it is time to tell something.
+    pub(super) fn is_due(&self) -> bool {
+        self.config.send && (!self.left.is_empty() || Instant::now() >= self.next)
+    }
+
+    /// Waits until it is; for ever if nothing is ever told.
+    pub(super) async fn due(&self) {
         match self.config.send {
-            true => tokio::time::sleep_until(self.next).await,
+            true if self.left.is_empty() => tokio::time::sleep_until(self.next).await,
+            true => {}
             false => std::future::pending().await,
         }
     }
 
-    /// The requests that tell what is known now.
-    pub(super) fn requests(&mut self) -> Result<Vec<Description>, WireError> {
+    /// The next request of the round under way, or the first of a new one; `None` if there is nothing to tell of.
+    pub(super) fn request(&mut self) -> Result<Option<Description>, WireError> {
+        if self.left.is_empty() {
+            self.left = self.requests()?.into();
+        }
+        Ok(self.left.pop_front())
+    }
+
+    /// Whether all is told.
+    pub(super) fn all_told(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// What is not told yet is given up. The pause before the next round begins.
+    pub(super) fn end_round(&mut self) {
+        self.left.clear();
         self.next = Instant::now() + self.config.send_interval;
+    }
+
+    /// The requests that tell what is known now.
+    fn requests(&self) -> Result<Vec<Description>, WireError> {
         let known = (self.source)();
         let mut requests = Vec::new();
         let (mut message, mut families) = (Vec::new(), 0);
@@ -125,12 +153,41 @@ mod tests {
     async fn the_first_time_is_an_interval_after_the_start() {
         let mut describer = describer(1, "x", 10);
         let begun = Instant::now();
+        assert!(!describer.is_due());
         describer.due().await;
+        assert!(describer.is_due());
         assert_eq!(begun.elapsed().as_secs(), 60);
         assert_eq!(sizes(&mut describer), [1]);
+        describer.end_round();
         describer.due().await;
         assert_eq!(begun.elapsed().as_secs(), 120);
         describer.config.send = false;
         assert!(tokio::time::timeout(Duration::from_secs(3600), describer.due()).await.is_err(), "never told");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pause_begins_when_all_is_told_or_given_up() {
+        let mut describer = describer(3, "x", 1);
+        describer.due().await;
+        let mut told = 0;
+        while describer.request().expect("written").is_some() {
+            // The receiver takes longer than the pause.
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            told += 1;
+            if describer.all_told() {
+                break;
+            }
+            assert!(describer.is_due(), "the round goes on");
+        }
+        assert_eq!(told, 3);
+        describer.end_round();
+        let ended = Instant::now();
+        assert!(!describer.is_due());
+        describer.due().await;
+        assert_eq!(ended.elapsed().as_secs(), 60);
+
+        assert!(describer.request().expect("written").is_some());
+        describer.end_round();
+        assert!(!describer.is_due(), "given up: told anew after a pause");
     }
 }

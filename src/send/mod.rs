@@ -12,7 +12,8 @@
 //!   has it, refused it for good, or it grew older than `sample_age_limit`: at least once, in order;
 //! - what an answer means is decided in one place, [`Verdict`];
 //! - receivers know nothing of each other: each has its task, its queue and its client;
-//! - what metric families are is told between requests of samples, which wait for one vain attempt at most;
+//! - what metric families are is told between requests of samples, which wait for one such request at most, and for none
+//!   once the queue is closed;
 //! - one bad block costs itself and no other target: a request that is rejected for its content is sent again target by
 //!   target, and who was rejected alone goes alone for a while;
 //! - a receiver cannot make us wait longer than five minutes at a time, read more than 64 KiB, talk to another origin or

@@ -67,6 +67,11 @@ impl Post {
         Verdict::on(answer, self.remote.queue.retry_on_http_429, self.clock.now())
     }
 
+    /// A request was cut off: its connection may be dead, and is not used again.
+    pub(super) fn hang_up(&mut self) {
+        self.clients.forget();
+    }
+
     async fn ask(&mut self, body: Bytes, attempt: u32, secrets: &mut Secrets) -> Result<Response, Trouble> {
         let client = self.clients.get().await?;
         let request = self.request(&client, body, attempt, secrets).await?;

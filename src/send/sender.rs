@@ -183,14 +183,16 @@ impl Sender {
             max_message_bytes: MAX_MESSAGE_BYTES,
             linger: queue.batch_send_deadline,
         };
+        let closed = self.outlet.closed();
         loop {
+            // One request at a time: samples that wait meanwhile come before the next one.
+            if self.describer.is_due() && !closed.is_cancelled() {
+                self.describe(&closed).await;
+            }
             let lease = tokio::select! {
                 biased;
-                () = self.describer.due() => {
-                    self.describe().await;
-                    continue;
-                }
                 lease = self.outlet.lease(limits) => lease,
+                () = self.describer.due(), if !closed.is_cancelled() => continue,
             };
             let Some(lease) = lease else { return };
             self.deliver(lease.blocks().collect()).await;
@@ -199,20 +201,36 @@ impl Sender {
         }
     }
 
-    /// Tells what metric families are, once. Where no answer counts it ends at once: samples are waiting.
-    async fn describe(&mut self) {
-        let requests = match self.describer.requests() {
-            Ok(requests) => requests,
-            Err(error) => return tracing::error!(%error, "BUG: metadata cannot be written"),
+    /// Tells what some metric families are, once. Without an answer that counts the round is over. Once the queue is
+    /// `closed`, all time that is left is for samples.
+    async fn describe(&mut self, closed: &CancellationToken) {
+        let Description { body, families } = match self.describer.request() {
+            Ok(Some(description)) => description,
+            Ok(None) => return self.describer.end_round(),
+            Err(error) => {
+                tracing::error!(%error, "BUG: metadata cannot be written");
+                return self.describer.end_round();
+            }
         };
-        for Description { body, families } in requests {
-            self.metrics.metadata.inc_by(families);
-            self.metrics.metadata_bytes.inc_by(body.len() as u64);
-            let (reason, detail, go_on) = match self.post.send(body, 0).await {
-                Verdict::Delivered => continue,
-                Verdict::Rejected { status, words } => (status.as_str().to_owned(), words, true),
-                Verdict::Retry { trouble, .. } => (trouble.kind.name().to_owned(), trouble.to_string(), false),
-            };
+        self.metrics.metadata.inc_by(families);
+        self.metrics.metadata_bytes.inc_by(body.len() as u64);
+        let verdict = tokio::select! {
+            biased;
+            () = closed.cancelled() => None,
+            verdict = self.post.send(body, 0) => Some(verdict),
+        };
+        let Some(verdict) = verdict else {
+            self.post.hang_up();
+            self.metrics.metadata_failed.inc_by(families);
+            return self.describer.end_round();
+        };
+        let refused = match verdict {
+            Verdict::Delivered => None,
+            Verdict::Rejected { status, words } => Some((status.as_str().to_owned(), words, true)),
+            Verdict::Retry { trouble, .. } => Some((trouble.kind.name().to_owned(), trouble.to_string(), false)),
+        };
+        let go_on = refused.as_ref().is_none_or(|(_, _, go_on)| *go_on);
+        if let Some((reason, detail, _)) = refused {
             self.metrics.metadata_failed.inc_by(families);
             if let Some(unsaid) = self.complaints.due(Complaint::Metadata) {
                 tracing::warn!(
@@ -224,9 +242,9 @@ impl Sender {
                     "the receiver does not take metadata; it is told again after send_interval"
                 );
             }
-            if !go_on {
-                return;
-            }
+        }
+        if !go_on || self.describer.all_told() {
+            self.describer.end_round();
         }
     }
 

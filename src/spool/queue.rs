@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::QueueSettings;
 use super::metrics::{Metrics, QueueMetrics};
@@ -77,6 +78,11 @@ impl Outlet {
         }
     }
 
+    /// Cancelled when nothing more will come and all that is left is to be delivered without delay.
+    pub fn closed(&self) -> CancellationToken {
+        self.queue.closed.clone()
+    }
+
     /// What the queue holds now.
     pub fn snapshot(&self) -> QueueSnapshot {
         self.queue.snapshot()
@@ -124,6 +130,8 @@ pub(super) struct Queue {
     state: Mutex<State>,
     /// A block came, went back or was acknowledged, or the end did.
     changed: Notify,
+    /// Cancelled by the end of input.
+    closed: CancellationToken,
 }
 
 #[derive(Default)]
@@ -208,6 +216,7 @@ impl Queue {
             metrics,
             state: Mutex::default(),
             changed: Notify::new(),
+            closed: CancellationToken::new(),
         }
     }
 
@@ -228,6 +237,7 @@ impl Queue {
 
     pub(super) fn close(&self) {
         self.state().closed = true;
+        self.closed.cancel();
         self.changed.notify_one();
     }
 
