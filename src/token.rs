@@ -1,6 +1,7 @@
 //! OAuth 2 tokens: fetched when one is needed, kept until shortly before they end, shared by whoever needs the same one.
 //!
-//! What always holds: however many wait, one request is under way; the client's secret is read anew for every use, and
+//! What always holds: however many wait, one request is under way, and it goes on when all of them have given up, so that a
+//! token that takes longer than a scrape may serves the next one; the client's secret is read anew for every use, and
 //! another secret brings another token; the one who is asked is verified like any server, and neither followed elsewhere
 //! nor read beyond 1 MiB; neither secret nor token is in an error.
 //!
@@ -17,6 +18,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::sync::Mutex;
+use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::Instant;
 use url::form_urlencoded;
 
@@ -132,10 +134,10 @@ impl Tokens {
     /// asks may give up waiting at any time.
     pub async fn header(&self) -> Result<HeaderValue, TokenError> {
         let source = self.settings.client_secret.clone();
-        let read = tokio::task::spawn_blocking(move || source.read()).await;
-        let secret = read.expect("reading a small file does not panic");
-        let secret = secret.map_err(|error| TokenError::Secret(Arc::new(error)))?;
-        let mut kept = self.kept.lock().await;
+        let read = spawn_blocking(move || source.read()).await.map_err(|error| self.ended(&error))?;
+        let secret = read.map_err(|error| TokenError::Secret(Arc::new(error)))?;
+        // Held by the request while one is under way.
+        let mut kept = Arc::clone(&self.kept).lock_owned().await;
         if let Some(token) = &kept.token
             && token.secret == secret
             && token.ends.is_none_or(|ends| Instant::now() + MARGIN < ends)
@@ -148,17 +150,22 @@ impl Tokens {
             return Err(failure.clone());
         }
         kept.token = None;
-        match self.fetch(&secret, &mut kept.style).await {
-            Ok(token) => {
-                let header = token.header.clone();
-                *kept = Kept { token: Some(token), failure: None, style: kept.style };
-                Ok(header)
+        let this = self.clone();
+        // A task of its own, which ends with its answer and not with whoever asked first.
+        let request = tokio::spawn(async move {
+            match this.fetch(&secret, &mut kept.style).await {
+                Ok(token) => {
+                    let header = token.header.clone();
+                    *kept = Kept { token: Some(token), failure: None, style: kept.style };
+                    Ok(header)
+                }
+                Err(error) => {
+                    kept.failure = Some((Instant::now(), error.clone()));
+                    Err(error)
+                }
             }
-            Err(error) => {
-                kept.failure = Some((Instant::now(), error.clone()));
-                Err(error)
-            }
-        }
+        });
+        request.await.map_err(|error| self.ended(&error))?
     }
 
     /// Asks in the way that is known to work; else in the header, and where that is refused in the body, as Go's client
@@ -183,9 +190,9 @@ impl Tokens {
     /// A client for one token: they are rare, and so its files are as they are now.
     async fn client(&self) -> Result<reqwest::Client, TokenError> {
         let (tls, clock) = (self.settings.tls.clone(), self.clock.clone());
-        let read = tokio::task::spawn_blocking(move || ordinary_tls_config(&tls, &clock)).await;
+        let read = spawn_blocking(move || ordinary_tls_config(&tls, &clock)).await;
         let mut tls = read
-            .expect("reading certificates does not panic")
+            .map_err(|error| self.ended(&error))?
             .map_err(|failure| TokenError::Exchange { url: self.url(), words: failure.to_string() })?;
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let mut builder = reqwest::Client::builder()
@@ -303,6 +310,11 @@ impl Tokens {
             cause = error.source();
         }
         TokenError::Exchange { url: self.url(), words: clean_to(&words, SHOWN_BYTES).into_owned() }
+    }
+
+    /// A task of ours has no result: the process is stopping.
+    fn ended(&self, error: &JoinError) -> TokenError {
+        TokenError::Exchange { url: self.url(), words: format!("asking for it was ended: {error}") }
     }
 
     fn unusable(&self, what: &'static str) -> TokenError {

@@ -14,6 +14,7 @@ use meshscrape::config::{OAuth2, OrdinaryTls, Secret, SecretSource};
 use meshscrape::token::Tokens;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::support::agent;
 use crate::support::process::Process;
@@ -38,11 +39,21 @@ struct Wish {
 struct Issuer {
     url: String,
     wishes: Arc<Mutex<Vec<Wish>>>,
+    open: watch::Sender<bool>,
 }
 
 impl Issuer {
     /// `answer` is told the number of the request, from 1.
     async fn start(answer: impl Fn(usize, &Wish) -> Response + Clone + Send + Sync + 'static) -> Self {
+        let issuer = Self::start_closed(answer).await;
+        issuer.open();
+        issuer
+    }
+
+    /// The same, without an answer until [`Issuer::open`].
+    async fn start_closed(answer: impl Fn(usize, &Wish) -> Response + Clone + Send + Sync + 'static) -> Self {
+        let open = watch::Sender::new(false);
+        let opened = open.subscribe();
         let wishes = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&wishes);
         let give = move |headers: HeaderMap, body: Bytes| {
@@ -50,15 +61,28 @@ impl Issuer {
             let mut form: Vec<_> = url::form_urlencoded::parse(&body).into_owned().collect();
             form.sort();
             let wish = Wish { authorization: header("authorization"), content_type: header("content-type"), form };
-            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.push(wish.clone());
-            std::future::ready(answer(seen.len(), &wish))
+            let number = {
+                let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                seen.push(wish.clone());
+                seen.len()
+            };
+            let (answer, mut opened) = (answer(number, &wish), opened.clone());
+            async move {
+                // Fails when the test is over.
+                let _ = opened.wait_for(|open| *open).await;
+                answer
+            }
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}/token", listener.local_addr().expect("it is bound"));
         let router = Router::new().route("/token", post(give));
         tokio::spawn(async { axum::serve(listener, router).await });
-        Self { url, wishes }
+        Self { url, wishes, open }
+    }
+
+    /// Answers from now on.
+    fn open(&self) {
+        self.open.send_replace(true);
     }
 
     fn wishes(&self) -> Vec<Wish> {
@@ -199,6 +223,50 @@ async fn a_token_is_shared_and_renewed_before_it_ends() {
 }
 
 #[tokio::test]
+async fn a_request_goes_on_when_whoever_asked_has_given_up() {
+    let impatience = Duration::from_millis(10);
+    let issuer = Issuer::start_closed(|number, _| match number {
+        1 => token(number, 3600),
+        _ => StatusCode::FORBIDDEN.into_response(),
+    });
+    let issuer = issuer.await;
+    let tokens = issuer.tokens();
+    for _ in 0..5 {
+        tokio::time::timeout(impatience, tokens.header()).await.expect_err("no answer yet");
+    }
+    agent::eventually("a request", async || (!issuer.wishes().is_empty()).then_some(())).await;
+    issuer.open();
+    assert_eq!(header(&tokens).await, "Bearer canary-token-1");
+    assert_eq!(issuer.wishes().len(), 1, "one request for all of them");
+
+    // Those who come later are told of a failure that nobody waited for, too.
+    let issuer = Issuer::start_closed(|_, _| StatusCode::FORBIDDEN.into_response()).await;
+    let tokens = issuer.tokens();
+    tokio::time::timeout(impatience, tokens.header()).await.expect_err("no answer yet");
+    agent::eventually("a request", async || (!issuer.wishes().is_empty()).then_some(())).await;
+    let (said, ()) = tokio::join!(refusal(&tokens), async { issuer.open() });
+    assert!(said.contains("it answered 403 Forbidden"), "{said}");
+    assert_eq!(issuer.wishes().len(), 2, "in the header and in the form, once each");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_takes_longer_than_a_scrape_serves_a_later_one() {
+    let dir = TempDir::new().expect("a directory");
+    std::fs::write(dir.path().join("secret"), SECRET).expect("a secret");
+    let issuer = Issuer::start_closed(|number, _| token(number, 3600)).await;
+    let (receiver, servers) = (Receiver::start(always(Answer::ok())).await, [target(), target()]);
+    let configuration = configuration(&issuer, &[&servers[0], &servers[1]], &receiver, dir.path());
+    let agent = agent::start(dir.path(), &configuration).await;
+    agent.until_all("both are down", |target| target["health"] == "down").await;
+    assert!(servers.iter().all(|server| server.connections() == 0), "nobody is asked without a token");
+    issuer.open();
+    agent.until_all("both are up", |target| target["health"] == "up").await;
+    agent.stop().await;
+    let of_targets = |wish: &Wish| wish.form.contains(&("scope".to_owned(), "read targets".to_owned()));
+    assert_eq!(issuer.wishes().into_iter().filter(of_targets).count(), 1);
+}
+
+#[tokio::test]
 async fn another_secret_brings_another_token() {
     let dir = TempDir::new().expect("a directory");
     let file = dir.path().join("secret");
@@ -286,7 +354,7 @@ async fn what_is_no_token_is_told_in_a_sentence_without_secrets() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}/token", listener.local_addr().expect("it is bound"));
     drop(listener);
-    let said = refusal(&Issuer { url, wishes: Arc::default() }.tokens()).await;
+    let said = refusal(&Issuer { url, ..elsewhere }.tokens()).await;
     assert!(said.contains("refused"), "{said}");
 }
 
