@@ -112,15 +112,19 @@ enum Style {
     Body,
 }
 
-/// An answer (RFC 6749, section 5.1), or a refusal (section 5.2).
+/// An answer (RFC 6749, section 5.1), or a refusal (section 5.2). What is `null` in it is absent.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Answer {
+    #[serde(deserialize_with = "text")]
     access_token: String,
+    #[serde(deserialize_with = "text")]
     token_type: String,
     #[serde(deserialize_with = "seconds")]
     expires_in: f64,
+    #[serde(deserialize_with = "text")]
     error: String,
+    #[serde(deserialize_with = "text")]
     error_description: String,
 }
 
@@ -345,6 +349,10 @@ fn read_form(body: &[u8]) -> Answer {
         }
     }
     answer
+}
+
+fn text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// A number of seconds, which some write as a text.

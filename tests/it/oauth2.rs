@@ -304,6 +304,10 @@ async fn every_form_of_an_answer_is_read() {
         (json(r#"{"access_token": "canary-1"}"#), "Bearer canary-1"),
         (json(r#"{"access_token": "canary-1", "expires_in": "60", "scope": null}"#), "Bearer canary-1"),
         (json(r#"{"access_token": "canary-1", "expires_in": null, "token_type": "DPoP"}"#), "DPoP canary-1"),
+        (
+            json(r#"{"access_token": "canary-1", "token_type": null, "error": null, "error_description": null}"#),
+            "Bearer canary-1",
+        ),
         (json(r#"{"access_token": "canary-1", "expires_in": 1e300}"#), "Bearer canary-1"),
         (json(r#"{"access_token": "canary-1", "expires_in": -1}"#), "Bearer canary-1"),
     ] {
@@ -332,6 +336,7 @@ async fn what_is_no_token_is_told_in_a_sentence_without_secrets() {
             Box::new(move || (StatusCode::TEMPORARY_REDIRECT, [("location", url.clone())]).into_response())
         }),
         ("holds no access_token", Box::new(|| json("{}"))),
+        ("holds no access_token", Box::new(|| json(r#"{"access_token": null}"#))),
         ("is neither JSON nor a form", Box::new(|| json("<html>"))),
         ("holds a token that no header may hold", Box::new(|| json(r#"{"access_token": "canary\r\nX-Evil: 1"}"#))),
         ("is larger than 1 MiB", Box::new(|| json(&"x".repeat(2 << 20)))),
