@@ -7,6 +7,7 @@
 //!
 //! This room does not know what a token is for.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -231,9 +232,7 @@ impl Tokens {
             .header(USER_AGENT, AGENT)
             .body(self.form(secret, style));
         if matches!(style, Style::Header) {
-            let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-            let pair = format!("{}:{}", encoded(&self.settings.client_id), encoded(secret.expose()));
-            let mut value = HeaderValue::try_from(format!("Basic {}", BASE64.encode(pair))).expect("ASCII");
+            let mut value = HeaderValue::try_from(format!("Basic {}", self.pair(secret))).expect("ASCII");
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
@@ -257,6 +256,11 @@ impl Tokens {
                 Err(TokenError::Refused { url: self.url(), status, words })
             }
         }
+    }
+
+    /// Name and secret as they stand in a header.
+    fn pair(&self, secret: &Secret) -> String {
+        BASE64.encode(format!("{}:{}", encoded(&self.settings.client_id), encoded(secret.expose())))
     }
 
     /// The body of a request.
@@ -292,7 +296,7 @@ impl Tokens {
         Ok(Token { header, secret: secret.clone(), ends: life.map(|life| asked + life) })
     }
 
-    /// What a refusal says, cleaned, without the secret should it be repeated.
+    /// What a refusal says, cleaned, without the secrets should they be repeated, as they are or as they were sent.
     fn words(&self, answer: &Answer, secret: &Secret) -> String {
         let said = [&answer.error, &answer.error_description].map(|text| text.trim());
         let said: Vec<_> = said.into_iter().filter(|text| !text.is_empty()).collect();
@@ -300,8 +304,13 @@ impl Tokens {
             return String::new();
         }
         let params = self.settings.endpoint_params.iter().map(|(_, value)| value);
-        let hidden = [secret].into_iter().chain(params).filter(|secret| secret.expose().len() >= 4);
-        let said = hidden.fold(said.join(": "), |said, secret| said.replace(secret.expose(), "<secret>"));
+        let secrets = [secret].into_iter().chain(params).map(Secret::expose);
+        let mut hidden: Vec<_> = secrets.flat_map(|secret| [secret.to_owned(), encoded(secret)]).collect();
+        hidden.push(self.pair(secret));
+        // Very short texts are no secrets, and a text may be part of a longer one.
+        hidden.retain(|text| text.len() >= 4);
+        hidden.sort_by_key(|text| Reverse(text.len()));
+        let said = hidden.iter().fold(said.join(": "), |said, secret| said.replace(secret, "<secret>"));
         format!(" ({})", clean_to(&said, SHOWN_BYTES))
     }
 
@@ -328,6 +337,11 @@ impl Tokens {
     fn url(&self) -> String {
         self.settings.shown_url()
     }
+}
+
+/// As in a form.
+fn encoded(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
 /// Some answer so.

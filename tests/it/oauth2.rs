@@ -25,6 +25,7 @@ const ID: &str = "scraper one";
 const SECRET: &str = "canary secret+1";
 /// Both as they stand in the header: each encoded as in a form, then in base64.
 const BASIC: &str = "Basic c2NyYXBlcitvbmU6Y2FuYXJ5K3NlY3JldCUyQjE=";
+const ENCODED: &str = "canary+secret%2B1";
 
 /// One request for a token.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,7 +101,7 @@ impl Issuer {
             client_secret,
             scopes: Vec::new(),
             token_url: format!("{}?tenant=canary-tenant", self.url).parse().expect("a URL"),
-            endpoint_params: Vec::new(),
+            endpoint_params: vec![("x".to_owned(), Secret::new("canary param,1"))],
             tls: OrdinaryTls::default(),
             proxies: None,
         };
@@ -121,7 +122,7 @@ fn token(number: usize, seconds: u64) -> Response {
 async fn refusal(tokens: &Tokens) -> String {
     let error = tokens.header().await.expect_err("no token");
     let said = format!("{error} {error:?}");
-    assert!(!said.contains("canary"), "{said}");
+    assert!(!said.contains("canary") && !said.contains(&BASIC[6..]), "{said}");
     error.to_string()
 }
 
@@ -289,7 +290,12 @@ async fn who_wants_the_secret_in_the_form_gets_it_there() {
     let tokens = issuer.tokens();
     assert_eq!(header(&tokens).await, "Bearer canary-token-2");
     let form = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let expected = [form("client_id", ID), form("client_secret", SECRET), form("grant_type", "client_credentials")];
+    let expected = [
+        form("client_id", ID),
+        form("client_secret", SECRET),
+        form("grant_type", "client_credentials"),
+        form("x", "canary param,1"),
+    ];
     assert_eq!(issuer.wishes()[1].form, expected);
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(header(&tokens).await, "Bearer canary-token-3", "the way is remembered");
@@ -324,6 +330,8 @@ async fn what_is_no_token_is_told_in_a_sentence_without_secrets() {
     let elsewhere = Issuer::start(|number, _| token(number, 60)).await;
     let url = elsewhere.url.clone();
     let refused = format!(r#"{{"error": "invalid_client", "error_description": "not {SECRET}\u001b"}}"#);
+    let as_sent =
+        format!(r#"{{"error": "got {BASIC}", "error_description": "and client_secret={ENCODED}&x=canary+param%2C1"}}"#);
     type Give = Box<dyn Fn() -> Response + Send + Sync>;
     let cases: Vec<(&str, Give)> = vec![
         (r"it answered 401 Unauthorized (invalid_client: not <secret>\u{1b})", {
@@ -331,6 +339,10 @@ async fn what_is_no_token_is_told_in_a_sentence_without_secrets() {
             Box::new(move || (StatusCode::UNAUTHORIZED, json(&refused)).into_response())
         }),
         ("it answered 200 OK (invalid_client", Box::new(move || json(&refused))),
+        (
+            "it answered 200 OK (got Basic <secret>: and client_secret=<secret>&x=<secret>)",
+            Box::new(move || json(&as_sent)),
+        ),
         ("it answered 503 Service Unavailable", Box::new(|| StatusCode::SERVICE_UNAVAILABLE.into_response())),
         ("it answered 307 Temporary Redirect", {
             Box::new(move || (StatusCode::TEMPORARY_REDIRECT, [("location", url.clone())]).into_response())
