@@ -9,24 +9,26 @@
 
 use std::cmp::Reverse;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 use thiserror::Error;
+use tokio::net::lookup_host;
 use tokio::sync::Mutex;
 use tokio::task::{JoinError, spawn_blocking};
-use tokio::time::Instant;
-use url::form_urlencoded;
+use tokio::time::{Instant, timeout};
+use url::{Host, Position, Url, form_urlencoded};
 
 use crate::clock::Clock;
 use crate::config::{OAuth2, Secret, SecretError};
 use crate::identity::ordinary_tls_config;
-use crate::model::clean_to;
+use crate::model::{clean, clean_to};
 
 /// How much of an answer is read, as in Go's client.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
@@ -200,6 +202,7 @@ impl Tokens {
             .map_err(|error| self.ended(&error))?
             .map_err(|failure| TokenError::Exchange { url: self.url(), words: failure.to_string() })?;
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let place = self.place()?;
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .https_only(self.settings.token_url.scheme() == "https")
@@ -209,6 +212,9 @@ impl Tokens {
             .redirect(reqwest::redirect::Policy::none())
             .timeout(PATIENCE);
         let url = &self.settings.token_url;
+        if let Some(name) = place.host_str().filter(|name| url.host_str() != Some(name)) {
+            builder = builder.resolve_to_addrs(name, &self.addresses().await?);
+        }
         if let Some(proxies) = &self.settings.proxies
             && let Some(proxy) = proxies.for_url(url)
         {
@@ -224,9 +230,36 @@ impl Tokens {
         builder.build().map_err(|error| self.broken(error))
     }
 
+    /// The URL to ask. Where the settings name the server otherwise than `token_url`, the name stands in it, because there
+    /// the client takes the name from that is sent and checked; it is resolved as the host of `token_url`.
+    fn place(&self) -> Result<Url, TokenError> {
+        let mut url = self.settings.token_url.clone();
+        if let Some(name) = &self.settings.tls.server_name
+            && url.scheme() == "https"
+            && (!matches!(Host::parse(name), Ok(Host::Domain(_))) || url.set_host(Some(name)).is_err())
+        {
+            let words = format!("tls_config.server_name is {name:?}; here it must be a host name");
+            return Err(TokenError::Exchange { url: self.url(), words });
+        }
+        Ok(url)
+    }
+
+    /// Where the host of `token_url` is; without ports, which are those of the URL.
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, TokenError> {
+        let host = self.settings.token_url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let failed = |words: String| TokenError::Exchange { url: self.url(), words: clean(&words).into_owned() };
+        match timeout(PATIENCE, lookup_host((host, 0))).await {
+            Ok(Ok(found)) => Ok(found.collect()),
+            Ok(Err(error)) => Err(failed(format!("{host} does not resolve: {error}"))),
+            Err(_) => Err(failed(format!("{host}: the resolver did not answer within {PATIENCE:?}"))),
+        }
+    }
+
     async fn ask(&self, client: &reqwest::Client, secret: &Secret, style: Style) -> Result<Token, TokenError> {
+        let authority = &self.settings.token_url[Position::BeforeHost..Position::AfterPort];
         let mut request = client
-            .post(self.settings.token_url.clone())
+            .post(self.place()?)
+            .header(HOST, authority)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, AGENT)

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::support::agent;
+use crate::support::ca::{Ca, LeafSpec, Name};
 use crate::support::process::Process;
 use crate::support::receiver::{Answer, Receiver, always};
 use crate::support::tls_server::{Reply, Server, Talk};
@@ -96,16 +97,20 @@ impl Issuer {
     }
 
     fn tokens_for(&self, client_secret: SecretSource) -> Tokens {
-        let settings = OAuth2 {
-            client_id: ID.to_owned(),
-            client_secret,
-            scopes: Vec::new(),
-            token_url: format!("{}?tenant=canary-tenant", self.url).parse().expect("a URL"),
-            endpoint_params: vec![("x".to_owned(), Secret::new("canary param,1"))],
-            tls: OrdinaryTls::default(),
-            proxies: None,
-        };
-        Tokens::new(Arc::new(settings), Clock::system())
+        Tokens::new(Arc::new(OAuth2 { client_secret, ..settings(&self.url) }), Clock::system())
+    }
+}
+
+/// Tokens from `url`, whoever is there.
+fn settings(url: &str) -> OAuth2 {
+    OAuth2 {
+        client_id: ID.to_owned(),
+        client_secret: SecretSource::Inline(Secret::new(SECRET)),
+        scopes: Vec::new(),
+        token_url: format!("{url}?tenant=canary-tenant").parse().expect("a URL"),
+        endpoint_params: vec![("x".to_owned(), Secret::new("canary param,1"))],
+        tls: OrdinaryTls::default(),
+        proxies: None,
     }
 }
 
@@ -373,6 +378,46 @@ async fn what_is_no_token_is_told_in_a_sentence_without_secrets() {
     drop(listener);
     let said = refusal(&Issuer { url, ..elsewhere }.tokens()).await;
     assert!(said.contains("refused"), "{said}");
+}
+
+#[tokio::test]
+async fn over_https_the_one_who_is_asked_is_verified_by_the_name_that_he_must_have() {
+    let (dir, ca) = (TempDir::new().expect("a directory"), Ca::new("tokens.example"));
+    let ca_file = dir.path().join("ca.pem");
+    std::fs::write(&ca_file, ca.pem()).expect("a CA");
+    let serve = |name: Name| {
+        let leaf = ca.issue(&LeafSpec::named(vec![name]));
+        let body = r#"{"access_token": "canary-1"}"#;
+        Server::start(Talk::Tls(leaf.open_server(), Arc::new(|_| Reply::with("200 OK", &[], body))))
+    };
+    let by_ip = serve(Name::Ip(std::net::Ipv4Addr::LOCALHOST.into()));
+    let by_name = serve(Name::dns("tokens.example"));
+    let tokens_of = |server: &Server, ca_file: Option<&Path>, server_name: Option<&str>| {
+        let tls = OrdinaryTls {
+            ca_file: ca_file.map(Path::to_owned),
+            server_name: server_name.map(str::to_owned),
+            ..OrdinaryTls::default()
+        };
+        let settings = OAuth2 { tls, ..settings(&format!("https://{}/token", server.socket())) };
+        Tokens::new(Arc::new(settings), Clock::system())
+    };
+    for (server, name) in [(&by_ip, None), (&by_name, Some("tokens.example")), (&by_name, Some("Tokens.Example"))] {
+        assert_eq!(header(&tokens_of(server, Some(&ca_file), name)).await, "Bearer canary-1", "{name:?}");
+        let asked = server.requests().pop().expect("a request");
+        assert_eq!(asked.headers("host"), [server.socket().to_string()]);
+    }
+    let asked = [by_ip.requests().len(), by_name.requests().len()];
+    for (server, ca_file, name, words) in [
+        (&by_ip, None, None, "certificate"),
+        (&by_name, Some(&*ca_file), None, "127.0.0.1"),
+        (&by_ip, Some(&*ca_file), Some("tokens.example"), "tokens.example"),
+        (&by_name, Some(&*ca_file), Some("other.example"), "other.example"),
+        (&by_ip, Some(&*ca_file), Some("127.0.0.1"), "it must be a host name"),
+    ] {
+        let said = refusal(&tokens_of(server, ca_file, name)).await;
+        assert!(said.contains(words), "{said}");
+    }
+    assert_eq!([by_ip.requests().len(), by_name.requests().len()], asked, "nobody else is asked");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
