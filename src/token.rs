@@ -22,7 +22,7 @@ use thiserror::Error;
 use tokio::net::lookup_host;
 use tokio::sync::Mutex;
 use tokio::task::{JoinError, spawn_blocking};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use url::{Host, Position, Url, form_urlencoded};
 
 use crate::clock::Clock;
@@ -58,6 +58,14 @@ pub enum TokenError {
         url: String,
         /// What went wrong.
         words: String,
+    },
+    /// It takes longer than whoever needs it can wait.
+    #[error("no OAuth 2 token from {url}: none came within {patience:?}; it is used as soon as it comes")]
+    Late {
+        /// Who was asked.
+        url: String,
+        /// How long it was waited for.
+        patience: Duration,
     },
     /// The answer is a refusal.
     #[error("no OAuth 2 token from {url}: it answered {status}{words}")]
@@ -135,6 +143,18 @@ impl Tokens {
     /// Nothing is asked yet.
     pub fn new(settings: Arc<OAuth2>, clock: Clock) -> Self {
         Self { settings, clock, kept: Arc::default() }
+    }
+
+    /// As [`Tokens::header`], but waits until `deadline` at most.
+    pub async fn header_by(&self, deadline: Instant) -> Result<HeaderValue, TokenError> {
+        let begun = Instant::now();
+        timeout_at(deadline, self.header()).await.unwrap_or_else(|_| {
+            let patience = deadline.saturating_duration_since(begun);
+            // The deadline was set some microseconds before.
+            let patience =
+                Duration::from_millis(u64::try_from(patience.as_micros().div_ceil(1000)).unwrap_or(u64::MAX));
+            Err(TokenError::Late { url: self.url(), patience })
+        })
     }
 
     /// The value of an `Authorization` header with a token that is good now, marked so that no library shows it. Whoever

@@ -53,7 +53,12 @@ impl Post {
     pub(super) async fn send(&mut self, body: Bytes, attempt: u32) -> Verdict {
         let deadline = Instant::now() + self.remote.remote_timeout;
         let mut secrets = Secrets::of(&self.remote);
-        let response = match timeout_at(deadline, self.ask(body, attempt, &mut secrets)).await {
+        // Before the receiver is asked: that there is no token is nothing to hold against it.
+        let token = match self.token(deadline).await {
+            Ok(token) => token,
+            Err(trouble) => return Verdict::Retry { after: None, trouble: secrets.clean(trouble) },
+        };
+        let response = match timeout_at(deadline, self.ask(body, attempt, token, &mut secrets)).await {
             Ok(Ok(response)) => response,
             Ok(Err(trouble)) => return Verdict::Retry { after: None, trouble: secrets.clean(trouble) },
             Err(_) => {
@@ -72,9 +77,23 @@ impl Post {
         self.clients.forget();
     }
 
-    async fn ask(&mut self, body: Bytes, attempt: u32, secrets: &mut Secrets) -> Result<Response, Trouble> {
+    /// The `Authorization` of a receiver with `oauth2`.
+    async fn token(&self, deadline: Instant) -> Result<Option<HeaderValue>, Trouble> {
+        match &self.tokens {
+            Some(tokens) => tokens.header_by(deadline).await.map(Some).map_err(|error| not_ready(error.to_string())),
+            None => Ok(None),
+        }
+    }
+
+    async fn ask(
+        &mut self,
+        body: Bytes,
+        attempt: u32,
+        token: Option<HeaderValue>,
+        secrets: &mut Secrets,
+    ) -> Result<Response, Trouble> {
         let client = self.clients.get().await?;
-        let request = self.request(&client, body, attempt, secrets).await?;
+        let request = self.request(&client, body, attempt, token, secrets).await?;
         let response = client.execute(request).await.map_err(trouble)?;
         self.clients.note(&response);
         Ok(response)
@@ -85,6 +104,7 @@ impl Post {
         client: &Client,
         body: Bytes,
         attempt: u32,
+        token: Option<HeaderValue>,
         secrets: &mut Secrets,
     ) -> Result<Request, Trouble> {
         let mut request = client
@@ -113,8 +133,7 @@ impl Post {
                 request.header(AUTHORIZATION, value.ok_or_else(|| not_ready(UNFIT_CREDENTIALS.to_owned()))?)
             }
         };
-        if let Some(tokens) = &self.tokens {
-            let token = tokens.header().await.map_err(|error| not_ready(error.to_string()))?;
+        if let Some(token) = token {
             request = request.header(AUTHORIZATION, token);
         }
         let mut request = request.headers(self.extra.clone()).build().map_err(trouble)?;

@@ -421,6 +421,23 @@ async fn over_https_the_one_who_is_asked_is_verified_by_the_name_that_he_must_ha
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_no_token_comes_is_nobodys_fault_but_the_issuers() {
+    let dir = TempDir::new().expect("a directory");
+    std::fs::write(dir.path().join("secret"), SECRET).expect("a secret");
+    let issuer = Issuer::start_closed(|number, _| token(number, 60)).await;
+    let (receiver, server) = (Receiver::start(always(Answer::ok())).await, target());
+    let url = format!("{}?tenant=canary-tenant", issuer.url);
+    let configuration = configuration(&issuer, &[&server], &receiver, dir.path()).replace(&issuer.url, &url);
+    let agent = agent::start(dir.path(), &configuration).await;
+    let down = agent.until_all("it is down", |target| target["health"] == "down").await;
+    agent.stop().await;
+    let said = down[0]["lastError"].as_str().expect("an error").to_owned();
+    let expected = format!("credentials_unreadable: no OAuth 2 token from {}: none came within 1s", issuer.url);
+    assert!(said.starts_with(&expected), "{said}");
+    assert_eq!(server.connections(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_target_without_its_token_says_why() {
     let dir = TempDir::new().expect("a directory");
     std::fs::write(dir.path().join("secret"), SECRET).expect("a secret");
