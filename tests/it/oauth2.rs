@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -213,14 +213,21 @@ async fn a_job_and_a_receiver_get_a_token_each_as_prometheus_does() {
 
 #[tokio::test]
 async fn a_token_is_shared_and_renewed_before_it_ends() {
-    // Ten seconds before its end a token is not used any more.
-    let issuer = Issuer::start(|number, _| token(number, 11)).await;
+    let issuer = Issuer::start(|number, _| token(number, 3600)).await;
     let tokens = issuer.tokens();
     let others: Vec<_> = (0..20).map(|_| tokens.clone()).collect();
     let waiting: Vec<_> = others.iter().map(|tokens| async move { header(tokens).await }).collect();
     let got = futures_util::future::join_all(waiting).await;
     assert_eq!(got, vec!["Bearer canary-token-1"; 20]);
     assert_eq!(issuer.wishes().len(), 1);
+
+    // Ten seconds before its end a token is not used any more.
+    let issuer = Issuer::start(|number, _| token(number, 10)).await;
+    let tokens = issuer.tokens();
+    assert_eq!([header(&tokens).await, header(&tokens).await], ["Bearer canary-token-1", "Bearer canary-token-2"]);
+    let issuer = Issuer::start(|number, _| token(number, if number == 1 { 11 } else { 3600 })).await;
+    let tokens = issuer.tokens();
+    assert_eq!(header(&tokens).await, "Bearer canary-token-1");
     let renewed = agent::eventually("another one", async || {
         let header = header(&tokens).await;
         (header != "Bearer canary-token-1").then_some(header)
@@ -361,15 +368,21 @@ async fn what_is_no_token_is_told_in_a_sentence_without_secrets() {
     for (expected, give) in cases {
         let give = Arc::new(give);
         let issuer = Issuer::start(move |_, _| give()).await;
-        let tokens = issuer.tokens();
-        let said = refusal(&tokens).await;
-        assert!(
-            said.starts_with(&format!("no OAuth 2 token from {}: ", issuer.url)) && said.contains(expected),
-            "{said}"
-        );
-        let asked = issuer.wishes().len();
-        assert_eq!(refusal(&tokens).await, said, "whoever asks at once is told the same");
-        assert_eq!(issuer.wishes().len(), asked);
+        // Once more where the machine was so busy that a second went by.
+        loop {
+            let (tokens, begun) = (issuer.tokens(), Instant::now());
+            let said = refusal(&tokens).await;
+            assert!(
+                said.starts_with(&format!("no OAuth 2 token from {}: ", issuer.url)) && said.contains(expected),
+                "{said}"
+            );
+            let asked = issuer.wishes().len();
+            assert_eq!(refusal(&tokens).await, said, "whoever asks at once is told the same");
+            if begun.elapsed() < Duration::from_secs(1) {
+                assert_eq!(issuer.wishes().len(), asked);
+                break;
+            }
+        }
     }
     assert_eq!(elsewhere.wishes(), [], "nobody is followed elsewhere");
 
