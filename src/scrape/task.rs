@@ -230,7 +230,8 @@ impl TargetTask {
             client.remember_peer();
         }
 
-        self.descriptions.end_scrape(outcome.is_ok());
+        // An empty answer is a good one, and makes as little forgotten as a failure.
+        self.descriptions.end_scrape(outcome.is_ok() && seen.body_bytes > 0);
         let counts = pass.counts();
         let body_bytes = match &outcome {
             Err(_) if seen.over_size && job.limits.body_size_limit > 0 => -1,

@@ -135,9 +135,9 @@ impl Descriptions {
         }
     }
 
-    /// Ends a scrape. As in Prometheus, one that failed makes nothing forgotten.
-    pub fn end_scrape(&mut self, successful: bool) {
-        if successful {
+    /// Ends a scrape. As in Prometheus, one that failed or brought nothing at all makes nothing forgotten.
+    pub fn end_scrape(&mut self, told: bool) {
+        if told {
             let (scrape, bytes, changed) = (self.scrape, &mut self.bytes, &mut self.changed);
             self.known.retain(|known| {
                 let kept = scrape - known.seen <= KEPT_SCRAPES;
