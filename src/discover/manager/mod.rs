@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::job::Job;
 use super::kubernetes::Watches;
-use super::{Answer, Metrics, Snapshot, files, http};
+use super::{Answer, Metrics, Problem, Snapshot, files, http};
 use crate::clock::Clock;
 use crate::config::{FileSd, HttpSd, JobSecurity, KubernetesAccess, KubernetesSd, ScrapeConfig};
 use crate::label;
@@ -58,6 +58,8 @@ pub(super) struct Manager {
     patience: Instant,
     /// Jobs with greater numbers have come in place of others.
     newer_than: usize,
+    /// Whether all sources that there were at some time had answered.
+    first_pass_done: bool,
 }
 
 /// A source whose task runs.
@@ -84,7 +86,25 @@ enum Source {
     },
 }
 
+impl Source {
+    /// What people call it.
+    fn name(&self) -> String {
+        match self {
+            Source::Files(files) => {
+                files.files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+            }
+            Source::Http(list) => http::shown(&list.url),
+            Source::Kubernetes { config, .. } => format!("kubernetes_sd_configs with role {}", config.role.as_str()),
+        }
+    }
+}
+
 impl Running {
+    /// Whether nothing is known of it, not even why.
+    fn silent(&self) -> bool {
+        !self.complete() && self.answer.as_ref().is_none_or(|answer| answer.problems.is_empty())
+    }
+
     fn complete(&self) -> bool {
         self.answer.as_ref().is_some_and(|answer| answer.complete)
     }
@@ -128,6 +148,7 @@ impl Manager {
             revision: 0,
             patience: Instant::now(),
             newer_than: usize::MAX,
+            first_pass_done: false,
         };
         (manager, reports)
     }
@@ -309,12 +330,17 @@ impl Manager {
             self.metrics.published();
             info!(active, "the targets have changed");
         }
+        self.first_pass_done |= self.complete();
+        let silent = self.sources.iter().filter(|source| source.silent()).map(|source| Problem {
+            source: source.source.name(),
+            message: "it has not answered yet: its targets are not known".to_owned(),
+        });
         // After the targets: who sees that the first pass is done also sees what it found.
         let snapshot = Snapshot {
-            first_pass_done: self.complete(),
+            first_pass_done: self.first_pass_done,
             discovered: self.jobs.iter().map(|job| job.discovered).sum(),
             unconfirmed: answers().any(|answer| answer.unconfirmed.is_some()),
-            problems: answers().flat_map(|answer| answer.problems.iter().cloned()).collect(),
+            problems: answers().flat_map(|answer| answer.problems.iter().cloned()).chain(silent).collect(),
         };
         self.state.send_replace(Arc::new(snapshot));
     }

@@ -219,3 +219,27 @@ async fn a_reload_right_after_the_start_still_waits_for_what_has_just_begun() {
     targets.wait_for(|set| set.revision == 1).await.expect("a set");
     assert_eq!(began.elapsed(), FIRST_ANSWERS);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_new_source_that_is_silent_is_shown_and_does_not_undo_the_first_pass() {
+    let (_listener, url) = silent().await;
+    let (discovery, _cancel, _) = start(vec![(job_with(ordinary_job(), &["a:1"], &[]), nobody())]);
+    discovery.first_pass().await;
+    assert_eq!(discovery.snapshot().problems, []);
+    discovery.adopt(vec![(waiting_job("j", &format!("{url}?token=canary")), nobody())], 1).await;
+    let mut targets = discovery.targets();
+    targets.wait_for(|set| set.revision == 1).await.expect("a set");
+    tokio::task::yield_now().await;
+    let snapshot = discovery.snapshot();
+    assert!(snapshot.first_pass_done);
+    let [problem] = &snapshot.problems[..] else { panic!("{snapshot:?}") };
+    assert_eq!(problem.source, url);
+    assert!(problem.message.contains("has not answered yet"), "{problem}");
+
+    // Where it never was complete, that is what is said.
+    let (discovery, _cancel, _) = start(vec![(waiting_job("j", &url), nobody())]);
+    discovery.targets().changed().await.expect("a set");
+    tokio::task::yield_now().await;
+    let snapshot = discovery.snapshot();
+    assert_eq!((snapshot.first_pass_done, snapshot.problems.len()), (false, 1));
+}
