@@ -15,6 +15,8 @@ use crate::wire;
 pub struct View {
     /// The numbers of the receivers.
     pub receivers: Vec<usize>,
+    /// Their names, under which is counted what is dropped.
+    names: Vec<String>,
     /// `write_relabel_configs`.
     rules: Vec<Rule>,
     /// The most samples a block may hold: the smallest `max_samples_per_send` of the receivers.
@@ -42,11 +44,13 @@ pub fn views_of<'r>(
         match views.iter_mut().find(|view| view.wishes() == wishes) {
             Some(view) => {
                 view.receivers.push(number);
+                view.names.push(receiver.name.clone());
                 view.listed_bounds.push(listed_bounds);
                 view.max_samples = view.max_samples.min(max_samples);
             }
             None => views.push(View {
                 receivers: vec![number],
+                names: vec![receiver.name.clone()],
                 rules: receiver.write_relabel.clone(),
                 max_samples,
                 histograms: receiver.send_native_histograms,
@@ -59,11 +63,14 @@ pub fn views_of<'r>(
     views
 }
 
-/// Of equal receivers the counters are the same ones.
+/// Of receivers with the same numbers, which stay with their URLs, and the same names the counters are the same ones.
 impl PartialEq for View {
     fn eq(&self, other: &Self) -> bool {
-        let Self { receivers, rules: _, max_samples, histograms: _, exemplars: _, listed_bounds: _ } = self;
-        *receivers == other.receivers && *max_samples == other.max_samples && self.wishes() == other.wishes()
+        let Self { receivers, names, max_samples, rules: _, histograms: _, exemplars: _, listed_bounds: _ } = self;
+        *receivers == other.receivers
+            && *names == other.names
+            && *max_samples == other.max_samples
+            && self.wishes() == other.wishes()
     }
 }
 
