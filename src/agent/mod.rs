@@ -4,6 +4,7 @@
 //! for it, and stopped from the near end: discovery and scraping are cancelled, then the closed channels let the pipe run
 //! dry, and the listeners go last. Another configuration is taken while they run ([`Agent::reload`]).
 
+mod counted;
 mod identities;
 mod receivers;
 mod reload;
@@ -22,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::counted::Counted;
 use self::identities::Identities;
 use self::receivers::Receivers;
 use self::reload::Reloads;
@@ -121,12 +123,13 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
     let identities = Identities::new(clock.clone(), stop_serving.clone());
 
     let (blocks, incoming) = mpsc::channel(BLOCKS_IN_TRANSIT);
-    let spool = Spool::new(spool::Metrics::new(&mut registry));
+    let spool_metrics = spool::Metrics::new(&mut registry);
+    let spool = Spool::new(spool_metrics.clone());
     let catalogue = Catalogue::default();
     let families = catalogue.clone();
     let mut receivers = Receivers::new(
         spool.clone(),
-        (send::Metrics::new(&mut registry), series::Metrics::new(&mut registry)),
+        Counted::new(send::Metrics::new(&mut registry), series::Metrics::new(&mut registry), spool_metrics),
         clock.clone(),
         identities.clone(),
         give_up.clone(),

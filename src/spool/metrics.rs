@@ -74,6 +74,13 @@ impl Metrics {
         self.capacity_bytes.remove(labels);
     }
 
+    /// Nothing more will be counted of queues with these labels: nothing is left of them.
+    pub fn remove(&self, labels: &LabelSet) {
+        self.forget(labels);
+        self.dropped_blocks.remove(labels);
+        self.dropped_samples.remove(labels);
+    }
+
     /// The handles of one queue.
     pub(super) fn queue(&self, labels: &LabelSet) -> QueueMetrics {
         QueueMetrics {
