@@ -491,6 +491,7 @@ mod tests {
         Block {
             target: TargetId(target),
             receiver: 0,
+            format: crate::model::WriteFormat::V1,
             samples: 1,
             min_ms: number,
             max_ms: number,

@@ -1,6 +1,6 @@
 //! From samples to send-ready blocks, one receiver's view at a time.
 
-use crate::model::{Block, CUSTOM_SCHEMA, Histogram, Sample, TargetId};
+use crate::model::{Block, CUSTOM_SCHEMA, Histogram, Sample, TargetId, WriteFormat};
 use crate::wire;
 
 use super::View;
@@ -85,6 +85,7 @@ impl<'v> BlockBuilder<'v> {
                 let block = Block {
                     target: self.target,
                     receiver: 0,
+                    format: WriteFormat::V1,
                     samples: u32::try_from(self.samples).unwrap_or(u32::MAX),
                     min_ms: self.min_ms,
                     max_ms: self.max_ms,

@@ -7,7 +7,7 @@ use prost::Message as _;
 use super::*;
 use crate::model::{
     Block, Buckets, Counts, Histogram, Labels, Metadata, MetricType, STALE_NAN_BITS, Sample, Span, Tally, TargetId,
-    stale_nan,
+    WriteFormat, stale_nan,
 };
 
 /// By the numbers that they have in messages.
@@ -31,6 +31,7 @@ fn block(series: &[(Labels, Sample)]) -> Block {
     Block {
         target: TargetId(1),
         receiver: 0,
+        format: WriteFormat::V1,
         samples: series.len() as u32,
         min_ms: 0,
         max_ms: 0,

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use meshscrape::clock::Clock;
 use meshscrape::config::{MetadataConfig, OrdinaryTls, QueueConfig, ReceiverSecurity, RemoteWrite, SpiffeReceiver};
 use meshscrape::identity::Credentials;
-use meshscrape::model::{Block, Labels, Metadata, MetricType, Sample, TargetId};
+use meshscrape::model::{Block, Labels, Metadata, MetricType, Sample, TargetId, WriteFormat};
 use meshscrape::send::{self, Monitor, Prepared, ReceiverSnapshot, TroubleKind, Undelivered};
 use meshscrape::spool::{self, QueueSettings, Spool};
 use meshscrape::wire::{self, compress, encode_labels, push_sample};
@@ -76,6 +76,7 @@ fn block_of(target: u64, scrape: u32, series: u32) -> Block {
     Block {
         target: TargetId(target),
         receiver: 0,
+        format: WriteFormat::V1,
         samples: series,
         min_ms: timestamp_ms,
         max_ms: timestamp_ms,

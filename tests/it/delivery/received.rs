@@ -41,6 +41,7 @@ fn blocks(targets: &[Series], scrape: usize, timestamp_ms: i64) -> Vec<Block> {
         Block {
             target: TargetId(target as u64),
             receiver: 0,
+            format: WriteFormat::V1,
             samples: series.len() as u32,
             min_ms: timestamp_ms,
             max_ms: timestamp_ms,
