@@ -98,7 +98,7 @@ fn wire(criterion: &mut Criterion) {
             }
         });
     });
-    group.bench_function("join", |bench| bench.iter(|| join(black_box(&blocks))));
+    group.bench_function("join", |bench| bench.iter(|| join(black_box(&blocks)).expect("one format")));
     group.bench_function("snap over everything", |bench| {
         bench.iter(|| snap::raw::Encoder::new().compress_vec(black_box(&together)).expect("it fits"));
     });

@@ -159,8 +159,14 @@ impl Receivers {
         let same_place = self.leaving.iter().filter(|gone| gone.remote.url == remote.url);
         let before: Vec<_> = same_place.map(|gone| gone.ended.clone()).collect();
         let credentials = |spiffe: &_| self.identities.feed(std::convert::Into::into(spiffe));
-        let sender =
-            prepared.sender(outlet, credentials, self.clock.clone(), &self.metrics.send, Arc::clone(&self.metadata));
+        let sender = prepared.sender(
+            outlet,
+            credentials,
+            self.clock.clone(),
+            &self.metrics.send,
+            Arc::clone(&self.metadata),
+            self.metrics.series.listed_bounds(&remote),
+        );
         let (give_up, ended) = (self.give_up.child_token(), CancellationToken::new());
         let (given_up, end) = (give_up.clone(), ended.clone().drop_guard());
         let task = tokio::spawn(async move {

@@ -1,18 +1,21 @@
 //! What metric families are, told to a receiver every so often, in requests of their own.
 //!
+//! With remote write 2.0 there is nothing to do here: each series says itself what it is.
+//!
 //! It is best effort: the samples are what counts. A request is sent once, between two of samples, and what it could not
 //! tell waits for the next time, when everything is told anew. The pause before that begins when all is told or given up:
 //! a receiver that takes longer than the pause would else be told of families all the time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::sender::MAX_MESSAGE_BYTES;
-use crate::config::MetadataConfig;
-use crate::model::Metadata;
+use crate::config::RemoteWrite;
+use crate::model::{Metadata, WriteFormat};
 use crate::wire::{self, WireError};
 
 /// What is known of metric families now, each description once.
@@ -20,7 +23,11 @@ pub type MetadataSource = Arc<dyn Fn() -> Vec<Arc<Metadata>> + Send + Sync>;
 
 /// Knows when the families are to be told, and makes the requests.
 pub(super) struct Describer {
-    config: MetadataConfig,
+    /// Whether anything is ever told.
+    tells: bool,
+    interval: Duration,
+    /// The most families of one request.
+    at_once: u64,
     source: MetadataSource,
     /// When a round begins in which all is told.
     next: Instant,
@@ -37,18 +44,26 @@ pub(super) struct Description {
 
 impl Describer {
     /// All is told for the first time when one interval has passed.
-    pub(super) fn new(config: MetadataConfig, source: MetadataSource) -> Self {
-        Self { next: Instant::now() + config.send_interval, config, source, left: VecDeque::new() }
+    pub(super) fn new(remote: &RemoteWrite, source: MetadataSource) -> Self {
+        let config = remote.metadata;
+        Self {
+            tells: config.send && remote.message == WriteFormat::V1,
+            interval: config.send_interval,
+            at_once: config.max_samples_per_send as u64,
+            source,
+            next: Instant::now() + config.send_interval,
+            left: VecDeque::new(),
+        }
     }
 
     /// Whether it is time to tell something.
     pub(super) fn is_due(&self) -> bool {
-        self.config.send && (!self.left.is_empty() || Instant::now() >= self.next)
+        self.tells && (!self.left.is_empty() || Instant::now() >= self.next)
     }
 
     /// Waits until it is; for ever if nothing is ever told.
     pub(super) async fn due(&self) {
-        match self.config.send {
+        match self.tells {
             true if self.left.is_empty() => tokio::time::sleep_until(self.next).await,
             true => {}
             false => std::future::pending().await,
@@ -71,7 +86,7 @@ impl Describer {
     /// What is not told yet is given up. The pause before the next round begins.
     pub(super) fn end_round(&mut self) {
         self.left.clear();
-        self.next = Instant::now() + self.config.send_interval;
+        self.next = Instant::now() + self.interval;
     }
 
     /// The requests that tell what is known now.
@@ -88,7 +103,7 @@ impl Describer {
                 families = 0;
             }
             families += 1;
-            if families == self.config.max_samples_per_send as u64 {
+            if families == self.at_once {
                 requests.push(Description::of(&std::mem::take(&mut message), families)?);
                 families = 0;
             }
@@ -108,12 +123,10 @@ impl Description {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::model::MetricType;
 
-    fn describer(families: usize, help: &str, at_once: usize) -> Describer {
+    fn describer(families: usize, help: &str, at_once: u64) -> Describer {
         let known: Vec<_> = (0..families)
             .map(|number| {
                 Arc::new(Metadata {
@@ -124,9 +137,9 @@ mod tests {
                 })
             })
             .collect();
-        let config =
-            MetadataConfig { send: true, send_interval: Duration::from_secs(60), max_samples_per_send: at_once };
-        Describer::new(config, Arc::new(move || known.clone()))
+        let interval = Duration::from_secs(60);
+        let source: MetadataSource = Arc::new(move || known.clone());
+        Describer { tells: true, interval, at_once, source, next: Instant::now() + interval, left: VecDeque::new() }
     }
 
     /// How many families each request holds, as a reader finds them.
@@ -161,7 +174,7 @@ mod tests {
         describer.end_round();
         describer.due().await;
         assert_eq!(begun.elapsed().as_secs(), 120);
-        describer.config.send = false;
+        describer.tells = false;
         assert!(tokio::time::timeout(Duration::from_secs(3600), describer.due()).await.is_err(), "never told");
     }
 

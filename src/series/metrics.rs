@@ -33,7 +33,7 @@ impl Metrics {
     }
 
     /// Histograms with listed bounds, which the message of this receiver cannot hold.
-    pub(super) fn listed_bounds(&self, remote: &RemoteWrite) -> Counter {
+    pub fn listed_bounds(&self, remote: &RemoteWrite) -> Counter {
         self.histograms_dropped.get_or_create_owned(&Dropped::listed_bounds(remote))
     }
 

@@ -25,7 +25,7 @@ pub(super) fn scrape_histogram(scene: &mut Scene, at_ms: i64, text: &str, histog
 /// How many histograms a receiver gets.
 pub(super) fn histograms_for(receiver: usize, blocks: &[Block]) -> usize {
     let blocks: Vec<&Block> = blocks.iter().filter(|block| block.receiver == receiver).collect();
-    let request = wire::decode(&wire::join(&blocks)).expect("valid");
+    let request = wire::decode(&wire::join(&blocks).expect("one format")).expect("valid");
     request.timeseries.iter().map(|series| series.histograms.len()).sum()
 }
 
@@ -63,7 +63,7 @@ fn a_receiver_with_another_name_is_counted_under_that() {
 /// The exemplars that a receiver gets: name of the series, labels, value, time.
 fn exemplars_for(receiver: usize, blocks: &[Block]) -> Vec<String> {
     let blocks: Vec<_> = blocks.iter().filter(|block| block.receiver == receiver).collect();
-    let request = wire::decode(&wire::join(&blocks)).expect("a request");
+    let request = wire::decode(&wire::join(&blocks).expect("one format")).expect("a request");
     let mut told = Vec::new();
     let mut sampled = std::collections::BTreeSet::new();
     for series in request.timeseries {

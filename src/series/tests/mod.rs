@@ -116,7 +116,7 @@ fn lines_for(receiver: usize, blocks: &[Block]) -> Vec<String> {
 
 fn all_for(receiver: usize, blocks: &[Block]) -> Vec<String> {
     let blocks: Vec<&Block> = blocks.iter().filter(|block| block.receiver == receiver).collect();
-    let request = wire::decode(&wire::join(&blocks)).expect("valid");
+    let request = wire::decode(&wire::join(&blocks).expect("one format")).expect("valid");
     let mut lines = Vec::new();
     for series in request.timeseries {
         let mut labels: Labels = series.labels.iter().map(|label| (&label.name, &label.value)).collect();
