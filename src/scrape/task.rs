@@ -99,7 +99,9 @@ struct Gathered<'a, 't> {
 impl Gather for Gathered<'_, '_> {
     fn take(&mut self, entry: &Entry<'_>) -> Result<(), Failure> {
         self.merge.take(entry);
-        self.descriptions.take(entry);
+        if let Some(family) = self.descriptions.take(entry) {
+            self.pass.announce(family);
+        }
         self.pass.take_entry(entry)
     }
 

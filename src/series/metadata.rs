@@ -119,20 +119,27 @@ impl Descriptions {
         }
     }
 
-    /// Takes what an entry says of a family; samples say nothing.
-    pub fn take(&mut self, entry: &Entry<'_>) {
-        match entry {
+    /// Takes what an entry says of a family; samples say nothing. Gives all that is known of the family by now, unless there
+    /// is no room to remember it.
+    pub fn take(&mut self, entry: &Entry<'_>) -> Option<&Arc<Metadata>> {
+        let family = match entry {
             Entry::Type { family, kind } => {
                 self.describe(family, |known| known.kind == *kind, |new| new.kind = *kind);
+                family
             }
             Entry::Help { family, text } => {
                 self.describe(family, |known| &*known.help == text.as_ref(), |new| new.help = text.as_ref().into());
+                family
             }
             Entry::Unit { family, unit } => {
                 self.describe(family, |known| &*known.unit == *unit, |new| new.unit = (*unit).into());
+                family
             }
-            Entry::Sample(_) | Entry::Histogram(_) | Entry::Comment | Entry::Eof => {}
-        }
+            Entry::Sample(_) | Entry::Histogram(_) | Entry::Comment | Entry::Eof => return None,
+        };
+        let hash = self.hasher.hash_one(&**family);
+        let known = self.known.find(hash, |known| &*known.metadata.family == family.as_ref());
+        known.map(|known| &known.metadata)
     }
 
     /// Ends a scrape. As in Prometheus, one that failed or brought nothing at all makes nothing forgotten.

@@ -1,9 +1,11 @@
 //! One scrape's walk over the table of its target.
 
+use std::sync::Arc;
+
 use super::exemplar::{Exemplars, Occasion};
 use super::table::{Ending, FUTURE_MS, Found, Point, SeriesIndex};
 use super::{Health, Table, synthetic};
-use crate::model::{Block, Exemplar, Failure, HistogramError, Reason, Sample};
+use crate::model::{Block, Exemplar, Failure, HistogramError, Metadata, Reason, Sample};
 use crate::parse::{self, HistogramEntry, SampleEntry};
 
 /// The most samples of one scrape where `sample_limit` is off: they are held until the whole response proved good.
@@ -42,6 +44,8 @@ pub struct Pass<'a> {
     at_ms: i64,
     points: Vec<(SeriesIndex, Point)>,
     exemplars: Exemplars,
+    /// What the family is that was announced last; the copy is what its series hold, made when the first of them needs it.
+    announced: Option<(Arc<Metadata>, Option<Arc<Metadata>>)>,
     counts: Counts,
     over_limit: bool,
     /// Of all histograms, about as many as they take memory for.
@@ -70,6 +74,7 @@ impl Table {
             at_ms,
             points: Vec::new(),
             exemplars: Exemplars::default(),
+            announced: None,
             counts: Counts::default(),
             over_limit: false,
             buckets: 0,
@@ -98,6 +103,13 @@ impl Pass<'_> {
         (points + buckets + self.exemplars.bytes() + self.table.new_bytes()) as u64
     }
 
+    /// Takes what is known of a metric family, before its samples.
+    pub fn announce(&mut self, family: &Arc<Metadata>) {
+        if self.table.wants_metadata() {
+            self.announced = Some((Arc::clone(family), None));
+        }
+    }
+
     /// Takes one sample.
     ///
     /// # Errors
@@ -105,6 +117,7 @@ impl Pass<'_> {
     pub fn add(&mut self, entry: &SampleEntry<'_>) -> Result<(), Failure> {
         if let Some(place) = self.place(&entry.series, entry.timestamp_ms)? {
             self.counts.kept += 1;
+            self.describe(place.index, &entry.series);
             if let Some(timestamp_ms) = self.take(&place) {
                 let sample = Sample { value: entry.value, timestamp_ms };
                 if let Some(exemplar) = entry.exemplar.filter(|_| self.table.wants_exemplars()) {
@@ -146,6 +159,7 @@ impl Pass<'_> {
             self.over_buckets = true;
             return Ok(());
         }
+        self.describe(place.index, &entry.series);
         if let Some(timestamp_ms) = self.take(&place) {
             if !entry.exemplars.is_empty() && self.table.wants_exemplars() {
                 self.exemplify(entry.exemplars.to_vec(), place.index, timestamp_ms);
@@ -153,6 +167,16 @@ impl Pass<'_> {
             self.points.push((place.index, Point::Histogram { histogram, timestamp_ms }));
         }
         Ok(())
+    }
+
+    /// Remembers what a series is, if it is one of the family that was announced last. It holds a copy: what a target has
+    /// ceased to say must not be held by its series.
+    fn describe(&mut self, index: SeriesIndex, exposed: &parse::Series<'_>) {
+        let Some((family, copy)) = &mut self.announced else { return };
+        let known = &mut self.table.series_mut(index).metadata;
+        if known.as_ref() != Some(family) && family.describes(&exposed.name()) {
+            *known = Some(Arc::clone(copy.get_or_insert_with(|| Arc::new(Metadata::clone(family)))));
+        }
     }
 
     /// Takes the exemplars of the point that is about to be stored.

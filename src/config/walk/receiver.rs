@@ -115,11 +115,8 @@ fn read_message(fields: &mut Fields<'_>) -> WriteFormat {
     const V2: &str = "io.prometheus.write.v2.Request";
     let message = fields.valued("protobuf_message", Valued::new(WriteFormat::V1, V1), |text| match text {
         V1 => Ok(WriteFormat::V1),
-        V2 => Err(Wrong::new(
-            "Prometheus has this message, this version of meshscrape has not: it sends remote write 1.0",
-            format!("write {V1}, or remove it"),
-        )),
-        _ => Err(super::file::one_of(text, &[V1])),
+        V2 => Ok(WriteFormat::V2),
+        _ => Err(super::file::one_of(text, &[V1, V2])),
     });
     message.value
 }

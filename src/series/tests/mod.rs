@@ -2,6 +2,7 @@
 
 mod adopt;
 mod histograms;
+mod version2;
 
 use std::sync::Arc;
 use std::time::Duration;
