@@ -5,6 +5,7 @@ mod answers;
 mod beside;
 mod cli;
 mod cluster;
+mod compliance;
 mod config;
 mod connection;
 mod delivery;
