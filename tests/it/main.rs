@@ -18,6 +18,7 @@ mod hostile;
 mod identity;
 mod layering;
 mod merged;
+mod monitoring;
 mod oauth2;
 mod peers;
 mod pipeline;

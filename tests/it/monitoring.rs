@@ -1,0 +1,4 @@
+//! What the person on call gets: the agent's own metrics and their page, the alerts with their runbooks, and the dashboard,
+//! held against the agent that they are about and the Prometheus that evaluates them.
+
+mod own;
