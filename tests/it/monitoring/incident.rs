@@ -7,8 +7,8 @@ use tempfile::TempDir;
 use tokio::net::TcpSocket;
 
 use crate::support::agent::{self, Running};
-use crate::support::ca::{Ca, HOUR};
-use crate::support::mesh::{CART, Mesh, ONLY_13};
+use crate::support::ca::{Ca, CertsDir, HOUR, LeafSpec};
+use crate::support::mesh::{CART, Mesh, ONLY_13, SCRAPER};
 use crate::support::receiver::{self, Receiver};
 use crate::support::tls_server::{Reply, Server, Talk, always, closed_port};
 
@@ -17,15 +17,21 @@ const OTHER: &str = "spiffe://cluster.local/ns/shop/sa/search";
 /// The alerts that have a cause there.
 pub(super) const ALERTS: &[&str] = &[
     "MeshscrapeCertificateFilesBroken",
+    "MeshscrapeCertificateNotRenewed",
+    "MeshscrapeCertificateUntrusted",
+    "MeshscrapeConfigReloadFailed",
     "MeshscrapeDiscoveryFailing",
     "MeshscrapeForgedSamples",
     "MeshscrapeHandshakeFailing",
     "MeshscrapeIdentityMismatch",
+    "MeshscrapeIdentityNotReady",
     "MeshscrapeJobFailing",
     "MeshscrapePartialMerge",
     "MeshscrapePeerUntrusted",
     "MeshscrapePlaintextTarget",
     "MeshscrapeRemoteWriteBehind",
+    "MeshscrapeRemoteWriteRejected",
+    "MeshscrapeRootExpiring",
     "MeshscrapeTargetUnidentified",
     "MeshscrapeTargetsDown",
     "MeshscrapeUnverifiedTargets",
@@ -37,9 +43,9 @@ pub(super) struct Incident {
     pub(super) agent: Running,
     mesh: Mesh,
     _servers: Vec<Server>,
-    _receiver: Receiver,
+    _receivers: [Receiver; 2],
     _nobody: TcpSocket,
-    _dir: TempDir,
+    _dirs: [TempDir; 4],
 }
 
 impl Incident {
@@ -55,7 +61,13 @@ impl Incident {
         let forging = Server::start(Talk::Plain(always(Reply::ok("a 1\nup 1\n"))));
         let (nobody, closed) = closed_port();
         let receiver = Receiver::start(receiver::always(receiver::Answer::ok())).await;
-        let dir = TempDir::new().expect("a directory");
+        let strict = Receiver::start(receiver::always(receiver::Answer::status(400))).await;
+        let [dir, lagging, late, empty] = std::array::from_fn(|_| TempDir::new().expect("a directory"));
+        // Our certificate is still that of the root before; or it and its root end soon; or there is none.
+        CertsDir::at(lagging.path()).write(&mesh.ca.leaf(SCRAPER), &[&mesh.other]);
+        let ending = Ca::valid("cluster.local", -9 * HOUR, HOUR);
+        let old = LeafSpec::of(SCRAPER).valid(-9 * HOUR, HOUR);
+        CertsDir::at(late.path()).write(&ending.issue(&old), &[&ending]);
         std::fs::write(dir.path().join("targets.json"), "[]").expect("a file of targets");
         let target =
             |server: &Server| format!("{{targets: ['{}'], labels: {{__spiffe_id__: '{CART}'}}}}", server.address());
@@ -71,6 +83,18 @@ scrape_configs:
   scheme: https
   tls_config: {{certs_dir: '{certs}', spiffe: {{match: namespace}}}}
   static_configs: [{impostor_one}]
+- job_name: lagging
+  scheme: https
+  tls_config: {{certs_dir: '{lagging}', spiffe: {{}}}}
+  static_configs: [{stranger_one}]
+- job_name: late
+  scheme: https
+  tls_config: {{certs_dir: '{late}', spiffe: {{}}}}
+  static_configs: []
+- job_name: empty
+  scheme: https
+  tls_config: {{certs_dir: '{empty}', spiffe: {{trust_domain: cluster.local}}}}
+  static_configs: []
 - job_name: plain
   static_configs: [{{targets: ['{forging}', '{closed}']}}]
 - job_name: files
@@ -81,10 +105,15 @@ scrape_configs:
   kubernetes_sd_configs: [{{role: pod, api_server: 'http://{closed}'}}]
 remote_write:
 - {{name: central, url: '{url}'}}
+- {{name: strict, url: '{strict}'}}
 - {{name: gone, url: 'http://{closed}/api/v1/write'}}
 ",
             certs = mesh.certs.path().display(),
             dir = dir.path().display(),
+            lagging = lagging.path().display(),
+            late = late.path().display(),
+            empty = empty.path().display(),
+            strict = strict.url(),
             honest_one = target(&honest),
             impostor_one = target(&impostor),
             stranger_one = target(&stranger),
@@ -93,16 +122,24 @@ remote_write:
             forging = forging.address(),
             url = receiver.url(),
         );
-        let agent = agent::start(dir.path(), &config).await;
+        let mut agent = agent::start(dir.path(), &config).await;
+        agent.reload("nonsense: 1").await.expect_err("a configuration that cannot be used");
         let servers = vec![honest, impostor, stranger, closing, plain, forging];
-        Self { agent, mesh, _servers: servers, _receiver: receiver, _nobody: nobody, _dir: dir }
+        Self {
+            agent,
+            mesh,
+            _servers: servers,
+            _receivers: [receiver, strict],
+            _nobody: nobody,
+            _dirs: [dir, lagging, late, empty],
+        }
     }
 
     /// Another agent in the same mesh, to which nothing happens.
     pub(super) async fn healthy_agent(&self) -> Healthy {
         let (dir, certs) = (TempDir::new().expect("a directory"), TempDir::new().expect("a directory"));
-        let copy = crate::support::ca::CertsDir::at(certs.path());
-        copy.write(&self.mesh.ca.leaf(crate::support::mesh::SCRAPER), &[&self.mesh.ca]);
+        let copy = CertsDir::at(certs.path());
+        copy.write(&self.mesh.ca.leaf(SCRAPER), &[&self.mesh.ca]);
         let server = Server::start(Talk::Tls(self.mesh.cart(), always(Reply::ok("a 1\n"))));
         let receiver = Receiver::start(receiver::always(receiver::Answer::ok())).await;
         let config = format!(
