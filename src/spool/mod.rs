@@ -16,8 +16,15 @@
 //! This room knows bytes and headers only: not what a sample is, who receives, or how. The bound counts what waits; what
 //! is leased comes on top, and the limits of a lease bound that.
 
+mod done;
+mod log;
+#[cfg(test)]
+mod memory;
 mod metrics;
 mod queue;
+mod record;
+mod segment;
+mod storage;
 
 #[cfg(test)]
 mod tests;
