@@ -150,6 +150,7 @@ impl Receivers {
             name: remote.name.clone(),
             labels: send::labels(&remote),
             capacity_bytes: remote.queue.max_memory,
+            disk: None,
         };
         let outlet = self.spool.open(number, settings);
         if let Some(known) = predecessor {

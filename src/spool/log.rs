@@ -130,6 +130,8 @@ impl Segment {
 struct Writer<F> {
     file: F,
     marker: u64,
+    /// Whether something was written that was not handed out to be synced.
+    unsynced: bool,
 }
 
 /// Where reading goes on: behind the last block that was read.
@@ -223,7 +225,10 @@ impl<S: Storage> Log<S> {
     /// Takes in a segment that was found.
     fn recover(&mut self, first: u64, len: u64) -> io::Result<()> {
         let name = name_of(first);
-        let Some(mut walk) = Walk::new(self.storage.open(&name)?, len, self.receiver)? else {
+        let file = self.storage.open(&name)?;
+        // Whoever wrote it may have been killed before it was synced. If that fails it is as durable as it was.
+        let _ = file.sync();
+        let Some(mut walk) = Walk::new(file, len, self.receiver)? else {
             // Begun and not written, or not ours.
             let damaged = len > segment::HEADER;
             self.wrongs.damaged += u64::from(damaged);
@@ -274,6 +279,16 @@ impl<S: Storage> Log<S> {
             false => self.doomed.push((name, segment.damaged)),
         }
         Ok(())
+    }
+
+    /// Where its files are.
+    pub(super) fn into_storage(self) -> S {
+        self.storage
+    }
+
+    /// How large and old it may become from now on.
+    pub(super) fn set_limits(&mut self, limits: LogLimits) {
+        self.limits = limits;
     }
 
     /// The lowest position that the next block may have.
@@ -328,7 +343,7 @@ impl<S: Storage> Log<S> {
         if self.should_roll(len, now_ms) {
             self.seal();
         }
-        let writer = match self.writer.take() {
+        let mut writer = match self.writer.take() {
             Some(writer) => writer,
             None => self.begin(first)?,
         };
@@ -353,6 +368,7 @@ impl<S: Storage> Log<S> {
             segment.pending.blocks += 1;
             segment.pending.samples += u64::from(block.samples);
         }
+        writer.unsynced = true;
         self.writer = Some(writer);
         // One large block must not be remembered for ever.
         if self.scratch.capacity() > self.limits.segment_bytes as usize {
@@ -389,7 +405,7 @@ impl<S: Storage> Log<S> {
             pending: Count::default(),
             damaged: false,
         });
-        Ok(Writer { file, marker })
+        Ok(Writer { file, marker, unsynced: true })
     }
 
     /// Ends the segment that is written: the next block goes to another one.
@@ -610,7 +626,11 @@ impl<S: Storage> Log<S> {
     /// The files that were written since this was asked last, to be synced by whoever has the time.
     pub(super) fn take_unsynced(&mut self) -> Vec<S::File> {
         let mut files = std::mem::take(&mut self.unsynced);
-        files.extend(self.writer.as_ref().map(|writer| writer.file.clone()));
+        if let Some(writer) = &mut self.writer
+            && std::mem::take(&mut writer.unsynced)
+        {
+            files.push(writer.file.clone());
+        }
         files
     }
 

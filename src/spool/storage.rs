@@ -12,6 +12,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::home::Claim;
+
 /// Where the files of one log are.
 pub(super) trait Storage: Send + 'static {
     /// An open file.
@@ -48,18 +50,22 @@ pub(super) trait StoredFile: Clone + Send + Sync + 'static {
 }
 
 /// A directory of the file system, which is made when the first file is.
-pub(super) struct Directory(PathBuf);
+pub(super) struct Directory {
+    path: PathBuf,
+    /// Says that nobody else uses it.
+    _claim: Option<Claim>,
+}
 
 impl Directory {
     /// At this path; nothing is touched yet.
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self(path)
+    pub(super) fn new(path: PathBuf, claim: Option<Claim>) -> Self {
+        Self { path, _claim: claim }
     }
 
     fn open_with(&self, name: &str, options: &mut OpenOptions) -> io::Result<Opened> {
         // Non-blocking: to open a pipe must not hang.
         let options = options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-        let file = options.open(self.0.join(name))?;
+        let file = options.open(self.path.join(name))?;
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name} is no regular file")));
         }
@@ -77,9 +83,9 @@ impl Storage for Directory {
 
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
         let mut found = Vec::new();
-        let entries = match std::fs::read_dir(&self.0) {
+        let entries = match std::fs::read_dir(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_directory(&self.0)?;
+                make_directory(&self.path)?;
                 return Ok(found);
             }
             entries => entries?,
@@ -100,7 +106,7 @@ impl Storage for Directory {
         let create = || self.open_with(name, OpenOptions::new().read(true).write(true).create(true).truncate(true));
         match create() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                make_directory(&self.0)?;
+                make_directory(&self.path)?;
                 create()
             }
             created => created,
@@ -116,15 +122,15 @@ impl Storage for Directory {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::rename(self.0.join(from), self.0.join(to))
+        std::fs::rename(self.path.join(from), self.path.join(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        std::fs::remove_file(self.0.join(name))
+        std::fs::remove_file(self.path.join(name))
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        File::open(&self.0)?.sync_all()
+        File::open(&self.path)?.sync_all()
     }
 }
 
@@ -173,7 +179,7 @@ mod tests {
     fn what_is_made_is_for_this_user_alone() {
         let home = tempfile::tempdir().expect("a directory");
         let path = home.path().join("spool/one");
-        let directory = Directory::new(path.clone());
+        let directory = Directory::new(path.clone(), None);
         assert_eq!(directory.list().expect("it is made"), []);
         directory.create("file").expect("a file").write_at(b"some", 0).expect("written");
         let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o777;
@@ -184,7 +190,7 @@ mod tests {
     #[test]
     fn links_pipes_and_directories_are_no_files_of_a_log() {
         let home = tempfile::tempdir().expect("a directory");
-        let directory = Directory::new(home.path().to_owned());
+        let directory = Directory::new(home.path().to_owned(), None);
         std::fs::write(home.path().join("elsewhere"), "precious").expect("written");
         symlink(home.path().join("elsewhere"), home.path().join("link")).expect("a link");
         std::fs::create_dir(home.path().join("folder")).expect("a directory");
@@ -202,7 +208,7 @@ mod tests {
     #[test]
     fn a_file_knows_that_it_has_lost_its_name_and_one_is_made_where_the_directory_is_gone() {
         let home = tempfile::tempdir().expect("a directory");
-        let directory = Directory::new(home.path().join("one"));
+        let directory = Directory::new(home.path().join("one"), None);
         let file = directory.create("file").expect("a file");
         assert!(file.has_name().expect("known"));
         std::fs::remove_dir_all(home.path().join("one")).expect("removed");
