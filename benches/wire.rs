@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use meshscrape::model::{Block, Labels, Sample, TargetId};
+use meshscrape::model::{Block, Labels, Sample, TargetId, WriteFormat};
 use meshscrape::wire::{compress, encode_labels, join, proto, push_sample};
 use prost::Message as _;
 
@@ -79,6 +79,7 @@ fn wire(criterion: &mut Criterion) {
     let block = Block {
         target: TargetId(1),
         receiver: 0,
+        format: WriteFormat::V1,
         samples: SERIES,
         min_ms: NOW_MS,
         max_ms: NOW_MS,
@@ -97,7 +98,7 @@ fn wire(criterion: &mut Criterion) {
             }
         });
     });
-    group.bench_function("join", |bench| bench.iter(|| join(black_box(&blocks))));
+    group.bench_function("join", |bench| bench.iter(|| join(black_box(&blocks)).expect("one format")));
     group.bench_function("snap over everything", |bench| {
         bench.iter(|| snap::raw::Encoder::new().compress_vec(black_box(&together)).expect("it fits"));
     });

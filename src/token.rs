@@ -1,29 +1,34 @@
 //! OAuth 2 tokens: fetched when one is needed, kept until shortly before they end, shared by whoever needs the same one.
 //!
-//! What always holds: however many wait, one request is under way; the client's secret is read anew for every use, and
+//! What always holds: however many wait, one request is under way, and it goes on when all of them have given up, so that a
+//! token that takes longer than a scrape may serves the next one; the client's secret is read anew for every use, and
 //! another secret brings another token; the one who is asked is verified like any server, and neither followed elsewhere
 //! nor read beyond 1 MiB; neither secret nor token is in an error.
 //!
 //! This room does not know what a token is for.
 
+use std::cmp::Reverse;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 use thiserror::Error;
+use tokio::net::lookup_host;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
-use url::form_urlencoded;
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::{Instant, timeout, timeout_at};
+use url::{Host, Position, Url, form_urlencoded};
 
 use crate::clock::Clock;
 use crate::config::{OAuth2, Secret, SecretError};
 use crate::identity::ordinary_tls_config;
-use crate::model::clean_to;
+use crate::model::{clean, clean_to};
 
 /// How much of an answer is read, as in Go's client.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
@@ -53,6 +58,14 @@ pub enum TokenError {
         url: String,
         /// What went wrong.
         words: String,
+    },
+    /// It takes longer than whoever needs it can wait.
+    #[error("no OAuth 2 token from {url}: none came within {patience:?}; it is used as soon as it comes")]
+    Late {
+        /// Who was asked.
+        url: String,
+        /// How long it was waited for.
+        patience: Duration,
     },
     /// The answer is a refusal.
     #[error("no OAuth 2 token from {url}: it answered {status}{words}")]
@@ -110,15 +123,19 @@ enum Style {
     Body,
 }
 
-/// An answer (RFC 6749, section 5.1), or a refusal (section 5.2).
+/// An answer (RFC 6749, section 5.1), or a refusal (section 5.2). What is `null` in it is absent.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Answer {
+    #[serde(deserialize_with = "text")]
     access_token: String,
+    #[serde(deserialize_with = "text")]
     token_type: String,
     #[serde(deserialize_with = "seconds")]
     expires_in: f64,
+    #[serde(deserialize_with = "text")]
     error: String,
+    #[serde(deserialize_with = "text")]
     error_description: String,
 }
 
@@ -128,14 +145,26 @@ impl Tokens {
         Self { settings, clock, kept: Arc::default() }
     }
 
+    /// As [`Tokens::header`], but waits until `deadline` at most.
+    pub async fn header_by(&self, deadline: Instant) -> Result<HeaderValue, TokenError> {
+        let begun = Instant::now();
+        timeout_at(deadline, self.header()).await.unwrap_or_else(|_| {
+            let patience = deadline.saturating_duration_since(begun);
+            // The deadline was set some microseconds before.
+            let patience =
+                Duration::from_millis(u64::try_from(patience.as_micros().div_ceil(1000)).unwrap_or(u64::MAX));
+            Err(TokenError::Late { url: self.url(), patience })
+        })
+    }
+
     /// The value of an `Authorization` header with a token that is good now, marked so that no library shows it. Whoever
     /// asks may give up waiting at any time.
     pub async fn header(&self) -> Result<HeaderValue, TokenError> {
         let source = self.settings.client_secret.clone();
-        let read = tokio::task::spawn_blocking(move || source.read()).await;
-        let secret = read.expect("reading a small file does not panic");
-        let secret = secret.map_err(|error| TokenError::Secret(Arc::new(error)))?;
-        let mut kept = self.kept.lock().await;
+        let read = spawn_blocking(move || source.read()).await.map_err(|error| self.ended(&error))?;
+        let secret = read.map_err(|error| TokenError::Secret(Arc::new(error)))?;
+        // Held by the request while one is under way.
+        let mut kept = Arc::clone(&self.kept).lock_owned().await;
         if let Some(token) = &kept.token
             && token.secret == secret
             && token.ends.is_none_or(|ends| Instant::now() + MARGIN < ends)
@@ -148,17 +177,22 @@ impl Tokens {
             return Err(failure.clone());
         }
         kept.token = None;
-        match self.fetch(&secret, &mut kept.style).await {
-            Ok(token) => {
-                let header = token.header.clone();
-                *kept = Kept { token: Some(token), failure: None, style: kept.style };
-                Ok(header)
+        let this = self.clone();
+        // A task of its own, which ends with its answer and not with whoever asked first.
+        let request = tokio::spawn(async move {
+            match this.fetch(&secret, &mut kept.style).await {
+                Ok(token) => {
+                    let header = token.header.clone();
+                    *kept = Kept { token: Some(token), failure: None, style: kept.style };
+                    Ok(header)
+                }
+                Err(error) => {
+                    kept.failure = Some((Instant::now(), error.clone()));
+                    Err(error)
+                }
             }
-            Err(error) => {
-                kept.failure = Some((Instant::now(), error.clone()));
-                Err(error)
-            }
-        }
+        });
+        request.await.map_err(|error| self.ended(&error))?
     }
 
     /// Asks in the way that is known to work; else in the header, and where that is refused in the body, as Go's client
@@ -183,11 +217,12 @@ impl Tokens {
     /// A client for one token: they are rare, and so its files are as they are now.
     async fn client(&self) -> Result<reqwest::Client, TokenError> {
         let (tls, clock) = (self.settings.tls.clone(), self.clock.clone());
-        let read = tokio::task::spawn_blocking(move || ordinary_tls_config(&tls, &clock)).await;
+        let read = spawn_blocking(move || ordinary_tls_config(&tls, &clock)).await;
         let mut tls = read
-            .expect("reading certificates does not panic")
+            .map_err(|error| self.ended(&error))?
             .map_err(|failure| TokenError::Exchange { url: self.url(), words: failure.to_string() })?;
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let place = self.place()?;
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .https_only(self.settings.token_url.scheme() == "https")
@@ -197,6 +232,9 @@ impl Tokens {
             .redirect(reqwest::redirect::Policy::none())
             .timeout(PATIENCE);
         let url = &self.settings.token_url;
+        if let Some(name) = place.host_str().filter(|name| url.host_str() != Some(name)) {
+            builder = builder.resolve_to_addrs(name, &self.addresses().await?);
+        }
         if let Some(proxies) = &self.settings.proxies
             && let Some(proxy) = proxies.for_url(url)
         {
@@ -212,17 +250,42 @@ impl Tokens {
         builder.build().map_err(|error| self.broken(error))
     }
 
+    /// The URL to ask. Where the settings name the server otherwise than `token_url`, the name stands in it, because there
+    /// the client takes the name from that is sent and checked; it is resolved as the host of `token_url`.
+    fn place(&self) -> Result<Url, TokenError> {
+        let mut url = self.settings.token_url.clone();
+        if let Some(name) = &self.settings.tls.server_name
+            && url.scheme() == "https"
+            && (!matches!(Host::parse(name), Ok(Host::Domain(_))) || url.set_host(Some(name)).is_err())
+        {
+            let words = format!("tls_config.server_name is {name:?}; here it must be a host name");
+            return Err(TokenError::Exchange { url: self.url(), words });
+        }
+        Ok(url)
+    }
+
+    /// Where the host of `token_url` is; without ports, which are those of the URL.
+    async fn addresses(&self) -> Result<Vec<SocketAddr>, TokenError> {
+        let host = self.settings.token_url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let failed = |words: String| TokenError::Exchange { url: self.url(), words: clean(&words).into_owned() };
+        match timeout(PATIENCE, lookup_host((host, 0))).await {
+            Ok(Ok(found)) => Ok(found.collect()),
+            Ok(Err(error)) => Err(failed(format!("{host} does not resolve: {error}"))),
+            Err(_) => Err(failed(format!("{host}: the resolver did not answer within {PATIENCE:?}"))),
+        }
+    }
+
     async fn ask(&self, client: &reqwest::Client, secret: &Secret, style: Style) -> Result<Token, TokenError> {
+        let authority = &self.settings.token_url[Position::BeforeHost..Position::AfterPort];
         let mut request = client
-            .post(self.settings.token_url.clone())
+            .post(self.place()?)
+            .header(HOST, authority)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, AGENT)
             .body(self.form(secret, style));
         if matches!(style, Style::Header) {
-            let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-            let pair = format!("{}:{}", encoded(&self.settings.client_id), encoded(secret.expose()));
-            let mut value = HeaderValue::try_from(format!("Basic {}", BASE64.encode(pair))).expect("ASCII");
+            let mut value = HeaderValue::try_from(format!("Basic {}", self.pair(secret))).expect("ASCII");
             value.set_sensitive(true);
             request = request.header(AUTHORIZATION, value);
         }
@@ -246,6 +309,11 @@ impl Tokens {
                 Err(TokenError::Refused { url: self.url(), status, words })
             }
         }
+    }
+
+    /// Name and secret as they stand in a header.
+    fn pair(&self, secret: &Secret) -> String {
+        BASE64.encode(format!("{}:{}", encoded(&self.settings.client_id), encoded(secret.expose())))
     }
 
     /// The body of a request.
@@ -281,7 +349,7 @@ impl Tokens {
         Ok(Token { header, secret: secret.clone(), ends: life.map(|life| asked + life) })
     }
 
-    /// What a refusal says, cleaned, without the secret should it be repeated.
+    /// What a refusal says, cleaned, without the secrets should they be repeated, as they are or as they were sent.
     fn words(&self, answer: &Answer, secret: &Secret) -> String {
         let said = [&answer.error, &answer.error_description].map(|text| text.trim());
         let said: Vec<_> = said.into_iter().filter(|text| !text.is_empty()).collect();
@@ -289,8 +357,13 @@ impl Tokens {
             return String::new();
         }
         let params = self.settings.endpoint_params.iter().map(|(_, value)| value);
-        let hidden = [secret].into_iter().chain(params).filter(|secret| secret.expose().len() >= 4);
-        let said = hidden.fold(said.join(": "), |said, secret| said.replace(secret.expose(), "<secret>"));
+        let secrets = [secret].into_iter().chain(params).map(Secret::expose);
+        let mut hidden: Vec<_> = secrets.flat_map(|secret| [secret.to_owned(), encoded(secret)]).collect();
+        hidden.push(self.pair(secret));
+        // Very short texts are no secrets, and a text may be part of a longer one.
+        hidden.retain(|text| text.len() >= 4);
+        hidden.sort_by_key(|text| Reverse(text.len()));
+        let said = hidden.iter().fold(said.join(": "), |said, secret| said.replace(secret, "<secret>"));
         format!(" ({})", clean_to(&said, SHOWN_BYTES))
     }
 
@@ -305,6 +378,11 @@ impl Tokens {
         TokenError::Exchange { url: self.url(), words: clean_to(&words, SHOWN_BYTES).into_owned() }
     }
 
+    /// A task of ours has no result: the process is stopping.
+    fn ended(&self, error: &JoinError) -> TokenError {
+        TokenError::Exchange { url: self.url(), words: format!("asking for it was ended: {error}") }
+    }
+
     fn unusable(&self, what: &'static str) -> TokenError {
         TokenError::Unusable { url: self.url(), what }
     }
@@ -312,6 +390,11 @@ impl Tokens {
     fn url(&self) -> String {
         self.settings.shown_url()
     }
+}
+
+/// As in a form.
+fn encoded(text: &str) -> String {
+    form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }
 
 /// Some answer so.
@@ -333,6 +416,10 @@ fn read_form(body: &[u8]) -> Answer {
         }
     }
     answer
+}
+
+fn text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// A number of seconds, which some write as a text.

@@ -4,6 +4,7 @@
 //! for it, and stopped from the near end: discovery and scraping are cancelled, then the closed channels let the pipe run
 //! dry, and the listeners go last. Another configuration is taken while they run ([`Agent::reload`]).
 
+mod counted;
 mod identities;
 mod receivers;
 mod reload;
@@ -22,6 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::counted::Counted;
 use self::identities::Identities;
 use self::receivers::Receivers;
 use self::reload::Reloads;
@@ -50,8 +52,10 @@ pub struct Options {
     pub clock: Clock,
     /// How long delivery may go on once the agent is asked to stop, and to a receiver that another configuration lacks.
     pub flush_deadline: Duration,
-    /// Whom the API asks to read the configuration again; `None` where nobody may ask so.
-    pub reload: Option<lifecycle::Reload>,
+    /// Whom the API asks to read the configuration again or to stop; `None` where nobody may ask so.
+    pub control: Option<lifecycle::Control>,
+    /// The arguments of the command line, for people.
+    pub flags: Vec<(String, String)>,
 }
 
 /// Why an agent cannot start.
@@ -119,12 +123,13 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
     let identities = Identities::new(clock.clone(), stop_serving.clone());
 
     let (blocks, incoming) = mpsc::channel(BLOCKS_IN_TRANSIT);
-    let spool = Spool::new(spool::Metrics::new(&mut registry));
+    let spool_metrics = spool::Metrics::new(&mut registry);
+    let spool = Spool::new(spool_metrics.clone());
     let catalogue = Catalogue::default();
     let families = catalogue.clone();
     let mut receivers = Receivers::new(
         spool.clone(),
-        (send::Metrics::new(&mut registry), series::Metrics::new(&mut registry)),
+        Counted::new(send::Metrics::new(&mut registry), series::Metrics::new(&mut registry), spool_metrics),
         clock.clone(),
         identities.clone(),
         give_up.clone(),
@@ -150,7 +155,9 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
     };
     let (scrape, scraping) = scrape::spawn(context, setup.clone(), discovery.targets(), stop_scraping.clone());
 
-    let reloads = Reloads::new(&mut registry, &clock);
+    let reloads = Reloads::new(&mut registry, &clock, &config);
+    let process =
+        status::Process { clock: clock.clone(), started: clock.now(), host: host_name(), flags: options.flags };
     let ready = {
         let (identities, discovery) = (identities.clone(), discovery.clone());
         move || readiness(&identities, &discovery)
@@ -159,7 +166,9 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
         registry: Arc::new(registry),
         scrape: scrape.clone(),
         readiness: Arc::new(ready),
-        reload: options.reload,
+        configuration: reloads.configuration(),
+        process: Arc::new(process),
+        control: options.control,
     };
     let listen = local_addr(&listener);
     let api = api_listener.as_ref().map(local_addr);

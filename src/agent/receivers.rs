@@ -2,7 +2,7 @@
 //!
 //! Each has a number, which blocks carry and which stays with its URL. What always holds: a receiver that has not changed is
 //! not touched; what was queued for one that is gone, or that has changed, is delivered as it was configured, within the
-//! flush deadline, and else counted as lost; one begins when whoever was sent to the same URL has ended, so that samples stay
+//! flush deadline, and else counted as lost, and its counters go when that is done; one begins when whoever was sent to the same URL has ended, so that samples stay
 //! in order.
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::counted::Counted;
 use super::identities::Identities;
 use crate::clock::Clock;
 use crate::config::RemoteWrite;
@@ -22,8 +23,7 @@ use crate::spool::{QueueSettings, Spool};
 /// All receivers, and the way to them.
 pub(super) struct Receivers {
     spool: Spool,
-    metrics: send::Metrics,
-    series_metrics: series::Metrics,
+    metrics: Counted,
     clock: Clock,
     identities: Identities,
     /// Cancelled when time to deliver is up.
@@ -67,7 +67,7 @@ impl Receivers {
     /// None yet. `give_up` ends delivery.
     pub(super) fn new(
         spool: Spool,
-        (metrics, series_metrics): (send::Metrics, series::Metrics),
+        metrics: Counted,
         clock: Clock,
         identities: Identities,
         give_up: CancellationToken,
@@ -77,7 +77,6 @@ impl Receivers {
         Self {
             spool,
             metrics,
-            series_metrics,
             clock,
             identities,
             give_up,
@@ -146,6 +145,7 @@ impl Receivers {
         let number = predecessor.as_ref().map_or(self.next_number, |known| known.number);
         self.next_number = self.next_number.max(number + 1);
         let remote = Arc::clone(prepared.remote());
+        self.metrics.hold(&remote);
         let settings = QueueSettings {
             name: remote.name.clone(),
             labels: send::labels(&remote),
@@ -160,8 +160,14 @@ impl Receivers {
         let same_place = self.leaving.iter().filter(|gone| gone.remote.url == remote.url);
         let before: Vec<_> = same_place.map(|gone| gone.ended.clone()).collect();
         let credentials = |spiffe: &_| self.identities.feed(std::convert::Into::into(spiffe));
-        let sender =
-            prepared.sender(outlet, credentials, self.clock.clone(), &self.metrics, Arc::clone(&self.metadata));
+        let sender = prepared.sender(
+            outlet,
+            credentials,
+            self.clock.clone(),
+            &self.metrics.send,
+            Arc::clone(&self.metadata),
+            self.metrics.series.listed_bounds(&remote),
+        );
         let (give_up, ended) = (self.give_up.child_token(), CancellationToken::new());
         let (given_up, end) = (give_up.clone(), ended.clone().drop_guard());
         let task = tokio::spawn(async move {
@@ -183,20 +189,23 @@ impl Receivers {
             url = remote.shown_url(),
             "the receiver is gone; delivering what is queued for it"
         );
-        self.metrics.forget(&remote);
+        self.metrics.send.forget(&remote);
         let (deadline, end) = (self.flush_deadline, ended.clone());
+        let (metrics, gone) = (self.metrics.clone(), Arc::clone(&remote));
         self.leaving.push(Leaving { remote, task, ended });
         tokio::spawn(async move {
             if tokio::time::timeout(deadline, end.cancelled()).await.is_err() {
                 give_up.cancel();
+                end.cancelled().await;
             }
+            metrics.release(&gone);
         });
     }
 
     /// How the receivers see a series; what is in `before` keeps its order.
     pub(super) fn views(&self, before: &[View]) -> Vec<View> {
         let numbered = self.running.iter().map(|running| (running.number, &*running.remote));
-        series::views_of(numbered, before, &self.series_metrics)
+        series::views_of(numbered, before, &self.metrics.series)
     }
 
     /// Waits until all has been delivered or given up; how many samples were not delivered.

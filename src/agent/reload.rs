@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use thiserror::Error;
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::Agent;
@@ -20,6 +21,7 @@ use crate::discover::Wanted;
 use crate::scrape::{Job, Setup};
 use crate::send::SendError;
 use crate::series::View;
+use crate::status::Configuration;
 use crate::token::Tokens;
 
 /// Why a configuration was not taken.
@@ -44,12 +46,15 @@ impl Agent {
             warn!("{warning}");
         }
         let outcome = match loaded.config {
-            Ok(config) => self.take(config).await,
+            Ok(config) => {
+                let yaml = Arc::clone(&config.effective);
+                self.take(config).await.map(|()| yaml)
+            }
             Err(problems) => Err(ReloadError::Problems(problems)),
         };
-        self.reloads.tell(outcome.is_ok(), &self.clock);
+        self.reloads.tell(outcome.as_ref().ok(), &self.clock);
         match &outcome {
-            Ok(()) => info!("the configuration has been reloaded"),
+            Ok(_) => info!("the configuration has been reloaded"),
             Err(ReloadError::Problems(problems)) => {
                 for problem in problems {
                     error!("{problem}");
@@ -58,7 +63,7 @@ impl Agent {
             }
             Err(error) => error!("{error}; the last good configuration stays in force"),
         }
-        outcome
+        outcome.map(|_| ())
     }
 
     async fn take(&mut self, config: Config) -> Result<(), ReloadError> {
@@ -98,6 +103,7 @@ pub(super) fn setup(
         jobs: config.scrape_configs.iter().map(job).collect(),
         views: if *views == *new_views { views } else { new_views.into() },
         external: Arc::new(config.global.external_labels.clone()),
+        memory_limit: config.global.scrape_memory_limit,
     }
 }
 
@@ -111,12 +117,16 @@ pub(super) fn wanted(setup: &Setup) -> Vec<Wanted> {
 pub(super) struct Reloads {
     successful: Gauge,
     success_seconds: Gauge<f64, AtomicU64>,
+    configuration: watch::Sender<Configuration>,
 }
 
 impl Reloads {
     /// Registers them; the configuration that the agent starts with counts as well.
-    pub(super) fn new(registry: &mut Registry, clock: &Clock) -> Self {
-        let reloads = Self { successful: Gauge::default(), success_seconds: Gauge::default() };
+    pub(super) fn new(registry: &mut Registry, clock: &Clock, config: &Config) -> Self {
+        let yaml = &config.effective;
+        let first = Configuration { yaml: Arc::clone(yaml), taken: clock.now(), successful: true };
+        let configuration = watch::Sender::new(first);
+        let reloads = Self { successful: Gauge::default(), success_seconds: Gauge::default(), configuration };
         registry.register(
             "prometheus_config_last_reload_successful",
             "1 if the configuration could be used when it was read last, else 0",
@@ -128,14 +138,25 @@ impl Reloads {
             Unit::Seconds,
             reloads.success_seconds.clone(),
         );
-        reloads.tell(true, clock);
+        reloads.tell(Some(yaml), clock);
         reloads
     }
 
-    fn tell(&self, successful: bool, clock: &Clock) {
-        self.successful.set(successful.into());
-        if successful {
-            self.success_seconds.set(unix_ms(clock.now()) as f64 / 1000.0);
-        }
+    /// What is in force, for people.
+    pub(super) fn configuration(&self) -> watch::Receiver<Configuration> {
+        self.configuration.subscribe()
+    }
+
+    /// How a reload went: with the configuration that is in force now, or without one.
+    fn tell(&self, taken: Option<&Arc<str>>, clock: &Clock) {
+        self.successful.set(taken.is_some().into());
+        self.configuration.send_modify(|known| {
+            known.successful = taken.is_some();
+            if let Some(yaml) = taken {
+                known.yaml = Arc::clone(yaml);
+                known.taken = clock.now();
+                self.success_seconds.set(unix_ms(known.taken) as f64 / 1000.0);
+            }
+        });
     }
 }

@@ -180,11 +180,16 @@ fn exception(entry: &str) -> Option<Exception> {
         return Some(Exception::Ip(ip, port));
     }
     let host = if host.starts_with("*.") { &host[1..] } else { host };
-    match host.as_bytes() {
-        [] => None,
-        [b'.', ..] => Some(Exception::Names(host.to_owned(), false, port)),
-        _ => Some(Exception::Names(format!(".{host}"), true, port)),
-    }
+    let (name, itself) = match host.strip_prefix('.') {
+        Some(name) => (name, false),
+        None => (host, true),
+    };
+    // As it stands in a URL, where a name has ASCII letters only.
+    let name = match Host::parse(name) {
+        Ok(Host::Domain(name)) => name,
+        _ => name.to_owned(),
+    };
+    (!host.is_empty()).then(|| Exception::Names(format!(".{name}"), itself, port))
 }
 
 /// Host and port of `host:port` or `[ip]:port`.
@@ -236,6 +241,9 @@ mod tests {
             (Some("a.example:"), "http://a.example:8080/", true),
             (Some("x"), "http://[::ffff:127.0.0.1]/", true),
             (Some("10.0.0.0/8"), "http://[::ffff:10.1.2.3]/", true),
+            (Some("bücher.example,.straße.example"), "http://bücher.example/", true),
+            (Some("bücher.example,.straße.example"), "http://a.straße.example/", true),
+            (Some("bücher.example,.straße.example"), "http://straße.example/", false),
         ] {
             let url = Url::parse(url).expect("a URL");
             assert_eq!(proxies(except).for_url(&url).is_none(), direct, "{except:?} {url}");

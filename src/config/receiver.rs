@@ -8,6 +8,7 @@ use http::HeaderName;
 use url::Url;
 
 use super::{Auth, HttpHeader, OAuth2, OrdinaryTls, Proxies, Secret, SpiffeReceiver};
+use crate::model::WriteFormat;
 use crate::relabel::Rule;
 
 /// One receiver.
@@ -30,6 +31,8 @@ pub struct RemoteWrite {
     pub auth: Option<Auth>,
     /// Whose tokens it holds instead.
     pub oauth2: Option<Arc<OAuth2>>,
+    /// As which message samples are sent.
+    pub message: WriteFormat,
     /// How the receiver is verified. Always ordinary where the URL is `http`.
     pub security: ReceiverSecurity,
     /// Whether redirects are followed (within the origin of `url` only).
@@ -68,6 +71,7 @@ impl fmt::Debug for RemoteWrite {
             remote_timeout,
             auth,
             oauth2,
+            message,
             security,
             follow_redirects,
             enable_http2,
@@ -86,6 +90,7 @@ impl fmt::Debug for RemoteWrite {
             .field("remote_timeout", remote_timeout)
             .field("auth", auth)
             .field("oauth2", oauth2)
+            .field("message", message)
             .field("security", security)
             .field("follow_redirects", follow_redirects)
             .field("enable_http2", enable_http2)

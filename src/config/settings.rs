@@ -34,6 +34,8 @@ pub struct Global {
     /// No target may be scraped without verification: a job with `scheme: http` is a problem of the file, and a target
     /// of an ordinary job that a label turns to `http` is to be refused.
     pub require_identity: bool,
+    /// How many bytes all scrapes under way may hold together, until their answers prove good. A key of ours.
+    pub scrape_memory_limit: u64,
 }
 
 /// One of `scrape_configs[]`.

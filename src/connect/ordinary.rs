@@ -277,7 +277,7 @@ async fn exchange(
     let mut headers = request.headers.clone();
     auth::add(&mut headers, settings.auth.as_ref(), &settings.http_headers)?;
     if let Some(tokens) = &settings.tokens {
-        auth::add_token(&mut headers, watch.bounded(tokens.header()).await?)?;
+        auth::add_token(&mut headers, tokens.header_by(request.deadline).await)?;
     }
     let mut trail = Trail::from(scheme, &request.address, &request.path_and_query)?;
     loop {

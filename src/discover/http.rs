@@ -277,7 +277,7 @@ fn without_user_info(url: &str) -> String {
 }
 
 /// A URL for people: its query may hold a token.
-fn shown(url: &str) -> String {
+pub(super) fn shown(url: &str) -> String {
     let bare = without_user_info(url);
     let end = bare.find(['?', '#']).unwrap_or(bare.len());
     clean(&bare[..end]).into_owned()

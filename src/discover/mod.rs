@@ -49,11 +49,12 @@ pub struct Discovery {
 /// How discovery is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Whether every source has answered at least once, so that what is not listed does not exist.
+    /// Whether every source had answered once, so that what was not listed did not exist. It stays so: a source that another
+    /// configuration brings is among the problems as long as it is silent.
     pub first_pass_done: bool,
     /// Targets found, before relabelling.
     pub discovered: usize,
-    /// Sources that cannot be used as they are now; what they said before still holds.
+    /// Sources that have not answered yet, or cannot be used as they are now; what they said before still holds.
     pub problems: Vec<Problem>,
     /// For too long nothing was heard of whether the pods of some job are still where they were.
     pub unconfirmed: bool,
@@ -105,12 +106,12 @@ impl Discovery {
         let _ = self.orders.send(manager::Update::Jobs { jobs, revision }).await;
     }
 
-    /// Whether every source has answered at least once.
+    /// Whether every source had answered once.
     pub fn first_pass_done(&self) -> bool {
         self.state.borrow().first_pass_done
     }
 
-    /// Waits until every source has answered at least once, or until discovery is cancelled.
+    /// Waits until every source had answered once, or until discovery is cancelled.
     pub async fn first_pass(&self) {
         // An error says that nothing more comes.
         let _ = self.state.clone().wait_for(|state| state.first_pass_done).await;

@@ -10,6 +10,15 @@ pub use reload::{Asked, Outcome, Reload, reload, reload_on_signal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// What others than signals may ask for.
+#[derive(Clone, Debug)]
+pub struct Control {
+    /// Reads the configuration again.
+    pub reload: Reload,
+    /// Ends the process cleanly.
+    pub stop: CancellationToken,
+}
+
 /// What the signals ask for.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {

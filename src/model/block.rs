@@ -1,11 +1,22 @@
 //! The unit of delivery: what one scrape of one target gives one receiver, ready to send.
 //!
-//! A block is made once, by the task of its target. The spool moves it without looking inside; the sender joins blocks
-//! into a request by concatenation, which both protobuf repeated fields and snappy elements allow.
+//! A block is made once, by the task of its target, as a message that could be sent as it stands. The spool moves it without
+//! looking inside; the sender joins blocks of one format into a request.
 
 use bytes::Bytes;
 
 use super::TargetId;
+
+/// As which message of remote write the samples of a block are written. The numbers are those on disk and never change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum WriteFormat {
+    /// `prometheus.WriteRequest`, the message of remote write 1.0.
+    #[default]
+    V1 = 1,
+    /// `io.prometheus.write.v2.Request`, the message of remote write 2.0.
+    V2 = 2,
+}
 
 /// Encoded samples with what the spool and the sender need to know of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +25,8 @@ pub struct Block {
     pub target: TargetId,
     /// Which receiver it is for: the position of its entry in the configuration.
     pub receiver: usize,
+    /// As which message they are encoded.
+    pub format: WriteFormat,
     /// How many samples and histograms are inside.
     pub samples: u32,
     /// The oldest timestamp inside, milliseconds since the Unix epoch.

@@ -23,7 +23,7 @@ mod target;
 
 pub use address::{Address, AddressError, Host};
 pub use alpn::{Alpn, AlpnError};
-pub use block::Block;
+pub use block::{Block, WriteFormat};
 pub use cidr::{Cidr, CidrError};
 pub use exemplar::Exemplar;
 pub use failure::Failure;

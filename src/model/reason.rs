@@ -191,6 +191,9 @@ reasons! {
     /// More series that were not there before than one scrape may add to memory.
     TooManyNewSeries, "too_many_new_series", Exposition,
         "a label of this target takes ever new values: drop it with metric_relabel_configs, or set sample_limit";
+    /// All scrapes under way together held more memory than scrape_memory_limit, and this one held the most.
+    MemoryBudget, "memory_budget", Exposition,
+        "set sample_limit or body_size_limit for this job, or raise global.scrape_memory_limit together with the memory of the agent";
     /// A sample with too many or too long labels.
     LabelLimit, "label_limit", Exposition,
         "raise label_limit, label_name_length_limit or label_value_length_limit";

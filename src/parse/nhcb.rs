@@ -6,6 +6,8 @@
 //! counts contradict each other, give nothing; and what was exposed as a native histogram is not made one again. What one
 //! histogram may cost is bounded: of more than [`MAX_BOUNDS`] nothing is made either.
 
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, btree_map};
 use std::mem;
 
 use super::{Entry, Exposition, Format, HistogramEntry, SampleEntry, Series, number};
@@ -156,11 +158,36 @@ fn bound_of(text: &str) -> Option<f64> {
     number::parse_value(text.as_bytes()).ok().filter(|bound| !bound.is_nan())
 }
 
+/// A bound that is in order with others; it is no NaN.
+#[derive(Clone, Copy, Debug)]
+struct Bound(f64);
+
+impl Ord for Bound {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Unlike `total_cmp`, which would tell the two zeros apart.
+        self.0.partial_cmp(&other.0).unwrap_or(Ordering::Equal)
+    }
+}
+
+impl PartialOrd for Bound {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Bound {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Bound {}
+
 /// The numbers of a classic histogram.
 #[derive(Debug, Default)]
 struct Classic {
-    /// Bounds in increasing order, with the count up to each.
-    buckets: Vec<(f64, f64)>,
+    /// The count up to each bound.
+    buckets: BTreeMap<Bound, f64>,
     count: Option<f64>,
     sum: f64,
     /// Two numbers contradict each other, or there are too many.
@@ -178,35 +205,30 @@ impl Classic {
     }
 
     fn take_bucket(&mut self, bound: f64, count: f64) {
-        let at = self.buckets.partition_point(|(other, _)| *other < bound);
-        // The first of two buckets with one bound counts.
-        if self.buckets.get(at).is_some_and(|(other, _)| *other == bound) {
-            return;
+        let full = self.buckets.len() == MAX_BOUNDS;
+        match self.buckets.entry(Bound(bound)) {
+            // The first of two buckets with one bound counts.
+            btree_map::Entry::Occupied(_) => {}
+            btree_map::Entry::Vacant(_) if full => self.wrong = true,
+            btree_map::Entry::Vacant(free) => {
+                free.insert(count);
+            }
         }
-        if self.buckets.len() == MAX_BOUNDS {
-            self.wrong = true;
-            return;
-        }
-        let below = at.checked_sub(1).is_some_and(|below| count < self.buckets[below].1);
-        let above = self.buckets.get(at).is_some_and(|(_, above)| count > *above);
-        self.wrong |= below || above;
-        self.buckets.insert(at, (bound, count));
     }
 
     /// The native histogram, empty buckets included.
     fn convert(mut self) -> Option<Histogram> {
-        let count = self.count.or(self.buckets.last().map(|(_, count)| *count)).filter(|_| !self.wrong)?;
-        if self.buckets.last().is_none_or(|(bound, _)| *bound != f64::INFINITY) {
-            self.buckets.push((f64::INFINITY, count));
-        }
-        if self.buckets.last().is_some_and(|(_, all)| *all != count) {
+        let last = self.buckets.last_key_value().map(|(_, count)| *count);
+        let count = self.count.or(last).filter(|_| !self.wrong)?;
+        let all = *self.buckets.entry(Bound(f64::INFINITY)).or_insert(count);
+        if all != count || !self.buckets.values().is_sorted() {
             return None;
         }
         // From 2^63 on a count has no integer; the conversion would give the largest one.
         let is_whole = |count: f64| count < 2f64.powi(63) && count == (count.round() as i64) as f64;
-        let whole = is_whole(count) && self.buckets.iter().all(|(_, count)| is_whole(*count));
+        let whole = is_whole(count) && self.buckets.values().all(|count| is_whole(*count));
         let spans = vec![Span { offset: 0, length: u32::try_from(self.buckets.len()).ok()? }];
-        let cumulative = self.buckets.iter().map(|(_, count)| *count);
+        let cumulative = self.buckets.values().copied();
         let counts = if whole {
             let (mut before, mut in_bucket) = (0, 0);
             let deltas = cumulative.map(|count| {
@@ -227,7 +249,7 @@ impl Classic {
             sum: self.sum,
             gauge: false,
             counts,
-            custom_values: self.buckets[..self.buckets.len() - 1].iter().map(|(bound, _)| *bound).collect(),
+            custom_values: self.buckets.keys().map(|bound| bound.0).filter(|bound| *bound != f64::INFINITY).collect(),
         })
     }
 }

@@ -94,6 +94,11 @@ impl<'a> Series<'a> {
         }
     }
 
+    /// The name of the metric; empty if it has none.
+    pub fn name(&self) -> Cow<'a, str> {
+        self.all().find(|(name, _)| name == "__name__").map(|(_, name)| name).unwrap_or_default()
+    }
+
     /// The labels with the name as `__name__`, escapes decoded, `le` and `quantile` in canonical form. Labels with an
     /// empty value are absent, as everywhere; [`Series::empty_labels`] tells them.
     pub fn labels(&self) -> Result<Labels, DuplicateLabel> {

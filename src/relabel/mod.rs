@@ -24,7 +24,7 @@ use thiserror::Error;
 
 use crate::model::{Labels, is_legacy_label_name};
 
-use re2::Pattern;
+pub use re2::Pattern;
 use template::Template;
 
 /// The default of `separator`.

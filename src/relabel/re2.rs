@@ -22,15 +22,18 @@ const MAX_COMPILED_BYTES: usize = 32 << 20;
 
 /// A compiled pattern, anchored at both ends.
 #[derive(Clone, Debug)]
-pub(super) struct Pattern {
+pub struct Pattern {
     regex: Regex,
     /// The names of the groups, by number; group 0 has none.
     names: Vec<Option<Box<str>>>,
 }
 
 impl Pattern {
-    /// Compiles the text of a `regex` key. The error says what is wrong with it, for a person.
-    pub(super) fn new(text: &str) -> Result<Self, String> {
+    /// Compiles a text as it stands behind a `regex` key.
+    ///
+    /// # Errors
+    /// What is wrong with it, for a person.
+    pub fn new(text: &str) -> Result<Self, String> {
         let anchored = format!("^(?s:{text})$");
         let mut translator = Translator::new(&anchored);
         if let Err(why) = translator.run() {
@@ -43,7 +46,7 @@ impl Pattern {
     }
 
     /// Whether `text` matches.
-    pub(super) fn is_match(&self, text: &str) -> bool {
+    pub fn is_match(&self, text: &str) -> bool {
         self.regex.is_match(text)
     }
 

@@ -82,6 +82,11 @@ impl Reader {
         Self { parser, converter, pending: Vec::new(), require_complete: head.require_complete }
     }
 
+    /// What has come and is not parsed yet.
+    pub(super) fn held_bytes(&self) -> u64 {
+        self.pending.capacity() as u64
+    }
+
     /// Parses what is whole now that `bytes` have come; at the end also the rest.
     pub(super) fn read(&mut self, bytes: &[u8], at_end: bool, each: Each<'_>) -> Result<(), Failure> {
         self.pending.extend_from_slice(bytes);

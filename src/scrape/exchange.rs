@@ -8,10 +8,11 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
 use tokio::time::Instant;
 
 use super::RequestHead;
-use super::body::{Decoder, Each, Reader};
+use super::body::{Decoder, Reader};
+use super::budget::Share;
 use crate::connect::{Client, Request, Response};
 use crate::model::{Address, Failure, PeerReport, Phases, Reason, clean};
-use crate::parse::Exposition;
+use crate::parse::{Entry, Exposition};
 
 /// No body is read beyond this many bytes, decompressed, whatever `body_size_limit` says.
 pub const MAX_BODY_BYTES: u64 = 256 * 1024 * 1024;
@@ -40,17 +41,30 @@ pub struct Exchange {
     pub over_size: bool,
 }
 
-/// Asks the target once and hands every entry of its answer to `each`.
+/// What becomes of the entries of an answer.
+pub trait Gather: Send {
+    /// Takes an entry.
+    ///
+    /// # Errors
+    /// A failure ends the scrape.
+    fn take(&mut self, entry: &Entry<'_>) -> Result<(), Failure>;
+
+    /// How many bytes of memory it takes to hold what was taken.
+    fn held_bytes(&self) -> u64;
+}
+
+/// Asks the target once and hands every entry of its answer to `gather`; `share` tells others what that takes.
 ///
 /// # Errors
-/// Why the scrape failed; the [`Exchange`] tells how far it came. A failure from `each` ends it too.
+/// Why the scrape failed; the [`Exchange`] tells how far it came. A failure from `gather` ends it too.
 pub async fn exchange(
     client: &mut Client,
     address: &Address,
     path_and_query: &str,
     head: &RequestHead,
     deadline: Instant,
-    each: Each<'_>,
+    gather: &mut dyn Gather,
+    share: &mut Share,
 ) -> (Exchange, Result<(), Failure>) {
     let started = Instant::now();
     let mut seen = Exchange::default();
@@ -60,7 +74,7 @@ pub async fn exchange(
         headers: head.headers.clone(),
         deadline,
     };
-    let outcome = run(client, &request, head, each, &mut seen).await;
+    let outcome = run(client, &request, head, (gather, share), &mut seen).await;
     if seen.status.is_none() {
         seen.phases = client.phases();
     }
@@ -72,7 +86,7 @@ async fn run(
     client: &mut Client,
     request: &Request,
     head: &RequestHead,
-    each: Each<'_>,
+    sink: (&mut dyn Gather, &mut Share),
     seen: &mut Exchange,
 ) -> Result<(), Failure> {
     let response = client.get(request).await?;
@@ -85,7 +99,7 @@ async fn run(
         let detail = format!("server returned HTTP status {}", response.status);
         return Err(Failure::new(Reason::HttpStatus, detail));
     }
-    read_body(response, request.deadline, head, each, seen).await?;
+    read_body(response, request.deadline, head, sink, seen).await?;
     client.confirm()
 }
 
@@ -95,7 +109,7 @@ async fn read_body(
     mut response: Response<'_>,
     deadline: Instant,
     head: &RequestHead,
-    each: Each<'_>,
+    (gather, share): (&mut dyn Gather, &mut Share),
     seen: &mut Exchange,
 ) -> Result<(), Failure> {
     let gzip = response.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding.as_bytes() == b"gzip");
@@ -104,7 +118,10 @@ async fn read_body(
     let mut fault = None;
     let mut since_yield = 0;
     loop {
-        let chunk = response.body.chunk().await?;
+        let chunk = tokio::select! {
+            chunk = response.body.chunk() => chunk?,
+            failure = share.refused() => return Err(failure),
+        };
         let at_end = chunk.is_none();
         let chunk = chunk.unwrap_or_default();
         seen.wire_bytes += chunk.len() as u64;
@@ -120,8 +137,9 @@ async fn read_body(
             seen.body_bytes += text.len() as u64;
             check_size(head, seen)?;
             if fault.is_none() {
-                fault = parse(&mut reader, &response.headers, head, &text, slice.is_none(), each).err();
+                fault = parse(&mut reader, &response.headers, head, &text, slice.is_none(), gather).err();
             }
+            share.hold(gather.held_bytes() + reader.as_ref().map_or(0, Reader::held_bytes))?;
             if Instant::now() >= deadline {
                 let detail = format!("the time ran out after {} bytes of the body", seen.wire_bytes);
                 return Err(Failure::new(Reason::Timeout, detail));
@@ -145,13 +163,13 @@ fn parse(
     head: &RequestHead,
     text: &[u8],
     at_end: bool,
-    each: Each<'_>,
+    gather: &mut dyn Gather,
 ) -> Result<(), Failure> {
     if reader.is_none() && !text.is_empty() {
         *reader = Some(Reader::new(format_named(headers, head.fallback)?, head));
     }
     match reader {
-        Some(reader) => reader.read(text, at_end, each),
+        Some(reader) => reader.read(text, at_end, &mut |entry| gather.take(entry)),
         None => Ok(()),
     }
 }

@@ -13,7 +13,7 @@ use super::merge::MergeWatch;
 use super::orders::Orders;
 use super::probe::Prober;
 use super::task::{JobState, StatusCell, TargetTask};
-use super::{Metrics, Probe, ProbeError, TargetStatus, schedule};
+use super::{Budget, Metrics, Probe, ProbeError, TargetStatus, schedule};
 use crate::clock::Clock;
 use crate::config::ScrapeConfig;
 use crate::connect::CredentialsFeed;
@@ -43,6 +43,8 @@ pub struct Setup {
     pub views: Arc<[View]>,
     /// The external labels.
     pub external: Arc<Labels>,
+    /// How many bytes all scrapes under way may hold together.
+    pub memory_limit: u64,
 }
 
 /// What scraping needs from the rest of the agent.
@@ -163,7 +165,8 @@ pub fn spawn(
     stop: CancellationToken,
 ) -> (Handle, JoinHandle<()>) {
     let shared = Arc::new(Mutex::new(Shared::default()));
-    let prober = Arc::new(Prober::new(context.clock.clone()));
+    let budget = Budget::new(setup.memory_limit, context.metrics.held_bytes());
+    let prober = Arc::new(Prober::new(context.clock.clone(), budget.clone()));
     let setup = Arc::new(setup);
     let (setups, setups_seen) = watch::channel(Arc::clone(&setup));
     let (followed, in_force) = watch::channel(setup.revision);
@@ -172,6 +175,7 @@ pub fn spawn(
         running: HashMap::new(),
         shared: Arc::clone(&shared),
         context,
+        budget,
         setup,
         setups: setups_seen,
         followed,
@@ -182,6 +186,7 @@ pub fn spawn(
 
 struct Manager {
     context: Context,
+    budget: Budget,
     /// The configuration that is followed.
     setup: Arc<Setup>,
     setups: watch::Receiver<Arc<Setup>>,
@@ -215,13 +220,15 @@ impl Manager {
             // Else the targets are still those of the configuration before, and their next set is awaited.
             if set.revision == setup.revision {
                 self.setup = setup;
+                self.budget.set_limit(self.setup.memory_limit);
                 self.follow(set).await;
                 self.followed.send_replace(self.setup.revision);
             }
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 changed = targets.changed() => if changed.is_err() {
-                    // Discovery has ended; what is known goes on until the process stops.
+                    // Discovery has ended; what is known goes on until the process stops, and nobody needs to wait for more.
+                    self.followed.send_replace(u64::MAX);
                     self.stop.cancelled().await;
                     break;
                 },
@@ -363,6 +370,7 @@ impl Manager {
             blocks: self.context.blocks.clone(),
             clock: self.context.clock.clone(),
             metrics: self.context.metrics.clone(),
+            budget: self.budget.clone(),
             status: status.clone(),
             state: pool.state.subscribe(),
             leaving: leaving.subscribe(),

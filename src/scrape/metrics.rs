@@ -4,7 +4,7 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEn
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 use crate::model::Reason;
 use crate::series::Counts;
@@ -29,6 +29,7 @@ pub struct Metrics {
     over_body_limit: Counter,
     over_target_limit: Counter,
     targets: Family<PoolLabel, Gauge>,
+    held_bytes: Gauge,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -126,7 +127,18 @@ impl Metrics {
             m.over_target_limit,
         );
         registry.register("prometheus_target_scrape_pool_targets", "Targets of a job", m.targets);
+        registry.register_with_unit(
+            "meshscrape_scrape_memory",
+            "Bytes that all scrapes under way hold until their answers prove good; scrape_memory_limit bounds them",
+            Unit::Bytes,
+            m.held_bytes,
+        );
         metrics
+    }
+
+    /// Shows what a [`Budget`](super::Budget) has given away.
+    pub(super) fn held_bytes(&self) -> Gauge {
+        self.held_bytes.clone()
     }
 
     pub(super) fn succeeded(&self, job: &str, counts: &Counts, exact: bool) {

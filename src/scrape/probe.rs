@@ -15,12 +15,12 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::task::JobState;
-use super::{Exchange, Job, RequestHead, exchange};
+use super::{Budget, Exchange, Gather, Job, RequestHead, exchange};
 use crate::clock::Clock;
 use crate::connect::Client;
 use crate::model::{Failure, Labels, Target, clean};
 use crate::parse::{Entry, Format, print};
-use crate::series::{Counts, Table};
+use crate::series::{Counts, Pass, Table};
 
 /// No probe takes longer, whatever the timeout of the target.
 pub const MAX_PROBE_TIME: Duration = Duration::from_secs(60);
@@ -62,12 +62,13 @@ pub enum ProbeError {
 /// Makes probes, one at a time.
 pub(super) struct Prober {
     clock: Clock,
+    budget: Budget,
     turn: Semaphore,
 }
 
 impl Prober {
-    pub(super) fn new(clock: Clock) -> Self {
-        Self { clock, turn: Semaphore::new(1) }
+    pub(super) fn new(clock: Clock, budget: Budget) -> Self {
+        Self { clock, budget, turn: Semaphore::new(1) }
     }
 
     /// Scrapes `target` of `job` once, unless another probe is under way; `state` is how the whole job is.
@@ -114,20 +115,31 @@ impl Prober {
         // A table of its own, for nobody: it judges names and limits as the task's does at its first scrape.
         let mut table = Table::new(Arc::clone(&job.config), target, Arc::default(), &Labels::new());
         let mut pass = table.begin(self.clock.now_ms());
-        let mut each = |entry: &Entry<'_>| {
-            match entry {
-                Entry::Sample(sample) => pass.add(sample)?,
-                Entry::Histogram(histogram) => pass.add_histogram(histogram)?,
-                _ => {}
-            }
-            transcript.take(entry);
-            Ok(())
-        };
         let deadline = Instant::now() + timeout;
-        let (seen, outcome) =
-            exchange(&mut client, &target.address, &target.path_and_query, &head, deadline, &mut each).await;
+        let gather = &mut Gathered { pass: &mut pass, transcript };
+        let mut share = self.budget.share();
+        let (address, path) = (&target.address, &*target.path_and_query);
+        let (seen, outcome) = exchange(&mut client, address, path, &head, deadline, gather, &mut share).await;
         let outcome = outcome.and_then(|()| pass.check_limit());
         (seen, pass.counts(), outcome)
+    }
+}
+
+/// What a probe is read into.
+struct Gathered<'a, 't> {
+    pass: &'a mut Pass<'t>,
+    transcript: &'a mut Transcript,
+}
+
+impl Gather for Gathered<'_, '_> {
+    fn take(&mut self, entry: &Entry<'_>) -> Result<(), Failure> {
+        self.pass.take_entry(entry)?;
+        self.transcript.take(entry);
+        Ok(())
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.pass.held_bytes() + self.transcript.text.capacity() as u64
     }
 }
 

@@ -16,12 +16,12 @@ use tracing::{info, warn};
 use super::merge::{MergeReader, MergeWatch};
 use super::orders::Orders;
 use super::schedule::Schedule;
-use super::{Exchange, Metrics, RequestHead, exchange, leaving};
+use super::{Budget, Exchange, Gather, Metrics, RequestHead, exchange, leaving};
 use crate::clock::Clock;
 use crate::connect::Client;
-use crate::model::{Block, Failure, Reason, ScrapeReport, Target, clean};
+use crate::model::{Block, Failure, Metadata, Reason, ScrapeReport, Target, clean};
 use crate::parse::Entry;
-use crate::series::{Counts, Descriptions, Health, Table, blames_exposition};
+use crate::series::{Counts, Descriptions, Health, Pass, Table, blames_exposition};
 use crate::telemetry::Repeated;
 
 /// One reason of one target is logged this often at most.
@@ -38,6 +38,8 @@ pub struct TargetStatus {
     pub failed: u64,
     /// How many series are remembered.
     pub series: usize,
+    /// How it describes its metric families, by their names.
+    pub families: Arc<[Arc<Metadata>]>,
 }
 
 /// A status that one task writes and anybody reads.
@@ -75,6 +77,7 @@ pub(super) struct TargetTask {
     pub(super) blocks: mpsc::Sender<Block>,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
+    pub(super) budget: Budget,
     pub(super) status: StatusCell,
     /// What holds for the whole job.
     pub(super) state: watch::Receiver<JobState>,
@@ -84,6 +87,27 @@ pub(super) struct TargetTask {
     pub(super) gone: CancellationToken,
     /// The process stops.
     pub(super) stop: CancellationToken,
+}
+
+/// What a scrape is read into.
+struct Gathered<'a, 't> {
+    merge: &'a mut MergeReader,
+    descriptions: &'a mut Descriptions,
+    pass: &'a mut Pass<'t>,
+}
+
+impl Gather for Gathered<'_, '_> {
+    fn take(&mut self, entry: &Entry<'_>) -> Result<(), Failure> {
+        self.merge.take(entry);
+        if let Some(family) = self.descriptions.take(entry) {
+            self.pass.announce(family);
+        }
+        self.pass.take_entry(entry)
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.pass.held_bytes()
+    }
 }
 
 /// How an attempt ended.
@@ -125,13 +149,16 @@ impl TargetTask {
                 attempt = self.attempt(&head, at_ms) => attempt,
             };
             log.tell(&self.orders.target, attempt.report.failure.as_ref(), attempt.report.lack.as_ref());
-            let series = self.table.len();
+            let (series, families) = (self.table.len(), self.descriptions.changed());
             self.status.write(|status| {
                 match attempt.report.failure {
                     None => status.succeeded += 1,
                     Some(_) => status.failed += 1,
                 }
                 status.series = series;
+                if let Some(families) = families {
+                    status.families = families;
+                }
                 status.last = Some(attempt.report);
             });
             if !self.hand_on(attempt.blocks).await {
@@ -183,8 +210,9 @@ impl TargetTask {
         let clock = Instant::now();
         let deadline = clock + target.timeout;
         let mut pass = self.table.begin(at_ms);
-        let descriptions = &mut self.descriptions;
         let mut merge = MergeReader::default();
+        // Until the blocks are made of what was gathered.
+        let mut share = self.budget.share();
 
         let state = self.state.borrow().clone();
         let (seen, outcome) = match (&mut self.client, state.refusal) {
@@ -193,16 +221,8 @@ impl TargetTask {
             (Ok(client), None) => {
                 client.only_known_peer(state.unconfirmed.filter(|_| target.pod.is_some()));
                 let (address, path) = (&target.address, &*target.path_and_query);
-                let mut each = |entry: &Entry<'_>| {
-                    merge.take(entry);
-                    descriptions.take(entry);
-                    match entry {
-                        Entry::Sample(sample) => pass.add(sample),
-                        Entry::Histogram(histogram) => pass.add_histogram(histogram),
-                        _ => Ok(()),
-                    }
-                };
-                exchange(client, address, path, head, deadline, &mut each).await
+                let gather = &mut Gathered { merge: &mut merge, descriptions: &mut self.descriptions, pass: &mut pass };
+                exchange(client, address, path, head, deadline, gather, &mut share).await
             }
         };
         let outcome = outcome
@@ -212,7 +232,8 @@ impl TargetTask {
             client.remember_peer();
         }
 
-        descriptions.end_scrape(outcome.is_ok());
+        // An empty answer is a good one, and makes as little forgotten as a failure.
+        self.descriptions.end_scrape(outcome.is_ok() && seen.body_bytes > 0);
         let counts = pass.counts();
         let body_bytes = match &outcome {
             Err(_) if seen.over_size && job.limits.body_size_limit > 0 => -1,

@@ -17,6 +17,10 @@ pub(super) enum Complaint {
     Trouble(TroubleKind),
     Rejected(StatusCode),
     TooOld,
+    /// The receiver says that it wrote less than it took.
+    Unwritten,
+    /// The receiver does not know the message of 2.0.
+    NotKnown,
     /// Metadata was not taken.
     Metadata,
 }

@@ -1,16 +1,21 @@
 //! What metric families are, told to a receiver every so often, in requests of their own.
 //!
+//! With remote write 2.0 there is nothing to do here: each series says itself what it is.
+//!
 //! It is best effort: the samples are what counts. A request is sent once, between two of samples, and what it could not
-//! tell waits for the next time, when everything is told anew.
+//! tell waits for the next time, when everything is told anew. The pause before that begins when all is told or given up:
+//! a receiver that takes longer than the pause would else be told of families all the time.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::sender::MAX_MESSAGE_BYTES;
-use crate::config::MetadataConfig;
-use crate::model::Metadata;
+use crate::config::RemoteWrite;
+use crate::model::{Metadata, WriteFormat};
 use crate::wire::{self, WireError};
 
 /// What is known of metric families now, each description once.
@@ -18,10 +23,16 @@ pub type MetadataSource = Arc<dyn Fn() -> Vec<Arc<Metadata>> + Send + Sync>;
 
 /// Knows when the families are to be told, and makes the requests.
 pub(super) struct Describer {
-    config: MetadataConfig,
+    /// Whether anything is ever told.
+    tells: bool,
+    interval: Duration,
+    /// The most families of one request.
+    at_once: u64,
     source: MetadataSource,
-    /// When all is told next.
+    /// When a round begins in which all is told.
     next: Instant,
+    /// What of the round under way is not told yet.
+    left: VecDeque<Description>,
 }
 
 /// A request, and how many families it tells of.
@@ -33,21 +44,53 @@ pub(super) struct Description {
 
 impl Describer {
     /// All is told for the first time when one interval has passed.
-    pub(super) fn new(config: MetadataConfig, source: MetadataSource) -> Self {
-        Self { next: Instant::now() + config.send_interval, config, source }
+    pub(super) fn new(remote: &RemoteWrite, source: MetadataSource) -> Self {
+        let config = remote.metadata;
+        Self {
+            tells: config.send && remote.message == WriteFormat::V1,
+            interval: config.send_interval,
+            at_once: config.max_samples_per_send as u64,
+            source,
+            next: Instant::now() + config.send_interval,
+            left: VecDeque::new(),
+        }
     }
 
-    /// Waits until it is time to tell; for ever if nothing is ever told.
-    pub(super) async fn due(&mut self) {
-        match self.config.send {
-            true => tokio::time::sleep_until(self.next).await,
+    /// Whether it is time to tell something.
+    pub(super) fn is_due(&self) -> bool {
+        self.tells && (!self.left.is_empty() || Instant::now() >= self.next)
+    }
+
+    /// Waits until it is; for ever if nothing is ever told.
+    pub(super) async fn due(&self) {
+        match self.tells {
+            true if self.left.is_empty() => tokio::time::sleep_until(self.next).await,
+            true => {}
             false => std::future::pending().await,
         }
     }
 
+    /// The next request of the round under way, or the first of a new one; `None` if there is nothing to tell of.
+    pub(super) fn request(&mut self) -> Result<Option<Description>, WireError> {
+        if self.left.is_empty() {
+            self.left = self.requests()?.into();
+        }
+        Ok(self.left.pop_front())
+    }
+
+    /// Whether all is told.
+    pub(super) fn all_told(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// What is not told yet is given up. The pause before the next round begins.
+    pub(super) fn end_round(&mut self) {
+        self.left.clear();
+        self.next = Instant::now() + self.interval;
+    }
+
     /// The requests that tell what is known now.
-    pub(super) fn requests(&mut self) -> Result<Vec<Description>, WireError> {
-        self.next = Instant::now() + self.config.send_interval;
+    fn requests(&self) -> Result<Vec<Description>, WireError> {
         let known = (self.source)();
         let mut requests = Vec::new();
         let (mut message, mut families) = (Vec::new(), 0);
@@ -60,7 +103,7 @@ impl Describer {
                 families = 0;
             }
             families += 1;
-            if families == self.config.max_samples_per_send as u64 {
+            if families == self.at_once {
                 requests.push(Description::of(&std::mem::take(&mut message), families)?);
                 families = 0;
             }
@@ -80,12 +123,10 @@ impl Description {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::model::MetricType;
 
-    fn describer(families: usize, help: &str, at_once: usize) -> Describer {
+    fn describer(families: usize, help: &str, at_once: u64) -> Describer {
         let known: Vec<_> = (0..families)
             .map(|number| {
                 Arc::new(Metadata {
@@ -96,9 +137,9 @@ mod tests {
                 })
             })
             .collect();
-        let config =
-            MetadataConfig { send: true, send_interval: Duration::from_secs(60), max_samples_per_send: at_once };
-        Describer::new(config, Arc::new(move || known.clone()))
+        let interval = Duration::from_secs(60);
+        let source: MetadataSource = Arc::new(move || known.clone());
+        Describer { tells: true, interval, at_once, source, next: Instant::now() + interval, left: VecDeque::new() }
     }
 
     /// How many families each request holds, as a reader finds them.
@@ -125,12 +166,41 @@ mod tests {
     async fn the_first_time_is_an_interval_after_the_start() {
         let mut describer = describer(1, "x", 10);
         let begun = Instant::now();
+        assert!(!describer.is_due());
         describer.due().await;
+        assert!(describer.is_due());
         assert_eq!(begun.elapsed().as_secs(), 60);
         assert_eq!(sizes(&mut describer), [1]);
+        describer.end_round();
         describer.due().await;
         assert_eq!(begun.elapsed().as_secs(), 120);
-        describer.config.send = false;
+        describer.tells = false;
         assert!(tokio::time::timeout(Duration::from_secs(3600), describer.due()).await.is_err(), "never told");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pause_begins_when_all_is_told_or_given_up() {
+        let mut describer = describer(3, "x", 1);
+        describer.due().await;
+        let mut told = 0;
+        while describer.request().expect("written").is_some() {
+            // The receiver takes longer than the pause.
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            told += 1;
+            if describer.all_told() {
+                break;
+            }
+            assert!(describer.is_due(), "the round goes on");
+        }
+        assert_eq!(told, 3);
+        describer.end_round();
+        let ended = Instant::now();
+        assert!(!describer.is_due());
+        describer.due().await;
+        assert_eq!(ended.elapsed().as_secs(), 60);
+
+        assert!(describer.request().expect("written").is_some());
+        describer.end_round();
+        assert!(!describer.is_due(), "given up: told anew after a pause");
     }
 }

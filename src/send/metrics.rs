@@ -24,7 +24,14 @@ struct Dropped {
     reason: &'static str,
 }
 
-/// The metrics of all receivers.
+impl Dropped {
+    fn too_old(remote: &RemoteWrite) -> Self {
+        Self { remote_name: remote.name.clone(), url: remote.shown_url(), reason: "too_old" }
+    }
+}
+
+/// The metrics of all receivers. Clones count the same.
+#[derive(Clone)]
 pub struct Metrics {
     samples: Family<LabelSet, Counter>,
     failed: Family<LabelSet, Counter>,
@@ -92,24 +99,42 @@ impl Metrics {
         metrics
     }
 
-    /// This receiver is sent to no more, so that there is nothing to wait for. What was sent and lost stays counted.
+    /// This receiver is sent only what is left, so that there is nothing to wait for. What was sent and lost stays counted.
     pub fn forget(&self, remote: &RemoteWrite) {
         let labels = labels(remote);
         self.highest_sent.remove(&labels);
         self.max_samples_per_send.remove(&labels);
     }
 
+    /// Nothing more will be counted of this receiver: nothing is left of it.
+    pub fn remove(&self, remote: &RemoteWrite) {
+        self.forget(remote);
+        let labels = labels(remote);
+        for counters in [
+            &self.samples,
+            &self.failed,
+            &self.retried,
+            &self.bytes,
+            &self.metadata,
+            &self.metadata_failed,
+            &self.metadata_bytes,
+        ] {
+            counters.remove(&labels);
+        }
+        self.dropped.remove(&Dropped::too_old(remote));
+        self.duration.remove(&labels);
+    }
+
     /// The handles of one receiver; they exist from now on, so that a rate can be taken from the start.
     pub(super) fn of(&self, remote: &RemoteWrite) -> ReceiverMetrics {
         let labels = labels(remote);
-        let too_old = Dropped { remote_name: remote.name.clone(), url: remote.shown_url(), reason: "too_old" };
         let max_samples = i64::try_from(remote.queue.max_samples_per_send).unwrap_or(i64::MAX);
         self.max_samples_per_send.get_or_create(&labels).set(max_samples);
         ReceiverMetrics {
             samples: self.samples.get_or_create_owned(&labels),
             failed: self.failed.get_or_create_owned(&labels),
             retried: self.retried.get_or_create_owned(&labels),
-            too_old: self.dropped.get_or_create_owned(&too_old),
+            too_old: self.dropped.get_or_create_owned(&Dropped::too_old(remote)),
             bytes: self.bytes.get_or_create_owned(&labels),
             metadata: self.metadata.get_or_create_owned(&labels),
             metadata_failed: self.metadata_failed.get_or_create_owned(&labels),

@@ -10,9 +10,11 @@
 //! What always holds:
 //! - samples of one target leave in the order in which they came, and a block is acknowledged only when the receiver
 //!   has it, refused it for good, or it grew older than `sample_age_limit`: at least once, in order;
+//! - a receiver that answers 415 to remote write 2.0 gets the same samples as 1.0, as long as that connection lasts;
 //! - what an answer means is decided in one place, [`Verdict`];
 //! - receivers know nothing of each other: each has its task, its queue and its client;
-//! - what metric families are is told between requests of samples, which wait for one vain attempt at most;
+//! - what metric families are is told between requests of samples, which wait for one such request at most, and for none
+//!   once the queue is closed;
 //! - one bad block costs itself and no other target: a request that is rejected for its content is sent again target by
 //!   target, and who was rejected alone goes alone for a while;
 //! - a receiver cannot make us wait longer than five minutes at a time, read more than 64 KiB, talk to another origin or
@@ -24,7 +26,9 @@ mod backoff;
 mod client;
 mod complaints;
 mod describe;
+mod message;
 mod metrics;
+mod parts;
 mod post;
 mod progress;
 mod sender;

@@ -15,11 +15,12 @@ use reqwest::{Client, Request, Response};
 use tokio::time::{Instant, timeout_at};
 
 use super::client::Clients;
-use super::verdict::{Answer, Trouble, TroubleKind, Verdict};
+use super::message::Connection;
+use super::verdict::{Answer, Asked, Trouble, TroubleKind, Verdict};
 use crate::clock::Clock;
 use crate::config::{Auth, RemoteWrite, Secret, SecretError};
 use crate::identity::failure_of;
-use crate::model::clean_to;
+use crate::model::{WriteFormat, clean_to};
 use crate::token::Tokens;
 
 /// How much of an answer is read.
@@ -40,20 +41,28 @@ pub(super) struct Post {
     /// Of a receiver with `oauth2`.
     tokens: Option<Tokens>,
     clock: Clock,
+    /// That of the last answer, if there was one.
+    connection: Option<Connection>,
 }
 
 impl Post {
     /// `extra` are the [`extra_headers`] of `remote`.
     pub(super) fn new(remote: Arc<RemoteWrite>, extra: HeaderMap, clients: Clients, clock: Clock) -> Self {
         let tokens = remote.oauth2.clone().map(|oauth2| Tokens::new(oauth2, clock.clone()));
-        Self { remote, extra, clients, tokens, clock }
+        Self { remote, extra, clients, tokens, clock, connection: None }
     }
 
     /// Sends one body; `attempt` is 0 the first time. Always ends within `remote_timeout`.
-    pub(super) async fn send(&mut self, body: Bytes, attempt: u32) -> Verdict {
+    pub(super) async fn send(&mut self, body: Bytes, asked: Asked, attempt: u32) -> Verdict {
+        self.connection = None;
         let deadline = Instant::now() + self.remote.remote_timeout;
         let mut secrets = Secrets::of(&self.remote);
-        let response = match timeout_at(deadline, self.ask(body, attempt, &mut secrets)).await {
+        // Before the receiver is asked: that there is no token is nothing to hold against it.
+        let token = match self.token(deadline).await {
+            Ok(token) => token,
+            Err(trouble) => return Verdict::Retry { after: None, trouble: secrets.clean(trouble) },
+        };
+        let response = match timeout_at(deadline, self.ask(body, asked.format, attempt, token, &mut secrets)).await {
             Ok(Ok(response)) => response,
             Ok(Err(trouble)) => return Verdict::Retry { after: None, trouble: secrets.clean(trouble) },
             Err(_) => {
@@ -64,14 +73,40 @@ impl Post {
         let (status, headers) = (response.status(), response.headers().clone());
         let words = secrets.shown(&read(response, deadline).await);
         let answer = Answer { status, headers, words };
-        Verdict::on(answer, self.remote.queue.retry_on_http_429, self.clock.now())
+        Verdict::on(answer, asked, self.remote.queue.retry_on_http_429, self.clock.now())
     }
 
-    async fn ask(&mut self, body: Bytes, attempt: u32, secrets: &mut Secrets) -> Result<Response, Trouble> {
+    /// A request was cut off: its connection may be dead, and is not used again.
+    pub(super) fn hang_up(&mut self) {
+        self.clients.forget();
+    }
+
+    /// The connection over which the last request was answered; `None` if it was not.
+    pub(super) fn connection(&self) -> Option<Connection> {
+        self.connection
+    }
+
+    /// The `Authorization` of a receiver with `oauth2`.
+    async fn token(&self, deadline: Instant) -> Result<Option<HeaderValue>, Trouble> {
+        match &self.tokens {
+            Some(tokens) => tokens.header_by(deadline).await.map(Some).map_err(|error| not_ready(error.to_string())),
+            None => Ok(None),
+        }
+    }
+
+    async fn ask(
+        &mut self,
+        body: Bytes,
+        format: WriteFormat,
+        attempt: u32,
+        token: Option<HeaderValue>,
+        secrets: &mut Secrets,
+    ) -> Result<Response, Trouble> {
         let client = self.clients.get().await?;
-        let request = self.request(&client, body, attempt, secrets).await?;
+        let request = self.request(&client, body, format, attempt, token, secrets).await?;
         let response = client.execute(request).await.map_err(trouble)?;
         self.clients.note(&response);
+        self.connection = Connection::of(&response);
         Ok(response)
     }
 
@@ -79,14 +114,21 @@ impl Post {
         &self,
         client: &Client,
         body: Bytes,
+        format: WriteFormat,
         attempt: u32,
+        token: Option<HeaderValue>,
         secrets: &mut Secrets,
     ) -> Result<Request, Trouble> {
+        // Receivers that know only 1.0 know it without a parameter.
+        let (content_type, version) = match format {
+            WriteFormat::V1 => ("application/x-protobuf", "0.1.0"),
+            WriteFormat::V2 => ("application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0"),
+        };
         let mut request = client
             .post(self.clients.url()?)
             .header(CONTENT_ENCODING, "snappy")
-            .header(CONTENT_TYPE, "application/x-protobuf")
-            .header(VERSION_HEADER, "0.1.0")
+            .header(CONTENT_TYPE, content_type)
+            .header(VERSION_HEADER, version)
             .header(USER_AGENT, AGENT)
             .body(body);
         if self.clients.server_name().is_some() {
@@ -108,8 +150,7 @@ impl Post {
                 request.header(AUTHORIZATION, value.ok_or_else(|| not_ready(UNFIT_CREDENTIALS.to_owned()))?)
             }
         };
-        if let Some(tokens) = &self.tokens {
-            let token = tokens.header().await.map_err(|error| not_ready(error.to_string()))?;
+        if let Some(token) = token {
             request = request.header(AUTHORIZATION, token);
         }
         let mut request = request.headers(self.extra.clone()).build().map_err(trouble)?;

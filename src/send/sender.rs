@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode};
+use prometheus_client::metrics::counter::Counter;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -15,16 +15,18 @@ use super::backoff::{Backoff, BackoffError};
 use super::client::Clients;
 use super::complaints::{Complaint, Complaints};
 use super::describe::{Describer, Description, MetadataSource};
+use super::message::{Messages, Request};
 use super::metrics::{Metrics, ReceiverMetrics};
+use super::parts::{by_format, by_target, samples_of, spans_targets};
 use super::post::{self, Post};
 use super::progress::{Ledger, Monitor, Refusal};
-use super::verdict::{Trouble, Verdict};
+use super::verdict::{Asked, Trouble, Verdict};
 use crate::clock::Clock;
 use crate::config::{RemoteWrite, SpiffeReceiver};
 use crate::identity::Credentials;
-use crate::model::{Block, TargetId};
+use crate::model::{Block, TargetId, WriteFormat};
 use crate::spool::{LeaseLimits, Outlet};
-use crate::wire;
+use crate::wire::WireError;
 
 /// The most bytes of one request before compression; half of what VictoriaMetrics takes by default, and Mimir takes
 /// more.
@@ -79,6 +81,7 @@ pub struct Sender {
     remote: Arc<RemoteWrite>,
     outlet: Outlet,
     post: Post,
+    messages: Messages,
     backoff: Backoff,
     clock: Clock,
     metrics: ReceiverMetrics,
@@ -112,7 +115,8 @@ impl Prepared {
     }
 
     /// A sender from `outlet`. `credentials` is asked only if the receiver is verified by SPIFFE ID; the channel may still
-    /// be without a certificate, then blocks wait. `metadata` is what the receiver is told of metric families.
+    /// be without a certificate, then blocks wait. `metadata` is what the receiver is told of metric families, and
+    /// `listed_bounds` counts histograms that it cannot be sent.
     pub fn sender(
         self,
         outlet: Outlet,
@@ -120,6 +124,7 @@ impl Prepared {
         clock: Clock,
         metrics: &Metrics,
         metadata: MetadataSource,
+        listed_bounds: Counter,
     ) -> Sender {
         let Self { remote, backoff, headers } = self;
         let clients = Clients::new(Arc::clone(&remote), credentials, clock.clone());
@@ -129,7 +134,8 @@ impl Prepared {
             monitor: Monitor::new(&remote, ledger.clone(), &outlet, clock.clone()),
             metrics: metrics.of(&remote),
             complaints: Complaints::default(),
-            describer: Describer::new(remote.metadata, metadata),
+            describer: Describer::new(&remote, metadata),
+            messages: Messages::new(remote.message, listed_bounds),
             apart: HashMap::new(),
             all_rejected: None,
             settled: Undelivered::default(),
@@ -183,14 +189,16 @@ impl Sender {
             max_message_bytes: MAX_MESSAGE_BYTES,
             linger: queue.batch_send_deadline,
         };
+        let closed = self.outlet.closed();
         loop {
+            // One request at a time: samples that wait meanwhile come before the next one.
+            if self.describer.is_due() && !closed.is_cancelled() {
+                self.describe(&closed).await;
+            }
             let lease = tokio::select! {
                 biased;
-                () = self.describer.due() => {
-                    self.describe().await;
-                    continue;
-                }
                 lease = self.outlet.lease(limits) => lease,
+                () = self.describer.due(), if !closed.is_cancelled() => continue,
             };
             let Some(lease) = lease else { return };
             self.deliver(lease.blocks().collect()).await;
@@ -199,20 +207,39 @@ impl Sender {
         }
     }
 
-    /// Tells what metric families are, once. Where no answer counts it ends at once: samples are waiting.
-    async fn describe(&mut self) {
-        let requests = match self.describer.requests() {
-            Ok(requests) => requests,
-            Err(error) => return tracing::error!(%error, "BUG: metadata cannot be written"),
+    /// Tells what some metric families are, once. Without an answer that counts the round is over. Once the queue is
+    /// `closed`, all time that is left is for samples.
+    async fn describe(&mut self, closed: &CancellationToken) {
+        let Description { body, families } = match self.describer.request() {
+            Ok(Some(description)) => description,
+            Ok(None) => return self.describer.end_round(),
+            Err(error) => {
+                tracing::error!(%error, "BUG: metadata cannot be written");
+                return self.describer.end_round();
+            }
         };
-        for Description { body, families } in requests {
-            self.metrics.metadata.inc_by(families);
-            self.metrics.metadata_bytes.inc_by(body.len() as u64);
-            let (reason, detail, go_on) = match self.post.send(body, 0).await {
-                Verdict::Delivered => continue,
-                Verdict::Rejected { status, words } => (status.as_str().to_owned(), words, true),
-                Verdict::Retry { trouble, .. } => (trouble.kind.name().to_owned(), trouble.to_string(), false),
-            };
+        self.metrics.metadata.inc_by(families);
+        self.metrics.metadata_bytes.inc_by(body.len() as u64);
+        // Only 1.0 tells of families in requests of their own.
+        let asked = Asked { format: WriteFormat::V1, samples: 0 };
+        let verdict = tokio::select! {
+            biased;
+            () = closed.cancelled() => None,
+            verdict = self.post.send(body, asked, 0) => Some(verdict),
+        };
+        let Some(verdict) = verdict else {
+            self.post.hang_up();
+            self.metrics.metadata_failed.inc_by(families);
+            return self.describer.end_round();
+        };
+        let refused = match verdict {
+            Verdict::Delivered { .. } => None,
+            Verdict::Rejected { status, words, .. } => Some((status.as_str().to_owned(), words, true)),
+            Verdict::NotKnown { words } => Some((StatusCode::UNSUPPORTED_MEDIA_TYPE.as_str().to_owned(), words, true)),
+            Verdict::Retry { trouble, .. } => Some((trouble.kind.name().to_owned(), trouble.to_string(), false)),
+        };
+        let go_on = refused.as_ref().is_none_or(|(_, _, go_on)| *go_on);
+        if let Some((reason, detail, _)) = refused {
             self.metrics.metadata_failed.inc_by(families);
             if let Some(unsaid) = self.complaints.due(Complaint::Metadata) {
                 tracing::warn!(
@@ -224,9 +251,9 @@ impl Sender {
                     "the receiver does not take metadata; it is told again after send_interval"
                 );
             }
-            if !go_on {
-                return;
-            }
+        }
+        if !go_on || self.describer.all_told() {
+            self.describer.end_round();
         }
     }
 
@@ -235,7 +262,7 @@ impl Sender {
         self.apart.retain(|_, since| since.elapsed() < APART_FOR);
         let (alone, together): (Vec<_>, Vec<_>) =
             blocks.into_iter().partition(|block| self.apart.contains_key(&block.target));
-        for mut part in [together].into_iter().chain(by_target(alone)).filter(|part| !part.is_empty()) {
+        for mut part in [together].into_iter().chain(by_target(alone)).flat_map(by_format) {
             match self.settle(&mut part).await {
                 Settled::Delivered => self.forgive(&part),
                 Settled::Rejected(rejection)
@@ -277,27 +304,45 @@ impl Sender {
     /// Tries until there is a final answer on `blocks`, from which what grows too old is taken out.
     async fn settle(&mut self, blocks: &mut Vec<&Block>) -> Settled {
         let mut pauses = self.backoff.pauses();
-        let mut body = Bytes::new();
+        let mut ready: Option<Request> = None;
         for attempt in 0u32.. {
-            if self.drop_aged(blocks) || attempt == 0 {
-                body = wire::join(blocks).into();
-            }
-            if blocks.is_empty() {
+            let changed = self.drop_aged(blocks);
+            let Some(first) = blocks.first() else { break };
+            let format = self.messages.format_for(first.format);
+            let request = match ready.take().filter(|ready| !changed && ready.format == format) {
+                Some(ready) => ready,
+                None => match self.messages.request(blocks) {
+                    Ok(request) => request,
+                    Err(error) => return self.drop_damaged(blocks, &error),
+                },
+            };
+            if request.samples == 0 {
+                self.messages.settled(&request);
+                self.finished(blocks);
                 break;
             }
 
-            let samples = samples_of(blocks);
+            let samples = request.samples;
             self.metrics.samples.inc_by(samples);
-            self.metrics.bytes.inc_by(body.len() as u64);
+            self.metrics.bytes.inc_by(request.body.len() as u64);
             let started = Instant::now();
-            let verdict = self.post.send(body.clone(), attempt).await;
+            let verdict = self.post.send(request.body.clone(), Asked { format, samples }, attempt).await;
             self.metrics.duration.observe(started.elapsed().as_secs_f64());
+            self.messages.answered(self.post.connection());
             match verdict {
-                Verdict::Delivered => {
-                    self.delivered(blocks, attempt);
+                Verdict::Delivered { unwritten } => {
+                    self.messages.settled(&request);
+                    self.delivered(blocks, samples, unwritten, attempt);
                     return Settled::Delivered;
                 }
-                Verdict::Rejected { status, words } => return Settled::Rejected(Rejection { status, words }),
+                Verdict::Rejected { status, words, written } => {
+                    return Settled::Rejected(Rejection { status, words, written });
+                }
+                Verdict::NotKnown { words } => {
+                    self.messages.refused(self.post.connection());
+                    self.metrics.retried.inc_by(samples);
+                    self.say_not_known(&words);
+                }
                 Verdict::Retry { after, trouble } => {
                     let pause = pauses.next(after);
                     self.metrics.retried.inc_by(samples);
@@ -305,19 +350,35 @@ impl Sender {
                     tokio::time::sleep(pause).await;
                 }
             }
+            ready = Some(request);
         }
         Settled::Nothing
     }
 
-    fn delivered(&mut self, blocks: &[&Block], attempt: u32) {
+    /// The receiver has answered that it took `samples`, of which it says that it wrote all but `unwritten`.
+    fn delivered(&mut self, blocks: &[&Block], samples: u64, unwritten: u64, attempt: u32) {
         self.finished(blocks);
         self.all_rejected = None;
-        let (now, samples) = (self.clock.now(), samples_of(blocks));
+        let now = self.clock.now();
         let trouble = self.ledger.with(|progress| {
-            progress.delivered_samples += samples;
+            progress.delivered_samples += samples - unwritten;
+            progress.rejected_samples += unwritten;
             progress.last_delivery = Some(now);
             progress.trouble.take()
         });
+        if unwritten > 0 {
+            self.metrics.failed.inc_by(unwritten);
+            if let Some(unsaid) = self.complaints.due(Complaint::Unwritten) {
+                tracing::warn!(
+                    receiver = self.remote.name,
+                    url = self.remote.shown_url(),
+                    samples,
+                    unwritten,
+                    unsaid,
+                    "the receiver took a request and says that it wrote fewer samples than are in it"
+                );
+            }
+        }
         if let Some((since, _)) = trouble {
             self.complaints.forget_troubles();
             tracing::info!(
@@ -330,11 +391,33 @@ impl Sender {
         }
     }
 
-    fn drop_rejected(&mut self, blocks: &[&Block], rejection: Rejection) {
+    fn say_not_known(&mut self, words: &str) {
+        if let Some(unsaid) = self.complaints.due(Complaint::NotKnown) {
+            tracing::warn!(
+                receiver = self.remote.name,
+                url = self.remote.shown_url(),
+                unsaid,
+                words,
+                "the receiver does not know remote write 2.0: it is sent 1.0 as long as the connection lasts; if it is not \
+                 to learn 2.0, write protobuf_message: prometheus.WriteRequest"
+            );
+        }
+    }
+
+    fn drop_damaged(&mut self, blocks: &[&Block], error: &WireError) -> Settled {
         let samples = samples_of(blocks);
         self.finished(blocks);
         self.metrics.failed.inc_by(samples);
-        let Rejection { status, words } = rejection;
+        tracing::error!(receiver = self.remote.name, samples, %error, "BUG: blocks cannot be sent; they are dropped");
+        Settled::Nothing
+    }
+
+    fn drop_rejected(&mut self, blocks: &[&Block], rejection: Rejection) {
+        let Rejection { status, words, written } = rejection;
+        let written = written.min(samples_of(blocks));
+        let samples = samples_of(blocks) - written;
+        self.finished(blocks);
+        self.metrics.failed.inc_by(samples);
         if let Some(unsaid) = self.complaints.due(Complaint::Rejected(status)) {
             tracing::error!(
                 receiver = self.remote.name,
@@ -348,6 +431,7 @@ impl Sender {
         }
         let refusal = Refusal { at: self.clock.now(), status: status.as_u16(), samples, words };
         self.ledger.with(|progress| {
+            progress.delivered_samples += written;
             progress.rejected_samples += samples;
             progress.trouble = None;
             progress.last_refusal = Some(refusal);
@@ -430,6 +514,8 @@ enum Settled {
 struct Rejection {
     status: StatusCode,
     words: String,
+    /// How many samples it wrote nevertheless, by its own count.
+    written: u64,
 }
 
 impl Rejection {
@@ -439,55 +525,5 @@ impl Rejection {
             self.status,
             StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY
         )
-    }
-}
-
-fn samples_of(blocks: &[&Block]) -> u64 {
-    blocks.iter().map(|block| u64::from(block.samples)).sum()
-}
-
-fn spans_targets(blocks: &[&Block]) -> bool {
-    blocks.windows(2).any(|pair| pair[0].target != pair[1].target)
-}
-
-/// The blocks of each target, in order, the targets in the order of their first blocks.
-fn by_target(blocks: Vec<&Block>) -> Vec<Vec<&Block>> {
-    let mut places = HashMap::new();
-    let mut parts = Vec::<Vec<&Block>>::new();
-    for block in blocks {
-        let place = *places.entry(block.target).or_insert(parts.len());
-        match parts.get_mut(place) {
-            Some(part) => part.push(block),
-            None => parts.push(vec![block]),
-        }
-    }
-    parts
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn block(target: u64, number: i64) -> Block {
-        let elements = Bytes::new();
-        Block {
-            target: TargetId(target),
-            receiver: 0,
-            samples: 1,
-            min_ms: number,
-            max_ms: number,
-            raw_len: 0,
-            elements,
-        }
-    }
-
-    #[test]
-    fn blocks_are_parted_by_target_and_stay_in_order() {
-        let blocks = [block(7, 1), block(3, 2), block(7, 3), block(5, 4), block(3, 5)];
-        assert!(spans_targets(&blocks.iter().collect::<Vec<_>>()));
-        let parts = by_target(blocks.iter().collect());
-        let numbers: Vec<Vec<_>> = parts.iter().map(|part| part.iter().map(|block| block.min_ms).collect()).collect();
-        assert_eq!(numbers, [vec![1, 3], vec![2, 5], vec![4]]);
-        assert!(!parts.iter().any(|part| spans_targets(part)));
     }
 }

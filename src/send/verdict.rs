@@ -2,7 +2,9 @@
 //!
 //! | what happened                                       | verdict                                  |
 //! |-----------------------------------------------------|------------------------------------------|
-//! | 2xx                                                 | delivered                                |
+//! | 2xx                                                 | delivered, but for what it says to lack  |
+//! | 2xx on 2.0, not saying that anything was written    | rejected: it took it for something else  |
+//! | 415 on 2.0                                          | not known: sent again as 1.0             |
 //! | no answer: network, TLS, identity, deadline         | retry                                    |
 //! | we are not ready: certificate or secret not usable  | retry                                    |
 //! | 5xx and beyond                                      | retry, not before `Retry-After`          |
@@ -16,11 +18,21 @@ use std::time::{Duration, SystemTime};
 use http::header::{LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 
+use crate::model::WriteFormat;
+
 /// What becomes of the samples of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The receiver has them.
-    Delivered,
+    Delivered {
+        /// But for so many, by its own count.
+        unwritten: u64,
+    },
+    /// The receiver does not know the message of 2.0; another one may say the same.
+    NotKnown {
+        /// What the receiver said, safe to show.
+        words: String,
+    },
     /// They are sent again, not before `after` if the receiver asked for that.
     Retry {
         /// What the receiver asked for, not capped.
@@ -34,7 +46,17 @@ pub enum Verdict {
         status: StatusCode,
         /// What the receiver said, safe to show.
         words: String,
+        /// How many of them it wrote nevertheless, by its own count.
+        written: u64,
     },
+}
+
+/// What was sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) format: WriteFormat,
+    /// The samples and histograms in it.
+    pub(super) samples: u64,
 }
 
 /// Why samples are not delivered yet.
@@ -99,20 +121,58 @@ pub(super) struct Answer {
 
 impl Verdict {
     /// What an answer means. `now` is for dates in `Retry-After`.
-    pub(super) fn on(answer: Answer, retry_on_429: bool, now: SystemTime) -> Self {
+    pub(super) fn on(answer: Answer, asked: Asked, retry_on_429: bool, now: SystemTime) -> Self {
         let Answer { status, headers, words } = answer;
+        let written = Written::told_by(&headers);
         let code = status.as_u16();
         let retry = |kind, detail| Verdict::Retry {
             after: headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now)),
             trouble: Trouble { kind, detail },
         };
         match code {
-            200..=299 => Verdict::Delivered,
+            200..=299 if asked.format == WriteFormat::V2 && asked.samples > 0 && !written.is_some_and(Written::any) => {
+                Verdict::Rejected { status, words: UNCONFIRMED.to_owned(), written: 0 }
+            }
+            200..=299 => {
+                let unwritten = written.map_or(0, |written| asked.samples.saturating_sub(written.samples));
+                Verdict::Delivered { unwritten }
+            }
             300..=399 => retry(TroubleKind::Redirect, redirect(status, &headers)),
             429 if retry_on_429 => retry(TroubleKind::Status(status), words),
-            400..=499 => Verdict::Rejected { status, words },
+            415 if asked.format == WriteFormat::V2 => Verdict::NotKnown { words },
+            400..=499 => Verdict::Rejected { status, words, written: written.map_or(0, |written| written.samples) },
             _ => retry(TroubleKind::Status(status), words),
         }
+    }
+}
+
+/// Said instead of the receiver's words, which say that all is well.
+const UNCONFIRMED: &str = "the receiver took remote write 2.0 and does not say that it wrote anything: most likely it only \
+     knows 1.0; write protobuf_message: prometheus.WriteRequest";
+
+/// What a receiver says that it wrote: with 2.0 each must say so.
+#[derive(Clone, Copy)]
+struct Written {
+    /// Samples and histograms.
+    samples: u64,
+    exemplars: u64,
+}
+
+impl Written {
+    /// A header that is missing is 0; `None` if there is none of them.
+    fn told_by(headers: &HeaderMap) -> Option<Self> {
+        let number = |name: &str| -> Option<u64> {
+            let value = headers.get(name)?.to_str().ok()?;
+            value.trim().parse().ok()
+        };
+        let told = ["samples", "histograms", "exemplars"]
+            .map(|what| number(&format!("x-prometheus-remote-write-{what}-written")));
+        let [samples, histograms, exemplars] = told.map(Option::unwrap_or_default);
+        told.iter().any(Option::is_some).then(|| Self { samples: samples.saturating_add(histograms), exemplars })
+    }
+
+    fn any(self) -> bool {
+        self.samples > 0 || self.exemplars > 0
     }
 }
 
@@ -147,14 +207,21 @@ mod tests {
 
     use super::*;
 
+    const OF_1: Asked = Asked { format: WriteFormat::V1, samples: 10 };
+    const OF_2: Asked = Asked { format: WriteFormat::V2, samples: 10 };
+
     fn on(status: u16, headers: &[(&'static str, &str)]) -> Verdict {
+        on_asking(OF_1, status, headers)
+    }
+
+    fn on_asking(asked: Asked, status: u16, headers: &[(&'static str, &str)]) -> Verdict {
         let headers = headers.iter().map(|(name, value)| (name.parse().expect("name"), value.parse().expect("value")));
         let answer = Answer {
             status: StatusCode::from_u16(status).expect("in range"),
             headers: headers.collect(),
             words: "words".into(),
         };
-        Verdict::on(answer, true, UNIX_EPOCH + Duration::from_secs(1_000_000))
+        Verdict::on(answer, asked, true, UNIX_EPOCH + Duration::from_secs(1_000_000))
     }
 
     fn asked(text: &str) -> Option<Duration> {
@@ -167,7 +234,7 @@ mod tests {
     #[test]
     fn every_status_has_one_meaning() {
         for status in 200..300 {
-            assert_eq!(on(status, &[]), Verdict::Delivered, "{status}");
+            assert_eq!(on(status, &[]), Verdict::Delivered { unwritten: 0 }, "{status}");
         }
         for status in (300..400).chain([429]).chain(500..1000) {
             assert!(matches!(on(status, &[]), Verdict::Retry { .. }), "{status}");
@@ -177,10 +244,52 @@ mod tests {
         }
     }
 
+    const SAMPLES: &str = "x-prometheus-remote-write-samples-written";
+    const HISTOGRAMS: &str = "x-prometheus-remote-write-histograms-written";
+    const EXEMPLARS: &str = "x-prometheus-remote-write-exemplars-written";
+
+    #[test]
+    fn what_a_receiver_says_to_have_written_counts() {
+        for asked in [OF_1, OF_2] {
+            let unwritten = |headers: &[(&'static str, &str)]| match on_asking(asked, 204, headers) {
+                Verdict::Delivered { unwritten } => unwritten,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(unwritten(&[(SAMPLES, "10")]), 0);
+            assert_eq!(unwritten(&[(SAMPLES, "6"), (HISTOGRAMS, "4"), (EXEMPLARS, "3")]), 0);
+            assert_eq!(unwritten(&[(SAMPLES, "11")]), 0);
+            assert_eq!(unwritten(&[(HISTOGRAMS, "7")]), 3);
+            assert_eq!(unwritten(&[(EXEMPLARS, "1")]), 10);
+            let rejected = on_asking(asked, 400, &[(SAMPLES, "6"), (HISTOGRAMS, "1")]);
+            assert!(matches!(rejected, Verdict::Rejected { written: 7, .. }), "{rejected:?}");
+        }
+    }
+
+    #[test]
+    fn who_takes_2_and_wrote_nothing_took_it_for_something_else() {
+        for headers in [&[][..], &[(SAMPLES, "0"), (HISTOGRAMS, "0"), (EXEMPLARS, "0")], &[(SAMPLES, "many")]] {
+            match on_asking(OF_2, 200, headers) {
+                Verdict::Rejected { status: StatusCode::OK, words, written: 0 } => {
+                    assert!(words.contains("protobuf_message: prometheus.WriteRequest"), "{words}");
+                }
+                other => panic!("{headers:?}: {other:?}"),
+            }
+        }
+        assert_eq!(on(200, &[(SAMPLES, "0")]), Verdict::Delivered { unwritten: 10 }, "1.0 must not be confirmed");
+        let nothing = Asked { samples: 0, ..OF_2 };
+        assert_eq!(on_asking(nothing, 200, &[]), Verdict::Delivered { unwritten: 0 });
+    }
+
+    #[test]
+    fn only_2_can_be_not_known() {
+        assert!(matches!(on_asking(OF_2, 415, &[]), Verdict::NotKnown { words } if words == "words"));
+        assert!(matches!(on(415, &[]), Verdict::Rejected { .. }));
+    }
+
     #[test]
     fn being_told_to_slow_down_can_be_a_rejection() {
         let answer = Answer { status: StatusCode::TOO_MANY_REQUESTS, headers: HeaderMap::new(), words: String::new() };
-        assert!(matches!(Verdict::on(answer, false, UNIX_EPOCH), Verdict::Rejected { .. }));
+        assert!(matches!(Verdict::on(answer, OF_1, false, UNIX_EPOCH), Verdict::Rejected { .. }));
     }
 
     #[test]

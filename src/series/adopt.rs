@@ -6,8 +6,9 @@
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use super::table::{Line, Series, synthetic_labels, target_labels};
-use super::{Table, View};
+use super::known::Series;
+use super::table::{Line, synthetic_labels, target_labels};
+use super::{Table, View, synthetic};
 use crate::config::ScrapeConfig;
 use crate::model::{Labels, Target};
 
@@ -50,12 +51,13 @@ impl Table {
     fn adopt_synthetic(&mut self, target: &Target) {
         let mut before = std::mem::take(&mut self.synthetic);
         let labels: Vec<_> = synthetic_labels(&self.job, target, &self.external).collect();
-        for labels in labels {
+        for (labels, metadata) in labels.into_iter().zip(&*synthetic::METADATA) {
             let hash = self.hasher.hash_one(&labels);
             let known =
                 before.extract_if(.., |series| series.labels_hash == hash).next().or_else(|| self.withdraw(hash));
             let committed_ms = known.map_or(i64::MIN, |series| series.committed_ms);
-            self.synthetic.push(Series { committed_ms, ..Series::new(&labels, hash, &self.views, 0) });
+            let series = Series::new(&labels, hash, &self.views, &mut self.dictionary, 0);
+            self.synthetic.push(Series { committed_ms, metadata: Some(Arc::clone(metadata)), ..series });
         }
         let (pass, finished) = (self.pass, self.finished);
         for series in before.into_iter().filter(|series| series.committed_ms > i64::MIN) {

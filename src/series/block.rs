@@ -1,7 +1,10 @@
 //! From samples to send-ready blocks, one receiver's view at a time.
 
-use crate::model::{Block, CUSTOM_SCHEMA, Histogram, Sample, TargetId};
+use std::sync::Arc;
+
+use crate::model::{Block, CUSTOM_SCHEMA, Histogram, Metadata, Sample, TargetId, WriteFormat};
 use crate::wire;
+use crate::wire::v2::{Dictionary, Draft, What};
 
 use super::View;
 
@@ -16,11 +19,29 @@ pub(super) enum PointRef<'a> {
     Histogram(&'a Histogram, i64),
 }
 
+/// A series with what it has at one time, as a builder takes it.
+#[derive(Clone, Copy)]
+pub(super) struct Written<'a> {
+    /// Its labels, encoded for the view.
+    pub(super) labels: &'a [u8],
+    /// What it is, as far as that is known.
+    pub(super) metadata: Option<&'a Arc<Metadata>>,
+    pub(super) point: PointRef<'a>,
+    /// Encoded, each with the number of the point.
+    pub(super) exemplars: &'a [(usize, Box<[u8]>)],
+}
+
+/// The message that is being made.
+enum Message<'v> {
+    V1(Vec<u8>),
+    V2(Draft<'v>),
+}
+
 /// Gathers the samples of one view and closes a block whenever it is full.
 pub(super) struct BlockBuilder<'v> {
     view: &'v View,
     target: TargetId,
-    raw: Vec<u8>,
+    message: Message<'v>,
     samples: usize,
     min_ms: i64,
     max_ms: i64,
@@ -28,43 +49,60 @@ pub(super) struct BlockBuilder<'v> {
 }
 
 impl<'v> BlockBuilder<'v> {
-    pub(super) fn new(view: &'v View, target: TargetId) -> Self {
-        Self { view, target, raw: Vec::new(), samples: 0, min_ms: i64::MAX, max_ms: i64::MIN, done: Vec::new() }
+    /// For 2.0, labels must be encoded by `dictionary`.
+    pub(super) fn new(view: &'v View, target: TargetId, dictionary: &'v Dictionary) -> Self {
+        let message = match view.format {
+            WriteFormat::V1 => Message::V1(Vec::new()),
+            WriteFormat::V2 => Message::V2(Draft::new(dictionary)),
+        };
+        Self { view, target, message, samples: 0, min_ms: i64::MAX, max_ms: i64::MIN, done: Vec::new() }
     }
 
-    /// Adds one point of the series with these encoded labels and its encoded exemplars, as far as they are for the
-    /// receivers of the view.
-    pub(super) fn push(&mut self, labels: &[u8], point: PointRef<'_>, exemplars: &[(usize, Box<[u8]>)]) {
-        let time = self.push_point(labels, point);
+    /// Adds one point of a series and its exemplars, as far as they are for the receivers of the view.
+    pub(super) fn push(&mut self, written: Written<'_>) {
+        let time = self.push_point(written);
         // As in Prometheus, also those of a histogram that is not for these receivers.
-        if self.view.exemplars && !exemplars.is_empty() {
-            wire::push_exemplars(&mut self.raw, labels, exemplars.iter().map(|(_, exemplar)| &**exemplar));
+        if self.view.exemplars && !written.exemplars.is_empty() {
+            let exemplars = written.exemplars.iter().map(|(_, exemplar)| &**exemplar);
+            match &mut self.message {
+                Message::V1(raw) => wire::push_exemplars(raw, written.labels, exemplars),
+                Message::V2(draft) => {
+                    let what = what(written, self.view);
+                    exemplars.for_each(|exemplar| draft.push_exemplar(what, exemplar));
+                }
+            }
         }
         let Some(timestamp_ms) = time else { return };
         self.samples += 1;
         self.min_ms = self.min_ms.min(timestamp_ms);
         self.max_ms = self.max_ms.max(timestamp_ms);
-        if self.samples >= self.view.max_samples || self.raw.len() >= FULL_BYTES {
+        if self.samples >= self.view.max_samples || self.message.len() >= FULL_BYTES {
             self.close();
         }
     }
 
     /// Its time; `None` if it is not for these receivers.
-    fn push_point(&mut self, labels: &[u8], point: PointRef<'_>) -> Option<i64> {
-        match point {
-            PointRef::Float(sample) => {
-                wire::push_sample(&mut self.raw, labels, sample);
+    fn push_point(&mut self, written: Written<'_>) -> Option<i64> {
+        match (written.point, &mut self.message) {
+            (PointRef::Float(sample), message) => {
+                match message {
+                    Message::V1(raw) => wire::push_sample(raw, written.labels, sample),
+                    Message::V2(draft) => draft.push_sample(what(written, self.view), sample),
+                }
                 Some(sample.timestamp_ms)
             }
-            PointRef::Histogram(..) if !self.view.histograms => None,
-            PointRef::Histogram(histogram, _) if histogram.schema == CUSTOM_SCHEMA => {
+            (PointRef::Histogram(..), _) if !self.view.histograms => None,
+            (PointRef::Histogram(histogram, _), Message::V1(_)) if histogram.schema == CUSTOM_SCHEMA => {
                 for dropped in &self.view.listed_bounds {
                     dropped.inc();
                 }
                 None
             }
-            PointRef::Histogram(histogram, timestamp_ms) => {
-                wire::push_histogram(&mut self.raw, labels, histogram, timestamp_ms);
+            (PointRef::Histogram(histogram, timestamp_ms), message) => {
+                match message {
+                    Message::V1(raw) => wire::push_histogram(raw, written.labels, histogram, timestamp_ms),
+                    Message::V2(draft) => draft.push_histogram(what(written, self.view), histogram, timestamp_ms),
+                }
                 Some(timestamp_ms)
             }
         }
@@ -80,15 +118,17 @@ impl<'v> BlockBuilder<'v> {
         if self.samples == 0 {
             return;
         }
-        match wire::compress(&self.raw) {
+        let raw = self.message.take();
+        match wire::compress(&raw) {
             Ok(elements) => {
                 let block = Block {
                     target: self.target,
                     receiver: 0,
+                    format: self.view.format,
                     samples: u32::try_from(self.samples).unwrap_or(u32::MAX),
                     min_ms: self.min_ms,
                     max_ms: self.max_ms,
-                    raw_len: u32::try_from(self.raw.len()).unwrap_or(u32::MAX),
+                    raw_len: u32::try_from(raw.len()).unwrap_or(u32::MAX),
                     elements: elements.into(),
                 };
                 self.done.extend(self.view.receivers.iter().map(|&receiver| Block { receiver, ..block.clone() }));
@@ -97,6 +137,27 @@ impl<'v> BlockBuilder<'v> {
             Err(error) => tracing::error!(%error, "BUG: a block cannot be encoded; its samples are dropped"),
         }
         (self.samples, self.min_ms, self.max_ms) = (0, i64::MAX, i64::MIN);
-        self.raw.clear();
     }
+}
+
+impl Message<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Message::V1(raw) => raw.len(),
+            Message::V2(draft) => draft.len(),
+        }
+    }
+
+    /// Begins another one.
+    fn take(&mut self) -> Vec<u8> {
+        match self {
+            Message::V1(raw) => std::mem::take(raw),
+            Message::V2(draft) => draft.finish(),
+        }
+    }
+}
+
+/// A series as remote write 2.0 has it.
+fn what<'a>(written: Written<'a>, view: &View) -> What<'a> {
+    What { labels: written.labels, metadata: written.metadata.filter(|_| view.metadata) }
 }

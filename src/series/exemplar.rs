@@ -49,6 +49,11 @@ pub(super) struct Occasion {
 }
 
 impl Exemplars {
+    /// What they take, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Takes those of a point that are new; `known` is the last one of the passes before. False if all came too late.
     pub(super) fn take(
         &mut self,

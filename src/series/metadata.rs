@@ -1,8 +1,8 @@
 //! How targets describe their metric families, remembered once for all targets that say the same.
 //!
 //! A [`Catalogue`] is the process's; each target has its [`Descriptions`], which point into it. What always holds: what no
-//! target says any more is in no list; a family that vanishes from its target stays known for ten scrapes, as in Prometheus;
-//! what one target may have remembered is bounded.
+//! target says any more is in no list, and what is kept of it is bounded in number and in bytes; a family that vanishes from
+//! its target stays known for ten scrapes, as in Prometheus; what one target may have remembered is bounded.
 
 use std::collections::HashSet;
 use std::hash::BuildHasher;
@@ -22,6 +22,8 @@ const MAX_BYTES: usize = 1 << 20;
 const OWN_BYTES: usize = 160;
 /// The catalogue is looked through for what nobody says any more when it has at least so many entries.
 const SWEEP_AT_LEAST: usize = 1024;
+/// Or at least so many bytes: a few descriptions can be large.
+const SWEEP_AT_LEAST_BYTES: usize = 4 << 20;
 
 /// Every description that any target gives.
 #[derive(Clone, Debug, Default)]
@@ -30,8 +32,12 @@ pub struct Catalogue(Arc<Mutex<Entries>>);
 #[derive(Debug, Default)]
 struct Entries {
     known: HashSet<Arc<Metadata>>,
+    /// What is known, in bytes.
+    bytes: usize,
     /// How many entries there were after the last sweep.
     swept: usize,
+    /// How many bytes there were after the last sweep.
+    swept_bytes: usize,
 }
 
 impl Catalogue {
@@ -52,11 +58,15 @@ impl Catalogue {
         if let Some(known) = entries.known.get(&metadata) {
             return Arc::clone(known);
         }
-        if entries.known.len() >= SWEEP_AT_LEAST.max(2 * entries.swept) {
+        let bytes = bytes_of(&metadata);
+        if entries.known.len() >= SWEEP_AT_LEAST.max(2 * entries.swept)
+            || entries.bytes + bytes > SWEEP_AT_LEAST_BYTES.max(2 * entries.swept_bytes)
+        {
             entries.sweep();
         }
         let new = Arc::new(metadata);
         entries.known.insert(Arc::clone(&new));
+        entries.bytes += bytes;
         new
     }
 
@@ -70,6 +80,8 @@ impl Entries {
     fn sweep(&mut self) {
         self.known.retain(|metadata| Arc::strong_count(metadata) > 1);
         self.swept = self.known.len();
+        self.swept_bytes = self.known.iter().map(|metadata| bytes_of(metadata)).sum();
+        self.bytes = self.swept_bytes;
     }
 }
 
@@ -83,6 +95,8 @@ pub struct Descriptions {
     scrape: u64,
     /// What is remembered, in bytes.
     bytes: usize,
+    /// Whether it has changed since it was listed.
+    changed: bool,
 }
 
 #[derive(Debug)]
@@ -101,36 +115,55 @@ impl Descriptions {
             known: HashTable::new(),
             scrape: 1,
             bytes: 0,
+            changed: false,
         }
     }
 
-    /// Takes what an entry says of a family; samples say nothing.
-    pub fn take(&mut self, entry: &Entry<'_>) {
-        match entry {
+    /// Takes what an entry says of a family; samples say nothing. Gives all that is known of the family by now, unless there
+    /// is no room to remember it.
+    pub fn take(&mut self, entry: &Entry<'_>) -> Option<&Arc<Metadata>> {
+        let family = match entry {
             Entry::Type { family, kind } => {
                 self.describe(family, |known| known.kind == *kind, |new| new.kind = *kind);
+                family
             }
             Entry::Help { family, text } => {
                 self.describe(family, |known| &*known.help == text.as_ref(), |new| new.help = text.as_ref().into());
+                family
             }
             Entry::Unit { family, unit } => {
                 self.describe(family, |known| &*known.unit == *unit, |new| new.unit = (*unit).into());
+                family
             }
-            Entry::Sample(_) | Entry::Histogram(_) | Entry::Comment | Entry::Eof => {}
-        }
+            Entry::Sample(_) | Entry::Histogram(_) | Entry::Comment | Entry::Eof => return None,
+        };
+        let hash = self.hasher.hash_one(&**family);
+        let known = self.known.find(hash, |known| &*known.metadata.family == family.as_ref());
+        known.map(|known| &known.metadata)
     }
 
-    /// Ends a scrape. As in Prometheus, one that failed makes nothing forgotten.
-    pub fn end_scrape(&mut self, successful: bool) {
-        if successful {
-            let (scrape, bytes) = (self.scrape, &mut self.bytes);
+    /// Ends a scrape. As in Prometheus, one that failed or brought nothing at all makes nothing forgotten.
+    pub fn end_scrape(&mut self, told: bool) {
+        if told {
+            let (scrape, bytes, changed) = (self.scrape, &mut self.bytes, &mut self.changed);
             self.known.retain(|known| {
                 let kept = scrape - known.seen <= KEPT_SCRAPES;
                 *bytes -= if kept { 0 } else { bytes_of(&known.metadata) };
+                *changed |= !kept;
                 kept
             });
         }
         self.scrape += 1;
+    }
+
+    /// All that is known, by the names of the families, if it is not what it was when this was asked last.
+    pub fn changed(&mut self) -> Option<Arc<[Arc<Metadata>]>> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let mut list: Vec<_> = self.known.iter().map(|known| Arc::clone(&known.metadata)).collect();
+        list.sort_by(|one, other| one.family.cmp(&other.family));
+        Some(list.into())
     }
 
     fn describe(&mut self, family: &str, says_so: impl Fn(&Metadata) -> bool, say: impl FnOnce(&mut Metadata)) {
@@ -159,6 +192,7 @@ impl Descriptions {
             return;
         }
         self.bytes = bytes;
+        self.changed = true;
         let metadata = self.catalogue.entry(metadata);
         match known {
             Some(known) => known.metadata = metadata,
@@ -268,5 +302,34 @@ mod tests {
             target.take(&help("a", &number.to_string()));
         }
         assert!(catalogue.entries().known.len() <= 2 * SWEEP_AT_LEAST);
+    }
+
+    #[test]
+    fn what_nobody_says_any_more_takes_few_bytes_however_large_it_was() {
+        let held = |catalogue: &Catalogue| -> usize {
+            let entries = catalogue.entries();
+            let bytes = entries.known.iter().map(|known| known.help.len()).sum();
+            assert!(entries.bytes >= bytes);
+            bytes
+        };
+        let catalogue = Catalogue::default();
+        let long = "x".repeat(MAX_BYTES - 1024);
+        let mut changing = Descriptions::new(&catalogue);
+        for scrape in 0..100 {
+            changing.take(&help("a", &format!("{scrape} {long}")));
+            changing.end_scrape(true);
+            assert!(held(&catalogue) <= SWEEP_AT_LEAST_BYTES, "scrape {scrape}: {}", held(&catalogue));
+        }
+        // Beside much that is said and stays, as much again may wait for the next sweep.
+        let mut others: Vec<_> = (0..8).map(|_| Descriptions::new(&catalogue)).collect();
+        for (number, other) in others.iter_mut().enumerate() {
+            other.take(&help("b", &format!("{number} {long}")));
+        }
+        for scrape in 0..100 {
+            changing.take(&help("a", &format!("{scrape} {long}")));
+            assert!(held(&catalogue) <= 2 * 10 * MAX_BYTES, "scrape {scrape}: {}", held(&catalogue));
+        }
+        drop((changing, others));
+        assert_eq!((listed(&catalogue).len(), catalogue.entries().bytes), (0, 0));
     }
 }

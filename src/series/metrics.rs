@@ -33,9 +33,18 @@ impl Metrics {
     }
 
     /// Histograms with listed bounds, which the message of this receiver cannot hold.
-    pub(super) fn listed_bounds(&self, remote: &RemoteWrite) -> Counter {
-        let labels =
-            Dropped { remote_name: remote.name.clone(), url: remote.shown_url(), reason: "nhcb_in_rw1_not_supported" };
-        self.histograms_dropped.get_or_create_owned(&labels)
+    pub fn listed_bounds(&self, remote: &RemoteWrite) -> Counter {
+        self.histograms_dropped.get_or_create_owned(&Dropped::listed_bounds(remote))
+    }
+
+    /// Nothing more will be counted of this receiver: nothing is left of it.
+    pub fn remove(&self, remote: &RemoteWrite) {
+        self.histograms_dropped.remove(&Dropped::listed_bounds(remote));
+    }
+}
+
+impl Dropped {
+    fn listed_bounds(remote: &RemoteWrite) -> Self {
+        Self { remote_name: remote.name.clone(), url: remote.shown_url(), reason: "nhcb_in_rw1_not_supported" }
     }
 }

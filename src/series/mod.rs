@@ -11,6 +11,7 @@
 mod adopt;
 mod block;
 mod exemplar;
+mod known;
 mod metadata;
 mod metrics;
 mod pass;

@@ -1,9 +1,11 @@
 //! One scrape's walk over the table of its target.
 
+use std::sync::Arc;
+
 use super::exemplar::{Exemplars, Occasion};
 use super::table::{Ending, FUTURE_MS, Found, Point, SeriesIndex};
 use super::{Health, Table, synthetic};
-use crate::model::{Block, Exemplar, Failure, HistogramError, Reason, Sample};
+use crate::model::{Block, Exemplar, Failure, HistogramError, Metadata, Reason, Sample};
 use crate::parse::{self, HistogramEntry, SampleEntry};
 
 /// The most samples of one scrape where `sample_limit` is off: they are held until the whole response proved good.
@@ -42,6 +44,8 @@ pub struct Pass<'a> {
     at_ms: i64,
     points: Vec<(SeriesIndex, Point)>,
     exemplars: Exemplars,
+    /// What the family is that was announced last; the copy is what its series hold, made when the first of them needs it.
+    announced: Option<(Arc<Metadata>, Option<Arc<Metadata>>)>,
     counts: Counts,
     over_limit: bool,
     /// Of all histograms, about as many as they take memory for.
@@ -70,6 +74,7 @@ impl Table {
             at_ms,
             points: Vec::new(),
             exemplars: Exemplars::default(),
+            announced: None,
             counts: Counts::default(),
             over_limit: false,
             buckets: 0,
@@ -79,6 +84,32 @@ impl Table {
 }
 
 impl Pass<'_> {
+    /// Takes an entry of an exposition, if it is one that is stored.
+    ///
+    /// # Errors
+    /// A failure ends the scrape: the caller hands it to [`Pass::fail`].
+    pub fn take_entry(&mut self, entry: &parse::Entry<'_>) -> Result<(), Failure> {
+        match entry {
+            parse::Entry::Sample(sample) => self.add(sample),
+            parse::Entry::Histogram(histogram) => self.add_histogram(histogram),
+            _ => Ok(()),
+        }
+    }
+
+    /// About how many bytes are held for this scrape: its points, and the series that it was the first to see.
+    pub fn held_bytes(&self) -> u64 {
+        let points = self.points.capacity() * size_of::<(SeriesIndex, Point)>();
+        let buckets = self.buckets * size_of::<u64>();
+        (points + buckets + self.exemplars.bytes() + self.table.new_bytes()) as u64
+    }
+
+    /// Takes what is known of a metric family, before its samples.
+    pub fn announce(&mut self, family: &Arc<Metadata>) {
+        if self.table.wants_metadata() {
+            self.announced = Some((Arc::clone(family), None));
+        }
+    }
+
     /// Takes one sample.
     ///
     /// # Errors
@@ -86,6 +117,7 @@ impl Pass<'_> {
     pub fn add(&mut self, entry: &SampleEntry<'_>) -> Result<(), Failure> {
         if let Some(place) = self.place(&entry.series, entry.timestamp_ms)? {
             self.counts.kept += 1;
+            self.describe(place.index, &entry.series);
             if let Some(timestamp_ms) = self.take(&place) {
                 let sample = Sample { value: entry.value, timestamp_ms };
                 if let Some(exemplar) = entry.exemplar.filter(|_| self.table.wants_exemplars()) {
@@ -103,6 +135,12 @@ impl Pass<'_> {
     /// As [`Pass::add`]; also where the histogram is none.
     pub fn add_histogram(&mut self, entry: &HistogramEntry<'_>) -> Result<(), Failure> {
         let Some(place) = self.place(&entry.series, entry.timestamp_ms)? else { return Ok(()) };
+        // As in Prometheus, what is repeated is not looked at, and may be anything.
+        if self.is_repeated(&place) {
+            self.counts.kept += 1;
+            self.counts.duplicates += 1;
+            return Ok(());
+        }
         let histograms = &self.table.job.histograms;
         let limit = Some(histograms.bucket_limit).filter(|limit| *limit > 0);
         let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
@@ -121,6 +159,7 @@ impl Pass<'_> {
             self.over_buckets = true;
             return Ok(());
         }
+        self.describe(place.index, &entry.series);
         if let Some(timestamp_ms) = self.take(&place) {
             if !entry.exemplars.is_empty() && self.table.wants_exemplars() {
                 self.exemplify(entry.exemplars.to_vec(), place.index, timestamp_ms);
@@ -128,6 +167,16 @@ impl Pass<'_> {
             self.points.push((place.index, Point::Histogram { histogram, timestamp_ms }));
         }
         Ok(())
+    }
+
+    /// Remembers what a series is, if it is one of the family that was announced last. It holds a copy: what a target has
+    /// ceased to say must not be held by its series.
+    fn describe(&mut self, index: SeriesIndex, exposed: &parse::Series<'_>) {
+        let Some((family, copy)) = &mut self.announced else { return };
+        let known = &mut self.table.series_mut(index).metadata;
+        if known.as_ref() != Some(family) && family.describes(&exposed.name()) {
+            *known = Some(Arc::clone(copy.get_or_insert_with(|| Arc::new(Metadata::clone(family)))));
+        }
     }
 
     /// Takes the exemplars of the point that is about to be stored.
@@ -159,23 +208,29 @@ impl Pass<'_> {
         }
     }
 
+    /// Whether the series has a sample at the time of this scrape already. As in Prometheus, a text that stood there with a time
+    /// of its own does not count once more without one.
+    fn is_repeated(&mut self, place: &Place) -> bool {
+        let pass = self.table.pass;
+        place.explicit_ms.is_none() && (self.table.series_mut(place.index).sampled == pass || place.again)
+    }
+
     /// Judges what has come; its time if it is to be stored.
     fn take(&mut self, place: &Place) -> Option<i64> {
+        if self.is_repeated(place) {
+            self.counts.duplicates += 1;
+            return None;
+        }
         let full = self.points.len() as u64 >= self.limit();
         let pass = self.table.pass;
         let explicit = place.explicit_ms.is_some();
         let timestamp_ms = place.explicit_ms.unwrap_or(self.at_ms);
         let track = !explicit || self.table.job.track_timestamps_staleness;
-        let series = self.table.series_mut(place.index);
-        // As in Prometheus, a text that stood there with a time of its own does not count once more without one.
-        if !explicit && (series.sampled == pass || place.again) {
-            self.counts.duplicates += 1;
-            return None;
-        }
         if full {
             self.over_limit = true;
             return None;
         }
+        let series = self.table.series_mut(place.index);
         if track {
             series.tracked = pass;
         }

@@ -3,9 +3,11 @@
 //! They are written after every attempt, whatever became of it, with the target's labels, unless the clock was set back
 //! behind the attempt before; they pass neither metric relabelling nor limits, and a target cannot write them itself.
 
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::Counts;
+use crate::model::{Metadata, MetricType};
 
 /// The names of the synthetic series, in the order in which they are written. The last three are written only with
 /// `extra_scrape_metrics`.
@@ -19,6 +21,24 @@ pub(super) const NAMES: [&str; 8] = [
     "scrape_sample_limit",
     "scrape_body_size_bytes",
 ];
+
+/// What they are, in the order of [`NAMES`]: gauges, each with its help and unit.
+pub(super) static METADATA: LazyLock<[Arc<Metadata>; 8]> = LazyLock::new(|| {
+    let texts = [
+        ("Whether the last scrape succeeded", "targets"),
+        ("How long the last scrape took", "seconds"),
+        ("Samples that the target exposed", "samples"),
+        ("Samples left after metric relabeling", "samples"),
+        ("Series that the scrape before did not have", "series"),
+        ("The configured scrape timeout", "seconds"),
+        ("The configured sample_limit, 0 for none", "samples"),
+        ("Size of the answer, decompressed; -1 where it went over body_size_limit", "bytes"),
+    ];
+    std::array::from_fn(|at| {
+        let (help, unit) = texts[at];
+        Arc::new(Metadata { family: NAMES[at].into(), kind: MetricType::Gauge, help: help.into(), unit: unit.into() })
+    })
+});
 
 /// How many of [`NAMES`] are always written.
 pub(super) const STANDARD: usize = 5;

@@ -16,13 +16,15 @@ use std::sync::Arc;
 use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 
-use super::block::{BlockBuilder, PointRef};
-use super::exemplar::{Exemplars, Newest};
+use super::block::{BlockBuilder, PointRef, Written};
+use super::exemplar::Exemplars;
+use super::known::Series;
 use super::{View, synthetic};
 use crate::config::{JobSecurity, ScrapeConfig};
 use crate::label::SampleRules;
-use crate::model::{Block, Failure, Histogram, Labels, Reason, Sample, Target, TargetId, stale_nan};
+use crate::model::{Block, Failure, Histogram, Labels, Reason, Sample, Target, TargetId, WriteFormat, stale_nan};
 use crate::parse;
+use crate::wire::v2::Dictionary;
 
 /// What one scrape may add to the memory of its target, in bytes: a target that exposes other series each time must
 /// not take the process with it.
@@ -45,6 +47,8 @@ pub struct Table {
     pub(super) series: Vec<Option<Series>>,
     pub(super) free: Vec<SeriesIndex>,
     pub(super) synthetic: Vec<Series>,
+    /// The texts of all series, for views of remote write 2.0.
+    pub(super) dictionary: Dictionary,
     /// The number of the pass that runs or ran last; 0 before the first.
     pub(super) pass: u64,
     /// The number of the last pass that came to its end.
@@ -74,32 +78,6 @@ pub(super) struct Line {
     born: u64,
     /// The pass that saw it last.
     seen: u64,
-}
-
-/// A series as it is stored, in every view.
-pub(super) struct Series {
-    pub(super) labels_hash: u64,
-    /// The encoded labels for each view; `None` where the view drops the series. Views that came after the series was met
-    /// last are still missing at the end.
-    pub(super) encoded: Box<[Option<Box<[u8]>>]>,
-    /// The pass that met it first.
-    pub(super) born: u64,
-    /// The pass whose lines meant it last.
-    pub(super) seen: u64,
-    /// The pass, perhaps unfinished, in which it last had a sample whose end deserves a marker.
-    pub(super) tracked: u64,
-    /// The last finished pass that exposed it so.
-    pub(super) exposed: u64,
-    /// The pass in which it last had a sample at the scrape's own time.
-    pub(super) sampled: u64,
-    /// The newest timestamp that was committed, markers included.
-    pub(super) committed_ms: i64,
-    /// The last exemplar that was committed.
-    pub(super) exemplar: Option<Box<Newest>>,
-    /// The newest timestamp of the pass `pending`.
-    pub(super) pending_ms: i64,
-    /// The pass, perhaps unfinished, in which it last had a sample; 0 if it never had one.
-    pub(super) pending: u64,
 }
 
 /// What a line turned out to be.
@@ -155,9 +133,13 @@ impl Table {
     /// count as target labels in jobs that protect them.
     pub fn new(job: Arc<ScrapeConfig>, target: &Target, views: Arc<[View]>, external: &Labels) -> Self {
         let hasher = RandomState::default();
-        let synthetic = synthetic_labels(&job, target, external)
-            .map(|labels| Series::new(&labels, hasher.hash_one(&labels), &views, 0))
-            .collect();
+        let mut dictionary = Dictionary::default();
+        let synthetic = synthetic_labels(&job, target, external).zip(&*synthetic::METADATA);
+        let synthetic = synthetic.map(|(labels, metadata)| {
+            let series = Series::new(&labels, hasher.hash_one(&labels), &views, &mut dictionary, 0);
+            Series { metadata: Some(Arc::clone(metadata)), ..series }
+        });
+        let synthetic = synthetic.collect();
         let target_labels = target_labels(&job, target, external);
         Self {
             job,
@@ -171,6 +153,7 @@ impl Table {
             series: Vec::new(),
             free: Vec::new(),
             synthetic,
+            dictionary,
             pass: 0,
             finished: 0,
             new_bytes: 0,
@@ -207,6 +190,11 @@ impl Table {
     pub(super) fn begin_pass(&mut self) {
         self.pass += 1;
         self.new_bytes = 0;
+    }
+
+    /// What the running pass has added, in bytes.
+    pub(super) fn new_bytes(&self) -> usize {
+        self.new_bytes
     }
 
     pub(super) fn series_mut(&mut self, index: SeriesIndex) -> &mut Series {
@@ -274,12 +262,13 @@ impl Table {
     /// Encodes a series, `written` with its external labels, for the views that it is not encoded for.
     fn complete(&mut self, index: SeriesIndex, written: &Labels) -> Result<(), Failure> {
         let views = Arc::clone(&self.views);
-        let series = self.series_mut(index);
-        let missing: Vec<_> = views[series.encoded.len()..].iter().map(|view| view.encode(written)).collect();
-        let bytes = missing.iter().flatten().map(|labels| labels.len()).sum();
-        let known = std::mem::take(&mut series.encoded);
-        series.encoded = known.into_iter().chain(missing).collect();
-        self.charge(bytes)
+        let known = std::mem::take(&mut self.series_mut(index).encoded);
+        let texts_before = self.dictionary.bytes();
+        let missing: Vec<_> =
+            views[known.len()..].iter().map(|view| view.encode(written, &mut self.dictionary)).collect();
+        let bytes: usize = missing.iter().flatten().map(|labels| labels.len()).sum();
+        self.series_mut(index).encoded = known.into_iter().chain(missing).collect();
+        self.charge(bytes + self.dictionary.bytes() - texts_before)
     }
 
     /// Counts what is about to be remembered.
@@ -313,8 +302,9 @@ impl Table {
         if !may_add {
             return Ok(Found::Full);
         }
-        let series = Series::new(&written, hash, &self.views, pass);
-        self.charge(series.bytes())?;
+        let texts_before = self.dictionary.bytes();
+        let series = Series::new(&written, hash, &self.views, &mut self.dictionary, pass);
+        self.charge(series.bytes() + self.dictionary.bytes() - texts_before)?;
         Ok(Found::Kept { index: self.remember(series), new: true, again: false })
     }
 
@@ -413,7 +403,13 @@ impl Table {
             bytes += if kept { size_of::<Line>() } else { 0 };
             kept
         });
-        self.bytes = bytes;
+        if self.dictionary.has_grown() {
+            let all = self.series.iter().flatten().chain(&self.synthetic);
+            let encoded = all.flat_map(|series| series.encoded.iter().zip(&*self.views));
+            let of_2 = encoded.filter(|(_, view)| view.format == WriteFormat::V2);
+            self.dictionary.sweep(of_2.filter_map(|(labels, _)| labels.as_deref()));
+        }
+        self.bytes = bytes + self.dictionary.bytes();
     }
 
     /// Whether any receiver wants exemplars.
@@ -421,12 +417,18 @@ impl Table {
         self.views.iter().any(|view| view.exemplars)
     }
 
+    /// Whether any receiver is told with each series what it is.
+    pub(super) fn wants_metadata(&self) -> bool {
+        self.views.iter().any(|view| view.metadata)
+    }
+
     fn encode<'s>(&self, points: impl Iterator<Item = (&'s Series, PointRef<'s>, Encoded<'s>)>) -> Vec<Block> {
-        let mut builders: Vec<_> = self.views.iter().map(|view| BlockBuilder::new(view, self.target)).collect();
+        let builder = |view| BlockBuilder::new(view, self.target, &self.dictionary);
+        let mut builders: Vec<_> = self.views.iter().map(builder).collect();
         for (series, point, exemplars) in points {
             for (builder, encoded) in builders.iter_mut().zip(&series.encoded) {
                 if let Some(labels) = encoded {
-                    builder.push(labels, point, exemplars);
+                    builder.push(Written { labels, metadata: series.metadata.as_ref(), point, exemplars });
                 }
             }
         }
@@ -460,34 +462,4 @@ fn completed(labels: &Labels, external: &Labels) -> Labels {
         }
     }
     labels
-}
-
-impl Series {
-    pub(super) fn new(written: &Labels, labels_hash: u64, views: &[View], born: u64) -> Self {
-        Self {
-            labels_hash,
-            encoded: views.iter().map(|view| view.encode(written)).collect(),
-            born,
-            seen: born,
-            tracked: 0,
-            exposed: 0,
-            sampled: 0,
-            committed_ms: i64::MIN,
-            exemplar: None,
-            pending_ms: i64::MIN,
-            pending: 0,
-        }
-    }
-
-    /// The newest timestamp that was committed, as far as it binds a scrape at `at_ms`: one from far ahead was made by a
-    /// clock that has been set right since, and must not silence the series until then.
-    pub(super) fn newest_ms(&self, at_ms: i64) -> i64 {
-        if self.committed_ms > at_ms.saturating_add(FUTURE_MS) { i64::MIN } else { self.committed_ms }
-    }
-
-    /// What remembering it costs, about.
-    fn bytes(&self) -> usize {
-        let exemplar = self.exemplar.as_ref().map_or(0, |_| size_of::<Newest>());
-        size_of::<Self>() + exemplar + self.encoded.iter().flatten().map(|labels| labels.len()).sum::<usize>()
-    }
 }

@@ -20,7 +20,7 @@ use super::disk::{Disk, DiskLimits, Ticks};
 use super::memory::{Fault, Memory};
 use super::queue::Queue;
 use super::*;
-use crate::model::TargetId;
+use crate::model::{TargetId, WriteFormat};
 
 /// What a block of the test takes on disk, about.
 const RECORD: u64 = 200;
@@ -112,6 +112,7 @@ fn block(number: i64, samples: u32) -> Block {
     Block {
         target: TargetId(1),
         receiver: 0,
+        format: WriteFormat::V1,
         samples,
         min_ms: number,
         max_ms: number,

@@ -144,6 +144,21 @@ impl Metrics {
         self.oldest_age.remove(labels);
     }
 
+    /// Nothing more will be counted of queues with these labels: nothing is left of them.
+    pub fn remove(&self, labels: &LabelSet) {
+        self.forget(labels);
+        for why in Lost::ALL {
+            let labels = with(labels, "reason", why.name());
+            self.dropped_blocks.remove(&labels);
+            self.dropped_samples.remove(&labels);
+        }
+        for operation in OPERATIONS {
+            self.disk_errors.remove(&with(labels, "operation", operation));
+        }
+        self.damaged.remove(labels);
+        self.torn.remove(labels);
+    }
+
     /// The handles of one queue.
     pub(super) fn queue(&self, settings: &QueueSettings) -> QueueMetrics {
         let labels = &settings.labels;

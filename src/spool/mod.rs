@@ -125,6 +125,11 @@ impl Spool {
         Self { queues: Arc::default(), metrics, disks: Some(Arc::new(disks)) }
     }
 
+    /// Whether queues can be on disk.
+    pub fn is_on_disk(&self) -> bool {
+        self.disks.is_some()
+    }
+
     /// A queue for the blocks whose [`Block::receiver`] is `receiver`, in place of the one that there may be. The outlet is
     /// the only way out.
     ///

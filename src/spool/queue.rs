@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::QueueSettings;
 use super::disk::DiskLimits;
@@ -58,6 +59,7 @@ pub struct QueueSnapshot {
 pub struct Outlet {
     queue: Arc<Queue>,
     number: u64,
+    closed: CancellationToken,
 }
 
 impl Outlet {
@@ -66,10 +68,14 @@ impl Outlet {
         let mut state = queue.state();
         state.outlets += 1;
         state.newest_outlet += 1;
-        let number = state.newest_outlet;
+        let (number, closed) = (state.newest_outlet, CancellationToken::new());
+        if state.window.closed {
+            closed.cancel();
+        }
+        std::mem::replace(&mut state.outlet_closed, closed.clone()).cancel();
         drop(state);
         queue.changed.notify_waiters();
-        Self { queue, number }
+        Self { queue, number, closed }
     }
 
     /// Waits for enough blocks, or for the oldest to have waited long enough, or for the end of input, and takes them.
@@ -89,6 +95,11 @@ impl Outlet {
                 },
             }
         }
+    }
+
+    /// Cancelled when nothing more will come and all that is left is to be delivered without delay.
+    pub fn closed(&self) -> CancellationToken {
+        self.closed.clone()
     }
 
     /// What the queue holds now.
@@ -157,6 +168,8 @@ struct State {
     metrics: QueueMetrics,
     outlets: usize,
     newest_outlet: u64,
+    /// Of the newest outlet.
+    outlet_closed: CancellationToken,
     /// Something has changed since the thread of the disk looked last.
     has_work: bool,
     /// Nobody writes the disk any more.
@@ -176,6 +189,7 @@ impl Queue {
             settings,
             outlets: 0,
             newest_outlet: 0,
+            outlet_closed: CancellationToken::new(),
             has_work: true,
             ended: false,
             counted: <_>::default(),
@@ -211,7 +225,10 @@ impl Queue {
     }
 
     pub(super) fn close(&self) {
-        self.with(|window| window.closed = true);
+        let mut state = self.state();
+        state.window.closed = true;
+        state.outlet_closed.cancel();
+        self.settle(state);
     }
 
     fn take(&self, outlet: u64, limits: LeaseLimits) -> Take {

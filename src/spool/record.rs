@@ -6,7 +6,7 @@
 //!  8  length         4  of everything behind the checksum
 //! 12  checksum       4  CRC-32 of the length and of everything behind the checksum
 //! 16  version        1  1; of another version nothing behind is known
-//! 17  wire format    1  0: remote write 1.0, snappy elements
+//! 17  format         1  the message that the samples are written as: 1 of remote write 1.0, 2 of 2.0
 //! 18  header length  2  from the version to the elements: 52
 //! 20  samples        4
 //! 24  raw length     4  of the message before compression
@@ -24,7 +24,7 @@
 
 use bytes::Bytes;
 
-use crate::model::{Block, TargetId};
+use crate::model::{Block, TargetId, WriteFormat};
 
 /// The bytes before the version: marker, length, checksum.
 pub(super) const PREFIX: usize = 16;
@@ -36,7 +36,6 @@ pub(super) const HEAD: usize = 68;
 pub(super) const MAX_RECORD: usize = 64 << 20;
 
 const VERSION: u8 = 1;
-const REMOTE_WRITE_1: u8 = 0;
 
 /// What a log knows of a record without its elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,13 +54,13 @@ pub(super) fn len(block: &Block) -> usize {
 /// Appends the record of `block`, which must not be longer than [`MAX_RECORD`].
 pub(super) fn write(out: &mut Vec<u8>, marker: u64, position: u64, arrived_ms: i64, block: &Block) {
     // The receiver is whose log it is.
-    let Block { target: TargetId(target), receiver: _, samples, min_ms, max_ms, raw_len, elements } = block;
+    let Block { target: TargetId(target), receiver: _, format, samples, min_ms, max_ms, raw_len, elements } = block;
     let start = out.len();
     let length = (len(block) - PREFIX) as u32;
     out.extend_from_slice(&marker.to_le_bytes());
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&[VERSION, REMOTE_WRITE_1]);
+    out.extend_from_slice(&[VERSION, *format as u8]);
     out.extend_from_slice(&((HEAD - PREFIX) as u16).to_le_bytes());
     out.extend_from_slice(&samples.to_le_bytes());
     out.extend_from_slice(&raw_len.to_le_bytes());
@@ -93,16 +92,22 @@ pub(super) fn read(body: &[u8], expected: u32, receiver: usize) -> Option<(Meta,
         return None;
     }
     let mut fields = Fields(body);
-    let known =
-        fields.u8()? == VERSION && fields.u8()? == REMOTE_WRITE_1 && usize::from(fields.u16()?) == HEAD - PREFIX;
-    if !known {
+    if fields.u8()? != VERSION {
+        return None;
+    }
+    let format = match fields.u8()? {
+        1 => WriteFormat::V1,
+        2 => WriteFormat::V2,
+        _ => return None,
+    };
+    if usize::from(fields.u16()?) != HEAD - PREFIX {
         return None;
     }
     let (samples, raw_len, position, arrived_ms) = (fields.u32()?, fields.u32()?, fields.u64()?, fields.i64()?);
     let (target, min_ms, max_ms) = (TargetId(fields.u64()?), fields.i64()?, fields.i64()?);
     let elements = Bytes::copy_from_slice(fields.0);
     let meta = Meta { position, arrived_ms, samples, min_ms };
-    Some((meta, Block { target, receiver, samples, min_ms, max_ms, raw_len, elements }))
+    Some((meta, Block { target, receiver, format, samples, min_ms, max_ms, raw_len, elements }))
 }
 
 fn checksum(length: u32, body: &[u8]) -> u32 {
@@ -149,7 +154,16 @@ mod tests {
 
     fn block() -> Block {
         let elements = Bytes::from_static(b"anything at all");
-        Block { target: TargetId(7), receiver: 3, samples: 5, min_ms: -1, max_ms: 9, raw_len: 77, elements }
+        Block {
+            target: TargetId(7),
+            receiver: 3,
+            format: WriteFormat::V2,
+            samples: 5,
+            min_ms: -1,
+            max_ms: 9,
+            raw_len: 77,
+            elements,
+        }
     }
 
     fn written() -> Vec<u8> {
@@ -187,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_record_of_another_version_is_not_delivered_as_if_it_were_understood() {
-        for (at, value) in [(16, 2), (17, 1), (18, 53)] {
+        for (at, value) in [(16, 2), (17, 3), (18, 53)] {
             let mut bytes = written();
             bytes[at] = value;
             let checksum = checksum((bytes.len() - PREFIX) as u32, &bytes[PREFIX..]);

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::*;
-use crate::model::TargetId;
+use crate::model::{TargetId, WriteFormat};
 
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -22,6 +22,7 @@ fn block(number: i64) -> Block {
     Block {
         target: TargetId(1),
         receiver: 0,
+        format: WriteFormat::V1,
         samples: 10,
         min_ms: number,
         max_ms: number,

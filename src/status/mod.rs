@@ -7,9 +7,7 @@
 //! may log in to the node or forward a port.
 
 mod api;
-mod live;
 mod probes;
-mod reload;
 mod server;
 
 pub use api::router as api_router;
@@ -17,9 +15,12 @@ pub use probes::{Readiness, router as probes_router};
 pub use server::{Audience, serve};
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 
+use crate::clock::Clock;
 use crate::{lifecycle, scrape};
 
 /// The header that a request must have to make the agent do something; its value says what.
@@ -34,6 +35,34 @@ pub struct Sources {
     pub scrape: scrape::Handle,
     /// Whether the agent can do its work, asked anew for each probe.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
-    /// Who reads the configuration again; `None` where nobody may ask for it over HTTP.
-    pub reload: Option<lifecycle::Reload>,
+    /// The configuration in force.
+    pub configuration: watch::Receiver<Configuration>,
+    /// What does not change while the process lives.
+    pub process: Arc<Process>,
+    /// Who reads the configuration again and ends the process; `None` where nobody may ask for it over HTTP.
+    pub control: Option<lifecycle::Control>,
+}
+
+/// The configuration that is in force.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// As YAML, with defaults and without secrets.
+    pub yaml: Arc<str>,
+    /// When it was taken.
+    pub taken: SystemTime,
+    /// Whether what was read last could be used; if not, an older one is in force.
+    pub successful: bool,
+}
+
+/// The process, as it was started.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Wall time.
+    pub clock: Clock,
+    /// When it began.
+    pub started: SystemTime,
+    /// The host, or the node, that it runs on.
+    pub host: String,
+    /// The arguments of the command line, defaults included.
+    pub flags: Vec<(String, String)>,
 }

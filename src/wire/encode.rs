@@ -3,6 +3,7 @@
 //! What is written equals byte for byte what a protobuf library writes, except that a value of 0 and a timestamp of 0
 //! are written as well: a library leaves them out, and then the length of an entry would hang on its value.
 
+use super::fields::{Content, Field, Fields};
 use crate::model::{Labels, Metadata, MetricType, Sample};
 
 /// `WriteRequest.timeseries`, `TimeSeries.labels` and `Label.name`: field 1, length-delimited.
@@ -31,30 +32,45 @@ pub fn encode_labels(labels: &Labels) -> Vec<u8> {
     let lengths: usize = labels.iter().map(|(name, value)| field_len(label_len(name, value))).sum();
     let mut out = Vec::with_capacity(lengths);
     for (name, value) in labels.iter() {
-        out.push(FIELD_1_BYTES);
-        push_varint(&mut out, label_len(name, value) as u64);
-        push_text(&mut out, FIELD_1_BYTES, name);
-        push_text(&mut out, FIELD_2_BYTES, value);
+        push_label(&mut out, name, value);
     }
     out
+}
+
+/// Appends one label of a series or an exemplar.
+pub(super) fn push_label(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.push(FIELD_1_BYTES);
+    push_varint(out, label_len(name, value) as u64);
+    push_text(out, FIELD_1_BYTES, name);
+    push_text(out, FIELD_2_BYTES, value);
 }
 
 /// Appends one `timeseries` entry to a message: the labels as [`encode_labels`] gave them, and one sample. The bits of
 /// the value are kept as they are, staleness markers included.
 pub fn push_sample(message: &mut Vec<u8>, encoded_labels: &[u8], sample: Sample) {
-    // Two's complement: a time before 1970 takes ten bytes, as protobuf's int64 does.
-    let timestamp = sample.timestamp_ms as u64;
-    let sample_len = 1 + size_of::<u64>() + 1 + varint_len(timestamp);
-
     message.push(FIELD_1_BYTES);
-    push_varint(message, (encoded_labels.len() + field_len(sample_len)) as u64);
+    push_varint(message, (encoded_labels.len() + field_len(sample_len(sample))) as u64);
     message.extend_from_slice(encoded_labels);
-    message.push(FIELD_2_BYTES);
-    push_varint(message, sample_len as u64);
-    message.push(FIELD_1_FIXED64);
-    message.extend_from_slice(&sample.value.to_bits().to_le_bytes());
-    message.push(FIELD_2_VARINT);
-    push_varint(message, timestamp);
+    push_sample_field(message, sample);
+}
+
+/// Appends `TimeSeries.samples`, which is the same in both versions.
+pub(super) fn push_sample_field(entry: &mut Vec<u8>, sample: Sample) {
+    entry.push(FIELD_2_BYTES);
+    push_varint(entry, sample_len(sample) as u64);
+    entry.push(FIELD_1_FIXED64);
+    entry.extend_from_slice(&sample.value.to_bits().to_le_bytes());
+    entry.push(FIELD_2_VARINT);
+    push_varint(entry, unsigned(sample.timestamp_ms));
+}
+
+fn sample_len(sample: Sample) -> usize {
+    1 + size_of::<u64>() + 1 + varint_len(unsigned(sample.timestamp_ms))
+}
+
+/// Two's complement: a time before 1970 takes ten bytes, as protobuf's int64 does.
+fn unsigned(timestamp_ms: i64) -> u64 {
+    timestamp_ms as u64
 }
 
 /// An exemplar as [`push_exemplars`] wants it. Labels are sorted; a value and a time of 0 are left out, as a library does it.
@@ -69,6 +85,22 @@ pub fn encode_exemplar(labels: &Labels, value: f64, timestamp_ms: i64) -> Vec<u8
         push_varint(&mut out, timestamp_ms as u64);
     }
     out
+}
+
+/// Gives name and value of each label of an exemplar as [`encode_exemplar`] made it, and what stands behind the labels.
+pub(super) fn each_label(exemplar: &[u8], mut each: impl FnMut(&str)) -> &[u8] {
+    let mut rest = exemplar;
+    for field in Fields::of(exemplar) {
+        let Ok(Field { number: 1, content: Content::Bytes(label), whole }) = field else { break };
+        let mut texts = [""; 2];
+        for text in Fields::of(label) {
+            let Ok(Field { number: number @ 1..=2, content: Content::Bytes(text), .. }) = text else { continue };
+            texts[number as usize - 1] = std::str::from_utf8(text).unwrap_or_default();
+        }
+        texts.into_iter().for_each(&mut each);
+        rest = &rest[whole.len()..];
+    }
+    rest
 }
 
 /// Appends one `timeseries` entry to a message: the labels of the series as [`encode_labels`] gave them, once however many
@@ -104,8 +136,8 @@ pub fn push_metadata(message: &mut Vec<u8>, metadata: &Metadata) {
     push_text(message, FIELD_5_BYTES, unit);
 }
 
-/// `MetricMetadata.MetricType`.
-fn metric_type(kind: MetricType) -> u8 {
+/// `MetricMetadata.MetricType` in 1.0, `Metadata.MetricType` in 2.0.
+pub(super) fn metric_type(kind: MetricType) -> u8 {
     match kind {
         MetricType::Unknown => 0,
         MetricType::Counter => 1,

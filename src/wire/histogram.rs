@@ -6,8 +6,12 @@
 use super::encode::{FIELD_1_BYTES, field_len, push_varint, varint_len};
 use crate::model::{Counts, Histogram, Span};
 
-/// `TimeSeries.histograms`: field 4, length-delimited.
+/// `TimeSeries.histograms` of 1.0: field 4, length-delimited.
 const FIELD_4_BYTES: u8 = 0x22;
+/// `TimeSeries.histograms` of 2.0: field 3, length-delimited.
+const FIELD_3_BYTES: u8 = 0x1a;
+/// `Histogram.custom_values` of 2.0: field 16, packed. The only number here that takes two bytes.
+const FIELD_16_BYTES: [u8; 2] = [0x82, 0x01];
 /// `Histogram.reset_hint` of a histogram whose counts may go down.
 const GAUGE: u64 = 3;
 
@@ -23,7 +27,19 @@ pub fn push_histogram(message: &mut Vec<u8>, encoded_labels: &[u8], histogram: &
     message.extend_from_slice(&body);
 }
 
-/// The fields in the order of their numbers.
+/// Appends `TimeSeries.histograms` of 2.0, which has a place for listed bounds.
+pub(super) fn push_v2(entry: &mut Vec<u8>, histogram: &Histogram, timestamp_ms: i64) {
+    let mut body = encode(histogram, timestamp_ms);
+    if !histogram.custom_values.is_empty() {
+        body.extend_from_slice(&FIELD_16_BYTES);
+        push_packed(&mut body, &histogram.custom_values);
+    }
+    entry.push(FIELD_3_BYTES);
+    push_varint(entry, body.len() as u64);
+    entry.extend_from_slice(&body);
+}
+
+/// The fields that both versions have, in the order of their numbers.
 fn encode(histogram: &Histogram, timestamp_ms: i64) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 + 3 * histogram.buckets());
     match &histogram.counts {
@@ -102,12 +118,17 @@ fn push_deltas(out: &mut Vec<u8>, field: u8, deltas: &[i64]) {
 
 fn push_doubles(out: &mut Vec<u8>, field: u8, values: &[f64]) {
     if !values.is_empty() {
-        push_length(out, field, size_of_val(values));
-        values.iter().for_each(|value| out.extend_from_slice(&value.to_bits().to_le_bytes()));
+        out.push(field << 3 | 2);
+        push_packed(out, values);
     }
 }
 
+fn push_packed(out: &mut Vec<u8>, values: &[f64]) {
+    push_varint(out, size_of_val(values) as u64);
+    values.iter().for_each(|value| out.extend_from_slice(&value.to_bits().to_le_bytes()));
+}
+
 /// Small numbers of either sign as small numbers without one.
-fn zigzag(value: i64) -> u64 {
+pub(super) const fn zigzag(value: i64) -> u64 {
     (value << 1 ^ value >> 63) as u64
 }

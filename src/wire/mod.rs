@@ -1,6 +1,6 @@
-//! The bytes of remote write 1.0, as pure functions.
+//! The bytes of remote write, as pure functions: 1.0 here, 2.0 in [`v2`].
 //!
-//! A request is a protobuf `prometheus.WriteRequest` in the snappy block format. Two properties of these formats carry
+//! A request of 1.0 is a protobuf `prometheus.WriteRequest` in the snappy block format. Two properties of these formats carry
 //! the whole way of delivery, and the tests of this room hold them:
 //!
 //! - *Labels are cacheable.* [`encode_labels`] gives the label fields of a series once; [`push_sample`] puts them in
@@ -20,20 +20,23 @@
 //!           or, in requests without series, 1a len metadata for entry                (WriteRequest.metadata)
 //! ```
 //!
-//! Nothing here knows time, receivers, targets or what a label means. [`decode`] with the types of [`proto`] is the
-//! independent way back: the oracle of the tests and the reader of the demo's receiver, not part of the hot path.
+//! Nothing here knows time, receivers, targets or what a label means. [`decode`] and [`decode_v2`] with the types of a
+//! protobuf library are the independent way back: the oracle of the tests and the reader of the demo's receiver, not part of
+//! the hot path.
 
 mod encode;
+mod fields;
 mod histogram;
 pub mod proto;
 mod snappy;
+pub mod v2;
 
 #[cfg(test)]
 mod tests;
 
 pub use encode::{encode_exemplar, encode_labels, push_exemplars, push_metadata, push_sample};
 pub use histogram::push_histogram;
-pub use snappy::{MAX_DECODED_BYTES, compress, decode, join, pack};
+pub use snappy::{MAX_DECODED_BYTES, compress, decode, decode_v2, join, pack};
 
 use thiserror::Error;
 
@@ -60,6 +63,12 @@ pub enum WireError {
     #[error("the body is not a snappy block")]
     Snappy(#[source] snap::Error),
     /// Not the message.
-    #[error("the body does not hold a prometheus.WriteRequest")]
+    #[error("the body does not hold the message of its version of remote write")]
     Protobuf(#[source] prost::DecodeError),
+    /// A block that is not as it was made, or a request that refers to what it has not.
+    #[error("the message is damaged: {0}")]
+    Damaged(&'static str),
+    /// Blocks that cannot be in one request.
+    #[error("BUG: blocks of different formats in one request")]
+    Mixed,
 }

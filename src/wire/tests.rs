@@ -7,11 +7,11 @@ use prost::Message as _;
 use super::*;
 use crate::model::{
     Block, Buckets, Counts, Histogram, Labels, Metadata, MetricType, STALE_NAN_BITS, Sample, Span, Tally, TargetId,
-    stale_nan,
+    WriteFormat, stale_nan,
 };
 
 /// By the numbers that they have in messages.
-const KINDS: [MetricType; 8] = [
+pub(in crate::wire) const KINDS: [MetricType; 8] = [
     MetricType::Unknown,
     MetricType::Counter,
     MetricType::Gauge,
@@ -31,6 +31,7 @@ fn block(series: &[(Labels, Sample)]) -> Block {
     Block {
         target: TargetId(1),
         receiver: 0,
+        format: WriteFormat::V1,
         samples: series.len() as u32,
         min_ms: 0,
         max_ms: 0,
@@ -59,12 +60,12 @@ fn read_back(request: proto::WriteRequest) -> Vec<(Labels, Sample)> {
     series
 }
 
-fn any_labels() -> impl Strategy<Value = Labels> {
+pub(in crate::wire) fn any_labels() -> impl Strategy<Value = Labels> {
     let pair = ("[a-zA-Z_][a-zA-Z0-9_.é]{0,12}", "([a-z]{0,40}|.{0,6})");
     proptest::collection::vec(pair, 0..8).prop_map(|pairs| pairs.into_iter().collect())
 }
 
-fn any_sample() -> impl Strategy<Value = Sample> {
+pub(in crate::wire) fn any_sample() -> impl Strategy<Value = Sample> {
     let value = prop_oneof![
         any::<u64>().prop_map(f64::from_bits),
         Just(0.0),
@@ -82,7 +83,7 @@ fn any_series() -> impl Strategy<Value = Vec<(Labels, Sample)>> {
 }
 
 /// Numbers that a library does not leave out for being 0 while their bits are not.
-fn any_value() -> impl Strategy<Value = f64> {
+pub(in crate::wire) fn any_value() -> impl Strategy<Value = f64> {
     any::<u64>().prop_map(|bits| f64::from_bits(if bits == (-0.0f64).to_bits() { 0 } else { bits }))
 }
 
@@ -92,7 +93,7 @@ fn any_buckets<B: std::fmt::Debug>(count: impl Strategy<Value = B>) -> impl Stra
     parts.prop_map(|(spans, counts)| Buckets { spans, counts })
 }
 
-fn any_histogram() -> impl Strategy<Value = Histogram> {
+pub(in crate::wire) fn any_histogram() -> impl Strategy<Value = Histogram> {
     let whole = (any::<u64>(), any::<u64>(), any_buckets(any::<i64>()), any_buckets(any::<i64>()));
     let float = (any_value(), any_value(), any_buckets(any_value()), any_buckets(any_value()));
     let counts = prop_oneof![
@@ -116,7 +117,7 @@ fn any_histogram() -> impl Strategy<Value = Histogram> {
 }
 
 /// The same as a protobuf library has it.
-fn of_library(histogram: &Histogram, timestamp: i64) -> proto::Histogram {
+pub(in crate::wire) fn of_library(histogram: &Histogram, timestamp: i64) -> proto::Histogram {
     let spans = |spans: &[Span]| -> Vec<_> {
         spans.iter().map(|span| proto::BucketSpan { offset: span.offset, length: span.length }).collect()
     };
@@ -201,7 +202,7 @@ proptest! {
     #[test]
     fn what_was_sent_is_what_arrives(blocks in proptest::collection::vec(any_series(), 0..5)) {
         let made: Vec<_> = blocks.iter().map(|series| block(series)).collect();
-        let body = join(&made.iter().collect::<Vec<_>>());
+        let body = join(&made.iter().collect::<Vec<_>>()).expect("one format");
         let arrived = read_back(decode(&body).expect("a valid request"));
         prop_assert_eq!(arrived, blocks.concat());
     }
@@ -248,7 +249,7 @@ fn an_entry_of_a_known_series_changes_in_value_and_timestamp_only() {
 fn the_bits_of_a_staleness_marker_survive() {
     let labels: Labels = [("__name__", "up")].into_iter().collect();
     let stale = block(&[(labels, Sample { value: stale_nan(), timestamp_ms: 1 })]);
-    let request = decode(&join(&[&stale])).expect("a valid request");
+    let request = decode(&join(&[&stale]).expect("one format")).expect("a valid request");
     assert_eq!(request.timeseries[0].samples[0].value.to_bits(), STALE_NAN_BITS);
 }
 
@@ -266,15 +267,15 @@ fn large_blocks_join() {
     let (first, second) = (series("a"), series("b"));
     let (a, b) = (block(&first), block(&second));
     assert!(a.raw_len > 3 * 65_536);
-    let body = join(&[&a, &b]);
+    let body = join(&[&a, &b]).expect("one format");
     assert_eq!(snap::raw::decompress_len(&body).expect("a prefix"), (a.raw_len + b.raw_len) as usize);
     assert_eq!(read_back(decode(&body).expect("a valid request")), [first, second].concat());
 }
 
 #[test]
 fn nothing_joins_to_an_empty_request() {
-    assert_eq!(join(&[]), [0]);
-    assert_eq!(join(&[&block(&[])]), [0]);
+    assert_eq!(join(&[]).expect("nothing to differ"), [0]);
+    assert_eq!(join(&[&block(&[])]).expect("one format"), [0]);
     assert_eq!(decode(&[0]).expect("a valid request"), proto::WriteRequest::default());
 }
 

@@ -13,9 +13,10 @@ use meshscrape::connect::Client;
 use meshscrape::label::targets_of;
 use meshscrape::model::{Candidate, Failure, Reason};
 use meshscrape::parse::Entry;
-use meshscrape::scrape::{Exchange, RequestHead, exchange};
+use meshscrape::scrape::{Budget, Exchange, RequestHead, exchange};
 use tokio::time::Instant;
 
+use crate::support::gather::Each;
 use crate::support::tls_server::{Asked, Reply, Server, Talk, Then, always};
 
 /// Scrapes `server` once as a job with these extra keys would; the samples as `name=value`.
@@ -33,16 +34,15 @@ async fn ask_within(server: &Server, keys: &str, time: Duration) -> (Exchange, R
     let target = &targets.active[0];
     let mut client = Client::for_target(target, job, None, None, &Clock::system()).expect("a plain client");
     let mut samples = Vec::new();
-    let mut each = |entry: &Entry<'_>| {
+    let mut each = Each(|entry: &Entry<'_>| {
         if let Entry::Sample(sample) = entry {
             samples.push(format!("{}={}", String::from_utf8_lossy(sample.series.key().as_bytes()), sample.value));
         }
-        Ok(())
-    };
+    });
     let head = RequestHead::new(job, target.timeout, target.histograms);
     let deadline = Instant::now() + time;
-    let (seen, outcome) =
-        exchange(&mut client, &target.address, &target.path_and_query, &head, deadline, &mut each).await;
+    let (path, mut share) = (&target.path_and_query, Budget::unlimited().share());
+    let (seen, outcome) = exchange(&mut client, &target.address, path, &head, deadline, &mut each, &mut share).await;
     (seen, outcome.map(|()| samples))
 }
 

@@ -9,6 +9,7 @@ mod refusing;
 mod retrying;
 mod secrecy;
 mod verified;
+mod version2;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +18,12 @@ use bytes::Bytes;
 use meshscrape::clock::Clock;
 use meshscrape::config::{MetadataConfig, OrdinaryTls, QueueConfig, ReceiverSecurity, RemoteWrite, SpiffeReceiver};
 use meshscrape::identity::Credentials;
-use meshscrape::model::{Block, Labels, Metadata, MetricType, Sample, TargetId};
+use meshscrape::model::{Block, Labels, Metadata, MetricType, Sample, TargetId, WriteFormat};
 use meshscrape::send::{self, Monitor, Prepared, ReceiverSnapshot, TroubleKind, Undelivered};
 use meshscrape::spool::{self, QueueSettings, Spool};
+use meshscrape::wire::v2::{Dictionary, Draft, What};
 use meshscrape::wire::{self, compress, encode_labels, push_sample};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -42,6 +45,7 @@ fn remote(name: &str, url: &str) -> RemoteWrite {
         remote_timeout: Duration::from_secs(20),
         auth: None,
         oauth2: None,
+        message: WriteFormat::V1,
         security: ReceiverSecurity::Ordinary(OrdinaryTls::default()),
         follow_redirects: true,
         enable_http2: false,
@@ -76,12 +80,37 @@ fn block_of(target: u64, scrape: u32, series: u32) -> Block {
     Block {
         target: TargetId(target),
         receiver: 0,
+        format: WriteFormat::V1,
         samples: series,
         min_ms: timestamp_ms,
         max_ms: timestamp_ms,
         raw_len: message.len() as u32,
         elements: Bytes::from(compress(&message).expect("a small message")),
     }
+}
+
+/// The same as remote write 2.0 has it.
+fn block2_of(target: u64, scrape: u32, series: u32) -> Block {
+    let of_1 = block_of(target, scrape, series);
+    let mut dictionary = Dictionary::default();
+    let mut encode = |n: u32| {
+        let labels = [("__name__", "probe"), ("target", &target.to_string()), ("n", &n.to_string())];
+        dictionary.encode(&labels.into_iter().collect())
+    };
+    let labels: Vec<_> = (0..series).map(&mut encode).collect();
+    let metadata = family("probe");
+    let mut draft = Draft::new(&dictionary);
+    for labels in &labels {
+        let what = What { labels, metadata: Some(&metadata) };
+        draft.push_sample(what, Sample { value: f64::from(scrape), timestamp_ms: of_1.min_ms });
+    }
+    in_format_2(of_1, &draft.finish())
+}
+
+/// The block with this message of remote write 2.0 in it instead.
+fn in_format_2(block: Block, message: &[u8]) -> Block {
+    let elements = Bytes::from(compress(message).expect("a small message"));
+    Block { format: WriteFormat::V2, raw_len: message.len() as u32, elements, ..block }
 }
 
 /// The values that arrived for one target, in order.
@@ -153,6 +182,7 @@ impl Pipe {
                 clock.clone(),
                 &metrics,
                 Arc::new(|| vec![family("fill"), family("fullness")]),
+                Counter::default(),
             );
             monitors.push(sender.monitor());
             running.push(tokio::spawn(sender.run(give_up.clone())));

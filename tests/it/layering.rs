@@ -25,7 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("scrape", &["clock", "config", "connect", "model", "parse", "series", "telemetry", "token"]),
     ("spool", &["clock", "model"]),
     ("send", &["clock", "config", "identity", "model", "spool", "telemetry", "token", "wire"]),
-    ("status", &["config", "lifecycle", "model", "scrape"]),
+    ("status", &["clock", "config", "lifecycle", "model", "relabel", "scrape"]),
     (
         "agent",
         &[

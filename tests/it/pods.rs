@@ -59,6 +59,7 @@ impl Herd {
             }],
             views: views.into(),
             external: Arc::default(),
+            memory_limit: u64::MAX,
         };
         let context = scrape::Context {
             blocks,
@@ -157,7 +158,7 @@ impl Herd {
 }
 
 fn samples(block: meshscrape::model::Block) -> Vec<(Labels, Sample)> {
-    let request = wire::decode(&wire::join(&[&block])).expect("a request");
+    let request = wire::decode(&wire::join(&[&block]).expect("one format")).expect("a request");
     let mut samples = Vec::new();
     for series in request.timeseries {
         let labels: Labels = series.labels.iter().map(|label| (&label.name, &label.value)).collect();

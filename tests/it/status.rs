@@ -1,6 +1,7 @@
 //! What the agent tells about itself: probes and metrics on one listener, the API on loopback, and nothing to whom it should
 //! not.
 
+mod api;
 mod live;
 
 use std::net::SocketAddr;

@@ -82,8 +82,14 @@ async fn start_agent(config: &Path, clock: Clock) -> Result<Agent, DemoError> {
         DemoError::Config(problems.join("; "))
     })?;
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let options =
-        agent::Options { listen: loopback, api_listen: Some(loopback), clock, flush_deadline: FLUSH, reload: None };
+    let options = agent::Options {
+        listen: loopback,
+        api_listen: Some(loopback),
+        clock,
+        flush_deadline: FLUSH,
+        control: None,
+        flags: Vec::new(),
+    };
     Ok(agent::start(config, options).await?)
 }
 

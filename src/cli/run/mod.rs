@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::ValueEnum as _;
 use tracing::{error, info, warn};
 
 use crate::agent::Agent;
 use crate::clock::Clock;
 use crate::config::Loaded;
-use crate::lifecycle::Asked;
+use crate::lifecycle::{Asked, Control};
 use crate::telemetry::{LogFormat, LogLevel};
 use crate::{agent, config, lifecycle, telemetry};
 
@@ -39,7 +40,8 @@ pub(super) struct RunArgs {
     /// Where the API, /api/v1/targets and live scrapes of single targets, is served: a loopback address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9465", value_parser = loopback)]
     api_listen: SocketAddr,
-    /// Let POST /-/reload at the API's address read the configuration again, with the header X-Meshscrape: reload
+    /// Let POST /-/reload and /-/quit at the API's address read the configuration again and end the agent, with the header
+    /// X-Meshscrape: reload or quit
     #[arg(long)]
     enable_lifecycle: bool,
     /// Read the configuration again when its file, or a file of scrape_config_files, has changed
@@ -57,6 +59,27 @@ pub(super) struct RunArgs {
     /// The least important lines that are logged
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t)]
     log_level: LogLevel,
+}
+
+impl RunArgs {
+    /// The arguments with their values, for people.
+    fn flags(&self) -> Vec<(String, String)> {
+        let path = |path: &Path| path.display().to_string();
+        let name = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
+        [
+            ("config", path(&self.config)),
+            ("listen", self.listen.to_string()),
+            ("api-listen", self.api_listen.to_string()),
+            ("enable-lifecycle", self.enable_lifecycle.to_string()),
+            ("watch-config", self.watch_config.to_string()),
+            ("data-dir", self.data_dir.as_deref().map(path).unwrap_or_default()),
+            ("flush-deadline", config::format_duration(self.flush_deadline)),
+            ("log-format", name(self.log_format.to_possible_value()).unwrap_or_default()),
+            ("log-level", name(self.log_level.to_possible_value()).unwrap_or_default()),
+        ]
+        .map(|(flag, value)| (flag.to_owned(), value))
+        .to_vec()
+    }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -117,7 +140,8 @@ pub(super) async fn run(args: RunArgs) -> u8 {
         api_listen: Some(args.api_listen),
         clock: Clock::system(),
         flush_deadline: args.flush_deadline,
-        reload: args.enable_lifecycle.then(|| reload.clone()),
+        control: args.enable_lifecycle.then(|| Control { reload: reload.clone(), stop: stop.asked.clone() }),
+        flags: args.flags(),
     };
     let mut agent = match agent::start(config, options).await {
         Ok(agent) => agent,

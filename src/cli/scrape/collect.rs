@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 
 use crate::model::{Failure, Labels, MetricType, Reason, Sample, clean_to};
 use crate::parse::{Entry, Format, Series, print};
-use crate::scrape::MergeReader;
+use crate::scrape::{Gather, MergeReader};
 
 /// Samples and families of one exposition, in its order.
 #[derive(Debug, Default)]
@@ -37,9 +37,8 @@ pub(super) enum Item {
     Histogram(String),
 }
 
-impl Collector {
-    /// Takes an entry of the exposition.
-    pub(super) fn take(&mut self, entry: &Entry<'_>) -> Result<(), Failure> {
+impl Gather for Collector {
+    fn take(&mut self, entry: &Entry<'_>) -> Result<(), Failure> {
         self.merge.take(entry);
         match entry {
             Entry::Type { family, kind } => {
@@ -66,6 +65,13 @@ impl Collector {
         Ok(())
     }
 
+    /// Nobody else scrapes in this process, so there is nobody to share memory with.
+    fn held_bytes(&self) -> u64 {
+        0
+    }
+}
+
+impl Collector {
     /// Counts a series and its family.
     fn labels_of(&mut self, series: &Series<'_>) -> Result<Labels, Failure> {
         self.samples += 1;

@@ -20,8 +20,7 @@ use crate::model::{
     Address, HistogramReading, Labels, Match, Peer, Scheme, SpiffeId, Target, TargetId, TrustDomain, Verification,
     clean,
 };
-use crate::parse::Entry;
-use crate::scrape::{Exchange, RequestHead, exchange};
+use crate::scrape::{Budget, Exchange, RequestHead, exchange};
 
 /// What is to be scraped, once the arguments have been understood.
 struct Plan {
@@ -104,8 +103,9 @@ async fn scrape(args: &ScrapeArgs, Plan { target, job, credentials }: Plan) -> S
         Ok(mut client) => {
             let head = RequestHead::new(&job, args.timeout, target.histograms);
             let deadline = Instant::now() + args.timeout;
-            let mut each = |entry: &Entry<'_>| collector.take(entry);
-            exchange(&mut client, &target.address, &target.path_and_query, &head, deadline, &mut each).await
+            let (address, path) = (&target.address, &*target.path_and_query);
+            let mut share = Budget::unlimited().share();
+            exchange(&mut client, address, path, &head, deadline, &mut collector, &mut share).await
         }
     };
     Scraped { report: Report::of(&target, seen, outcome.err(), collector.samples), collector }

@@ -18,6 +18,7 @@ use crate::cli::agent_api::{ActiveTarget, AgentApi, ApiError, DEFAULT_PORT, Drop
 use crate::cli::cluster::{Cluster, ClusterError};
 use crate::model::{clean, clean_to};
 use crate::parse::{Format, Parser, Step};
+use crate::scrape::Gather;
 
 /// The labels of agents, as the manifests set them.
 const AGENTS: &str = "app.kubernetes.io/name=meshscrape";

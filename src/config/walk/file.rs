@@ -202,6 +202,7 @@ pub(super) fn read(walk: &Walk<'_>, root: Option<&Node>) -> Config {
         scrape_timeout: inherited.timeout.value,
         external_labels,
         require_identity: global_fields.flag("require_identity", false),
+        scrape_memory_limit: scrape_memory_limit(&mut global_fields),
     };
     fields.show("global", global_fields.close());
 
@@ -221,6 +222,17 @@ pub(super) fn read(walk: &Walk<'_>, root: Option<&Node>) -> Config {
 
     let effective = fields.close().to_yaml().into();
     Config { global, scrape_configs: jobs, remote_write: receivers, effective }
+}
+
+/// The least is what a scrape of an ordinary proxy takes, many times over: below that good targets would fail.
+fn scrape_memory_limit(fields: &mut Fields<'_>) -> u64 {
+    const KEY: &str = "scrape_memory_limit";
+    const LEAST: u64 = 8 << 20;
+    let limit = fields.valued(KEY, Valued::new(128 << 20, "128MiB"), units::size).value;
+    if limit < LEAST {
+        fields.wrong(KEY, Wrong::new("a few good scrapes at one time could need more", "write at least 8MiB"));
+    }
+    limit
 }
 
 fn external_labels(fields: &mut Fields<'_>, names: NameScheme) -> Labels {

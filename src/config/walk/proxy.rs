@@ -18,8 +18,10 @@ pub(super) fn read(fields: &mut Fields<'_>, tls: Option<&OrdinaryTls>) -> Option
     let connect_headers = connect_headers(fields);
     let from_environment = fields.switched_on("proxy_from_environment");
     let url = read_url(fields);
+    // One that is written and wrong is told of once, and not as if it were missing.
+    let none = url.is_none() && fields.scalar("proxy_url").is_none_or(|scalar| scalar.value.is_empty());
     let except = fields.text("no_proxy").map(|scalar| scalar.value.into_owned()).filter(|text| !text.is_empty());
-    if except.is_some() && (url.is_none() || from_environment) {
+    if except.is_some() && (none || from_environment) {
         let (message, instead) = match from_environment {
             true => ("proxy_from_environment is on, and brings its own exceptions", "remove one of the two"),
             false => ("there is no proxy to be excepted from", "write proxy_url, too, or remove it"),
@@ -29,7 +31,7 @@ pub(super) fn read(fields: &mut Fields<'_>, tls: Option<&OrdinaryTls>) -> Option
     if from_environment && url.is_some() {
         fields.wrong("proxy_url", Wrong::new("proxy_from_environment is on as well", "remove one of the two"));
     }
-    if !connect_headers.is_empty() && !from_environment && url.is_none() {
+    if !connect_headers.is_empty() && !from_environment && none {
         let message = "there is no proxy that they could be said to";
         fields.wrong("proxy_connect_header", Wrong::new(message, "write proxy_url, too, or remove it"));
     }
@@ -72,7 +74,7 @@ fn read_url(fields: &mut Fields<'_>) -> Option<Proxy> {
         Ok(())
     })?;
     if urls::has_user_info(&url) || fields.has("proxy_connect_header") {
-        urls::check_credentials(fields, KEY, &url, &written, "this proxy");
+        urls::check_credentials_of_proxy(fields, KEY, &url, &written);
     }
     proxy
 }

@@ -13,6 +13,7 @@ use super::{Scalar, Walk, auth, headers, oauth2, proxy, relabel, tls, urls};
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
 use crate::config::{MetadataConfig, QueueConfig, ReceiverSecurity, RemoteWrite, Secret, units};
+use crate::model::WriteFormat;
 use crate::relabel::NameScheme;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,7 +43,7 @@ pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -
             urls::check_credentials(&fields, "url", url, written, "this receiver");
         }
     }
-    check_message(&mut fields);
+    let message = read_message(&mut fields);
     let send_native_histograms = fields.flag("send_native_histograms", false);
     let send_exemplars = fields.flag("send_exemplars", false);
     let own_headers = read_headers(&mut fields);
@@ -73,6 +74,7 @@ pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -
         remote_timeout,
         auth,
         oauth2,
+        message,
         security,
         follow_redirects,
         enable_http2,
@@ -108,16 +110,15 @@ fn read_url<'w>(fields: &mut Fields<'w>) -> Option<(Url, Scalar<'w>)> {
     urls::read(fields, "url", EXAMPLE, urls::without_user_info)
 }
 
-fn check_message(fields: &mut Fields<'_>) {
+fn read_message(fields: &mut Fields<'_>) -> WriteFormat {
     const V1: &str = "prometheus.WriteRequest";
-    fields.valued("protobuf_message", Valued::new((), V1), |text| match text {
-        V1 => Ok(()),
-        "io.prometheus.write.v2.Request" => Err(Wrong::new(
-            "Prometheus has this message, this version of meshscrape has not: it sends remote write 1.0",
-            format!("write {V1}, or remove it"),
-        )),
-        _ => Err(super::file::one_of(text, &[V1])),
+    const V2: &str = "io.prometheus.write.v2.Request";
+    let message = fields.valued("protobuf_message", Valued::new(WriteFormat::V1, V1), |text| match text {
+        V1 => Ok(WriteFormat::V1),
+        V2 => Ok(WriteFormat::V2),
+        _ => Err(super::file::one_of(text, &[V1, V2])),
     });
+    message.value
 }
 
 fn read_headers(fields: &mut Fields<'_>) -> Vec<(HeaderName, Secret)> {

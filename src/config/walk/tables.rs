@@ -38,6 +38,7 @@ pub(super) static GLOBAL: Section = Section {
         "scrape_protocols",
         "external_labels",
         "require_identity",
+        "scrape_memory_limit",
         "body_size_limit",
         "sample_limit",
         "target_limit",

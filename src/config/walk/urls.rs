@@ -72,10 +72,25 @@ pub(super) fn has_user_info(url: &Url) -> bool {
 
 /// The credentials of `who` may go over a connection that nobody verifies only if the file literally says so.
 pub(super) fn check_credentials(fields: &Fields<'_>, key: &'static str, url: &Url, scalar: &Scalar<'_>, who: &str) {
+    check_plain(fields, key, url, scalar, (who, "write https://, or literally http://, before the variable"));
+}
+
+/// As [`check_credentials`], where there is nothing but `http`.
+pub(super) fn check_credentials_of_proxy(fields: &Fields<'_>, key: &'static str, url: &Url, scalar: &Scalar<'_>) {
+    check_plain(fields, key, url, scalar, ("this proxy", "write http:// literally, before the variable"));
+}
+
+fn check_plain(
+    fields: &Fields<'_>,
+    key: &'static str,
+    url: &Url,
+    scalar: &Scalar<'_>,
+    (who, instead): (&str, &'static str),
+) {
     let written = scalar.raw.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("http://"));
     if url.scheme() == "http" && !written {
         let message = format!("the credentials of {who} would go over http, and the file does not say that they may");
-        fields.wrong(key, Wrong::new(message, "write https://, or literally http://, before the variable"));
+        fields.wrong(key, Wrong::new(message, instead));
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) fn scrape_histogram(scene: &mut Scene, at_ms: i64, text: &str, histog
 /// How many histograms a receiver gets.
 pub(super) fn histograms_for(receiver: usize, blocks: &[Block]) -> usize {
     let blocks: Vec<&Block> = blocks.iter().filter(|block| block.receiver == receiver).collect();
-    let request = wire::decode(&wire::join(&blocks)).expect("valid");
+    let request = wire::decode(&wire::join(&blocks).expect("one format")).expect("valid");
     request.timeseries.iter().map(|series| series.histograms.len()).sum()
 }
 
@@ -45,10 +45,25 @@ fn native_histograms_go_to_those_who_want_them_and_listed_bounds_to_nobody() {
     assert_eq!(lines_for(1, &scene.scrape(3000, "")), [format!("h{l} stale 3000")]);
 }
 
+#[test]
+fn a_receiver_with_another_name_is_counted_under_that() {
+    let metrics = Metrics::default();
+    let views = |name: &str| {
+        let said = said("", &format!("remote_write: [{{url: 'http://one.example/w', name: {name}}}]"));
+        views_of([(0, &*said.config.remote_write[0])], &[], &metrics)
+    };
+    let (one, same, renamed) = (views("one"), views("one"), views("renamed"));
+    assert_eq!(one, same);
+    assert_ne!(one, renamed, "where they count is another counter");
+    one[0].listed_bounds[0].inc();
+    let counted = [same, renamed].map(|views| views[0].listed_bounds[0].get());
+    assert_eq!(counted, [1, 0]);
+}
+
 /// The exemplars that a receiver gets: name of the series, labels, value, time.
 fn exemplars_for(receiver: usize, blocks: &[Block]) -> Vec<String> {
     let blocks: Vec<_> = blocks.iter().filter(|block| block.receiver == receiver).collect();
-    let request = wire::decode(&wire::join(&blocks)).expect("a request");
+    let request = wire::decode(&wire::join(&blocks).expect("one format")).expect("a request");
     let mut told = Vec::new();
     let mut sampled = std::collections::BTreeSet::new();
     for series in request.timeseries {

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod histograms;
+mod version2;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,7 +117,7 @@ fn lines_for(receiver: usize, blocks: &[Block]) -> Vec<String> {
 
 fn all_for(receiver: usize, blocks: &[Block]) -> Vec<String> {
     let blocks: Vec<&Block> = blocks.iter().filter(|block| block.receiver == receiver).collect();
-    let request = wire::decode(&wire::join(&blocks)).expect("valid");
+    let request = wire::decode(&wire::join(&blocks).expect("one format")).expect("valid");
     let mut lines = Vec::new();
     for series in request.timeseries {
         let mut labels: Labels = series.labels.iter().map(|label| (&label.name, &label.value)).collect();

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::super::memory::{Fault, Memory};
 use super::*;
-use crate::model::TargetId;
+use crate::model::{TargetId, WriteFormat};
 
 const LIMITS: LogLimits = LogLimits { segment_bytes: 1_000, max_bytes: 10_000, max_age: Duration::from_secs(7200) };
 
@@ -13,6 +13,7 @@ fn block(number: u64) -> Block {
     Block {
         target: TargetId(number % 3),
         receiver: 4,
+        format: WriteFormat::V1,
         samples: 10,
         min_ms: number as i64,
         max_ms: number as i64 + 1,

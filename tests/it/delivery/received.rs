@@ -32,33 +32,51 @@ fn targets() -> Vec<Series> {
 }
 
 /// One scrape of all `targets`, a block for each.
-fn blocks(targets: &[Series], scrape: usize, timestamp_ms: i64) -> Vec<Block> {
+fn blocks(targets: &[Series], scrape: usize, timestamp_ms: i64, format: WriteFormat) -> Vec<Block> {
     let block = |(target, series): (usize, &Series)| {
         let mut message = Vec::new();
         for (labels, values) in series {
             push_sample(&mut message, &encode_labels(labels), Sample { value: values[scrape], timestamp_ms });
         }
-        Block {
+        let block = Block {
             target: TargetId(target as u64),
             receiver: 0,
+            format: WriteFormat::V1,
             samples: series.len() as u32,
             min_ms: timestamp_ms,
             max_ms: timestamp_ms,
             raw_len: message.len() as u32,
             elements: compress(&message).expect("a small message").into(),
+        };
+        match format {
+            WriteFormat::V1 => block,
+            WriteFormat::V2 => in_format_2(block, &message_of_2(series, scrape, timestamp_ms)),
         }
     };
     targets.iter().enumerate().map(block).collect()
 }
 
+fn message_of_2(series: &Series, scrape: usize, timestamp_ms: i64) -> Vec<u8> {
+    let mut dictionary = Dictionary::default();
+    let encoded: Vec<_> = series.iter().map(|(labels, _)| dictionary.encode(labels)).collect();
+    let metadata = family("odd");
+    let mut draft = Draft::new(&dictionary);
+    for ((_, values), labels) in series.iter().zip(&encoded) {
+        let what = What { labels, metadata: Some(&metadata) };
+        draft.push_sample(what, Sample { value: values[scrape], timestamp_ms });
+    }
+    draft.finish()
+}
+
 /// Delivers both scrapes of all targets in one request; gives all samples and their last time.
-async fn deliver(url: &str) -> (Vec<Stored>, i64) {
+async fn deliver(url: &str, format: WriteFormat) -> (Vec<Stored>, i64) {
     let (targets, first_ms) = (targets(), Clock::system().now_ms() - 2_000);
     let at = [first_ms, first_ms + 1_000];
-    let blocks: Vec<_> = (0..2).flat_map(|scrape| blocks(&targets, scrape, at[scrape])).collect();
-    assert!(blocks.iter().any(|block| block.raw_len > 2 * 65_536), "snappy works on pieces of 64 KiB");
+    let blocks: Vec<_> = (0..2).flat_map(|scrape| blocks(&targets, scrape, at[scrape], format)).collect();
+    assert!(blocks.iter().any(|block| block.raw_len > 65_536), "snappy works on pieces of 64 KiB");
 
     let mut remote = remote("main", url);
+    remote.message = format;
     remote.queue.batch_send_deadline = Duration::from_secs(3600);
     remote.queue.max_samples_per_send = blocks.iter().map(|block| block.samples as usize).sum();
     let samples = remote.queue.max_samples_per_send as u64;
@@ -79,8 +97,17 @@ async fn deliver(url: &str) -> (Vec<Stored>, i64) {
 
 #[tokio::test]
 async fn prometheus_takes_joined_blocks_and_gives_back_every_bit() {
+    given_back_by_prometheus(WriteFormat::V1).await;
+}
+
+#[tokio::test]
+async fn prometheus_takes_joined_blocks_of_2_and_gives_back_every_bit() {
+    given_back_by_prometheus(WriteFormat::V2).await;
+}
+
+async fn given_back_by_prometheus(format: WriteFormat) {
     let prometheus = Prometheus::start().await;
-    let (sent, last_ms) = deliver(&prometheus.write_url()).await;
+    let (sent, last_ms) = deliver(&prometheus.write_url(), format).await;
 
     // Its remote_read leaves the sign of 0 out, and nothing else.
     let unsigned = |value| if value == 0.0 { 0.0 } else { value };
@@ -94,7 +121,7 @@ async fn prometheus_takes_joined_blocks_and_gives_back_every_bit() {
 #[tokio::test]
 async fn victoria_metrics_takes_joined_blocks_and_gives_them_back() {
     let victoria = Victoria::start().await;
-    let (sent, _) = deliver(&victoria.write_url()).await;
+    let (sent, _) = deliver(&victoria.write_url(), WriteFormat::V1).await;
 
     // It has no -0, and of all NaN it keeps staleness markers only: one that is there had the right bits.
     let kept = |value: f64| match () {

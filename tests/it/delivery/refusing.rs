@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::secrecy::capture;
 use super::*;
+use crate::support::receiver::{Recorded, Rule};
 
 #[tokio::test]
 async fn what_is_rejected_is_dropped_counted_and_shown_once() {
@@ -77,6 +78,64 @@ async fn metadata_in_vain_is_one_request_and_not_all_of_them() {
     };
     assert_eq!([told(0), told(1), told(2)], ["fill", "fill", "fullness"], "all is told anew");
     pipe.end().await;
+}
+
+/// Hangs on what tells of families, and takes samples.
+fn deaf_to_metadata() -> Rule {
+    Box::new(|asked| if asked.samples.is_empty() { Answer::hang() } else { Answer::ok() })
+}
+
+#[tokio::test]
+async fn a_receiver_that_hangs_on_metadata_gets_samples_all_the_same() {
+    let receiver = Receiver::start(deaf_to_metadata()).await;
+    let mut remote = remote("main", &receiver.url());
+    // What is told takes longer than the pause before it is told again.
+    remote.metadata.send_interval = Duration::from_millis(10);
+    remote.remote_timeout = Duration::from_millis(300);
+    let pipe = Pipe::to(vec![remote]);
+    for scrape in 0..5 {
+        let told = receiver.recorded().iter().filter(|one| one.samples.is_empty()).count();
+        receiver
+            .until("metadata in vain", |seen| seen.iter().filter(|one| one.samples.is_empty()).count() > told)
+            .await;
+        pipe.push(block_of(1, scrape, 1)).await;
+        assert_eq!(values_of(1, &receiver.samples(scrape as usize + 1).await).last(), Some(&f64::from(scrape)));
+    }
+    assert_eq!(pipe.end().await, [Undelivered::default()]);
+}
+
+#[tokio::test]
+async fn samples_go_between_two_requests_of_metadata() {
+    let slow =
+        |asked: &Recorded| Answer::ok().after(Duration::from_millis(if asked.samples.is_empty() { 300 } else { 0 }));
+    let receiver = Receiver::start(Box::new(slow)).await;
+    let mut remote = remote("main", &receiver.url());
+    remote.metadata.send_interval = Duration::from_millis(300);
+    remote.metadata.max_samples_per_send = 1;
+    remote.queue.batch_send_deadline = Duration::ZERO;
+    let pipe = Pipe::to(vec![remote]);
+    receiver.requests(1).await;
+    pipe.push(block_of(1, 1, 5)).await;
+    let recorded = receiver.requests(3).await;
+    let sizes: Vec<_> = recorded[..3].iter().map(|one| one.samples.len()).collect();
+    assert_eq!(sizes, [0, 5, 0]);
+    let family = &wire::decode(&recorded[2].body).expect("a request").metadata[0].metric_family_name;
+    assert_eq!(family, "fullness", "the round goes on behind the samples");
+    pipe.end().await;
+}
+
+#[tokio::test]
+async fn metadata_does_not_take_the_time_of_a_shutdown() {
+    let receiver = Receiver::start(deaf_to_metadata()).await;
+    let mut remote = remote("main", &receiver.url());
+    remote.metadata.send_interval = Duration::from_millis(10);
+    remote.remote_timeout = Duration::from_secs(3600);
+    let pipe = Pipe::to(vec![remote]);
+    receiver.requests(1).await;
+    pipe.push(block_of(1, 1, 5)).await;
+    assert_eq!(pipe.end().await, [Undelivered::default()]);
+    assert_eq!(receiver.recorded().len(), 2, "one of metadata, which was cut off, and one of samples");
+    assert_eq!(receiver.samples(5).await.len(), 5);
 }
 
 #[tokio::test]

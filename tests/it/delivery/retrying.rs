@@ -1,14 +1,19 @@
 //! What is sent again, when, and in which order.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use meshscrape::config::{OAuth2, SecretSource};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use super::*;
 use crate::support::ca::{Ca, LeafSpec, Name};
 use crate::support::receiver::Rule;
+use crate::support::tls_server::{Reply, Server, Talk, Then};
 
 #[tokio::test]
 async fn each_series_arrives_in_order_whatever_the_receiver_does() {
@@ -305,5 +310,62 @@ async fn an_answer_that_comes_before_the_body_is_read_is_an_answer() {
     stream.write_all(answer.as_bytes()).await.expect("it is sent");
     let refusal = until(&monitor, |seen| seen.rejected_samples == 1).await.last_refusal.expect("just seen");
     assert_eq!((refusal.status, refusal.words.as_str()), (413, "no!"));
+    assert_eq!(pipe.end().await, [Undelivered::default()]);
+}
+
+/// Gives tokens, the second one and all after it once `signal` says so.
+fn issuer(signal: &Arc<Notify>) -> Server {
+    let (count, signal) = (AtomicUsize::new(0), Arc::clone(signal));
+    Server::start(Talk::Plain(Arc::new(move |_| {
+        let number = count.fetch_add(1, Ordering::Relaxed) + 1;
+        let reply = Reply::with("200 OK", &[], &format!("{{\"access_token\": \"canary-{number}\"}}"));
+        match number {
+            1 => reply,
+            _ => Reply::raw("", Then::Keep).later(Arc::clone(&signal), reply.bytes),
+        }
+    })))
+}
+
+fn oauth2(issuer: &Server, secret: &Path) -> Arc<OAuth2> {
+    Arc::new(OAuth2 {
+        client_id: "scraper".to_owned(),
+        client_secret: SecretSource::File(secret.to_owned()),
+        scopes: Vec::new(),
+        token_url: format!("http://{}/token?canary=canary", issuer.socket()).parse().expect("a URL"),
+        endpoint_params: Vec::new(),
+        tls: OrdinaryTls::default(),
+        proxies: None,
+    })
+}
+
+#[tokio::test]
+async fn that_no_token_comes_is_not_held_against_the_receiver() {
+    let dir = TempDir::new().expect("a directory");
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "canary").expect("a secret");
+    let signal = Arc::new(Notify::new());
+    let (issuer, receiver) = (issuer(&signal), Receiver::start(script([])).await);
+    let remote = RemoteWrite {
+        oauth2: Some(oauth2(&issuer, &secret)),
+        remote_timeout: Duration::from_secs(2),
+        ..remote("main", &receiver.url())
+    };
+    let pipe = Pipe::to(vec![remote]);
+    pipe.push(block_of(1, 1, 1)).await;
+    receiver.samples(1).await;
+
+    // Another secret needs another token.
+    std::fs::write(&secret, "canary too").expect("a secret");
+    pipe.push(block_of(1, 2, 1)).await;
+    let said = trouble(&pipe.monitors[0], TroubleKind::NotReady).await;
+    let expected = format!("no OAuth 2 token from http://{}/token: none came within 2s", issuer.socket());
+    assert!(said.starts_with(&expected) && !said.contains("canary"), "{said}");
+    assert_eq!(receiver.recorded().len(), 1, "nothing is sent without a token");
+    signal.notify_one();
+    receiver.samples(2).await;
+    let recorded = receiver.recorded();
+    let authorized: Vec<_> = recorded.iter().map(|one| one.header("authorization").expect("a token")).collect();
+    assert_eq!(authorized, ["Bearer canary-1", "Bearer canary-2"]);
+    assert!(recorded.iter().all(|one| one.connection == 0), "its good connection is kept");
     assert_eq!(pipe.end().await, [Undelivered::default()]);
 }

@@ -12,10 +12,11 @@ use meshscrape::config;
 use meshscrape::connect::Client;
 use meshscrape::model::{Failure, Reason};
 use meshscrape::parse::Entry;
-use meshscrape::scrape::{RequestHead, exchange};
+use meshscrape::scrape::{Budget, RequestHead, exchange};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::support::gather::Each;
 use crate::support::mesh::{Mesh, ONLY_12, ONLY_13, get, scrape};
 use crate::support::tls_server::{Reply, Server, Talk, Then};
 
@@ -38,13 +39,13 @@ async fn read(client: &mut Client, server: &Server, path: &str) -> Result<Vec<St
     let config = config::parse(Path::new("hostile.yaml"), text, &|_| None).config.expect("a good configuration");
     let head = RequestHead::new(&config.scrape_configs[0], SOON, Default::default());
     let mut samples = Vec::new();
-    let mut each = |entry: &Entry<'_>| {
+    let mut each = Each(|entry: &Entry<'_>| {
         if let Entry::Sample(sample) = entry {
             samples.push(format!("{} {}", String::from_utf8_lossy(sample.series.key().as_bytes()), sample.value));
         }
-        Ok(())
-    };
-    let (_, outcome) = exchange(client, &server.address(), path, &head, Instant::now() + SOON, &mut each).await;
+    });
+    let (deadline, mut share) = (Instant::now() + SOON, Budget::unlimited().share());
+    let (_, outcome) = exchange(client, &server.address(), path, &head, deadline, &mut each, &mut share).await;
     outcome.map(|()| samples)
 }
 

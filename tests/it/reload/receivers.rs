@@ -1,9 +1,10 @@
 //! Receivers as they come, change and go.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Parts, Stage, Story, assert_consecutive, counting, number, story, values};
+use super::{Parts, Stage, Story, assert_consecutive, counting, eventually, number, story, values};
 use crate::support::receiver::{Answer, Receiver, Recorded, Rule, always};
 
 /// Down until somebody says otherwise.
@@ -89,6 +90,46 @@ async fn what_is_queued_for_one_that_is_gone_is_delivered_to_it_and_nothing_more
     let all = numbers(&story(&gone.recorded()));
     assert_consecutive(&all);
     assert!((2..8).contains(&all.len()), "{all:?}");
+    stage.agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_one_that_has_ended_nothing_is_counted_any_more() {
+    let (up, rule) = switched();
+    let gone = Receiver::start(rule).await;
+    let mut stage = Stage::new(counting(), |parts| with(parts, &[entry(&gone, ", name: gone")])).await;
+    stage.stored("some scrapes", |story| numbers(story).len() >= 3).await;
+    let names = async |stage: &Stage| {
+        let text = stage.agent.metrics().await;
+        let of =
+            |line: &str| Some(line.split_once('{')?.0.to_owned()).filter(|_| line.contains("remote_name=\"gone\""));
+        text.lines().filter_map(of).collect::<BTreeSet<_>>()
+    };
+    let all = names(&stage).await;
+    for name in
+        ["samples_total", "samples_dropped_total", "histograms_dropped_total", "sent_batch_duration_seconds_sum"]
+    {
+        assert!(all.contains(&format!("prometheus_remote_storage_{name}")), "{all:?}");
+    }
+    assert!(all.contains("meshscrape_spool_dropped_blocks_total"), "{all:?}");
+
+    // As long as it delivers what it has, that is counted; so it is when it has come back meanwhile.
+    let counts = "prometheus_remote_storage_samples_total";
+    stage.reload(|parts| with(parts, &[])).await;
+    assert!(names(&stage).await.contains(counts));
+    stage.reload(|parts| with(parts, &[entry(&gone, ", name: gone")])).await;
+    up.store(true, Ordering::SeqCst);
+    let so_far = stage.pod.requests().len();
+    let enough = |recorded: &[Recorded]| numbers(&story(recorded)).iter().any(|number| *number > so_far as f64 + 1.0);
+    gone.until("both parts are delivered", enough).await;
+    assert_eq!(names(&stage).await, all);
+
+    stage.reload(|parts| with(parts, &[entry(&gone, ", name: renamed")])).await;
+    eventually("nothing is left", async || names(&stage).await.is_empty().then_some(())).await;
+    let text = stage.agent.metrics().await;
+    let renamed =
+        |name: &str| text.lines().any(|line| line.starts_with(name) && line.contains("remote_name=\"renamed\""));
+    assert!(renamed(counts) && renamed("prometheus_remote_storage_histograms_dropped_total"), "{text}");
     stage.agent.stop().await;
 }
 

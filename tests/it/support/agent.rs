@@ -30,6 +30,15 @@ pub(crate) async fn start(dir: &Path, text: &str) -> Running {
 
 /// The same in an environment.
 pub(crate) async fn start_with(dir: &Path, text: &str, env: config::Env<'_>) -> Running {
+    start_as(dir, text, env, |options| options).await
+}
+
+/// The same with other arguments of the command line.
+pub(crate) async fn start_so(dir: &Path, text: &str, change: impl FnOnce(Options) -> Options) -> Running {
+    start_as(dir, text, &|_| None, change).await
+}
+
+async fn start_as(dir: &Path, text: &str, env: config::Env<'_>, change: impl FnOnce(Options) -> Options) -> Running {
     let file = dir.join("meshscrape.yaml");
     std::fs::write(&file, text).expect("a configuration file");
     let loaded = config::load(&file, env);
@@ -37,8 +46,15 @@ pub(crate) async fn start_with(dir: &Path, text: &str, env: config::Env<'_>) -> 
     let clock = Clock::system();
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let flush_deadline = Duration::from_secs(10);
-    let options = Options { listen: any, api_listen: Some(any), clock: clock.clone(), flush_deadline, reload: None };
-    Running { agent: agent::start(config, options).await.expect("an agent"), file, clock }
+    let options = Options {
+        listen: any,
+        api_listen: Some(any),
+        clock: clock.clone(),
+        flush_deadline,
+        control: None,
+        flags: Vec::new(),
+    };
+    Running { agent: agent::start(config, change(options)).await.expect("an agent"), file, clock }
 }
 
 impl Running {

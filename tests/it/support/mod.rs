@@ -4,6 +4,7 @@
 pub(crate) mod agent;
 pub(crate) mod ca;
 pub(crate) mod envoy;
+pub(crate) mod gather;
 pub(crate) mod http;
 pub(crate) mod kubelet;
 pub(crate) mod kubernetes;

@@ -27,6 +27,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+/// The content type of remote write 2.0.
+pub(crate) const OF_2: &str = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+
 /// How long anything is waited for before the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -103,6 +106,11 @@ impl Answer {
         self
     }
 
+    /// Says that everything in `request` was written.
+    pub(crate) fn confirming(self, request: &Recorded) -> Self {
+        self.header("x-prometheus-remote-write-samples-written", request.samples.len().to_string())
+    }
+
     pub(crate) fn saying(self, words: impl Into<Bytes>) -> Self {
         Self { body: words.into(), ..self }
     }
@@ -129,6 +137,11 @@ pub(crate) type Rule = Box<dyn FnMut(&Recorded) -> Answer + Send>;
 pub(crate) fn script(answers: impl IntoIterator<Item = Answer>) -> Rule {
     let mut answers: VecDeque<_> = answers.into_iter().collect();
     Box::new(move |_| answers.pop_front().unwrap_or_else(Answer::ok))
+}
+
+/// Always 204, and says what it wrote, as one must who takes remote write 2.0.
+pub(crate) fn confirming() -> Rule {
+    Box::new(|request| Answer::ok().confirming(request))
 }
 
 /// Always this answer.
@@ -296,8 +309,8 @@ async fn answer(
         method: head.method.to_string(),
         path_and_query: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
         version: head.version,
+        samples: samples(&head.headers, &body),
         headers: head.headers,
-        samples: samples(&body),
         body,
         connection,
         status: None,
@@ -316,8 +329,11 @@ async fn answer(
     Ok(response)
 }
 
-fn samples(body: &[u8]) -> Vec<(Labels, Sample)> {
-    let Ok(request) = wire::decode(body) else { return Vec::new() };
+/// Of either version of remote write, as the headers say.
+fn samples(headers: &HeaderMap, body: &[u8]) -> Vec<(Labels, Sample)> {
+    let of_2 = headers.get("content-type").is_some_and(|value| value == OF_2);
+    let request = if of_2 { wire::decode_v2(body).and_then(|request| request.samples()) } else { wire::decode(body) };
+    let Ok(request) = request else { return Vec::new() };
     let mut samples = Vec::new();
     for series in request.timeseries {
         let labels: Labels = series.labels.iter().map(|label| (&label.name, &label.value)).collect();

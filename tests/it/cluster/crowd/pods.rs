@@ -196,6 +196,11 @@ impl Town {
                     self.place(pod.kind, pod.namespace, pod.name, pod.account, random).await;
                 }
                 // Its deletion begins and takes a while; it answers until it is gone.
+                // One that has finished has nothing to end, and is gone at once.
+                2 if self.pods[&uid].kind == Kind::Finished => {
+                    gone.push(self.delete(&uid).await);
+                    self.create(random).await;
+                }
                 2 => {
                     let pod = self.pods[&uid].clone();
                     self.namespaces[&pod.namespace].terminate_pod(&pod.name).await;

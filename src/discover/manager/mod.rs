@@ -1,5 +1,8 @@
 //! The one task that gathers what all sources say and hands it on as a set of targets.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +13,7 @@ use tracing::{info, warn};
 
 use super::job::Job;
 use super::kubernetes::Watches;
-use super::{Answer, Metrics, Snapshot, files, http};
+use super::{Answer, Metrics, Problem, Snapshot, files, http};
 use crate::clock::Clock;
 use crate::config::{FileSd, HttpSd, JobSecurity, KubernetesAccess, KubernetesSd, ScrapeConfig};
 use crate::label;
@@ -18,7 +21,8 @@ use crate::model::{TargetSet, TrustDomain};
 
 /// How long changes are gathered before a set is made of them.
 const GATHER: Duration = Duration::from_millis(100);
-/// How long the first set waits for every source. A file system that hangs must not hold back the targets of others.
+/// For how long the first set of a configuration waits for a source, from when the source began. A file system that hangs
+/// must not hold back the targets of others, nor a list that has never come a reload.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// A job, and the trust domain of its identity as it becomes known; ordinary jobs have none for ever.
@@ -50,10 +54,12 @@ pub(super) struct Manager {
     state: watch::Sender<Arc<Snapshot>>,
     /// Which configuration the jobs are of.
     revision: u64,
-    /// Nothing is published before, unless every source has answered.
+    /// Until when a trust domain is waited for.
     patience: Instant,
     /// Jobs with greater numbers have come in place of others.
     newer_than: usize,
+    /// Whether all sources that there were at some time had answered.
+    first_pass_done: bool,
 }
 
 /// A source whose task runs.
@@ -62,6 +68,8 @@ struct Running {
     source: Source,
     /// Its last answer; `None` before the first.
     answer: Option<Answer>,
+    /// Until when it is waited for.
+    patience: Instant,
     /// Ends the task with it.
     _stop: DropGuard,
 }
@@ -76,6 +84,30 @@ enum Source {
         config: KubernetesSd,
         https_only: bool,
     },
+}
+
+impl Source {
+    /// What people call it.
+    fn name(&self) -> String {
+        match self {
+            Source::Files(files) => {
+                files.files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+            }
+            Source::Http(list) => http::shown(&list.url),
+            Source::Kubernetes { config, .. } => format!("kubernetes_sd_configs with role {}", config.role.as_str()),
+        }
+    }
+}
+
+impl Running {
+    /// Whether nothing is known of it, not even why.
+    fn silent(&self) -> bool {
+        !self.complete() && self.answer.as_ref().is_none_or(|answer| answer.problems.is_empty())
+    }
+
+    fn complete(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| answer.complete)
+    }
 }
 
 fn sources_of(job: &ScrapeConfig) -> impl Iterator<Item = Source> {
@@ -116,6 +148,7 @@ impl Manager {
             revision: 0,
             patience: Instant::now(),
             newer_than: usize::MAX,
+            first_pass_done: false,
         };
         (manager, reports)
     }
@@ -173,7 +206,8 @@ impl Manager {
             }
             Source::Kubernetes { config, https_only } => self.watches.spawn(config, https_only, stop.clone(), report),
         }
-        self.sources.push(Running { number, source: wanted, answer: None, _stop: stop.drop_guard() });
+        let patience = Instant::now() + FIRST_ANSWERS;
+        self.sources.push(Running { number, source: wanted, answer: None, patience, _stop: stop.drop_guard() });
         number
     }
 
@@ -212,16 +246,21 @@ impl Manager {
 
     /// Waits until all that the jobs need has been there once, but not for ever.
     async fn first_answers(&mut self) {
-        while !self.complete() || self.waits_for_trust_domain() {
-            match tokio::time::timeout_at(self.patience, self.updates.recv()).await {
-                Ok(Some(update)) => self.take(update),
-                Ok(None) | Err(_) if self.complete() => return,
-                Ok(None) | Err(_) => {
-                    warn!("not every source of targets has answered yet, those that have are scraped");
-                    return;
-                }
+        while let Some(until) = self.awaited_until() {
+            if let Ok(Some(update)) = tokio::time::timeout_at(until, self.updates.recv()).await {
+                self.take(update);
             }
         }
+        if !self.complete() {
+            warn!("not every source of targets has answered yet, those that have are scraped");
+        }
+    }
+
+    /// Until when something is waited for, if anything still is.
+    fn awaited_until(&self) -> Option<Instant> {
+        let sources = self.sources.iter().filter(|source| !source.complete()).map(|source| source.patience);
+        let trust_domain = self.waits_for_trust_domain().then_some(self.patience);
+        sources.chain(trust_domain).max().filter(|until| *until > Instant::now())
     }
 
     fn take(&mut self, update: Update) {
@@ -251,7 +290,7 @@ impl Manager {
 
     /// Whether every source has said all that it has to say.
     fn complete(&self) -> bool {
-        self.sources.iter().all(|source| source.answer.as_ref().is_some_and(|answer| answer.complete))
+        self.sources.iter().all(Running::complete)
     }
 
     /// Whether a job that comes in place of another does not know yet whom to expect.
@@ -291,12 +330,17 @@ impl Manager {
             self.metrics.published();
             info!(active, "the targets have changed");
         }
+        self.first_pass_done |= self.complete();
+        let silent = self.sources.iter().filter(|source| source.silent()).map(|source| Problem {
+            source: source.source.name(),
+            message: "it has not answered yet: its targets are not known".to_owned(),
+        });
         // After the targets: who sees that the first pass is done also sees what it found.
         let snapshot = Snapshot {
-            first_pass_done: self.complete(),
+            first_pass_done: self.first_pass_done,
             discovered: self.jobs.iter().map(|job| job.discovered).sum(),
             unconfirmed: answers().any(|answer| answer.unconfirmed.is_some()),
-            problems: answers().flat_map(|answer| answer.problems.iter().cloned()).collect(),
+            problems: answers().flat_map(|answer| answer.problems.iter().cloned()).chain(silent).collect(),
         };
         self.state.send_replace(Arc::new(snapshot));
     }
@@ -317,183 +361,5 @@ async fn follow_trust_domain(
         if updates.send(Update::TrustDomain { job, trust_domain }).await.is_err() {
             return;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use prometheus_client::registry::Registry;
-
-    use super::*;
-    use crate::config::StaticConfig;
-    use crate::discover::{Discovery, Group, spawn};
-    use crate::label::tests::{ordinary_job, spiffe_job};
-    use crate::model::{Candidate, Pod, Reason, Target, Verification};
-
-    fn job_with(mut job: ScrapeConfig, targets: &[&str], labels: &[(&str, &str)]) -> Arc<ScrapeConfig> {
-        let targets = targets.iter().map(|&target| target.to_owned()).collect();
-        job.static_configs = vec![StaticConfig { targets, labels: labels.iter().copied().collect() }];
-        Arc::new(job)
-    }
-
-    fn start(
-        jobs: Vec<(Arc<ScrapeConfig>, watch::Receiver<Option<TrustDomain>>)>,
-    ) -> (Discovery, CancellationToken, Registry) {
-        let mut registry = Registry::default();
-        let cancel = CancellationToken::new();
-        let discovery = spawn(jobs, cancel.clone(), Clock::system(), Metrics::new(&mut registry));
-        (discovery, cancel, registry)
-    }
-
-    fn nobody() -> watch::Receiver<Option<TrustDomain>> {
-        watch::channel(None).1
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_first_set_goes_out_at_once() {
-        let began = Instant::now();
-        let job = job_with(ordinary_job(), &["a:1", "b:1", "not/an/address"], &[]);
-        let (discovery, _cancel, registry) = start(vec![(job, nobody())]);
-        let mut targets = discovery.targets();
-        targets.changed().await.expect("the first set");
-        assert_eq!(began.elapsed(), Duration::ZERO);
-        let set = targets.borrow_and_update().clone();
-        let addresses: Vec<String> = set.active().map(|target| target.address.to_string()).collect();
-        assert_eq!(addresses, ["a:1", "b:1"]);
-        assert_eq!(set.jobs[0].1.dropped_count, 1);
-
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).expect("encoding");
-        for line in [
-            "prometheus_sd_discovered_targets{name=\"scrape\",config=\"j\"} 3",
-            "prometheus_sd_updates_total{name=\"scrape\"} 1",
-            "prometheus_target_sync_failed_total{scrape_job=\"j\"} 1",
-        ] {
-            assert!(text.contains(line), "{line} is missing in\n{text}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn targets_that_wait_for_the_trust_domain_become_real() {
-        let labels = [("__meta_kubernetes_namespace", "shop"), ("__meta_kubernetes_pod_service_account_name", "cart")];
-        let (known, trust_domain) = watch::channel(None);
-        let (discovery, _cancel, _) = start(vec![(job_with(spiffe_job(), &["10.0.0.1:15092"], &labels), trust_domain)]);
-        let mut targets = discovery.targets();
-        let mut verification = async || {
-            targets.changed().await.expect("a set");
-            targets.borrow_and_update().active().next().expect("a target").verification.clone()
-        };
-        assert!(
-            matches!(verification().await, Verification::Refused(failure) if failure.reason == Reason::IdentityUnknown)
-        );
-        known.send_replace(Some(TrustDomain::parse("td").expect("valid")));
-        let Verification::Spiffe(peer) = verification().await else { panic!("still refused") };
-        assert_eq!(peer.expected().as_str(), "spiffe://td/ns/shop/sa/cart");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_set_that_says_the_same_is_not_handed_on() {
-        let (known, trust_domain) = watch::channel(None);
-        let job = job_with(spiffe_job(), &["h:1"], &[("__spiffe_id__", "spiffe://td/a")]);
-        let (discovery, cancel, _) = start(vec![(job, trust_domain)]);
-        let mut targets = discovery.targets();
-        targets.changed().await.expect("the first set");
-        targets.mark_unchanged();
-        known.send_replace(Some(TrustDomain::parse("other").expect("valid")));
-        tokio::time::sleep(GATHER * 10).await;
-        assert!(!targets.has_changed().expect("still running"));
-        // The end is seen by those who wait.
-        cancel.cancel();
-        targets.changed().await.expect_err("nothing more comes");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn bursts_are_gathered() {
-        let (known, trust_domain) = watch::channel(None);
-        let labels = [("__meta_kubernetes_namespace", "shop"), ("__meta_kubernetes_pod_service_account_name", "cart")];
-        let (discovery, _cancel, _) = start(vec![(job_with(spiffe_job(), &["10.0.0.1:1"], &labels), trust_domain)]);
-        let mut targets = discovery.targets();
-        targets.changed().await.expect("the first set");
-        targets.mark_unchanged();
-        let mut seen = 0;
-        for number in 0..10 {
-            known.send_replace(Some(TrustDomain::parse(&format!("td{number}")).expect("valid")));
-            tokio::time::sleep(GATHER / 20).await;
-            seen += usize::from(targets.has_changed().expect("running"));
-            targets.mark_unchanged();
-        }
-        targets.changed().await.expect("one set for all of them");
-        let set = targets.borrow_and_update().clone();
-        let Verification::Spiffe(peer) = &set.active().next().expect("a target").verification else {
-            panic!("refused")
-        };
-        assert_eq!((seen, peer.expected().trust_domain().as_str()), (0, "td9"));
-    }
-
-    #[test]
-    fn jobs_that_verify_share_a_source_with_jobs_that_do_not_unless_it_may_lack_https() {
-        let shares = |access: &str| {
-            let text = format!(
-                "scrape_configs:
-- {{job_name: a, kubernetes_sd_configs: [{{role: pod{access}}}]}}
-- {{job_name: b, tls_config: {{certs_dir: /certs, spiffe: {{}}}}, kubernetes_sd_configs: [{{role: pod{access}}}]}}"
-            );
-            let config =
-                crate::config::parse("shared.yaml".as_ref(), &text, &|_| None).config.expect("a configuration");
-            let [one, other] = &config.scrape_configs[..] else { panic!("two jobs") };
-            sources_of(one).eq(sources_of(other))
-        };
-        assert!(shares(""));
-        assert!(shares(", api_server: 'https://10.0.0.1'"));
-        assert!(!shares(", kubeconfig_file: /kubeconfig"));
-    }
-
-    /// What the API server would say of a pod at 10.0.0.`host`.
-    fn pod(name: &str, host: u8, created: i64) -> Group {
-        let ip = std::net::IpAddr::from([10, 0, 0, host]);
-        let labels = [("__address__", &*format!("{ip}:15092")), ("__spiffe_id__", "spiffe://td/a"), ("pod", name)];
-        let pod = Pod {
-            name: format!("shop/{name}").into(),
-            uid: name.into(),
-            ip: Some(ip),
-            created,
-            host_network: false,
-            finished: false,
-            terminating: false,
-        };
-        let labels = labels.into_iter().collect();
-        Arc::new(vec![Candidate { labels, source: "test".into(), pod: Some(Arc::new(pod)) }])
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_set_is_settled_with_pods_that_no_rule_kept_and_its_errors_are_counted() {
-        let text = "scrape_configs: [{job_name: j, tls_config: {certs_dir: /certs, spiffe: {}}, file_sd_configs: \
-                    [{files: [none.yaml]}], relabel_configs: [{source_labels: [pod], regex: new, action: drop}]}]";
-        let config = crate::config::parse("pods.yaml".as_ref(), text, &|_| None).config.expect("a configuration");
-        let job = Arc::clone(&config.scrape_configs[0]);
-        let (targets, seen) = watch::channel(Arc::default());
-        let mut registry = Registry::default();
-        let metrics = Metrics::new(&mut registry);
-        let cancel = CancellationToken::new();
-        let (mut manager, _updates) =
-            Manager::new(&cancel, Clock::system(), metrics, targets, watch::channel(Arc::default()).0);
-        manager.adopt(vec![(job, nobody())], 0);
-        let source = manager.sources[0].number;
-        let mut say = |groups: &[Group]| {
-            let answer = Answer { groups: groups.to_vec(), complete: true, ..Answer::default() };
-            manager.take(Update::Answer { source, answer });
-            manager.publish();
-            let (_, job) = seen.borrow().jobs[0].clone();
-            let name = |target: &Arc<Target>| target.labels.value("pod").to_owned();
-            (job.active.iter().map(name).collect::<Vec<_>>(), job.dropped_count)
-        };
-        let (old, new) = (pod("old", 7, 1), pod("new", 7, 2));
-        assert_eq!(say(&[Arc::clone(&old)]), (vec!["old".to_owned()], 0));
-        // Nobody wants to scrape the new one, and the address is its own all the same.
-        assert_eq!(say(&[Arc::clone(&old), new]), (vec![], 2));
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).expect("encoding");
-        assert!(text.contains("prometheus_target_sync_failed_total{scrape_job=\"j\"} 1"), "{text}");
-        assert_eq!(say(&[old]), (vec!["old".to_owned()], 0));
     }
 }

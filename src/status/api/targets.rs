@@ -1,81 +1,24 @@
-//! The HTTP API in the shape of Prometheus' agent mode, with what we know beyond it.
+//! `GET /api/v1/targets?state=active|dropped|any&scrapePool=JOB` and `GET /api/v1/scrape_pools`.
 //!
-//! `GET /api/v1/targets?state=active|dropped|any&scrapePool=JOB` answers as Prometheus does; each active target also has
-//! `id`, `reason`, `hint`, `podTerminating`, `expectedIdentity`, `presentedIdentity` and `peer`, each dropped one what
-//! dropped it, and the whole has `problems`, what the agent is in trouble with. `POST /api/v1/targets/ID/scrape` scrapes one
-//! once ([`live`]), `POST /-/reload` reads the configuration again ([`reload`]). Requests that a browser was talked into are
-//! refused: the host must be a loopback address and there must be no foreign `Origin`.
+//! They answer as Prometheus does; each active target also has `id`, `reason`, `hint`, `podTerminating`, `expectedIdentity`,
+//! `presentedIdentity` and `peer`, each dropped one what dropped it, and the whole has `problems`, what the agent is in trouble
+//! with.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::time::SystemTime;
 
-use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::extract::{Query, State};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
-use super::{Sources, live, reload};
-use crate::model::{Failure, Labels, PeerReport, Verification};
+use super::{found, map, rfc3339};
+use crate::model::{Failure, PeerReport, Verification};
 use crate::scrape::{PoolSnapshot, TargetSnapshot};
-
-/// The routes of the loopback listener.
-pub fn router(sources: Sources) -> Router {
-    Router::new()
-        .route("/api/v1/targets", get(targets))
-        .route("/api/v1/targets/{id}/scrape", post(live::scrape))
-        .route("/-/reload", post(reload::reload).put(reload::reload))
-        .layer(middleware::from_fn(refuse_foreign))
-        .with_state(sources)
-}
-
-/// Closes the way in through a browser: rebinding a name to loopback, or asking from another page.
-async fn refuse_foreign(request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let refused = if !is_loopback(headers.get(header::HOST).and_then(|host| host.to_str().ok())) {
-        Some("the Host header does not name a loopback address")
-    } else if headers.contains_key(header::ORIGIN) && !same_origin(headers) {
-        Some("requests from another origin are refused")
-    } else {
-        None
-    };
-    match refused {
-        Some(reason) => failed(StatusCode::FORBIDDEN, "forbidden", reason),
-        None => next.run(request).await,
-    }
-}
-
-fn is_loopback(host: Option<&str>) -> bool {
-    let Some(host) = host else { return false };
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-fn same_origin(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
-    match (text(header::ORIGIN), text(header::HOST)) {
-        (Some(origin), Some(host)) => origin.strip_prefix("http://") == Some(host),
-        _ => false,
-    }
-}
-
-/// An error in the API's frame.
-pub(super) fn failed(status: StatusCode, kind: &str, error: &str) -> Response {
-    let body = serde_json::json!({ "status": "error", "errorType": kind, "error": error });
-    (status, Json(body)).into_response()
-}
+use crate::status::Sources;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct TargetsQuery {
+pub(super) struct TargetsQuery {
     #[serde(default)]
     state: String,
     scrape_pool: Option<String>,
@@ -150,7 +93,7 @@ struct DroppedTarget {
     error: Option<String>,
 }
 
-async fn targets(State(sources): State<Sources>, Query(query): Query<TargetsQuery>) -> Response {
+pub(super) async fn targets(State(sources): State<Sources>, Query(query): Query<TargetsQuery>) -> Response {
     let state = query.state.to_ascii_lowercase();
     let (active, dropped) = match state.as_str() {
         "" | "any" => (true, true),
@@ -165,7 +108,7 @@ async fn targets(State(sources): State<Sources>, Query(query): Query<TargetsQuer
     let counts = pools.iter().map(|pool| (pool.pool.to_string(), pool.dropped_count)).collect();
     let wanted = |pool: &&PoolSnapshot| query.scrape_pool.as_deref().is_none_or(|name| name == &*pool.pool);
     let chosen: Vec<_> = pools.iter().filter(wanted).collect();
-    let data = TargetsData {
+    found(TargetsData {
         active_targets: match active {
             true => chosen.iter().flat_map(|pool| pool.active.iter().map(active_target)).collect(),
             false => Vec::new(),
@@ -176,8 +119,18 @@ async fn targets(State(sources): State<Sources>, Query(query): Query<TargetsQuer
         },
         dropped_target_counts: dropped.then_some(counts),
         problems: [readiness.missing, readiness.troubles].concat(),
-    };
-    Json(serde_json::json!({ "status": "success", "data": data })).into_response()
+    })
+}
+
+pub(super) async fn scrape_pools(State(sources): State<Sources>) -> Response {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Pools {
+        scrape_pools: Vec<String>,
+    }
+    let mut scrape_pools: Vec<_> = sources.scrape.snapshot().iter().map(|pool| pool.pool.to_string()).collect();
+    scrape_pools.sort();
+    found(Pools { scrape_pools })
 }
 
 fn dropped_targets(pool: &PoolSnapshot) -> impl Iterator<Item = DroppedTarget> {
@@ -245,40 +198,5 @@ fn peer_of(peer: &PeerReport) -> Peer {
         cipher: peer.cipher.clone(),
         not_after: rfc3339(Some(peer.not_after)),
         chain: peer.chain.clone(),
-    }
-}
-
-pub(super) fn map(labels: &Labels) -> BTreeMap<String, String> {
-    labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
-/// RFC 3339 in UTC; Go's zero time where there is none, because that is what Prometheus' clients expect.
-pub(super) fn rfc3339(time: Option<SystemTime>) -> String {
-    time.and_then(|time| OffsetDateTime::from(time).format(&Rfc3339).ok())
-        .unwrap_or_else(|| "0001-01-01T00:00:00Z".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
-
-    use super::*;
-
-    #[test]
-    fn times_are_written_as_prometheus_clients_read_them() {
-        let time = UNIX_EPOCH + Duration::new(1_709_210_096, 123_456_789);
-        assert_eq!(rfc3339(Some(time)), "2024-02-29T12:34:56.123456789Z");
-        assert_eq!(rfc3339(None), "0001-01-01T00:00:00Z");
-    }
-
-    #[test]
-    fn only_loopback_names_are_hosts() {
-        for good in ["127.0.0.1:9465", "localhost", "[::1]:9465", "LOCALHOST:1", "127.0.0.7"] {
-            assert!(is_loopback(Some(good)), "{good}");
-        }
-        for bad in ["10.0.0.1:9465", "evil.example:9465", "localhost.evil.example", "127.0.0.1.nip.io", "[::2]", ""] {
-            assert!(!is_loopback(Some(bad)), "{bad}");
-        }
-        assert!(!is_loopback(None));
     }
 }

@@ -8,17 +8,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use super::api::{failed, map, rfc3339};
-use super::{HEADER, Sources};
+use super::{failed, found, map, rfc3339};
 use crate::model::{Failure, Match, TargetId, Verification};
 use crate::scrape::{Probe, ProbeError};
+use crate::status::{HEADER, Sources};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,10 +47,7 @@ pub(super) async fn scrape(
         return failed(StatusCode::BAD_REQUEST, "bad_data", error);
     };
     match sources.scrape.probe(id).await {
-        Ok(probe) => {
-            let data = LiveScrape::of(probe, query.body);
-            Json(serde_json::json!({ "status": "success", "data": data })).into_response()
-        }
+        Ok(probe) => found(LiveScrape::of(probe, query.body)),
         Err(error @ ProbeError::UnknownTarget) => failed(StatusCode::NOT_FOUND, "not_found", &error.to_string()),
         Err(error @ ProbeError::Busy) => failed(StatusCode::TOO_MANY_REQUESTS, "unavailable", &error.to_string()),
     }

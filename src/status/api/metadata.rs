@@ -1,0 +1,118 @@
+//! `GET /api/v1/targets/metadata` and `GET /api/v1/metadata`: how targets describe their metric families.
+//!
+//! What is listed is what the last scrapes of active targets announced, whether or not a series of it is kept; the order is by
+//! job, target and family, which Prometheus leaves open.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+
+use super::selector::Selector;
+use super::{bad_data, found, map};
+use crate::model::Metadata;
+use crate::status::Sources;
+
+#[derive(Deserialize)]
+pub(super) struct TargetsQuery {
+    #[serde(default)]
+    match_target: String,
+    #[serde(default)]
+    metric: String,
+    #[serde(default)]
+    limit: String,
+}
+
+#[derive(Serialize)]
+struct OfTarget {
+    target: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metric: Option<String>,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    help: String,
+    unit: String,
+}
+
+pub(super) async fn of_targets(State(sources): State<Sources>, Query(query): Query<TargetsQuery>) -> Response {
+    let limit = match limit(&query.limit, "limit") {
+        Ok(limit) => limit,
+        Err(why) => return bad_data(&why),
+    };
+    let selector = match Selector::parse(&query.match_target) {
+        Ok(selector) => selector,
+        Err(why) => return bad_data(&format!("match_target: {why}")),
+    };
+    let wanted = |metadata: &Arc<Metadata>| query.metric.is_empty() || *metadata.family == *query.metric;
+    let pools = sources.scrape.snapshot();
+    let active = pools.iter().flat_map(|pool| &pool.active).filter(|active| selector.matches(&active.target.labels));
+    let mut listed = Vec::new();
+    for active in active {
+        // As in Prometheus, whoever is within the limit is told of whole.
+        if listed.len() >= limit {
+            break;
+        }
+        let described = active.status.families.iter().filter(|family| wanted(family));
+        listed.extend(described.map(|family| OfTarget {
+            target: map(&active.target.labels),
+            metric: query.metric.is_empty().then(|| family.family.to_string()),
+            kind: family.kind.as_str(),
+            help: family.help.to_string(),
+            unit: family.unit.to_string(),
+        }));
+    }
+    found(listed)
+}
+
+#[derive(Deserialize)]
+pub(super) struct FamiliesQuery {
+    #[serde(default)]
+    metric: String,
+    #[serde(default)]
+    limit: String,
+    #[serde(default)]
+    limit_per_metric: String,
+}
+
+#[derive(Serialize, PartialEq, Eq, PartialOrd, Ord)]
+struct OfFamily {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    unit: String,
+    help: String,
+}
+
+pub(super) async fn by_family(State(sources): State<Sources>, Query(query): Query<FamiliesQuery>) -> Response {
+    let limits =
+        limit(&query.limit, "limit").and_then(|all| Ok((all, limit(&query.limit_per_metric, "limit_per_metric")?)));
+    let (all, each) = match limits {
+        Ok(limits) => limits,
+        Err(why) => return bad_data(&why),
+    };
+    let mut families: BTreeMap<String, Vec<OfFamily>> = BTreeMap::new();
+    for metadata in sources.scrape.snapshot().iter().flat_map(|pool| &pool.active).flat_map(|one| &*one.status.families)
+    {
+        if query.metric.is_empty() || *metadata.family == *query.metric {
+            let Metadata { family, kind, help, unit } = &**metadata;
+            let said = OfFamily { kind: kind.as_str(), unit: unit.to_string(), help: help.to_string() };
+            families.entry(family.to_string()).or_default().push(said);
+        }
+    }
+    for said in families.values_mut() {
+        said.sort();
+        said.dedup();
+        said.truncate(each);
+    }
+    found(families.into_iter().take(all).collect::<BTreeMap<_, _>>())
+}
+
+/// How many are wanted; nothing, or less than none, is all.
+fn limit(text: &str, name: &str) -> Result<usize, String> {
+    if text.is_empty() {
+        return Ok(usize::MAX);
+    }
+    let number: i64 = text.parse().map_err(|_| format!("{name} must be a number"))?;
+    Ok(usize::try_from(number).unwrap_or(usize::MAX))
+}

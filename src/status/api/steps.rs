@@ -1,0 +1,97 @@
+//! `GET /api/v1/targets/relabel_steps?scrapePool=JOB&labels={…}`: what each rule of a job makes of a label set, as
+//! Prometheus 3.14 tells it.
+//!
+//! It answers the question why a pod is no target: from its labels before relabelling, which `/api/v1/targets` shows, to the
+//! rule that dropped it.
+
+use std::collections::BTreeMap;
+
+use axum::extract::{Query, State};
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+
+use super::{bad_data, found, map};
+use crate::model::Labels;
+use crate::relabel::{DEFAULT_REGEX, DEFAULT_REPLACEMENT, DEFAULT_SEPARATOR, Rule, RuleSpec};
+use crate::status::Sources;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct StepsQuery {
+    #[serde(default)]
+    scrape_pool: String,
+    #[serde(default)]
+    labels: String,
+}
+
+#[derive(Serialize)]
+struct Steps {
+    steps: Vec<Step>,
+}
+
+#[derive(Serialize)]
+struct Step {
+    rule: RuleShown,
+    output: BTreeMap<String, String>,
+    keep: bool,
+}
+
+/// A rule with its defaults.
+#[derive(Serialize)]
+struct RuleShown {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    source_labels: Vec<String>,
+    separator: String,
+    regex: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    modulus: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_label: Option<String>,
+    replacement: String,
+    action: &'static str,
+}
+
+impl From<&RuleSpec> for RuleShown {
+    fn from(spec: &RuleSpec) -> Self {
+        let or = |given: &Option<String>, default: &str| given.clone().unwrap_or_else(|| default.to_owned());
+        Self {
+            source_labels: spec.source_labels.clone(),
+            separator: or(&spec.separator, DEFAULT_SEPARATOR),
+            regex: or(&spec.regex, DEFAULT_REGEX),
+            modulus: spec.modulus,
+            target_label: spec.target_label.clone(),
+            replacement: or(&spec.replacement, DEFAULT_REPLACEMENT),
+            action: spec.action.as_str(),
+        }
+    }
+}
+
+pub(super) async fn relabel_steps(State(sources): State<Sources>, Query(query): Query<StepsQuery>) -> Response {
+    if query.scrape_pool.is_empty() {
+        return bad_data("no scrapePool parameter provided");
+    }
+    if query.labels.is_empty() {
+        return bad_data("no labels parameter provided");
+    }
+    let labels: BTreeMap<String, String> = match serde_json::from_str(&query.labels) {
+        Ok(labels) => labels,
+        Err(error) => return bad_data(&format!("labels parameter is not valid JSON: {error}")),
+    };
+    let pools = sources.scrape.snapshot();
+    let Some(pool) = pools.iter().find(|pool| *pool.pool == *query.scrape_pool) else {
+        let error = format!("error retrieving scrape config: scrape pool {:?} not found", query.scrape_pool);
+        return bad_data(&error);
+    };
+    let labels = labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    found(Steps { steps: steps(&pool.config.relabel, labels) })
+}
+
+fn steps(rules: &[Rule], mut labels: Labels) -> Vec<Step> {
+    let mut keep = true;
+    let step = |rule: &Rule| {
+        keep = keep && rule.apply(&mut labels);
+        let output = if keep { map(&labels) } else { BTreeMap::new() };
+        Step { rule: rule.spec().into(), output, keep }
+    };
+    rules.iter().map(step).collect()
+}
