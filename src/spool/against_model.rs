@@ -360,6 +360,8 @@ impl Model {
 }
 
 fn run(bounds: Bounds, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let _entered = runtime.enter();
     let mut model = Model::new(bounds);
     for step in steps {
         model.apply(step)?;

@@ -312,7 +312,7 @@ impl<S: Storage> Disk<S> {
 
     /// Writes what waits to be written, up to a limit; whether there was anything.
     fn write(&mut self) -> io::Result<bool> {
-        let batch = self.queue.ask(|window| window.to_write(WRITE_BYTES));
+        let batch = self.queue.ask(|window| window.next_to_write(WRITE_BYTES));
         let Some((first, block)) = batch.first() else { return Ok(false) };
         if record::len(block) > MAX_RECORD {
             let number = *first;
@@ -337,7 +337,7 @@ impl<S: Storage> Disk<S> {
 
     /// Reads what the front has room for; whether there was anything.
     fn read(&mut self) -> io::Result<bool> {
-        let Some((from, bytes)) = self.queue.ask(|window| window.to_read()) else { return Ok(false) };
+        let Some((from, bytes)) = self.queue.ask(|window| window.next_to_read()) else { return Ok(false) };
         let (Some(log), zero) = (&mut self.log, self.zero) else { return Ok(false) };
         let batch = match log.read(from - zero, bytes) {
             Ok(batch) => batch,
@@ -389,8 +389,7 @@ impl<S: Storage> Disk<S> {
         if self.syncing.is_some() {
             return Ok(());
         }
-        log.sync_names()?;
-        let files = log.take_unsynced();
+        let files = log.take_unsynced()?;
         if files.is_empty() {
             return Ok(());
         }

@@ -561,11 +561,9 @@ impl<S: Storage> Log<S> {
         while let Some((name, damaged)) = self.doomed.last().cloned() {
             match if damaged { self.put_aside(&name) } else { self.storage.remove(&name) } {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {
-                    self.doomed.pop();
-                    self.names_changed = true;
-                }
-            }
+                // Should it come back because that was not durable, all of it is done.
+                _ => self.doomed.pop(),
+            };
         }
         // What was damaged is worth less than what is whole.
         while self.set_aside.len() > MAX_SET_ASIDE
@@ -624,23 +622,17 @@ impl<S: Storage> Log<S> {
     }
 
     /// The files that were written since this was asked last, to be synced by whoever has the time.
-    pub(super) fn take_unsynced(&mut self) -> Vec<S::File> {
-        let mut files = std::mem::take(&mut self.unsynced);
+    pub(super) fn take_unsynced(&mut self) -> io::Result<Vec<S::File>> {
+        if self.names_changed {
+            self.unsynced.push(self.storage.names()?);
+            self.names_changed = false;
+        }
         if let Some(writer) = &mut self.writer
             && std::mem::take(&mut writer.unsynced)
         {
-            files.push(writer.file.clone());
+            self.unsynced.push(writer.file.clone());
         }
-        files
-    }
-
-    /// Makes durable which files there are, if that has changed.
-    pub(super) fn sync_names(&mut self) -> io::Result<()> {
-        if self.names_changed {
-            self.storage.sync_names()?;
-            self.names_changed = false;
-        }
-        Ok(())
+        Ok(std::mem::take(&mut self.unsynced))
     }
 }
 

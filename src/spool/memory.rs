@@ -36,6 +36,9 @@ struct Content {
     durable: Vec<u8>,
 }
 
+/// The file that is the list of names.
+const NAMES: u64 = u64::MAX;
+
 /// A file of it.
 #[derive(Clone)]
 pub(super) struct Handle {
@@ -157,11 +160,9 @@ impl Storage for Memory {
         Ok(())
     }
 
-    fn sync_names(&self) -> io::Result<()> {
-        let mut disk = self.disk();
-        disk.may_change()?;
-        disk.durable_names = disk.names.clone();
-        Ok(())
+    fn names(&self) -> io::Result<Handle> {
+        self.disk().may_read()?;
+        Ok(Handle { disk: self.clone(), id: NAMES })
     }
 }
 
@@ -202,6 +203,10 @@ impl StoredFile for Handle {
     fn sync(&self) -> io::Result<()> {
         let mut disk = self.disk.disk();
         disk.may_change()?;
+        if self.id == NAMES {
+            disk.durable_names = disk.names.clone();
+            return Ok(());
+        }
         let content = disk.files.get_mut(&self.id).expect("an open file");
         content.durable = content.bytes.clone();
         Ok(())

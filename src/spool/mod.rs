@@ -43,7 +43,7 @@ mod against_model;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
@@ -61,6 +61,9 @@ pub use queue::{Lease, LeaseLimits, Outlet, QueueSnapshot};
 
 /// How often directories that no receiver uses are looked after.
 const STRAYS_EVERY: Duration = Duration::from_secs(600);
+
+/// How long they are kept at least, whatever is configured for the others.
+const STRAYS_MIN_AGE: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// How long the end waits for the disk to take what is left.
 const DISK_PATIENCE: Duration = Duration::from_secs(10);
@@ -235,9 +238,9 @@ impl Spool {
     fn look_after_strays(&self, told: Arc<Mutex<strays::Told>>) {
         let Some(disks) = self.disks.clone() else { return };
         tokio::task::spawn_blocking(move || {
-            let max_age = disks.known().max_age;
+            let (in_use, max_age) = disks.in_use();
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-            strays::look_after(&disks.home, max_age, disks.clock.now_ms(), &mut told);
+            strays::look_after(&disks.home, &in_use, max_age, disks.clock.now_ms(), &mut told);
         });
     }
 
@@ -274,6 +277,13 @@ impl Disks {
         known.queues.insert(settings.directory.clone(), Arc::downgrade(queue));
         known.max_age = known.max_age.max(settings.limits.max_age);
         Ok(())
+    }
+
+    /// The directories that are, and how long the others are kept.
+    fn in_use(&self) -> (HashSet<String>, Duration) {
+        let known = self.known();
+        let living = known.queues.iter().filter(|(_, queue)| queue.strong_count() > 0);
+        (living.map(|(directory, _)| directory.clone()).collect(), known.max_age.max(STRAYS_MIN_AGE))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -31,8 +31,8 @@ pub(super) trait Storage: Send + 'static {
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Deletes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes durable which names there are.
-    fn sync_names(&self) -> io::Result<()>;
+    /// The list of names: to sync it makes durable which there are.
+    fn names(&self) -> io::Result<Self::File>;
 }
 
 /// An open file. Clones are the same one.
@@ -129,8 +129,8 @@ impl Storage for Directory {
         std::fs::remove_file(self.path.join(name))
     }
 
-    fn sync_names(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
+    fn names(&self) -> io::Result<Opened> {
+        Ok(Opened(Arc::new(File::open(&self.path)?)))
     }
 }
 

@@ -14,8 +14,8 @@ use super::storage::Storage;
 /// Those that were spoken of.
 pub(super) type Told = HashSet<String>;
 
-/// Looks at all of them; may block. It is `now_ms`.
-pub(super) fn look_after(home: &Home, max_age: Duration, now_ms: i64, told: &mut Told) {
+/// Looks at all but those in use; may block. It is `now_ms`.
+pub(super) fn look_after(home: &Home, in_use: &HashSet<String>, max_age: Duration, now_ms: i64, told: &mut Told) {
     let Ok(entries) = std::fs::read_dir(home.spool()) else { return };
     for entry in entries.flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
@@ -23,11 +23,14 @@ pub(super) fn look_after(home: &Home, max_age: Duration, now_ms: i64, told: &mut
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
+        if in_use.contains(&name) {
+            // Should its receiver go again, that is news.
+            told.remove(&name);
+            continue;
+        }
         match look_at(home, &name, max_age, now_ms, told) {
-            // It is no stray.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                told.remove(&name);
-            }
+            // Somebody has just begun to use it.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if told.insert(name.clone()) => {
                 tracing::warn!(directory = %home.path_of(&name).display(), %error, "what an earlier receiver left cannot be looked at");
             }
@@ -72,4 +75,49 @@ fn look_at(home: &Home, name: &str, max_age: Duration, now_ms: i64, told: &mut T
         );
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::model::{Block, TargetId, WriteFormat};
+
+    const AGE: Duration = Duration::from_secs(60);
+
+    /// A log that holds a block which arrived at 0 ms.
+    fn leave(home: &Home, name: &str, done: bool) {
+        let limits = LogLimits { segment_bytes: 1_000, max_bytes: 1_000, max_age: AGE };
+        let mut log = Log::open(home.directory(name).expect("it is free"), limits, 0, false).expect("it opens");
+        let (format, elements) = (WriteFormat::V1, Bytes::new());
+        let block =
+            Block { target: TargetId(1), receiver: 0, format, samples: 1, min_ms: 0, max_ms: 0, raw_len: 0, elements };
+        log.append(&[(0, block)], 0).expect("written");
+        if done {
+            log.finish(0, 1);
+            log.save_done().expect("written");
+        }
+    }
+
+    #[test]
+    fn what_is_undelivered_is_kept_until_it_is_too_old_and_the_rest_goes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let home = Home::take(dir.path()).expect("nobody has it");
+        for (name, done) in [("delivered", true), ("undelivered", false), ("configured", true)] {
+            leave(&home, name, done);
+        }
+        let in_use = HashSet::from(["configured".to_owned()]);
+        let left = |now_ms| {
+            look_after(&home, &in_use, AGE, now_ms, &mut Told::default());
+            let mut names: Vec<_> = std::fs::read_dir(home.spool())
+                .expect("a directory")
+                .map(|entry| entry.expect("readable").file_name().into_string().expect("a name"))
+                .collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(left(60_000), ["configured", "undelivered"]);
+        assert_eq!(left(60_001), ["configured"]);
+    }
 }

@@ -18,6 +18,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -30,6 +31,9 @@ pub(super) const FIRST: u64 = 1 << 63;
 
 /// The most bytes of the front.
 const FRONT_BYTES: u64 = 4 << 20;
+
+/// How long a disk that does not answer at all keeps blocks from being handed out.
+const OPEN_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A block in the queue.
 #[derive(Clone)]
@@ -163,8 +167,10 @@ struct Leased {
 
 /// What is known of the disk's part.
 struct OnDisk {
-    /// Whether it was tried to open the log: before that nobody knows whether older blocks are there.
+    /// Whether it was tried to open the log: before that nobody knows whether older blocks are there, and nothing is handed
+    /// out until it is given up to wait for that.
     tried: bool,
+    tried_by: Instant,
     floor: u64,
     gap_from: u64,
     written_to: u64,
@@ -185,6 +191,7 @@ impl Window {
     pub(super) fn new(capacity_bytes: u64, with_disk: bool) -> Self {
         let disk = OnDisk {
             tried: false,
+            tried_by: Instant::now() + OPEN_PATIENCE,
             floor: FIRST,
             gap_from: FIRST,
             written_to: FIRST,
@@ -236,8 +243,8 @@ impl Window {
 
     /// Takes blocks out for a lease.
     pub(super) fn take(&mut self, limits: LeaseLimits) -> Take {
-        if self.disk.as_ref().is_some_and(|disk| !disk.tried) {
-            return Take::Nothing;
+        if let Some(disk) = self.disk.as_ref().filter(|disk| !disk.tried && Instant::now() < disk.tried_by) {
+            return Take::Until(disk.tried_by);
         }
         let gap = self.gap();
         let Some(oldest) =
@@ -462,7 +469,7 @@ impl Window {
     }
 
     /// The oldest blocks that are to be written, about `max_bytes` of them, one at least.
-    pub(super) fn to_write(&mut self, max_bytes: u64) -> Vec<(u64, Block)> {
+    pub(super) fn next_to_write(&mut self, max_bytes: u64) -> Vec<(u64, Block)> {
         let Some(disk) = &mut self.disk else { return Vec::new() };
         let mut bytes = 0;
         let mut batch = Vec::new();
@@ -477,7 +484,7 @@ impl Window {
         batch
     }
 
-    /// What [`Window::to_write`] gave is written, up to the number `end`.
+    /// What [`Window::next_to_write`] gave is written, up to the number `end`.
     pub(super) fn wrote(&mut self, end: u64) {
         let Some(disk) = &mut self.disk else { return };
         while let Some(one) = disk.unwritten.pop_front_if(|one| one.number < end) {
@@ -516,7 +523,7 @@ impl Window {
     }
 
     /// From which number on blocks are to be read, and how many bytes; `None` if none are needed.
-    pub(super) fn to_read(&self) -> Option<(u64, u64)> {
+    pub(super) fn next_to_read(&self) -> Option<(u64, u64)> {
         let gap = self.gap()?;
         let missing = self.front_bytes.saturating_sub(self.bytes_in_front());
         (missing > self.front_bytes / 2 || self.waiting.front().is_none_or(|one| one.number >= gap.start))

@@ -6,6 +6,7 @@
 mod damaged;
 mod full;
 mod killed;
+mod measured;
 mod reloaded;
 
 use std::path::{Path, PathBuf};
