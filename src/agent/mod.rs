@@ -10,6 +10,7 @@ mod receivers;
 mod reload;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ pub struct Options {
     pub clock: Clock,
     /// How long delivery may go on once the agent is asked to stop, and to a receiver that another configuration lacks.
     pub flush_deadline: Duration,
+    /// Where queues are kept on disk; `None` for in memory only.
+    pub data_dir: Option<PathBuf>,
     /// Whom the API asks to read the configuration again or to stop; `None` where nobody may ask so.
     pub control: Option<lifecycle::Control>,
     /// The arguments of the command line, for people.
@@ -71,6 +74,9 @@ pub enum AgentError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The data directory is another process'.
+    #[error(transparent)]
+    DataDir(#[from] spool::HomeError),
     /// A receiver's client cannot be made.
     #[error(transparent)]
     Send(#[from] send::SendError),
@@ -101,15 +107,17 @@ pub struct Agent {
 /// What is left when an agent has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped {
-    /// Samples that no receiver acknowledged before the flush deadline.
+    /// Samples that no receiver acknowledged before the flush deadline, and that are lost.
     pub undelivered: u64,
+    /// Samples that no receiver has acknowledged yet, and that are on disk for the next start.
+    pub kept: u64,
 }
 
 /// Binds the listeners and starts every room.
 ///
 /// # Errors
-/// Only what makes running pointless: a listener that cannot be opened, a receiver that no client can be made for.
-/// Missing certificates and unreachable receivers are waited for.
+/// Only what makes running pointless: a listener that cannot be opened, a data directory that another process uses, a
+/// receiver that no client can be made for. A data directory that cannot be used for other reasons, missing certificates and unreachable receivers are waited for.
 pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError> {
     let listener = bind(options.listen, "--listen").await?;
     let api_listener = match options.api_listen {
@@ -127,7 +135,10 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
 
     let (blocks, incoming) = mpsc::channel(BLOCKS_IN_TRANSIT);
     let spool_metrics = spool::Metrics::new(&mut registry);
-    let spool = Spool::new(spool_metrics.clone());
+    let spool = match &options.data_dir {
+        Some(dir) => Spool::at(spool::Home::take(dir)?, clock.clone(), spool_metrics.clone()),
+        None => Spool::new(spool_metrics.clone()),
+    };
     let catalogue = Catalogue::default();
     let families = catalogue.clone();
     let mut receivers = Receivers::new(
@@ -224,13 +235,13 @@ impl Agent {
         end("scraping", self.scraping).await;
         end("spooling", self.spooling).await;
         info!("scraping has stopped; delivering what is queued");
-        let undelivered = self.receivers.join().await;
+        let (undelivered, kept) = self.receivers.join().await;
         deadline.abort();
         self.stop_serving.cancel();
         for server in self.serving {
             end("serving", server).await;
         }
-        Stopped { undelivered }
+        Stopped { undelivered, kept }
     }
 }
 

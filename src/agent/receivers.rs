@@ -2,8 +2,12 @@
 //!
 //! Each has a number, which blocks carry and which stays with its URL. What always holds: a receiver that has not changed is
 //! not touched; what was queued for one that is gone, or that has changed, is delivered as it was configured, within the
-//! flush deadline, and else counted as lost, and its counters go when that is done; one begins when whoever was sent to the same URL has ended, so that samples stay
-//! in order.
+//! flush deadline, and else counted as lost, and its counters go when that is done; one begins when whoever was sent to the
+//! same URL has ended, so that samples stay in order.
+//!
+//! With a data directory nothing is lost so: what was queued for one that has changed is sent as the new configuration says,
+//! and what was queued for one that is gone stays on disk for a while, in case it comes back. Whose a directory is, is said
+//! by [`send::spool_name`]; of receivers that it cannot tell apart only the first has that name.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +22,7 @@ use crate::clock::Clock;
 use crate::config::RemoteWrite;
 use crate::send::{self, MetadataSource, Prepared, SendError, Undelivered};
 use crate::series::{self, View};
-use crate::spool::{QueueSettings, Spool};
+use crate::spool::{DiskLimits, DiskSettings, QueueSettings, QueueSnapshot, Spool};
 
 /// All receivers, and the way to them.
 pub(super) struct Receivers {
@@ -40,15 +44,23 @@ pub(super) struct Receivers {
 struct Running {
     number: usize,
     remote: Arc<RemoteWrite>,
+    /// Of its queue, if that is on disk.
+    directory: Option<String>,
+    queue: Observer,
     task: JoinHandle<Undelivered>,
     give_up: CancellationToken,
     /// Cancelled by the end of the task.
     ended: CancellationToken,
 }
 
+/// Tells what is in a queue.
+type Observer = Box<dyn Fn() -> QueueSnapshot + Send + Sync>;
+
 struct Leaving {
     remote: Arc<RemoteWrite>,
+    directory: Option<String>,
     task: JoinHandle<Undelivered>,
+    give_up: CancellationToken,
     /// Cancelled by the end of the task.
     ended: CancellationToken,
 }
@@ -146,19 +158,28 @@ impl Receivers {
         self.next_number = self.next_number.max(number + 1);
         let remote = Arc::clone(prepared.remote());
         self.metrics.hold(&remote);
+        let directory = self.spool.is_on_disk().then(|| self.directory_for(&remote));
         let settings = QueueSettings {
             name: remote.name.clone(),
             labels: send::labels(&remote),
             capacity_bytes: remote.queue.max_memory,
+            disk: directory.clone().map(|directory| DiskSettings {
+                directory,
+                limits: DiskLimits { max_bytes: remote.queue.max_disk, max_age: remote.queue.max_disk_age },
+            }),
         };
         let outlet = self.spool.open(number, settings);
         if let Some(known) = predecessor {
             self.end(known);
         }
+        // Whoever had the directory has nothing more to deliver.
+        let same_directory = self.leaving.iter().filter(|gone| directory.is_some() && gone.directory == directory);
+        same_directory.for_each(|gone| gone.give_up.cancel());
         // Not only the predecessor: a receiver may come back while it is still sent what was queued before it went.
         let same_place = self.leaving.iter().filter(|gone| gone.remote.url == remote.url);
         let before: Vec<_> = same_place.map(|gone| gone.ended.clone()).collect();
         let credentials = |spiffe: &_| self.identities.feed(std::convert::Into::into(spiffe));
+        let queue = Box::new(outlet.observer());
         let sender = prepared.sender(
             outlet,
             credentials,
@@ -177,12 +198,21 @@ impl Receivers {
             }
             sender.run(given_up).await
         });
-        self.running.push(Running { number, remote, task, give_up, ended });
+        self.running.push(Running { number, remote, directory, queue, task, give_up, ended });
+    }
+
+    /// The directory of a receiver that begins: none that is in use by one that runs.
+    fn directory_for(&self, remote: &RemoteWrite) -> String {
+        let taken = |name: &String| self.running.iter().any(|running| running.directory.as_ref() == Some(name));
+        let name = send::spool_name(remote);
+        let twins = (1..).map(|number| format!("{name}-{number}"));
+        let mut names = std::iter::once(name.clone()).chain(twins);
+        names.find(|name| !taken(name)).unwrap_or(name)
     }
 
     /// Lets a receiver whose queue is closed deliver what it has, for as long as that may take.
     fn end(&mut self, gone: Running) {
-        let Running { remote, task, give_up, ended, .. } = gone;
+        let Running { remote, directory, task, give_up, ended, .. } = gone;
         info!(
             receiver = remote.name,
             url = remote.shown_url(),
@@ -191,7 +221,7 @@ impl Receivers {
         self.metrics.send.forget(&remote);
         let (deadline, end) = (self.flush_deadline, ended.clone());
         let (metrics, gone) = (self.metrics.clone(), Arc::clone(&remote));
-        self.leaving.push(Leaving { remote, task, ended });
+        self.leaving.push(Leaving { remote, directory, task, give_up: give_up.clone(), ended });
         tokio::spawn(async move {
             if tokio::time::timeout(deadline, end.cancelled()).await.is_err() {
                 give_up.cancel();
@@ -207,16 +237,18 @@ impl Receivers {
         series::views_of(numbered, before, &self.metrics.series)
     }
 
-    /// Waits until all has been delivered or given up; how many samples were not delivered.
-    pub(super) async fn join(self) -> u64 {
+    /// Waits until all has been delivered, given up or left on disk: how many samples are lost, and how many wait on disk.
+    pub(super) async fn join(self) -> (u64, u64) {
         let mut undelivered = 0;
         let leaving = self.leaving.into_iter().map(|gone| gone.task);
-        for task in leaving.chain(self.running.into_iter().map(|running| running.task)) {
+        let (running, queues): (Vec<_>, Vec<_>) = self.running.into_iter().map(|one| (one.task, one.queue)).unzip();
+        for task in leaving.chain(running) {
             match task.await {
                 Ok(left) => undelivered += left.samples,
                 Err(error) => warn!(%error, "BUG: sending ended abnormally"),
             }
         }
-        undelivered
+        self.spool.finish().await;
+        (undelivered, queues.into_iter().map(|queue| queue().kept_samples).sum())
     }
 }

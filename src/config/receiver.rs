@@ -130,12 +130,17 @@ impl Default for MetadataConfig {
 }
 
 /// `queue_config`. `capacity`, `min_shards` and `max_shards` of Prometheus are accepted and have no effect here: one
-/// queue per receiver, bounded by `max_memory`.
+/// queue per receiver, bounded by `max_memory` and `max_disk`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueConfig {
     /// The most bytes that wait in memory for this receiver; beyond it the oldest are dropped and counted. A key of
     /// ours.
     pub max_memory: u64,
+    /// The most bytes of what waits on disk for this receiver, where there is a data directory; beyond it the oldest are
+    /// dropped and counted. A key of ours.
+    pub max_disk: u64,
+    /// How long samples wait there before they are dropped and counted. A key of ours.
+    pub max_disk_age: Duration,
     /// The most samples of one request.
     pub max_samples_per_send: usize,
     /// How long a request that is not full waits for more.
@@ -154,6 +159,8 @@ impl Default for QueueConfig {
     fn default() -> Self {
         Self {
             max_memory: 64 * 1024 * 1024,
+            max_disk: 1024 * 1024 * 1024,
+            max_disk_age: Duration::from_secs(2 * 60 * 60),
             max_samples_per_send: 2000,
             batch_send_deadline: Duration::from_secs(5),
             min_backoff: Duration::from_millis(30),

@@ -43,9 +43,53 @@ pub use progress::{Monitor, ReceiverSnapshot, Refusal};
 pub use sender::{Prepared, Sender, Undelivered};
 pub use verdict::{Trouble, TroubleKind, Verdict};
 
-use crate::config::RemoteWrite;
+use sha2::{Digest, Sha256};
+
+use crate::config::{Auth, RemoteWrite, SecretSource};
 
 /// What all metrics of a receiver carry, here and in the spool, as Prometheus names it.
 pub fn labels(remote: &RemoteWrite) -> Vec<(String, String)> {
     vec![("remote_name".to_owned(), remote.name.clone()), ("url".to_owned(), remote.shown_url())]
 }
+
+/// What the queue of a receiver is called on disk: the same as long as what is in it is for the same place, that is for the
+/// same URL without its query, the same tenant and the same user.
+///
+/// The name of a receiver is not in it, because one that is not written changes with every other key. Of what is hashed
+/// nothing can be read, and the host is there for people.
+pub fn spool_name(remote: &RemoteWrite) -> String {
+    let mut url = remote.url.clone();
+    url.set_query(None);
+    let tenant = remote.headers.iter().find(|(name, _)| name.as_str() == TENANT_HEADER);
+    let tenant_of_http = remote.http_headers.iter().find(|header| header.name.as_str() == TENANT_HEADER);
+    let user = match &remote.auth {
+        Some(Auth::Basic { username, .. }) => Some(username),
+        _ => None,
+    };
+    let parts = [
+        Some(url.as_str().as_bytes()),
+        tenant.map(|(_, value)| value.expose().as_bytes()),
+        tenant_of_http.map(|header| as_written(&header.value)),
+        user.map(as_written),
+    ];
+    let mut hash = Sha256::new();
+    for part in parts {
+        let part = part.unwrap_or_default();
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    let hash: String = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+    let host: String = url.host_str().unwrap_or_default().chars().filter(allowed).take(63).collect();
+    format!("{}-{hash}", host.trim_start_matches('.'))
+}
+
+fn as_written(source: &SecretSource) -> &[u8] {
+    match source {
+        SecretSource::Inline(secret) => secret.expose().as_bytes(),
+        SecretSource::File(file) => file.as_os_str().as_encoded_bytes(),
+    }
+}
+
+/// The header that names a tenant to Mimir and its kin.
+const TENANT_HEADER: &str = "x-scope-orgid";

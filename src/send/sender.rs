@@ -142,11 +142,23 @@ impl Sender {
             () = self.deliver_everything() => return Undelivered::default(),
             () = give_up.cancelled() => {}
         }
+        if self.outlet.is_superseded() {
+            return Undelivered::default();
+        }
         // The lease in hand has returned to the queue with what is settled of it.
         let queue = self.outlet.snapshot();
+        if queue.kept_samples > 0 {
+            tracing::info!(
+                receiver = self.remote.name,
+                url = self.remote.shown_url(),
+                blocks = queue.kept_blocks,
+                samples = queue.kept_samples,
+                "time to deliver is up: these samples stay on disk"
+            );
+        }
         let left = Undelivered {
-            blocks: queue.pending_blocks.saturating_sub(self.settled.blocks),
-            samples: queue.pending_samples.saturating_sub(self.settled.samples),
+            blocks: queue.pending_blocks.saturating_sub(queue.kept_blocks + self.settled.blocks),
+            samples: queue.pending_samples.saturating_sub(queue.kept_samples + self.settled.samples),
         };
         if left.samples > 0 {
             self.metrics.failed.inc_by(left.samples);

@@ -1,11 +1,10 @@
 //! One queue: in at the back, out at the front by leases.
 //!
-//! Every block gets a position when it comes in, one higher than the last. A lease is a run of blocks in order of their
-//! positions; returned blocks go back to where their positions put them. A queue on disk has the same positions, with
-//! the acknowledged ones made durable.
+//! [`Window`] says what happens to a block; here is who may do what: anybody pushes, one outlet at a time takes leases, and
+//! where there is a disk, its thread ([`super::disk`]) moves what is waiting there and back. All of them meet under one lock,
+//! under which no file is touched.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -13,7 +12,10 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::QueueSettings;
+use super::disk::DiskLimits;
+use super::log::Count;
 use super::metrics::{Metrics, QueueMetrics};
+use super::window::{Lost, Take, Waiting, Window};
 use crate::model::Block;
 
 /// A full queue is complained about at most this often.
@@ -37,36 +39,53 @@ pub struct QueueSnapshot {
     pub pending_blocks: u64,
     /// Samples that wait or are leased.
     pub pending_samples: u64,
-    /// Bytes of the blocks that wait, with what it takes to keep them.
+    /// Of the pending blocks, those that are on disk, and there after this process has ended.
+    pub kept_blocks: u64,
+    /// Samples in them.
+    pub kept_samples: u64,
+    /// Bytes of the blocks that wait in memory, with what it takes to keep them.
     pub waiting_bytes: u64,
-    /// How many bytes may wait.
+    /// How many bytes may wait in memory.
     pub capacity_bytes: u64,
     /// The oldest timestamp that waits or is leased, milliseconds since the Unix epoch.
     pub oldest_ms: Option<i64>,
-    /// Blocks dropped because the queue was full.
+    /// Blocks dropped undelivered, whatever for.
     pub dropped_blocks: u64,
     /// Samples in them.
     pub dropped_samples: u64,
 }
 
-/// The way out of one queue.
+/// The way out of one queue, until another one is opened to it.
 pub struct Outlet {
     queue: Arc<Queue>,
+    number: u64,
+    closed: CancellationToken,
 }
 
 impl Outlet {
+    /// The only one of `queue` from now on; an earlier one finds the queue to be over.
     pub(super) fn new(queue: Arc<Queue>) -> Self {
-        Self { queue }
+        let mut state = queue.state();
+        state.outlets += 1;
+        state.newest_outlet += 1;
+        let (number, closed) = (state.newest_outlet, CancellationToken::new());
+        if state.window.closed {
+            closed.cancel();
+        }
+        std::mem::replace(&mut state.outlet_closed, closed.clone()).cancel();
+        drop(state);
+        queue.changed.notify_waiters();
+        Self { queue, number, closed }
     }
 
     /// Waits for enough blocks, or for the oldest to have waited long enough, or for the end of input, and takes them.
-    /// `None` once the spool is closed and every block was acknowledged or dropped.
+    /// `None` once the queue is closed and every block was acknowledged or dropped, or once another outlet was opened.
     ///
     /// Nothing is lost if the wait is cancelled.
     pub async fn lease(&mut self, limits: LeaseLimits) -> Option<Lease> {
         loop {
             let changed = self.queue.changed.notified();
-            match self.queue.take(limits) {
+            match self.queue.take(self.number, limits) {
                 Take::Blocks(blocks) => return Some(Lease { queue: Arc::clone(&self.queue), blocks }),
                 Take::Over => return None,
                 Take::Nothing => changed.await,
@@ -80,7 +99,7 @@ impl Outlet {
 
     /// Cancelled when nothing more will come and all that is left is to be delivered without delay.
     pub fn closed(&self) -> CancellationToken {
-        self.queue.closed.clone()
+        self.closed.clone()
     }
 
     /// What the queue holds now.
@@ -88,10 +107,22 @@ impl Outlet {
         self.queue.snapshot()
     }
 
+    /// Whether another outlet has taken over: what is pending is its business.
+    pub fn is_superseded(&self) -> bool {
+        self.queue.state().newest_outlet != self.number
+    }
+
     /// A way to ask for snapshots while somebody else takes the leases.
     pub fn observer(&self) -> impl Fn() -> QueueSnapshot + Clone + Send + Sync + 'static {
         let queue = Arc::clone(&self.queue);
         move || queue.snapshot()
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        self.queue.state().outlets -= 1;
+        self.queue.work.notify_all();
     }
 }
 
@@ -110,225 +141,162 @@ impl Lease {
     /// They are delivered, or given up for good: the queue forgets them.
     pub fn ack(mut self) {
         let blocks = std::mem::take(&mut self.blocks);
-        self.queue.forget(&blocks);
+        self.queue.with(|window| window.forget(&blocks));
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         if !self.blocks.is_empty() {
-            self.queue.give_back(std::mem::take(&mut self.blocks));
+            let blocks = std::mem::take(&mut self.blocks);
+            self.queue.with(|window| window.give_back(blocks));
         }
     }
 }
 
 pub(super) struct Queue {
-    name: String,
-    labels: Vec<(String, String)>,
-    capacity_bytes: u64,
-    metrics: QueueMetrics,
     state: Mutex<State>,
     /// A block came, went back or was acknowledged, or the end did.
     changed: Notify,
-    /// Cancelled by the end of input.
-    closed: CancellationToken,
+    /// The same, for the thread of the disk.
+    work: Condvar,
 }
 
-#[derive(Default)]
 struct State {
-    /// In order of positions.
-    waiting: VecDeque<Waiting>,
-    next_position: u64,
-    sum: Sum,
-    leased: Sum,
-    /// The oldest timestamps of leased blocks, by their positions.
-    leased_oldest: BTreeMap<u64, i64>,
-    closed: bool,
-    dropped: Sum,
-    warned: Option<(Instant, Sum)>,
-}
-
-/// A block in the queue.
-struct Waiting {
-    position: u64,
-    arrived: Instant,
-    block: Block,
-}
-
-impl Waiting {
-    /// What it costs to keep it.
-    fn bytes(&self) -> u64 {
-        (self.block.elements.len() + size_of::<Self>()) as u64
-    }
-}
-
-/// Blocks, summed up.
-#[derive(Clone, Copy, Default)]
-struct Sum {
-    blocks: u64,
-    samples: u64,
-    message_bytes: u64,
-    bytes: u64,
-}
-
-impl Sum {
-    fn add(&mut self, one: &Waiting) {
-        self.blocks += 1;
-        self.samples += u64::from(one.block.samples);
-        self.message_bytes += u64::from(one.block.raw_len);
-        self.bytes += one.bytes();
-    }
-
-    /// `one` was added before.
-    fn remove(&mut self, one: &Waiting) {
-        self.blocks -= 1;
-        self.samples -= u64::from(one.block.samples);
-        self.message_bytes -= u64::from(one.block.raw_len);
-        self.bytes -= one.bytes();
-    }
-
-    fn reaches(&self, limits: LeaseLimits) -> bool {
-        self.samples >= limits.max_samples || self.message_bytes >= limits.max_message_bytes
-    }
-
-    fn exceeds(&self, limits: LeaseLimits) -> bool {
-        self.samples > limits.max_samples || self.message_bytes > limits.max_message_bytes
-    }
-}
-
-/// What an outlet finds.
-enum Take {
-    Blocks(Vec<Waiting>),
-    /// Blocks wait, but may wait for more until then.
-    Until(Instant),
-    Nothing,
-    Over,
+    window: Window,
+    settings: QueueSettings,
+    metrics: QueueMetrics,
+    outlets: usize,
+    newest_outlet: u64,
+    /// Of the newest outlet.
+    outlet_closed: CancellationToken,
+    /// Something has changed since the thread of the disk looked last.
+    has_work: bool,
+    /// Nobody writes the disk any more.
+    ended: bool,
+    /// What the metrics say of what was dropped.
+    counted: [Count; Lost::ALL.len()],
+    warned: Option<(Instant, [Count; Lost::ALL.len()])>,
 }
 
 impl Queue {
+    /// Whether there is a disk to it is settled by `settings`.
     pub(super) fn new(settings: QueueSettings, metrics: &Metrics) -> Self {
-        let metrics = metrics.queue(&settings.labels);
-        metrics.capacity_bytes.set(gauge(settings.capacity_bytes));
-        Self {
-            name: settings.name,
-            labels: settings.labels,
-            capacity_bytes: settings.capacity_bytes,
+        let metrics = metrics.queue(&settings);
+        let state = State {
+            window: Window::new(settings.capacity_bytes, settings.disk.is_some()),
             metrics,
-            state: Mutex::default(),
-            changed: Notify::new(),
-            closed: CancellationToken::new(),
+            settings,
+            outlets: 0,
+            newest_outlet: 0,
+            outlet_closed: CancellationToken::new(),
+            has_work: true,
+            ended: false,
+            counted: <_>::default(),
+            warned: None,
+        };
+        Self { state: Mutex::new(state), changed: Notify::new(), work: Condvar::new() }
+    }
+
+    /// Opens a closed queue again, under other settings; false if it has ended.
+    pub(super) fn reopen(&self, settings: QueueSettings, metrics: &Metrics) -> bool {
+        let mut state = self.state();
+        if state.ended {
+            return false;
         }
+        state.metrics = metrics.queue(&settings);
+        state.window.closed = false;
+        state.window.set_capacity(settings.capacity_bytes);
+        state.settings = settings;
+        self.settle(state);
+        true
     }
 
     /// What its metrics carry.
-    pub(super) fn labels(&self) -> &Vec<(String, String)> {
-        &self.labels
+    pub(super) fn labels(&self) -> Vec<(String, String)> {
+        self.state().settings.labels.clone()
     }
 
     pub(super) fn push(&self, block: Block) {
-        self.metrics.saw(block.max_ms);
         let mut state = self.state();
-        let one = Waiting { position: state.next_position, arrived: Instant::now(), block };
-        state.next_position += 1;
-        state.sum.add(&one);
-        state.waiting.push_back(one);
+        state.metrics.saw(block.max_ms);
+        state.window.push(block);
         self.settle(state);
     }
 
     pub(super) fn close(&self) {
-        self.state().closed = true;
-        self.closed.cancel();
-        self.changed.notify_one();
-    }
-
-    fn take(&self, limits: LeaseLimits) -> Take {
         let mut state = self.state();
-        let Some(oldest) = state.waiting.front() else {
-            // A lease that is still out may come back.
-            return if state.closed && state.leased.blocks == 0 { Take::Over } else { Take::Nothing };
-        };
-        let until = oldest.arrived + limits.linger;
-        if !state.closed && !state.sum.reaches(limits) && Instant::now() < until {
-            return Take::Until(until);
-        }
-
-        let mut taken = Vec::new();
-        let mut sum = Sum::default();
-        while let Some(next) = state.waiting.front() {
-            sum.add(next);
-            if sum.exceeds(limits) && !taken.is_empty() {
-                break;
-            }
-            let Some(next) = state.waiting.pop_front() else { break };
-            state.sum.remove(&next);
-            state.leased.add(&next);
-            state.leased_oldest.insert(next.position, next.block.min_ms);
-            taken.push(next);
-        }
-        self.show(&state);
-        Take::Blocks(taken)
-    }
-
-    fn forget(&self, blocks: &[Waiting]) {
-        let mut state = self.state();
-        for one in blocks {
-            state.unlease(one);
-        }
+        state.window.closed = true;
+        state.outlet_closed.cancel();
         self.settle(state);
     }
 
-    fn give_back(&self, blocks: Vec<Waiting>) {
+    fn take(&self, outlet: u64, limits: LeaseLimits) -> Take {
         let mut state = self.state();
-        for one in blocks.into_iter().rev() {
-            state.unlease(&one);
-            state.sum.add(&one);
-            let at = state.waiting.partition_point(|other| other.position < one.position);
-            state.waiting.insert(at, one);
+        if state.newest_outlet != outlet {
+            return Take::Over;
         }
+        let take = state.window.take(limits);
+        if matches!(take, Take::Blocks(_)) {
+            state.show();
+            // There may be room to read more.
+            state.has_work = true;
+            self.work.notify_all();
+        }
+        take
+    }
+
+    /// Does something to the window, and sees to what follows from it.
+    fn with(&self, change: impl FnOnce(&mut Window)) {
+        let mut state = self.state();
+        change(&mut state.window);
         self.settle(state);
     }
 
-    /// After a change: drops what is too much, shows the new state, wakes who waits for it.
+    /// After a change: shows the new state, says what was lost, wakes who waits for it.
     fn settle(&self, mut state: MutexGuard<'_, State>) {
-        while state.sum.bytes > self.capacity_bytes && state.waiting.len() > 1 {
-            let Some(oldest) = state.waiting.pop_front() else { break };
-            state.sum.remove(&oldest);
-            state.dropped.add(&oldest);
-            self.metrics.dropped_blocks.inc();
-            self.metrics.dropped_samples.inc_by(u64::from(oldest.block.samples));
-        }
+        state.has_work = true;
+        self.tell(state);
+        self.work.notify_all();
+    }
+
+    fn tell(&self, mut state: MutexGuard<'_, State>) {
+        state.show();
         let lost = state.lost_since_warning();
-        self.show(&state);
+        let (name, capacity_bytes) = match lost.is_empty() {
+            true => (String::new(), 0),
+            false => (state.settings.name.clone(), state.settings.capacity_bytes),
+        };
         drop(state);
-        if let Some(lost) = lost {
+        for (why, lost) in lost {
             tracing::warn!(
-                queue = self.name,
+                queue = name,
+                reason = why.name(),
                 blocks = lost.blocks,
                 samples = lost.samples,
-                capacity_bytes = self.capacity_bytes,
-                "the queue is full: the oldest blocks were dropped; the receiver is down or too slow"
+                capacity_bytes,
+                "{}",
+                why.words()
             );
         }
-        self.changed.notify_one();
-    }
-
-    fn show(&self, state: &State) {
-        self.metrics.pending_samples.set(gauge(state.sum.samples + state.leased.samples));
-        self.metrics.waiting_bytes.set(gauge(state.sum.bytes));
+        self.changed.notify_waiters();
     }
 
     fn snapshot(&self) -> QueueSnapshot {
         let state = self.state();
-        let waiting = state.waiting.iter().map(|one| one.block.min_ms);
-        let leased = state.leased_oldest.values().copied();
+        let window = &state.window;
+        let (pending, only) = (window.pending(), window.in_memory_only());
+        let dropped = Lost::ALL.map(|why| window.dropped(why));
         QueueSnapshot {
-            pending_blocks: state.sum.blocks + state.leased.blocks,
-            pending_samples: state.sum.samples + state.leased.samples,
-            waiting_bytes: state.sum.bytes,
-            capacity_bytes: self.capacity_bytes,
-            oldest_ms: waiting.chain(leased).min(),
-            dropped_blocks: state.dropped.blocks,
-            dropped_samples: state.dropped.samples,
+            pending_blocks: pending.blocks,
+            pending_samples: pending.samples,
+            kept_blocks: pending.blocks.saturating_sub(only.blocks),
+            kept_samples: pending.samples.saturating_sub(only.samples),
+            waiting_bytes: window.waiting_bytes(),
+            capacity_bytes: state.settings.capacity_bytes,
+            oldest_ms: window.oldest_ms(),
+            dropped_blocks: dropped.iter().map(|count| count.blocks).sum(),
+            dropped_samples: dropped.iter().map(|count| count.samples).sum(),
         }
     }
 
@@ -338,31 +306,90 @@ impl Queue {
     }
 }
 
-impl State {
-    fn unlease(&mut self, one: &Waiting) {
-        self.leased.remove(one);
-        self.leased_oldest.remove(&one.position);
+/// For the thread of the disk.
+impl Queue {
+    /// Does something to the window that nobody waits for.
+    pub(super) fn ask<T>(&self, ask: impl FnOnce(&mut Window) -> T) -> T {
+        ask(&mut self.state().window)
     }
 
-    /// What was dropped and not yet said, if it is time to say so.
-    fn lost_since_warning(&mut self) -> Option<Sum> {
-        let (last, said) = match self.warned {
-            Some((last, said)) => (Some(last), said),
-            None => (None, Sum::default()),
-        };
-        let silent = self.dropped.blocks == said.blocks || last.is_some_and(|last| last.elapsed() < WARN_EVERY);
-        if silent {
-            return None;
-        }
-        self.warned = Some((Instant::now(), self.dropped));
-        Some(Sum {
-            blocks: self.dropped.blocks - said.blocks,
-            samples: self.dropped.samples - said.samples,
-            ..Sum::default()
-        })
+    /// Does something to the window that its outlet may wait for.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Window)) {
+        let mut state = self.state();
+        change(&mut state.window);
+        self.tell(state);
+    }
+
+    /// Does something with its metrics.
+    pub(super) fn measure(&self, measure: impl FnOnce(&QueueMetrics)) {
+        measure(&self.state().metrics);
+    }
+
+    /// What it is called in the log.
+    pub(super) fn name(&self) -> String {
+        self.state().settings.name.clone()
+    }
+
+    /// How its disk part is bounded now.
+    pub(super) fn disk_limits(&self) -> Option<DiskLimits> {
+        self.state().settings.disk.as_ref().map(|disk| disk.limits)
+    }
+
+    /// Blocks the thread until somebody else has changed something since this was called last, but not longer than
+    /// `at_most`.
+    pub(super) fn wait_for_work(&self, at_most: Duration) {
+        let state = self.state();
+        let waited = self.work.wait_timeout_while(state, at_most, |state| !state.has_work);
+        waited.unwrap_or_else(PoisonError::into_inner).0.has_work = false;
+    }
+
+    /// Whether nothing will come in or go out any more.
+    pub(super) fn is_left(&self) -> bool {
+        let state = self.state();
+        state.window.closed && state.outlets == 0
+    }
+
+    /// Nobody writes the disk any more, unless somebody has opened the queue again meanwhile; whether it is so.
+    pub(super) fn end(&self) -> bool {
+        let mut state = self.state();
+        state.ended = state.window.closed && state.outlets == 0;
+        state.ended
     }
 }
 
-fn gauge(value: u64) -> i64 {
+impl State {
+    fn show(&mut self) {
+        self.metrics.pending_samples.set(gauge(self.window.pending().samples));
+        self.metrics.waiting_bytes.set(gauge(self.window.waiting_bytes()));
+        for (why, counted) in Lost::ALL.into_iter().zip(&mut self.counted) {
+            let now = self.window.dropped(why);
+            self.metrics.lost(why, since(now, *counted));
+            *counted = now;
+        }
+    }
+
+    /// What was dropped and not yet said, if it is time to say so.
+    fn lost_since_warning(&mut self) -> Vec<(Lost, Count)> {
+        let now = Lost::ALL.map(|why| self.window.dropped(why));
+        let said = match self.warned {
+            Some((last, _)) if last.elapsed() < WARN_EVERY => return Vec::new(),
+            Some((_, said)) => said,
+            None => <_>::default(),
+        };
+        let news = Lost::ALL.into_iter().zip(now).zip(said).map(|((why, now), said)| (why, since(now, said)));
+        let news: Vec<_> = news.filter(|(_, lost)| lost.blocks > 0).collect();
+        if !news.is_empty() {
+            self.warned = Some((Instant::now(), now));
+        }
+        news
+    }
+}
+
+fn since(now: Count, then: Count) -> Count {
+    Count { blocks: now.blocks.saturating_sub(then.blocks), samples: now.samples.saturating_sub(then.samples) }
+}
+
+/// For a gauge, which is signed.
+pub(super) fn gauge(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }

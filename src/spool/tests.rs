@@ -32,7 +32,7 @@ fn block(number: i64) -> Block {
 }
 
 fn settings(capacity_bytes: u64) -> QueueSettings {
-    QueueSettings { name: "one".into(), labels: vec![("remote_name".into(), "one".into())], capacity_bytes }
+    QueueSettings { name: "one".into(), labels: vec![("remote_name".into(), "one".into())], capacity_bytes, disk: None }
 }
 
 fn spool(capacity_bytes: u64) -> (Spool, Outlet) {
@@ -234,8 +234,8 @@ async fn metrics_follow() {
         "prometheus_remote_storage_samples_pending{remote_name=\"one\"} 10".to_owned(),
         format!("meshscrape_spool_waiting_bytes{{remote_name=\"one\"}} {}", cost()),
         format!("meshscrape_spool_capacity_bytes{{remote_name=\"one\"}} {}", 2 * cost()),
-        "meshscrape_spool_dropped_blocks_total{remote_name=\"one\"} 1".to_owned(),
-        "meshscrape_spool_dropped_samples_total{remote_name=\"one\"} 10".to_owned(),
+        "meshscrape_spool_dropped_blocks_total{remote_name=\"one\",reason=\"memory_full\"} 1".to_owned(),
+        "meshscrape_spool_dropped_samples_total{remote_name=\"one\",reason=\"memory_full\"} 10".to_owned(),
     ] {
         assert!(text.lines().any(|own| own == line), "{line} is not in\n{text}");
     }

@@ -172,6 +172,7 @@ impl Pipe {
                 name: remote.name.clone(),
                 labels: send::labels(&remote),
                 capacity_bytes: remote.queue.max_memory,
+                disk: None,
             };
             let outlet = spool.open(number, settings);
             let prepared = Prepared::new(Arc::new(remote)).expect("usable");

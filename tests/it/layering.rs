@@ -23,7 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("wire", &["model"]),
     ("series", &["config", "label", "model", "parse", "relabel", "wire"]),
     ("scrape", &["clock", "config", "connect", "model", "parse", "series", "telemetry", "token"]),
-    ("spool", &["model"]),
+    ("spool", &["clock", "model"]),
     ("send", &["clock", "config", "identity", "model", "spool", "telemetry", "token", "wire"]),
     ("status", &["clock", "config", "lifecycle", "model", "relabel", "scrape"]),
     (

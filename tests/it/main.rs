@@ -28,6 +28,7 @@ mod refused;
 mod reload;
 mod rotation;
 mod shutdown;
+mod spool;
 mod status;
 mod support;
 mod targets;

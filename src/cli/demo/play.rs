@@ -87,6 +87,7 @@ async fn start_agent(config: &Path, clock: Clock) -> Result<Agent, DemoError> {
         api_listen: Some(loopback),
         clock,
         flush_deadline: FLUSH,
+        data_dir: None,
         control: None,
         flags: Vec::new(),
     };

@@ -20,8 +20,8 @@ use crate::{agent, config, lifecycle, telemetry};
 /// The agent's arguments.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit codes: 0 stopped when asked (samples that could not be delivered in time are in the log and counted), \
-1 cannot start, or ended at once, 2 command line or configuration.
+Exit codes: 0 stopped when asked (samples that could not be delivered in time are on disk with --data-dir, else lost, \
+and in the log), 1 cannot start, or ended at once, 2 command line or configuration.
 
 Signals: SIGTERM or SIGINT stops scraping, delivers what is queued and ends; a second one ends at once. SIGHUP reads \
 the configuration again: all of it is taken, or, if any of it cannot be used, nothing; then the reason is in the log, \
@@ -47,7 +47,7 @@ pub(super) struct RunArgs {
     /// Read the configuration again when its file, or a file of scrape_config_files, has changed
     #[arg(long)]
     watch_config: bool,
-    /// Where data may be kept; this version keeps its queue in memory and writes nothing there
+    /// Where queued samples are kept on disk, over restarts; without it in memory. No other process may use it
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// How long to go on delivering what is queued once asked to stop, and to a receiver that a reload has removed
@@ -125,9 +125,6 @@ pub(super) async fn run(args: RunArgs) -> u8 {
             config.clone()
         }
     };
-    if let Some(dir) = &args.data_dir {
-        info!(dir = %dir.display(), "the queue is kept in memory; the data directory is not used yet");
-    }
     let (reload, mut asked) = lifecycle::reload();
     let stop = match lifecycle::stop_on_signal().and_then(|stop| {
         lifecycle::reload_on_signal(reload.clone())?;
@@ -144,6 +141,7 @@ pub(super) async fn run(args: RunArgs) -> u8 {
         api_listen: Some(args.api_listen),
         clock: Clock::system(),
         flush_deadline: args.flush_deadline,
+        data_dir: args.data_dir.clone(),
         control: args.enable_lifecycle.then(|| Control { reload: reload.clone(), stop: stop.asked.clone() }),
         flags: args.flags(),
     };
@@ -163,7 +161,18 @@ pub(super) async fn run(args: RunArgs) -> u8 {
     drop(asked);
     match stop.at_once.run_until_cancelled(agent.stop()).await {
         Some(stopped) if stopped.undelivered > 0 => {
-            warn!(samples = stopped.undelivered, "stopped; samples were not delivered within the flush deadline");
+            warn!(
+                lost = stopped.undelivered,
+                on_disk = stopped.kept,
+                "stopped; samples were not delivered within the flush deadline, and are lost"
+            );
+            0
+        }
+        Some(stopped) if stopped.kept > 0 => {
+            info!(
+                on_disk = stopped.kept,
+                "stopped; samples that were not delivered within the flush deadline are on disk for the next start"
+            );
             0
         }
         Some(_) => {

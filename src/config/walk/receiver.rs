@@ -21,6 +21,9 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The smallest queue that can still hold a few requests.
 const MIN_MEMORY: u64 = 1024 * 1024;
 
+/// The smallest queue on disk that can still drop a part of what it has and keep the rest.
+const MIN_DISK: u64 = 16 * 1024 * 1024;
+
 /// Reads the receiver `item`, and where its name stands.
 pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -> Option<(RemoteWrite, Place, Shown)> {
     let mut fields = Fields::open(walk, item, &REMOTE_WRITE)?;
@@ -174,6 +177,11 @@ fn read_queue(fields: &mut Fields<'_>) -> QueueConfig {
     if memory < MIN_MEMORY {
         queue.wrong("max_memory", Wrong::new("this holds hardly one request", "write at least 1MiB"));
     }
+    let disk = queue.valued("max_disk", Valued::new(default.max_disk, "1GiB"), units::size).value;
+    if disk < MIN_DISK {
+        queue.wrong("max_disk", Wrong::new("this holds hardly one scrape of a node", "write at least 16MiB"));
+    }
+    let max_disk_age = queue.some_duration("max_disk_age", default.max_disk_age);
     for (key, usual) in [("capacity", 10_000), ("min_shards", 1), ("max_shards", 50)] {
         if queue.count(key, usual) != usual {
             let message = "this has no effect: there is one queue for each receiver, bounded by its bytes";
@@ -202,6 +210,8 @@ fn read_queue(fields: &mut Fields<'_>) -> QueueConfig {
     }
     let config = QueueConfig {
         max_memory: memory,
+        max_disk: disk,
+        max_disk_age,
         max_samples_per_send: usize::try_from(samples).unwrap_or(usize::MAX),
         batch_send_deadline: queue.some_duration("batch_send_deadline", default.batch_send_deadline),
         min_backoff,

@@ -417,6 +417,8 @@ pub(super) static QUEUE: Section = Section {
     name: "queue_config",
     keys: &[
         "max_memory",
+        "max_disk",
+        "max_disk_age",
         "capacity",
         "min_shards",
         "max_shards",

@@ -51,6 +51,7 @@ async fn start_as(dir: &Path, text: &str, env: config::Env<'_>, change: impl FnO
         api_listen: Some(any),
         clock: clock.clone(),
         flush_deadline,
+        data_dir: None,
         control: None,
         flags: Vec::new(),
     };

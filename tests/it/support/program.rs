@@ -48,6 +48,11 @@ impl Program {
         assert!(sent.success());
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has used so far.
     pub(crate) fn usage(&self) -> Usage {
         Usage::of(self.child.id())

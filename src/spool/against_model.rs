@@ -1,0 +1,407 @@
+//! A queue on disk against a plain model of it, through crashes and failing disks.
+//!
+//! The model knows which blocks are pending, which were acknowledged, and of both which must have survived what. It checks:
+//! - blocks come in order, and never one twice while the process lives;
+//! - nothing is lost that was on disk, or is in memory, unless its record was damaged or a bound was hit, and then it is
+//!   counted;
+//! - nothing that was acknowledged comes back, unless a crash lost the acknowledgement;
+//! - memory and disk stay within their bounds.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use prometheus_client::registry::Registry;
+use proptest::prelude::*;
+
+use super::disk::{Disk, DiskLimits, Ticks};
+use super::memory::{Fault, Memory};
+use super::queue::Queue;
+use super::*;
+use crate::model::{TargetId, WriteFormat};
+
+/// What a block of the test takes on disk, about.
+const RECORD: u64 = 200;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Push(u8),
+    Lease(u8),
+    Ack(usize),
+    GiveBack(usize),
+    /// The disk's thread does what is due.
+    Work,
+    /// It saves and syncs as well.
+    Sync,
+    /// The process is killed, and another one begins.
+    Kill,
+    /// The machine loses its power with so much luck, and another process begins.
+    PowerCut(u8),
+    /// The process ends in order, and another one begins.
+    Restart,
+    /// A bit of a segment flips.
+    Flip(usize, usize),
+    /// The process is killed, and of the last segment some bytes are missing.
+    Tear(u8),
+    Fail(Fault),
+    Heal,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        12 => (1..8u8).prop_map(Step::Push),
+        8 => (1..30u8).prop_map(Step::Lease),
+        6 => any::<usize>().prop_map(Step::Ack),
+        2 => any::<usize>().prop_map(Step::GiveBack),
+        10 => Just(Step::Work),
+        3 => Just(Step::Sync),
+        2 => Just(Step::Kill),
+        1 => any::<u8>().prop_map(Step::PowerCut),
+        1 => Just(Step::Restart),
+        1 => (any::<usize>(), any::<usize>()).prop_map(|(file, bit)| Step::Flip(file, bit)),
+        1 => (1..60u8).prop_map(Step::Tear),
+        1 => prop_oneof![Just(Fault::Full), Just(Fault::ReadOnly), Just(Fault::Broken)].prop_map(Step::Fail),
+        2 => Just(Step::Heal),
+    ]
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    memory: u64,
+    disk: u64,
+}
+
+/// So much that none of these sequences comes near.
+const ROOMY: Bounds = Bounds { memory: 1 << 30, disk: 1 << 30 };
+
+/// A process.
+struct Process {
+    queue: Arc<Queue>,
+    outlet: Outlet,
+    disk: Disk<Memory>,
+    leases: Vec<Lease>,
+    /// The last block that came out, unless something went back.
+    came: i64,
+    taken_in: u64,
+    acknowledged: u64,
+    began_with: Option<u64>,
+}
+
+struct Model {
+    storage: Memory,
+    bounds: Bounds,
+    /// Of the window that is held in memory.
+    process: Process,
+    pushed: i64,
+    pending: BTreeSet<i64>,
+    acknowledged: BTreeSet<i64>,
+    /// Pending ones that a kill must not lose, and that the loss of power must not lose.
+    written: BTreeSet<i64>,
+    synced: BTreeSet<i64>,
+    /// Acknowledged ones that must not come back after a kill, and after the loss of power.
+    saved: BTreeSet<i64>,
+    saved_durably: BTreeSet<i64>,
+    /// How many blocks may be gone because of damage.
+    may_lose: usize,
+    works: bool,
+}
+
+fn block(number: i64, samples: u32) -> Block {
+    Block {
+        target: TargetId(1),
+        receiver: 0,
+        format: WriteFormat::V1,
+        samples,
+        min_ms: number,
+        max_ms: number,
+        raw_len: 100,
+        elements: Bytes::from(vec![number as u8; 120]),
+    }
+}
+
+impl Process {
+    fn begin(storage: &Memory, bounds: Bounds) -> Self {
+        let limits = DiskLimits { max_bytes: bounds.disk, max_age: Duration::from_secs(7200) };
+        let settings = QueueSettings {
+            name: "one".into(),
+            labels: vec![("remote_name".into(), "one".into())],
+            capacity_bytes: bounds.memory,
+            disk: Some(DiskSettings { directory: "one".into(), limits }),
+        };
+        let queue = Arc::new(Queue::new(settings, &Metrics::new(&mut Registry::default())));
+        queue.ask(|window| window.set_front_bytes(8 * RECORD));
+        let (outlet, place) = (Outlet::new(Arc::clone(&queue)), storage.clone());
+        let mut log_limits = limits.of_log();
+        log_limits.segment_bytes = 3 * RECORD;
+        let disk = Disk::new(
+            Arc::clone(&queue),
+            (Box::new(move || Ok(place.clone())), "memory".into()),
+            log_limits,
+            0,
+            Ticks::from(0),
+            false,
+        );
+        let (leases, came) = (Vec::new(), -1);
+        Self { queue, outlet, disk, leases, came, taken_in: 0, acknowledged: 0, began_with: None }
+    }
+}
+
+impl Model {
+    fn new(bounds: Bounds) -> Self {
+        let storage = Memory::default();
+        let process = Process::begin(&storage, bounds);
+        Self {
+            storage,
+            bounds,
+            process,
+            pushed: 0,
+            pending: BTreeSet::new(),
+            acknowledged: BTreeSet::new(),
+            written: BTreeSet::new(),
+            synced: BTreeSet::new(),
+            saved: BTreeSet::new(),
+            saved_durably: BTreeSet::new(),
+            may_lose: 0,
+            works: true,
+        }
+    }
+
+    fn is_roomy(&self) -> bool {
+        self.bounds.disk == ROOMY.disk
+    }
+
+    fn work(&mut self, sync: bool) {
+        if sync {
+            self.process.disk.hurry();
+        }
+        self.process.disk.step();
+        if self.process.began_with.is_none() {
+            let seen = self.process.outlet.snapshot();
+            let known = seen.pending_blocks + seen.dropped_blocks + self.process.acknowledged;
+            self.process.began_with = Some(known - self.process.taken_in);
+        }
+        if !self.works {
+            return;
+        }
+        self.written = self.pending.clone();
+        if sync {
+            self.synced = self.pending.clone();
+            self.saved = self.acknowledged.clone();
+            self.saved_durably = self.acknowledged.clone();
+        }
+    }
+
+    /// Another process begins. These must be there, these must not, of what was there and known.
+    fn begin(&mut self, kept: BTreeSet<i64>, gone: BTreeSet<i64>) -> Result<(), TestCaseError> {
+        self.process = Process::begin(&self.storage, self.bounds);
+        self.storage.fail(None);
+        self.works = true;
+        // It looks before anything comes in.
+        self.process.disk.step();
+        let found = self.process.outlet.snapshot().pending_blocks;
+        self.process.began_with = Some(found);
+        // Everything that is there is read by a process that ends without having acknowledged any of it.
+        let mut there = BTreeSet::new();
+        let mut leases = Vec::new();
+        for attempt in 0.. {
+            prop_assert!(attempt < 1_000, "{:?}, and only {there:?} come", self.process.outlet.snapshot());
+            let limits = LeaseLimits { max_samples: 50, max_message_bytes: u64::MAX, linger: Duration::ZERO };
+            match self.process.outlet.lease(limits).now_or_never() {
+                Some(Some(lease)) => {
+                    for block in lease.blocks() {
+                        prop_assert!(there.last() < Some(&block.min_ms), "{} is out of order", block.min_ms);
+                        there.insert(block.min_ms);
+                    }
+                    leases.push(lease);
+                }
+                _ => {
+                    self.process.disk.step();
+                    let snapshot = self.process.outlet.snapshot();
+                    if snapshot.pending_blocks == there.len() as u64 {
+                        break;
+                    }
+                }
+            }
+        }
+        drop(leases);
+        let returned: Vec<_> = there.intersection(&gone).collect();
+        prop_assert!(returned.is_empty(), "acknowledged and here again: {returned:?}");
+        let missing: Vec<_> = kept.difference(&there).collect();
+        if self.is_roomy() {
+            prop_assert!(missing.len() <= self.may_lose, "{missing:?} are lost, {} may be", self.may_lose);
+        }
+        prop_assert!(there.iter().all(|one| *one < self.pushed));
+        self.may_lose = 0;
+        self.acknowledged = self.acknowledged.difference(&there).copied().collect();
+        // What is there was written, and what is done with is what was written down.
+        self.saved = gone.clone();
+        self.saved_durably = self.saved_durably.intersection(&self.acknowledged).copied().collect();
+        self.written = there.clone();
+        self.synced = self.synced.intersection(&there).copied().collect();
+        self.pending = there;
+        Ok(())
+    }
+
+    fn apply(&mut self, step: Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Push(count) => {
+                for _ in 0..count {
+                    self.process.queue.push(block(self.pushed, 10));
+                    self.pending.insert(self.pushed);
+                    self.pushed += 1;
+                    self.process.taken_in += 1;
+                }
+            }
+            Step::Lease(blocks) => {
+                let max_samples = u64::from(blocks) * 10;
+                let limits = LeaseLimits { max_samples, max_message_bytes: u64::MAX, linger: Duration::ZERO };
+                if let Some(Some(lease)) = self.process.outlet.lease(limits).now_or_never() {
+                    let numbers: Vec<_> = lease.blocks().map(|block| block.min_ms).collect();
+                    prop_assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+                    prop_assert!(numbers[0] > self.process.came, "{numbers:?} behind {}", self.process.came);
+                    prop_assert!(numbers.iter().all(|one| self.pending.contains(one)), "{numbers:?}");
+                    let out: Vec<_> =
+                        self.process.leases.iter().flat_map(Lease::blocks).map(|one| one.min_ms).collect();
+                    prop_assert!(numbers.iter().all(|one| !out.contains(one)), "{numbers:?} are out: {out:?}");
+                    self.process.came = *numbers.last().expect("never none");
+                    self.process.leases.push(lease);
+                }
+            }
+            Step::Ack(which) if !self.process.leases.is_empty() => {
+                let lease = self.process.leases.swap_remove(which % self.process.leases.len());
+                for block in lease.blocks() {
+                    self.pending.remove(&block.min_ms);
+                    self.written.remove(&block.min_ms);
+                    self.synced.remove(&block.min_ms);
+                    self.acknowledged.insert(block.min_ms);
+                    self.process.acknowledged += 1;
+                }
+                lease.ack();
+            }
+            Step::GiveBack(which) if !self.process.leases.is_empty() => {
+                drop(self.process.leases.swap_remove(which % self.process.leases.len()));
+                self.process.came = -1;
+            }
+            Step::Ack(_) | Step::GiveBack(_) => {}
+            Step::Work => self.work(false),
+            Step::Sync => self.work(true),
+            Step::Kill => self.begin(self.written.clone(), self.saved.clone())?,
+            Step::PowerCut(luck) => {
+                self.storage.lose_power(luck);
+                self.begin(self.synced.clone(), self.saved_durably.clone())?;
+            }
+            Step::Restart => {
+                if !self.works {
+                    return Ok(());
+                }
+                self.process.leases.clear();
+                self.process.queue.close();
+                let observer = self.process.outlet.observer();
+                let fresh = Outlet::new(Arc::clone(&self.process.queue));
+                drop(std::mem::replace(&mut self.process.outlet, fresh));
+                let lost_before = observer().dropped_blocks;
+                self.process.queue.ask(|_| ());
+                self.work(true);
+                prop_assert!(!self.is_roomy() || observer().dropped_blocks - lost_before <= self.may_lose as u64);
+                self.begin(self.pending.clone(), self.acknowledged.clone())?;
+            }
+            Step::Flip(file, bit) => {
+                let names = self.storage.names(".log");
+                if !names.is_empty() {
+                    self.storage.change(&names[file % names.len()], |bytes| {
+                        if !bytes.is_empty() {
+                            let bit = bit % (bytes.len() * 8);
+                            bytes[bit / 8] ^= 1 << (bit % 8);
+                        }
+                    });
+                    // A second flip may hit the header of a segment whose first record is damaged: then all of it is lost.
+                    self.may_lose += if self.may_lose == 0 { 1 } else { 4 };
+                }
+            }
+            Step::Tear(bytes) => {
+                if let Some(name) = self.storage.names(".log").last() {
+                    self.storage.change(name, |content| content.truncate(content.len().saturating_sub(bytes.into())));
+                    self.may_lose += if self.may_lose == 0 { 1 } else { 4 };
+                }
+                self.begin(self.written.clone(), self.saved.clone())?;
+            }
+            Step::Fail(fault) => {
+                self.storage.fail(Some(fault));
+                self.works = false;
+            }
+            Step::Heal => {
+                self.storage.fail(None);
+                self.works = true;
+                self.process.disk.hurry();
+            }
+        }
+        self.check()
+    }
+
+    fn check(&self) -> Result<(), TestCaseError> {
+        let Process { outlet, taken_in, acknowledged, began_with, .. } = &self.process;
+        let seen = outlet.snapshot();
+        if let Some(began_with) = began_with {
+            let known = seen.pending_blocks + seen.dropped_blocks + acknowledged;
+            prop_assert_eq!(known, began_with + taken_in, "{:?}", seen);
+        }
+        prop_assert!(seen.waiting_bytes <= self.bounds.memory);
+        if self.is_roomy() {
+            prop_assert!(seen.dropped_blocks as usize <= self.may_lose, "{:?}", seen);
+        }
+        // One that is dropped and cannot be deleted is there a little longer.
+        if self.works {
+            prop_assert!(self.storage.bytes() <= self.bounds.disk + 16 * RECORD, "{} bytes", self.storage.bytes());
+        }
+        Ok(())
+    }
+}
+
+fn run(bounds: Bounds, steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let _entered = runtime.enter();
+    let mut model = Model::new(bounds);
+    for step in steps {
+        model.apply(step)?;
+    }
+    // Whatever was, in the end the rest comes out.
+    model.apply(Step::Heal)?;
+    model.process.leases.clear();
+    model.process.came = -1;
+    model.process.queue.close();
+    for _ in 0..10_000 {
+        model.apply(Step::Sync)?;
+        model.apply(Step::Lease(20))?;
+        model.apply(Step::Ack(0))?;
+        if model.process.outlet.snapshot().pending_blocks == 0 {
+            return Ok(());
+        }
+    }
+    Err(TestCaseError::fail(format!("it does not run dry: {:?}", model.process.outlet.snapshot())))
+}
+
+/// The full number of sequences takes a while.
+fn cases() -> ProptestConfig {
+    let soak = std::env::var_os("MESHSCRAPE_SOAK").is_some();
+    ProptestConfig::with_cases(if soak { 50_000 } else { 1_000 })
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn with_room_nothing_is_lost(steps in proptest::collection::vec(step(), 0..60)) {
+        run(ROOMY, steps)?;
+    }
+
+    #[test]
+    fn without_room_the_bounds_hold(
+        steps in proptest::collection::vec(step(), 0..60),
+        memory in 2..40u64,
+        disk in 8..40u64,
+    ) {
+        run(Bounds { memory: memory * 1_000, disk: disk * RECORD }, steps)?;
+    }
+}

@@ -1,0 +1,310 @@
+//! What a log promises, on a disk in memory.
+
+use bytes::Bytes;
+
+use super::super::memory::{Fault, Memory};
+use super::*;
+use crate::model::{TargetId, WriteFormat};
+
+const LIMITS: LogLimits = LogLimits { segment_bytes: 1_000, max_bytes: 10_000, max_age: Duration::from_secs(7200) };
+
+/// Three of these fill a segment of [`LIMITS`].
+fn block(number: u64) -> Block {
+    Block {
+        target: TargetId(number % 3),
+        receiver: 4,
+        format: WriteFormat::V1,
+        samples: 10,
+        min_ms: number as i64,
+        max_ms: number as i64 + 1,
+        raw_len: 500,
+        elements: Bytes::from(format!("{number:-<250}")),
+    }
+}
+
+fn open(disk: &Memory) -> Log<Memory> {
+    Log::open(disk.clone(), LIMITS, 4, false).expect("it opens")
+}
+
+fn append(log: &mut Log<Memory>, numbers: Range<u64>) {
+    for number in numbers {
+        log.append(&[(number, block(number))], 0).expect("it is written");
+    }
+}
+
+/// A log on `disk` with these, each written alone.
+fn written(disk: &Memory, numbers: Range<u64>) -> Log<Memory> {
+    let mut log = open(disk);
+    append(&mut log, numbers);
+    log
+}
+
+/// The positions of all that can be read, each with the right block.
+fn all(log: &mut Log<Memory>) -> Vec<u64> {
+    let batch = log.read(0, u64::MAX).expect("it is read");
+    assert_eq!(batch.next, log.next());
+    assert!(batch.blocks.iter().all(|(position, found)| *found == block(*position)));
+    batch.blocks.iter().map(|(position, _)| *position).collect()
+}
+
+fn count(blocks: u64) -> Count {
+    Count { blocks, samples: blocks * 10 }
+}
+
+#[test]
+fn what_was_written_is_there_again_and_goes_on_behind() {
+    let disk = Memory::default();
+    drop(written(&disk, 0..8));
+    assert_eq!(disk.names(".log").len(), 3);
+    let mut log = open(&disk);
+    assert_eq!((log.next(), log.pending(), log.wrongs()), (8, count(8), Wrongs::default()));
+    append(&mut log, 8..10);
+    assert_eq!(all(&mut log), Vec::from_iter(0..10));
+    assert_eq!(log.bytes(), disk.bytes());
+}
+
+#[test]
+fn reading_goes_on_where_it_stopped() {
+    let disk = Memory::default();
+    let mut log = written(&disk, 0..8);
+    let (mut position, mut seen) = (0, Vec::new());
+    while position < log.next() {
+        let batch = log.read(position, 1).expect("it is read");
+        seen.extend(batch.blocks.iter().map(|(position, _)| *position));
+        position = batch.next;
+    }
+    assert_eq!(seen, Vec::from_iter(0..8));
+}
+
+#[test]
+fn what_is_acknowledged_does_not_come_again_and_whole_segments_go() {
+    let disk = Memory::default();
+    let mut log = written(&disk, 0..8);
+    for position in [0, 2, 4, 6, 1] {
+        log.finish(position, 10);
+    }
+    log.finish(1, 10);
+    log.collect().expect("deleted");
+    assert_eq!((log.pending(), disk.names(".log").len()), (count(3), 2));
+    log.save_done().expect("written");
+    let mut log = open(&disk);
+    assert_eq!((log.pending(), all(&mut log)), (count(3), vec![3, 5, 7]));
+    [3, 5, 7].into_iter().for_each(|position| log.finish(position, 10));
+    log.collect().expect("deleted");
+    assert_eq!(disk.names(".log").len(), 0);
+    log.save_done().expect("written");
+    assert_eq!(open(&disk).next(), 8, "no position is used again");
+}
+
+#[test]
+fn without_its_acknowledgements_everything_comes_again() {
+    for spoil in [(|bytes| bytes.clear()) as fn(&mut Vec<u8>), |bytes| bytes.fill(255)] {
+        let disk = Memory::default();
+        let mut log = written(&disk, 0..8);
+        log.finish(1, 10);
+        log.save_done().expect("written");
+        disk.change(DONE_FILE, spoil);
+        assert_eq!(all(&mut open(&disk)), Vec::from_iter(0..8));
+    }
+}
+
+#[test]
+fn a_torn_write_of_the_acknowledgements_leaves_those_before() {
+    let disk = Memory::default();
+    let mut log = written(&disk, 0..8);
+    for position in 0..6 {
+        log.finish(position, 10);
+        log.save_done().expect("written");
+    }
+    // The newer of the two slots.
+    let slots = |bytes: &[u8]| [bytes[16], bytes[4096 + 16]];
+    disk.change(DONE_FILE, |bytes| {
+        let newer = usize::from(slots(bytes)[1] > slots(bytes)[0]);
+        bytes[newer * 4096 + 40] ^= 1;
+    });
+    assert_eq!(all(&mut open(&disk)), [5, 6, 7]);
+}
+
+#[test]
+fn a_torn_end_is_cut_off() {
+    let whole = {
+        let disk = Memory::default();
+        drop(written(&disk, 0..2));
+        disk.bytes() as usize
+    };
+    let second = record::len(&block(1));
+    for cut in 1..second {
+        let disk = Memory::default();
+        drop(written(&disk, 0..2));
+        disk.change(&name_of(0), |bytes| bytes.truncate(whole - cut));
+        let mut log = open(&disk);
+        assert_eq!(log.wrongs(), Wrongs { torn: 1, damaged: 0 }, "{cut}");
+        assert_eq!(disk.bytes() as usize, whole - second, "{cut}");
+        let next = log.next();
+        append(&mut log, next..next + 1);
+        assert_eq!(all(&mut open(&disk)), [0, 1], "{cut}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_costs_its_block_at_most() {
+    let mut whole = Vec::new();
+    let disk = Memory::default();
+    drop(written(&disk, 0..3));
+    disk.change(&name_of(0), |bytes| whole.clone_from(bytes));
+    for bit in (0..whole.len() * 8).step_by(3) {
+        let disk = Memory::default();
+        let mut flipped = whole.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        disk.create(&name_of(0)).expect("a file").write_at(&flipped, 0).expect("written");
+        let mut log = open(&disk);
+        let hit = (bit as u64 / 8).checked_sub(segment::HEADER).map(|at| at / record::len(&block(0)) as u64);
+        let expected: Vec<_> = (0..3).filter(|position| Some(*position) != hit).collect();
+        assert_eq!(all(&mut log), expected, "bit {bit}");
+        // A last record that claims to be longer looks like one that was cut off.
+        let Wrongs { torn, damaged } = log.wrongs();
+        assert_eq!((torn + damaged, torn == 0 || hit == Some(2)), (u64::from(hit.is_some()), true), "bit {bit}");
+    }
+}
+
+#[test]
+fn a_bit_that_flips_while_the_log_is_open_is_found_when_it_is_read() {
+    let disk = Memory::default();
+    let mut log = written(&disk, 0..8);
+    disk.change(&name_of(0), |bytes| bytes[400] ^= 1);
+    let batch = log.read(0, u64::MAX).expect("it is read");
+    assert_eq!(batch.lost, [(1, 10)]);
+    assert_eq!((log.pending(), log.wrongs().damaged), (count(7), 1));
+    (0..8).for_each(|position| log.finish(position, 10));
+    log.collect().expect("set aside");
+    assert_eq!(disk.names(".corrupt"), [format!("{:016x}.corrupt", 0)]);
+}
+
+#[test]
+fn what_is_no_segment_is_set_aside_and_few_of_them_are_kept() {
+    let disk = Memory::default();
+    for number in 0..5u64 {
+        let file = disk.create(&name_of(number)).expect("a file");
+        file.write_at(&[b'x'; 100], 0).expect("written");
+    }
+    let mut log = open(&disk);
+    assert_eq!((log.wrongs().damaged, log.next()), (5, 5));
+    log.collect().expect("set aside");
+    assert_eq!((disk.names(".log").len(), disk.names(".corrupt").len()), (0, MAX_SET_ASIDE));
+    append(&mut log, 5..7);
+    assert_eq!(all(&mut open(&disk)), [5, 6]);
+}
+
+#[test]
+fn a_copied_segment_does_not_break_the_order() {
+    let disk = Memory::default();
+    drop(written(&disk, 0..3));
+    let bytes = {
+        let file = disk.open(&name_of(0)).expect("a segment");
+        let mut bytes = vec![0; disk.bytes() as usize];
+        file.read_at(&mut bytes, 0).expect("read");
+        bytes
+    };
+    disk.create(&name_of(2)).expect("a file").write_at(&bytes, 0).expect("written");
+    let mut log = open(&disk);
+    assert_eq!((all(&mut log), log.wrongs().damaged), (vec![0, 1, 2], 1));
+}
+
+#[test]
+fn the_oldest_segments_are_overdue_by_bytes_and_by_age() {
+    let disk = Memory::default();
+    let mut log = written(&disk, 0..30);
+    assert_eq!(log.overdue(0, 0), None);
+    let more = LIMITS.max_bytes - log.bytes();
+    assert_eq!((log.overdue(more, 0), log.overdue(more + 1, 0)), (None, Some(Overdue::Bytes)));
+    let age = LIMITS.max_age.as_millis() as i64;
+    assert_eq!((log.overdue(0, age), log.overdue(0, age + 1)), (None, Some(Overdue::Age)));
+    assert_eq!(log.drop_oldest(), Some((0..3, count(3))));
+    log.collect().expect("deleted");
+    assert_eq!((all(&mut log), log.bytes()), (Vec::from_iter(3..30), disk.bytes()));
+    log.save_done().expect("written");
+    assert_eq!(all(&mut open(&disk)), Vec::from_iter(3..30));
+}
+
+#[test]
+fn a_segment_is_ended_by_age_so_that_age_can_be_bounded() {
+    let disk = Memory::default();
+    let mut log = open(&disk);
+    let eighth = LIMITS.max_age.as_millis() as i64 / 8;
+    for (number, now_ms) in [(0, 0), (1, eighth), (2, eighth + 1)] {
+        log.append(&[(number, block(number))], now_ms).expect("written");
+    }
+    assert_eq!(disk.names(".log"), [name_of(0), name_of(2)]);
+}
+
+#[test]
+fn a_full_disk_takes_nothing_and_loses_nothing() {
+    let disk = Memory::default();
+    let mut log = written(&disk, 0..1);
+    log.save_done().expect("written");
+    disk.fail(Some(Fault::Full));
+    log.append(&[(1, block(1)), (2, block(2))], 0).expect_err("there is no space");
+    log.finish(0, 10);
+    log.save_done().expect("its place is there");
+    disk.fail(None);
+    append(&mut log, 1..3);
+    assert_eq!((all(&mut log), all(&mut open(&disk))), (vec![1, 2], vec![1, 2]));
+    assert_eq!(open(&disk).wrongs(), Wrongs::default());
+}
+
+#[test]
+fn a_disk_that_can_only_be_read_is_read() {
+    let disk = Memory::default();
+    drop(written(&disk, 0..8));
+    disk.change(&disk.names(".log")[2], |bytes| bytes.truncate(200));
+    disk.fail(Some(Fault::ReadOnly));
+    let mut log = open(&disk);
+    assert_eq!(all(&mut log), Vec::from_iter(0..6));
+    let next = log.next();
+    log.append(&[(next, block(next))], 0).expect_err("it is read-only");
+    log.finish(0, 10);
+    log.save_done().expect_err("it is read-only");
+    disk.fail(None);
+    log.save_done().expect("it is not any more");
+    append(&mut log, next..next + 1);
+    assert_eq!(all(&mut open(&disk)), Vec::from_iter((1..6).chain([next])));
+}
+
+#[test]
+fn a_broken_disk_is_an_error_until_it_is_declared_lost() {
+    let disk = Memory::default();
+    let mut log = written(&disk, 0..8);
+    disk.fail(Some(Fault::Broken));
+    assert!(Log::open(disk.clone(), LIMITS, 4, false).is_err());
+    log.read(0, u64::MAX).expect_err("it is broken");
+    let lost = log.give_up(1).lost;
+    assert_eq!(lost, [(1, 10), (2, 10)], "the rest of the segment, and no other");
+    disk.fail(None);
+    assert_eq!(all(&mut log), [0, 3, 4, 5, 6, 7]);
+}
+
+#[test]
+fn a_deleted_file_is_noticed() {
+    let disk = Memory::default();
+    let mut log = written(&disk, 0..8);
+    assert!(log.check_name().expect("known"));
+    for name in disk.names(".log") {
+        disk.remove(&name).expect("deleted");
+    }
+    assert!(!log.check_name().expect("known"));
+    append(&mut log, 8..9);
+    assert_eq!(disk.names(".log").len(), 1);
+    let batch = log.read(0, u64::MAX).expect("read");
+    assert_eq!((batch.blocks.len(), batch.lost.len()), (1, 8));
+}
+
+#[test]
+fn a_length_of_gibibytes_allocates_nothing() {
+    let disk = Memory::default();
+    drop(written(&disk, 0..2));
+    disk.change(&name_of(0), |bytes| {
+        let at = segment::HEADER as usize + 8;
+        bytes[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+    });
+    assert_eq!(all(&mut open(&disk)), [1]);
+}

@@ -1,0 +1,220 @@
+//! A disk in memory, for tests: it fails, tears, flips and forgets when told to.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::storage::{Storage, StoredFile};
+
+/// What does not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// No space: what would make a file longer is written by half.
+    Full,
+    /// Nothing can be changed.
+    ReadOnly,
+    /// Everything fails.
+    Broken,
+}
+
+/// Clones are the same disk.
+#[derive(Clone, Default)]
+pub(super) struct Memory(Arc<Mutex<Disk>>);
+
+#[derive(Default)]
+struct Disk {
+    names: BTreeMap<String, u64>,
+    durable_names: BTreeMap<String, u64>,
+    files: HashMap<u64, Content>,
+    next_file: u64,
+    fault: Option<Fault>,
+}
+
+#[derive(Clone, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    durable: Vec<u8>,
+}
+
+/// The file that is the list of names.
+const NAMES: u64 = u64::MAX;
+
+/// A file of it.
+#[derive(Clone)]
+pub(super) struct Handle {
+    disk: Memory,
+    id: u64,
+}
+
+impl Memory {
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.0.lock().expect("no test panics here")
+    }
+
+    /// From now on this does not work, or everything does.
+    pub(super) fn fail(&self, fault: Option<Fault>) {
+        self.disk().fault = fault;
+    }
+
+    /// The machine loses its power: of what was not synced only a part is there, `luck` in 256 of it.
+    pub(super) fn lose_power(&self, luck: u8) {
+        let mut disk = self.disk();
+        disk.names = disk.durable_names.clone();
+        for content in disk.files.values_mut() {
+            let (kept, now) = (content.durable.len(), content.bytes.len());
+            match now >= kept && content.bytes[..kept] == content.durable {
+                true => content.bytes.truncate(kept + (now - kept) * usize::from(luck) / 256),
+                false if luck < 128 => content.bytes = content.durable.clone(),
+                false => {}
+            }
+        }
+    }
+
+    /// The names of files that end so, in order.
+    pub(super) fn names(&self, suffix: &str) -> Vec<String> {
+        self.disk().names.keys().filter(|name| name.ends_with(suffix)).cloned().collect()
+    }
+
+    /// How many bytes the files have.
+    pub(super) fn bytes(&self) -> u64 {
+        let disk = self.disk();
+        disk.names.iter().filter(|(name, _)| name.contains('.')).map(|(_, id)| disk.files[id].bytes.len() as u64).sum()
+    }
+
+    /// Does something to the bytes of a file.
+    pub(super) fn change(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut disk = self.disk();
+        let id = disk.names[name];
+        let content = disk.files.get_mut(&id).expect("a file with a name");
+        change(&mut content.bytes);
+        content.durable = content.bytes.clone();
+    }
+}
+
+impl Disk {
+    fn may_read(&self) -> io::Result<()> {
+        match self.fault {
+            Some(Fault::Broken) => Err(io::Error::from_raw_os_error(libc::EIO)),
+            _ => Ok(()),
+        }
+    }
+
+    fn may_change(&self) -> io::Result<()> {
+        self.may_read()?;
+        match self.fault {
+            Some(Fault::ReadOnly) => Err(io::Error::from_raw_os_error(libc::EROFS)),
+            _ => Ok(()),
+        }
+    }
+
+    fn id(&self, name: &str) -> io::Result<u64> {
+        self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Storage for Memory {
+    type File = Handle;
+
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        let disk = self.disk();
+        disk.may_read()?;
+        Ok(disk.names.iter().map(|(name, id)| (name.clone(), disk.files[id].bytes.len() as u64)).collect())
+    }
+
+    fn create(&self, name: &str) -> io::Result<Handle> {
+        let mut disk = self.disk();
+        disk.may_change()?;
+        let id = disk.next_file;
+        disk.next_file += 1;
+        disk.names.insert(name.to_owned(), id);
+        disk.files.insert(id, Content::default());
+        Ok(Handle { disk: self.clone(), id })
+    }
+
+    fn open(&self, name: &str) -> io::Result<Handle> {
+        let disk = self.disk();
+        disk.may_read()?;
+        Ok(Handle { disk: self.clone(), id: disk.id(name)? })
+    }
+
+    fn open_to_write(&self, name: &str) -> io::Result<Handle> {
+        let disk = self.disk();
+        disk.may_change()?;
+        Ok(Handle { disk: self.clone(), id: disk.id(name)? })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.may_change()?;
+        let id = disk.id(from)?;
+        disk.names.remove(from);
+        disk.names.insert(to.to_owned(), id);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.may_change()?;
+        disk.id(name)?;
+        disk.names.remove(name);
+        Ok(())
+    }
+
+    fn names(&self) -> io::Result<Handle> {
+        self.disk().may_read()?;
+        Ok(Handle { disk: self.clone(), id: NAMES })
+    }
+}
+
+impl StoredFile for Handle {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let disk = self.disk.disk();
+        disk.may_read()?;
+        let bytes = &disk.files[&self.id].bytes;
+        let from = (offset as usize).min(bytes.len());
+        let read = buffer.len().min(bytes.len() - from);
+        buffer[..read].copy_from_slice(&bytes[from..from + read]);
+        Ok(read)
+    }
+
+    fn write_at(&self, new: &[u8], offset: u64) -> io::Result<()> {
+        let mut disk = self.disk.disk();
+        disk.may_change()?;
+        let full = disk.fault == Some(Fault::Full);
+        let bytes = &mut disk.files.get_mut(&self.id).expect("an open file").bytes;
+        let (from, end) = (offset as usize, offset as usize + new.len());
+        if end > bytes.len() && full {
+            bytes.truncate(from);
+            bytes.extend_from_slice(&new[..new.len() / 2]);
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        bytes.resize(bytes.len().max(end), 0);
+        bytes[from..end].copy_from_slice(new);
+        Ok(())
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        let mut disk = self.disk.disk();
+        disk.may_change()?;
+        disk.files.get_mut(&self.id).expect("an open file").bytes.truncate(len as usize);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut disk = self.disk.disk();
+        disk.may_change()?;
+        if self.id == NAMES {
+            disk.durable_names = disk.names.clone();
+            return Ok(());
+        }
+        let content = disk.files.get_mut(&self.id).expect("an open file");
+        content.durable = content.bytes.clone();
+        Ok(())
+    }
+
+    fn has_name(&self) -> io::Result<bool> {
+        let disk = self.disk.disk();
+        disk.may_read()?;
+        Ok(disk.names.values().any(|id| *id == self.id))
+    }
+}

@@ -1,0 +1,615 @@
+//! What of a queue is in memory, and what of it is known to be on disk only.
+//!
+//! Every block gets a number when it comes in, one higher than the last. A lease is a run of blocks in order of their
+//! numbers; returned blocks go back to where their numbers put them. In order of numbers a queue with a disk looks so:
+//!
+//! ```text
+//!            floor                gap_from          written_to
+//!   no more    │       front         │      gap         │       tail        next
+//!   on disk    │ in memory, on disk  │   on disk only   │  in memory only    │
+//!   ───────────┴─────────────────────┴──────────────────┴────────────────────┘
+//! ```
+//! A receiver that keeps up has no gap. If it falls behind, the front is kept small: its newest blocks are left to the disk,
+//! and come back when the front runs empty. What cannot be written stays in the tail. Without a disk all is tail.
+//!
+//! What always holds: the bytes in memory are bounded (besides what is leased), and what is dropped for it is the oldest
+//! that is nowhere else, and counted; a block is in one of front, gap, tail and leases. All of this is done under a lock, so
+//! nothing here touches a file, and nothing waits.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::log::Count;
+use super::queue::LeaseLimits;
+use crate::model::Block;
+
+/// The number of the first block that comes in. What a log holds from before has lower ones.
+pub(super) const FIRST: u64 = 1 << 63;
+
+/// The most bytes of the front.
+const FRONT_BYTES: u64 = 4 << 20;
+
+/// How long a disk that does not answer at all keeps blocks from being handed out.
+const OPEN_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A block in the queue.
+#[derive(Clone)]
+pub(super) struct Waiting {
+    pub(super) number: u64,
+    /// When it came in; unknown if it was read from disk, where it has waited long enough.
+    arrived: Option<Instant>,
+    pub(super) block: Block,
+}
+
+impl Waiting {
+    /// What it costs to keep it in memory.
+    fn bytes(&self) -> u64 {
+        (self.block.elements.len() + size_of::<Self>()) as u64
+    }
+
+    fn samples(&self) -> u64 {
+        u64::from(self.block.samples)
+    }
+}
+
+/// Blocks in memory, summed up.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    blocks: u64,
+    samples: u64,
+    message_bytes: u64,
+    bytes: u64,
+}
+
+impl Sum {
+    fn add(&mut self, one: &Waiting) {
+        self.blocks += 1;
+        self.samples += one.samples();
+        self.message_bytes += u64::from(one.block.raw_len);
+        self.bytes += one.bytes();
+    }
+
+    /// `one` was added before.
+    fn remove(&mut self, one: &Waiting) {
+        self.blocks -= 1;
+        self.samples -= one.samples();
+        self.message_bytes -= u64::from(one.block.raw_len);
+        self.bytes -= one.bytes();
+    }
+
+    fn reaches(&self, limits: LeaseLimits) -> bool {
+        self.samples >= limits.max_samples || self.message_bytes >= limits.max_message_bytes
+    }
+
+    fn exceeds(&self, limits: LeaseLimits) -> bool {
+        self.samples > limits.max_samples || self.message_bytes > limits.max_message_bytes
+    }
+}
+
+/// Why blocks were dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Lost {
+    /// The memory was full.
+    Memory,
+    /// The disk had as many bytes as it may have.
+    Bytes,
+    /// They were on disk for too long.
+    Age,
+    /// They could not be read from disk any more.
+    Damage,
+    /// They are larger than a record may be.
+    Size,
+}
+
+impl Lost {
+    /// All of them.
+    pub(super) const ALL: [Lost; 5] = [Lost::Memory, Lost::Bytes, Lost::Age, Lost::Damage, Lost::Size];
+
+    /// The word for metrics and logs.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Lost::Memory => "memory_full",
+            Lost::Bytes => "disk_full",
+            Lost::Age => "too_old",
+            Lost::Damage => "damaged",
+            Lost::Size => "too_large",
+        }
+    }
+
+    /// What happened, and why it may have.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Lost::Memory => "the queue is full: the oldest blocks were dropped; the receiver is down or too slow",
+            Lost::Bytes => {
+                "the queue on disk is full: the oldest blocks were dropped; the receiver is down or too slow"
+            }
+            Lost::Age => "the oldest blocks were on disk for longer than max_age: they were dropped",
+            Lost::Damage => "blocks on disk cannot be read any more: they are lost; the disk may be failing",
+            Lost::Size => "a block is larger than what is written to disk: it was dropped",
+        }
+    }
+}
+
+/// What an outlet finds.
+pub(super) enum Take {
+    Blocks(Vec<Waiting>),
+    /// Blocks wait, but may wait for more until then.
+    Until(Instant),
+    Nothing,
+    Over,
+}
+
+/// The blocks of one queue. Its owner says where a block is allowed to be, this keeps the books.
+pub(super) struct Window {
+    /// Front and tail, in order of numbers.
+    waiting: VecDeque<Waiting>,
+    next: u64,
+    sum: Sum,
+    leased: BTreeMap<u64, Leased>,
+    leased_sum: Count,
+    /// No more blocks will come.
+    pub(super) closed: bool,
+    capacity_bytes: u64,
+    /// How many bytes the front may have.
+    front_bytes: u64,
+    dropped: BTreeMap<Lost, Count>,
+    disk: Option<OnDisk>,
+}
+
+#[derive(Clone, Copy)]
+struct Leased {
+    min_ms: i64,
+    samples: u64,
+}
+
+/// What is known of the disk's part.
+struct OnDisk {
+    /// Whether it was tried to open the log: before that nobody knows whether older blocks are there, and nothing is handed
+    /// out until it is given up to wait for that.
+    tried: bool,
+    tried_by: Instant,
+    floor: u64,
+    gap_from: u64,
+    written_to: u64,
+    /// What is being written goes up to here.
+    writing_to: u64,
+    /// What is not written, also if it is leased; all at `written_to` or behind.
+    unwritten: VecDeque<Waiting>,
+    unwritten_bytes: u64,
+    /// What is in the gap, without what is leased of it.
+    stored: Count,
+    stored_oldest_ms: Option<i64>,
+    /// Written blocks that are done with, and their samples; the log does not know it yet.
+    finished: Vec<(u64, u64)>,
+}
+
+impl Window {
+    /// Empty. With a disk, it is to be told what is there before anything is handed out.
+    pub(super) fn new(capacity_bytes: u64, with_disk: bool) -> Self {
+        let disk = OnDisk {
+            tried: false,
+            tried_by: Instant::now() + OPEN_PATIENCE,
+            floor: FIRST,
+            gap_from: FIRST,
+            written_to: FIRST,
+            writing_to: FIRST,
+            unwritten: VecDeque::new(),
+            unwritten_bytes: 0,
+            stored: Count::default(),
+            stored_oldest_ms: None,
+            finished: Vec::new(),
+        };
+        Self {
+            waiting: VecDeque::new(),
+            next: FIRST,
+            sum: Sum::default(),
+            leased: BTreeMap::new(),
+            leased_sum: Count::default(),
+            closed: false,
+            capacity_bytes,
+            front_bytes: FRONT_BYTES.min(capacity_bytes / 2),
+            dropped: BTreeMap::new(),
+            disk: with_disk.then_some(disk),
+        }
+    }
+
+    /// How many bytes may be in memory from now on.
+    pub(super) fn set_capacity(&mut self, bytes: u64) {
+        self.capacity_bytes = bytes;
+        self.set_front_bytes(FRONT_BYTES.min(bytes / 2));
+    }
+
+    /// How many bytes the front may have from now on.
+    pub(super) fn set_front_bytes(&mut self, bytes: u64) {
+        self.front_bytes = bytes;
+        self.make_room();
+    }
+
+    /// A block comes in.
+    pub(super) fn push(&mut self, block: Block) {
+        let one = Waiting { number: self.next, arrived: Some(Instant::now()), block };
+        self.next += 1;
+        if let Some(disk) = &mut self.disk {
+            disk.unwritten_bytes += one.bytes();
+            disk.unwritten.push_back(one.clone());
+        }
+        self.sum.add(&one);
+        self.waiting.push_back(one);
+        self.make_room();
+    }
+
+    /// Takes blocks out for a lease.
+    pub(super) fn take(&mut self, limits: LeaseLimits) -> Take {
+        if let Some(disk) = self.disk.as_ref().filter(|disk| !disk.tried && Instant::now() < disk.tried_by) {
+            return Take::Until(disk.tried_by);
+        }
+        let gap = self.gap();
+        let Some(oldest) =
+            self.waiting.front().filter(|oldest| gap.as_ref().is_none_or(|gap| oldest.number < gap.start))
+        else {
+            // A lease that is still out may come back.
+            let over = self.closed && self.leased.is_empty() && gap.is_none();
+            return if over { Take::Over } else { Take::Nothing };
+        };
+        if let Some(until) = oldest.arrived.map(|arrived| arrived + limits.linger)
+            && gap.is_none()
+            && !self.closed
+            && !self.sum.reaches(limits)
+            && Instant::now() < until
+        {
+            return Take::Until(until);
+        }
+
+        let mut taken = Vec::new();
+        let mut sum = Sum::default();
+        while let Some(next) =
+            self.waiting.front().filter(|next| gap.as_ref().is_none_or(|gap| next.number < gap.start))
+        {
+            sum.add(next);
+            if sum.exceeds(limits) && !taken.is_empty() {
+                break;
+            }
+            let Some(next) = self.waiting.pop_front() else { break };
+            self.sum.remove(&next);
+            self.leased_sum.blocks += 1;
+            self.leased_sum.samples += next.samples();
+            self.leased.insert(next.number, Leased { min_ms: next.block.min_ms, samples: next.samples() });
+            taken.push(next);
+        }
+        Take::Blocks(taken)
+    }
+
+    /// Leased blocks are done with.
+    pub(super) fn forget(&mut self, blocks: &[Waiting]) {
+        for one in blocks {
+            self.unlease(one);
+            self.finish(one.number, one.samples());
+        }
+        self.make_room();
+    }
+
+    /// Leased blocks go back to their places.
+    pub(super) fn give_back(&mut self, blocks: Vec<Waiting>) {
+        for one in blocks.into_iter().rev() {
+            self.unlease(&one);
+            match (self.gap(), &mut self.disk) {
+                (Some(gap), Some(disk)) if gap.contains(&one.number) => {
+                    disk.stored.blocks += 1;
+                    disk.stored.samples += one.samples();
+                    let oldest_ms = disk.stored_oldest_ms.unwrap_or(i64::MAX);
+                    disk.stored_oldest_ms = Some(oldest_ms.min(one.block.min_ms));
+                }
+                _ => {
+                    let at = self.place_of(one.number);
+                    self.sum.add(&one);
+                    self.waiting.insert(at, one);
+                }
+            }
+        }
+        self.make_room();
+    }
+
+    fn unlease(&mut self, one: &Waiting) {
+        self.leased_sum.blocks -= 1;
+        self.leased_sum.samples -= one.samples();
+        self.leased.remove(&one.number);
+    }
+
+    /// A block is not needed any more, on disk neither.
+    fn finish(&mut self, number: u64, samples: u64) {
+        let Some(disk) = &mut self.disk else { return };
+        if number >= disk.written_to {
+            let at = disk.unwritten.partition_point(|other| other.number < number);
+            if disk.unwritten.get(at).is_some_and(|other| other.number == number)
+                && let Some(one) = disk.unwritten.remove(at)
+            {
+                disk.unwritten_bytes -= one.bytes();
+            }
+        }
+        // What was never written the log need not know.
+        if number < disk.written_to.max(disk.writing_to) {
+            disk.finished.push((number, samples));
+        }
+    }
+
+    /// What is on disk only; `None` if nothing is.
+    fn gap(&self) -> Option<Range<u64>> {
+        let disk = self.disk.as_ref().filter(|disk| disk.stored.blocks > 0)?;
+        Some(disk.gap_from..disk.written_to)
+    }
+
+    fn place_of(&self, number: u64) -> usize {
+        self.waiting.partition_point(|other| other.number < number)
+    }
+
+    /// Leaves to the disk what is there and does not belong into memory, and drops the oldest of what is too much.
+    fn make_room(&mut self) {
+        while self.bytes_in_front() > self.front_bytes && self.leave_to_disk() {}
+        while self.is_full() && self.waiting.len() > 1 {
+            if self.leave_to_disk() {
+                continue;
+            }
+            // What is on disk as well is not worth dropping.
+            let oldest = match &self.disk {
+                Some(disk) if self.waiting[0].number >= disk.floor => self.place_of(disk.written_to),
+                _ => 0,
+            };
+            let Some(oldest) = self.waiting.remove(oldest) else { break };
+            self.sum.remove(&oldest);
+            self.finish(oldest.number, oldest.samples());
+            self.lose(Lost::Memory, Count { blocks: 1, samples: oldest.samples() });
+        }
+        if let Some(disk) = &mut self.disk
+            && disk.stored.blocks == 0
+        {
+            disk.gap_from = disk.written_to;
+            disk.stored_oldest_ms = None;
+        }
+    }
+
+    /// Whether there is too much in memory. Where blocks are on disk only, there must be room for them to come back.
+    fn is_full(&self) -> bool {
+        let reserved = match &self.disk {
+            Some(disk) if disk.stored.blocks > 0 => self.front_bytes.saturating_sub(self.bytes_in_front()),
+            _ => 0,
+        };
+        self.sum.bytes + reserved > self.capacity_bytes
+    }
+
+    /// How many bytes are in memory besides those that are not written.
+    fn bytes_in_front(&self) -> u64 {
+        self.disk.as_ref().map_or(0, |disk| self.sum.bytes.saturating_sub(disk.unwritten_bytes))
+    }
+
+    /// Forgets the newest block of the front, which then is in the gap; not the last one, which would come back at once.
+    /// Whether there was one.
+    fn leave_to_disk(&mut self) -> bool {
+        let Some(disk) = &self.disk else { return false };
+        // Without a gap it begins at the end of what is written.
+        let end = if disk.stored.blocks > 0 { disk.gap_from } else { disk.written_to };
+        let Some(at) = self.place_of(end).checked_sub(1).filter(|at| *at > 0) else { return false };
+        if self.waiting[at].number < disk.floor {
+            return false;
+        }
+        let (Some(one), Some(disk)) = (self.waiting.remove(at), &mut self.disk) else { return false };
+        self.sum.remove(&one);
+        disk.gap_from = one.number;
+        disk.stored.blocks += 1;
+        disk.stored.samples += one.samples();
+        disk.stored_oldest_ms = Some(disk.stored_oldest_ms.unwrap_or(i64::MAX).min(one.block.min_ms));
+        true
+    }
+
+    fn lose(&mut self, why: Lost, lost: Count) {
+        let sum = self.dropped.entry(why).or_default();
+        sum.blocks += lost.blocks;
+        sum.samples += lost.samples;
+    }
+
+    /// What was dropped so far.
+    pub(super) fn dropped(&self, why: Lost) -> Count {
+        self.dropped.get(&why).copied().unwrap_or_default()
+    }
+
+    /// What waits or is leased.
+    pub(super) fn pending(&self) -> Count {
+        let stored = self.disk.as_ref().map_or_else(Count::default, |disk| disk.stored);
+        Count {
+            blocks: self.sum.blocks + self.leased_sum.blocks + stored.blocks,
+            samples: self.sum.samples + self.leased_sum.samples + stored.samples,
+        }
+    }
+
+    /// What would be lost with this process.
+    pub(super) fn in_memory_only(&self) -> Count {
+        let Some(disk) = &self.disk else { return self.pending() };
+        let waiting = self.waiting.iter().filter(|one| one.number >= disk.written_to || one.number < disk.floor);
+        let leased = self.leased.iter().filter(|(number, _)| **number >= disk.written_to || **number < disk.floor);
+        let samples = waiting.map(Waiting::samples).chain(leased.map(|(_, one)| one.samples));
+        samples.fold(Count::default(), |sum, one| Count { blocks: sum.blocks + 1, samples: sum.samples + one })
+    }
+
+    /// The bytes that wait in memory.
+    pub(super) fn waiting_bytes(&self) -> u64 {
+        self.sum.bytes
+    }
+
+    /// The oldest timestamp of all that waits or is leased.
+    pub(super) fn oldest_ms(&self) -> Option<i64> {
+        let waiting = self.waiting.iter().map(|one| one.block.min_ms);
+        let leased = self.leased.values().map(|one| one.min_ms);
+        waiting.chain(leased).chain(self.disk.as_ref().and_then(|disk| disk.stored_oldest_ms)).min()
+    }
+}
+
+/// What whoever writes the disk asks and tells.
+impl Window {
+    /// The log was opened: this is in it, from the number `first` on.
+    pub(super) fn opened(&mut self, first: u64, pending: Count, oldest_ms: Option<i64>) {
+        let Some(disk) = &mut self.disk else { return };
+        disk.tried = true;
+        (disk.floor, disk.gap_from) = (first, first);
+        (disk.stored, disk.stored_oldest_ms) = (pending, oldest_ms);
+        self.make_room();
+    }
+
+    /// The log cannot be opened for now.
+    pub(super) fn not_opened(&mut self) {
+        if let Some(disk) = &mut self.disk {
+            disk.tried = true;
+        }
+    }
+
+    /// Which blocks are done with since this was asked last.
+    pub(super) fn take_finished(&mut self) -> Vec<(u64, u64)> {
+        self.disk.as_mut().map(|disk| std::mem::take(&mut disk.finished)).unwrap_or_default()
+    }
+
+    /// The oldest blocks that are to be written, about `max_bytes` of them, one at least.
+    pub(super) fn next_to_write(&mut self, max_bytes: u64) -> Vec<(u64, Block)> {
+        let Some(disk) = &mut self.disk else { return Vec::new() };
+        let mut bytes = 0;
+        let mut batch = Vec::new();
+        for one in &disk.unwritten {
+            bytes += one.bytes();
+            if bytes > max_bytes && !batch.is_empty() {
+                break;
+            }
+            batch.push((one.number, one.block.clone()));
+            disk.writing_to = one.number + 1;
+        }
+        batch
+    }
+
+    /// What [`Window::next_to_write`] gave is written, up to the number `end`.
+    pub(super) fn wrote(&mut self, end: u64) {
+        let Some(disk) = &mut self.disk else { return };
+        while let Some(one) = disk.unwritten.pop_front_if(|one| one.number < end) {
+            disk.unwritten_bytes -= one.bytes();
+            // Behind a gap there is no front: what is written there is left to the disk.
+            if disk.stored.blocks > 0 {
+                let at = self.waiting.partition_point(|other| other.number < one.number);
+                if self.waiting.get(at).is_some_and(|other| other.number == one.number)
+                    && let Some(one) = self.waiting.remove(at)
+                {
+                    self.sum.remove(&one);
+                    disk.stored.blocks += 1;
+                    disk.stored.samples += one.samples();
+                }
+            }
+        }
+        disk.written_to = end.max(disk.written_to);
+        self.make_room();
+    }
+
+    /// A block that is to be written is too large for that.
+    pub(super) fn too_large(&mut self, number: u64) {
+        let at = self.place_of(number);
+        if self.waiting.get(at).is_some_and(|other| other.number == number)
+            && let Some(one) = self.waiting.remove(at)
+        {
+            self.sum.remove(&one);
+            self.lose(Lost::Size, Count { blocks: 1, samples: one.samples() });
+        }
+        // If it is leased, it may still be delivered.
+        if let Some(disk) = &mut self.disk {
+            while let Some(one) = disk.unwritten.pop_front_if(|one| one.number <= number) {
+                disk.unwritten_bytes -= one.bytes();
+            }
+        }
+    }
+
+    /// From which number on blocks are to be read, and how many bytes; `None` if none are needed.
+    pub(super) fn next_to_read(&self) -> Option<(u64, u64)> {
+        let gap = self.gap()?;
+        let missing = self.front_bytes.saturating_sub(self.bytes_in_front());
+        (missing > self.front_bytes / 2 || self.waiting.front().is_none_or(|one| one.number >= gap.start))
+            .then_some((gap.start, missing.max(1)))
+    }
+
+    /// What was read from the number `from` on, up to `next`; what was not there is lost.
+    pub(super) fn has_read(&mut self, from: u64, blocks: Vec<(u64, Block)>, next: u64, lost: &[(u64, u64)]) {
+        let mut damaged = Count::default();
+        for (_, samples) in lost.iter().filter(|(number, _)| !self.leased.contains_key(number)) {
+            damaged.blocks += 1;
+            damaged.samples += samples;
+        }
+        let Some(disk) = &mut self.disk else { return };
+        damaged.blocks = damaged.blocks.min(disk.stored.blocks);
+        damaged.samples = damaged.samples.min(disk.stored.samples);
+        disk.stored.blocks -= damaged.blocks;
+        disk.stored.samples -= damaged.samples;
+        // Otherwise more was left to the disk meanwhile, and reading begins before that.
+        if disk.gap_from == from {
+            let finished: Vec<_> = disk.finished.iter().map(|(number, _)| *number).collect();
+            let mut at = self.waiting.partition_point(|other| other.number < from);
+            for (number, block) in blocks {
+                if self.leased.contains_key(&number) || finished.contains(&number) {
+                    continue;
+                }
+                let one = Waiting { number, arrived: None, block };
+                disk.stored.blocks = disk.stored.blocks.saturating_sub(1);
+                disk.stored.samples = disk.stored.samples.saturating_sub(one.samples());
+                self.sum.add(&one);
+                self.waiting.insert(at, one);
+                at += 1;
+            }
+            disk.gap_from = next.min(disk.written_to);
+            if disk.gap_from == disk.written_to {
+                // Nothing is left to be read.
+                damaged.blocks += disk.stored.blocks;
+                damaged.samples += disk.stored.samples;
+                disk.stored = Count::default();
+            }
+        }
+        if damaged.blocks > 0 {
+            self.lose(Lost::Damage, damaged);
+        }
+        self.make_room();
+    }
+
+    /// The oldest timestamp in the gap, as the log knows it.
+    pub(super) fn set_stored_oldest(&mut self, oldest_ms: impl FnOnce(u64) -> Option<i64>) {
+        if let (Some(gap), Some(disk)) = (self.gap(), &mut self.disk) {
+            disk.stored_oldest_ms = oldest_ms(gap.start);
+        }
+    }
+
+    /// The log drops these, of which so much was not done. What of it is leased may still be delivered.
+    pub(super) fn trimmed(&mut self, range: Range<u64>, pending: Count, why: Lost) {
+        let mut rest = pending;
+        for one in self.leased.range(range.clone()).map(|(_, one)| one) {
+            rest.blocks = rest.blocks.saturating_sub(1);
+            rest.samples = rest.samples.saturating_sub(one.samples);
+        }
+        let mut lost = Count::default();
+        let from = self.place_of(range.start);
+        while let Some(one) = self.waiting.get(from).filter(|one| one.number < range.end) {
+            let samples = one.samples();
+            if let Some(one) = self.waiting.remove(from) {
+                self.sum.remove(&one);
+            }
+            rest.blocks = rest.blocks.saturating_sub(1);
+            rest.samples = rest.samples.saturating_sub(samples);
+            lost.blocks += 1;
+            lost.samples += samples;
+        }
+        if let Some(disk) = &mut self.disk {
+            rest.blocks = rest.blocks.min(disk.stored.blocks);
+            rest.samples = rest.samples.min(disk.stored.samples);
+            disk.stored.blocks -= rest.blocks;
+            disk.stored.samples -= rest.samples;
+            disk.floor = disk.floor.max(range.end);
+            disk.gap_from = disk.gap_from.max(range.end).min(disk.written_to);
+        }
+        lost.blocks += rest.blocks;
+        lost.samples += rest.samples;
+        if lost.blocks > 0 {
+            self.lose(why, lost);
+        }
+        self.make_room();
+    }
+}

@@ -1,0 +1,54 @@
+//! A receiver that is configured in another way, or not at all for a while.
+
+use super::*;
+use crate::support::agent::{Running, start_so};
+
+async fn start(stage: &Stage) -> Running {
+    let data = stage.data();
+    start_so(stage.dir.path(), &stage.config(), |options| meshscrape::agent::Options {
+        data_dir: Some(data),
+        ..options
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_has_changed_takes_over_what_is_queued_for_it() {
+    let stage = Stage::new().await;
+    let mut agent = start(&stage).await;
+    stage.scrapes(5).await;
+    // It has no name of its own, so its name in metrics changes as well.
+    for change in ["queue_config: {max_memory: 8MiB, ", "remote_timeout: 7s\n  queue_config: {"] {
+        agent.reload(&stage.config().replace("queue_config: {", change)).await.expect("it can be used");
+        stage.scrapes(5).await;
+    }
+    stage.receiver_is(true);
+    stage.takes(stage.answers()).await;
+    let came = stage.taken();
+    assert!(came[0] == 1 && came.windows(2).all(|two| two[1] == two[0] + 1), "{came:?}");
+    assert_eq!(agent.stop().await.undelivered, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_comes_back_gets_what_was_left_for_it() {
+    let stage = Stage::new().await;
+    let mut agent = start(&stage).await;
+    stage.scrapes(5).await;
+    let without = stage.config().split("remote_write:").next().expect("a beginning").to_owned();
+    agent.reload(&without).await.expect("it can be used");
+    let until = stage.answers();
+    assert_eq!(agent.stop().await.undelivered, 0);
+    let mut agent = start(&stage).await;
+    agent.reload(&without).await.expect("it can be used");
+    stage.scrapes(2).await;
+    agent.reload(&stage.config()).await.expect("it can be used");
+    stage.receiver_is(true);
+    stage.scrapes(2).await;
+    stage.takes(stage.answers()).await;
+    let came = stage.taken();
+    // The last one before it was gone may have come too late for it.
+    let missing: Vec<_> = (1..until as u64).filter(|number| !came.contains(number)).collect();
+    assert!(came.is_sorted() && missing.is_empty(), "{missing:?} of {until} are missing: {came:?}");
+    let stopped = agent.stop().await;
+    assert_eq!(stopped.undelivered, 0);
+}
