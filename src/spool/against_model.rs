@@ -103,8 +103,9 @@ struct Model {
     /// Acknowledged ones that must not come back after a kill, and after the loss of power.
     saved: BTreeSet<i64>,
     saved_durably: BTreeSet<i64>,
-    /// How many blocks may be gone because of damage.
+    /// How many blocks may be gone because of damage that this process can have found.
     may_lose: usize,
+    flips: usize,
     works: bool,
 }
 
@@ -164,6 +165,7 @@ impl Model {
             saved: BTreeSet::new(),
             saved_durably: BTreeSet::new(),
             may_lose: 0,
+            flips: 0,
             works: true,
         }
     }
@@ -316,14 +318,13 @@ impl Model {
                             bytes[bit / 8] ^= 1 << (bit % 8);
                         }
                     });
-                    // A second flip may hit the header of a segment whose first record is damaged: then all of it is lost.
-                    self.may_lose += if self.may_lose == 0 { 1 } else { 4 };
+                    self.damage();
                 }
             }
             Step::Tear(bytes) => {
                 if let Some(name) = self.storage.names(".log").last() {
                     self.storage.change(name, |content| content.truncate(content.len().saturating_sub(bytes.into())));
-                    self.may_lose += if self.may_lose == 0 { 1 } else { 4 };
+                    self.damage();
                 }
                 self.begin(self.written.clone(), self.saved.clone())?;
             }
@@ -338,6 +339,13 @@ impl Model {
             }
         }
         self.check()
+    }
+
+    /// Damage costs one block. But if it hits the header of a segment and the first record, now or earlier, all of the
+    /// segment is lost.
+    fn damage(&mut self) {
+        self.flips += 1;
+        self.may_lose += if self.flips == 1 { 1 } else { 4 };
     }
 
     fn check(&self) -> Result<(), TestCaseError> {

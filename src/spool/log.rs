@@ -95,6 +95,7 @@ pub(super) struct Batch {
 
 struct Segment {
     first: u64,
+    marker: u64,
     /// The position behind the last record.
     end: u64,
     len: u64,
@@ -107,6 +108,11 @@ struct Segment {
 }
 
 impl Segment {
+    fn empty(first: u64, marker: u64) -> Self {
+        let (arrived_ms, min_ms, pending) = ((0, 0), 0, Count::default());
+        Self { first, marker, end: first, len: segment::HEADER, arrived_ms, min_ms, pending, damaged: false }
+    }
+
     fn name(&self) -> String {
         name_of(self.first)
     }
@@ -129,7 +135,6 @@ impl Segment {
 
 struct Writer<F> {
     file: F,
-    marker: u64,
     /// Whether something was written that was not handed out to be synced.
     unsynced: bool,
 }
@@ -235,15 +240,7 @@ impl<S: Storage> Log<S> {
             self.doomed.push((name, damaged));
             return Ok(());
         };
-        let mut segment = Segment {
-            first,
-            end: first,
-            len: segment::HEADER,
-            arrived_ms: (0, 0),
-            min_ms: 0,
-            pending: Count::default(),
-            damaged: false,
-        };
+        let mut segment = Segment::empty(first, walk.marker());
         let mut in_order = true;
         while in_order && let Some((meta, _)) = walk.next()? {
             // A copy of another segment, say: what would break the order is not read.
@@ -350,7 +347,7 @@ impl<S: Storage> Log<S> {
         let Some(segment) = self.segments.back_mut() else { return Err(io::Error::other("BUG: no segment")) };
         self.scratch.clear();
         for (position, block) in blocks {
-            record::write(&mut self.scratch, writer.marker, *position, now_ms, block);
+            record::write(&mut self.scratch, segment.marker, *position, now_ms, block);
         }
         if let Err(error) = writer.file.write_at(&self.scratch, segment.len) {
             // Without that the rest of the record stays, and must stay the last thing in the file.
@@ -396,16 +393,8 @@ impl<S: Storage> Log<S> {
             return Err(error);
         }
         self.names_changed = true;
-        self.segments.push_back(Segment {
-            first,
-            end: first,
-            len: segment::HEADER,
-            arrived_ms: (0, 0),
-            min_ms: 0,
-            pending: Count::default(),
-            damaged: false,
-        });
-        Ok(Writer { file, marker, unsynced: true })
+        self.segments.push_back(Segment::empty(first, marker));
+        Ok(Writer { file, unsynced: true })
     }
 
     /// Ends the segment that is written: the next block goes to another one.
@@ -450,11 +439,11 @@ impl<S: Storage> Log<S> {
     }
 
     fn read_segment(&mut self, at: usize, batch: &mut Batch, bytes: &mut u64, max_bytes: u64) -> io::Result<()> {
-        let Segment { first, end, len, .. } = self.segments[at];
+        let Segment { first, marker, end, len, .. } = self.segments[at];
         let walk = match self.storage.open(&name_of(first)) {
             // Somebody has deleted it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            opened => Walk::new(opened?, len, self.receiver)?,
+            opened => Some(Walk::known(opened?, len, marker, self.receiver)),
         };
         let Some(mut walk) = walk else {
             self.pass(at, end, batch);

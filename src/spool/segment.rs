@@ -80,17 +80,7 @@ pub(super) enum End {
 impl<F: StoredFile> Walk<F> {
     /// Over the first `len` bytes of `file`. `None` if that is no segment, or one of another version.
     pub(super) fn new(file: F, len: u64, receiver: usize) -> io::Result<Option<Self>> {
-        let mut walk = Self {
-            file,
-            len,
-            marker: 0,
-            offset: HEADER,
-            receiver,
-            damage: 0,
-            false_beginnings: 0,
-            buffer: Vec::new(),
-            buffer_at: 0,
-        };
+        let mut walk = Self::known(file, len, 0, receiver);
         let Some(found) = walk.window(0, HEADER as usize)?.first_chunk::<{ HEADER as usize }>().copied() else {
             return Ok(None);
         };
@@ -104,6 +94,26 @@ impl<F: StoredFile> Walk<F> {
         let Some(first) = walk.window(HEADER, 8)?.first_chunk().copied() else { return Ok(None) };
         walk.marker = u64::from_le_bytes(first);
         Ok(walk.record_at(HEADER)?.is_some().then_some(walk))
+    }
+
+    /// The same over a segment whose marker is known, whatever became of its header.
+    pub(super) fn known(file: F, len: u64, marker: u64, receiver: usize) -> Self {
+        Self {
+            file,
+            len,
+            marker,
+            offset: HEADER,
+            receiver,
+            damage: 0,
+            false_beginnings: 0,
+            buffer: Vec::new(),
+            buffer_at: 0,
+        }
+    }
+
+    /// What every record begins with.
+    pub(super) fn marker(&self) -> u64 {
+        self.marker
     }
 
     /// Goes on at `offset`, where a record begins.

@@ -108,6 +108,7 @@ spec:
       args:
         - run
         - --config=/etc/meshscrape/meshscrape.yaml
+        - --data-dir=/var/lib/meshscrape
         - --log-format=json
         {{- with .Values.extraArgs }}
         {{- toYaml . | nindent 8 }}
@@ -160,6 +161,8 @@ spec:
         - name: api-token
           mountPath: /var/run/secrets/kubernetes.io/serviceaccount
           readOnly: true
+        - name: data
+          mountPath: /var/lib/meshscrape
         {{- with .Values.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -190,6 +193,8 @@ spec:
         medium: Memory
         sizeLimit: 1Mi
       {{- end }}
+    - name: data
+      emptyDir: {}
     {{- if eq .Values.certificates.from "spiffe-helper" }}
     - name: spiffe-helper
       configMap:
