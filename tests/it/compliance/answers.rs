@@ -248,5 +248,8 @@ async fn the_launcher_for_the_suite_makes_a_sender() {
     let recorded = receiver.recorded();
     let last = recorded.last().expect("what waited was flushed");
     let whole = message(last).timeseries.len();
-    assert!(versions(&recorded).into_iter().all(|of_2| of_2) && whole % 6 == 0 && whole >= 6, "{whole} entries");
+    assert!(
+        versions(&recorded).into_iter().all(|of_2| of_2) && whole.is_multiple_of(6) && whole >= 6,
+        "{whole} entries"
+    );
 }
