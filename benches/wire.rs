@@ -3,10 +3,12 @@
 //! The payload is Istio-like: long label sets that differ in a few values, 2,000 samples a block.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use meshscrape::model::{Block, Labels, Sample, TargetId, WriteFormat};
+use meshscrape::model::{Block, Labels, Metadata, MetricType, Sample, TargetId, WriteFormat};
+use meshscrape::wire::v2::{self, Dictionary, Draft, What};
 use meshscrape::wire::{compress, encode_labels, join, proto, push_sample};
 use prost::Message as _;
 
@@ -76,16 +78,7 @@ fn wire(criterion: &mut Criterion) {
     group.bench_function("prost, structs built", |bench| bench.iter(|| request(black_box(&series)).encode_to_vec()));
     group.finish();
 
-    let block = Block {
-        target: TargetId(1),
-        receiver: 0,
-        format: WriteFormat::V1,
-        samples: SERIES,
-        min_ms: NOW_MS,
-        max_ms: NOW_MS,
-        raw_len: u32::try_from(raw.len()).expect("a few hundred kilobytes"),
-        elements: Bytes::from(compress(&raw).expect("a few hundred kilobytes")),
-    };
+    let block = block(WriteFormat::V1, &raw);
     let blocks = [&block; 10];
     let together = raw.repeat(blocks.len());
 
@@ -105,5 +98,53 @@ fn wire(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, wire);
+/// The same samples by 2.0, each said to be what it is.
+fn wire2(criterion: &mut Criterion) {
+    let series = series();
+    let mut dictionary = Dictionary::default();
+    let encoded: Vec<_> = series.iter().map(|labels| dictionary.encode(labels)).collect();
+    let (help, unit) = ("How long requests took".into(), "milliseconds".into());
+    let family = "istio_request_duration_milliseconds".into();
+    let metadata = Arc::new(Metadata { family, kind: MetricType::Histogram, help, unit });
+    let message = |draft: &mut Draft<'_>| {
+        for (n, labels) in encoded.iter().enumerate() {
+            let what = What { labels, metadata: Some(&metadata) };
+            draft.push_sample(what, Sample { value: value(n), timestamp_ms: NOW_MS });
+        }
+        draft.finish()
+    };
+    let raw = message(&mut Draft::new(&dictionary));
+    let owned = v2::proto::Request::decode(raw.as_slice()).expect("our own");
+
+    let mut group = criterion.benchmark_group("encode 2.0");
+    group.throughput(Throughput::Elements(u64::from(SERIES)));
+    group.bench_function("known labels", |bench| bench.iter(|| message(&mut Draft::new(black_box(&dictionary)))));
+    group.bench_function("prost, structs ready", |bench| bench.iter(|| black_box(&owned).encode_to_vec()));
+    group.bench_function("compress", |bench| bench.iter(|| compress(black_box(&raw)).expect("it fits")));
+    group.finish();
+
+    let block = block(WriteFormat::V2, &raw);
+    println!("{} bytes a sample", block.elements.len() as f64 / f64::from(SERIES));
+    let blocks = [&block; 10];
+    let mut group = criterion.benchmark_group("request of ten blocks of 2.0");
+    group.throughput(Throughput::Elements(u64::from(SERIES) * blocks.len() as u64));
+    group.bench_function("join", |bench| bench.iter(|| join(black_box(&blocks)).expect("one format")));
+    group.bench_function("each as 1.0", |bench| bench.iter(|| v2::recode(black_box(&block)).expect("our own")));
+    group.finish();
+}
+
+fn block(format: WriteFormat, raw: &[u8]) -> Block {
+    Block {
+        target: TargetId(1),
+        receiver: 0,
+        format,
+        samples: SERIES,
+        min_ms: NOW_MS,
+        max_ms: NOW_MS,
+        raw_len: u32::try_from(raw.len()).expect("a few hundred kilobytes"),
+        elements: Bytes::from(compress(raw).expect("a few hundred kilobytes")),
+    }
+}
+
+criterion_group!(benches, wire, wire2);
 criterion_main!(benches);

@@ -7,7 +7,6 @@
 //!
 //! This room does not know what a token is for.
 
-use std::cmp::Reverse;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +25,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use url::{Host, Position, Url, form_urlencoded};
 
 use crate::clock::Clock;
-use crate::config::{OAuth2, Secret, SecretError};
+use crate::config::{KnownSecrets, OAuth2, Secret, SecretError};
 use crate::identity::ordinary_tls_config;
 use crate::model::{clean, clean_to};
 
@@ -357,14 +356,13 @@ impl Tokens {
             return String::new();
         }
         let params = self.settings.endpoint_params.iter().map(|(_, value)| value);
-        let secrets = [secret].into_iter().chain(params).map(Secret::expose);
-        let mut hidden: Vec<_> = secrets.flat_map(|secret| [secret.to_owned(), encoded(secret)]).collect();
-        hidden.push(self.pair(secret));
-        // Very short texts are no secrets, and a text may be part of a longer one.
-        hidden.retain(|text| text.len() >= 4);
-        hidden.sort_by_key(|text| Reverse(text.len()));
-        let said = hidden.iter().fold(said.join(": "), |said, secret| said.replace(secret, "<secret>"));
-        format!(" ({})", clean_to(&said, SHOWN_BYTES))
+        let mut hidden = KnownSecrets::default();
+        for secret in [secret].into_iter().chain(params) {
+            hidden.add(secret);
+            hidden.add_text(&encoded(secret.expose()));
+        }
+        hidden.add_text(&self.pair(secret));
+        format!(" ({})", clean_to(&hidden.hide(&said.join(": ")), SHOWN_BYTES))
     }
 
     fn broken(&self, error: reqwest::Error) -> TokenError {

@@ -8,7 +8,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::clock::Clock;
 use crate::config::{Config, JobSecurity, ReceiverSecurity, ScrapeConfig};
 use crate::connect::CredentialsFeed;
-use crate::identity::{self, Identity, IdentitySettings};
+use crate::identity::{self, Identity, IdentitySettings, IdentitySnapshot};
 use crate::model::TrustDomain;
 
 /// Those that run. Clones are the same.
@@ -65,6 +65,11 @@ impl Identities {
         });
         let used: Vec<_> = of_jobs.chain(of_receivers).collect();
         self.lock().retain(|watched| used.contains(&watched.settings));
+    }
+
+    /// The state of each now.
+    pub(super) fn snapshots(&self) -> Vec<IdentitySnapshot> {
+        self.lock().iter().map(|watched| watched.identity.snapshot()).collect()
     }
 
     /// What keeps each of them from being of use, in a few words.

@@ -35,7 +35,7 @@ use crate::scrape::Setup;
 use crate::series::Catalogue;
 use crate::spool::Spool;
 use crate::status::{Audience, Readiness, Sources};
-use crate::{discover, scrape, send, series, spool, status};
+use crate::{discover, identity, scrape, send, series, spool, status};
 
 pub use reload::ReloadError;
 
@@ -126,9 +126,12 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
     };
     let mut registry = Registry::default();
     register_build_info(&mut registry);
+    status::register_process_metrics(&mut registry, &options.clock);
     let (stop_scraping, stop_serving, give_up) = <(CancellationToken, CancellationToken, CancellationToken)>::default();
     let clock = options.clock;
     let identities = Identities::new(clock.clone(), stop_serving.clone());
+    let known = identities.clone();
+    identity::register_metrics(&mut registry, move || known.snapshots());
 
     let (blocks, incoming) = mpsc::channel(BLOCKS_IN_TRANSIT);
     let spool_metrics = spool::Metrics::new(&mut registry);
@@ -165,6 +168,7 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
         catalogue,
     };
     let (scrape, scraping) = scrape::spawn(context, setup.clone(), discovery.targets(), stop_scraping.clone());
+    scrape.register_metrics(&mut registry);
 
     let reloads = Reloads::new(&mut registry, &clock, &config);
     let process =

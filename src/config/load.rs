@@ -15,6 +15,9 @@ pub type Env<'e> = &'e dyn Fn(&str) -> Option<String>;
 pub struct Loaded {
     /// The configuration, or every problem, file by file and in each in its order; then never empty.
     pub config: Result<Config, Vec<Problem>>,
+    /// If all that is wrong are receivers with a URL that is neither `http` nor `https`, the configuration without them: an
+    /// agent that starts can do the rest of its work. Else, and if nothing is wrong, `None`.
+    pub without_unreachable: Option<Config>,
     /// What is accepted, but probably not what was meant; in the same order.
     pub warnings: Vec<Problem>,
     /// What the outcome depends on: the file, the files of jobs that were found, and the patterns that they were found by.
@@ -35,13 +38,16 @@ pub fn parse(file: &Path, text: &str, env: Env<'_>) -> Loaded {
         Ok(root) => root,
         Err(problem) => return refused(file, problem),
     };
-    let Walked { config, problems, warnings, mut files } = walk(file, root.as_ref(), env);
+    let Walked { config, problems, warnings, only_receivers, mut files } = walk(file, root.as_ref(), env);
     files.push(file.to_owned());
-    Loaded { config: if problems.is_empty() { Ok(config) } else { Err(problems) }, warnings, files }
+    let without_unreachable = only_receivers.then(|| config.clone());
+    let config = if problems.is_empty() { Ok(config) } else { Err(problems) };
+    Loaded { config, without_unreachable, warnings, files }
 }
 
 fn refused(file: &Path, problem: Problem) -> Loaded {
-    Loaded { config: Err(vec![problem]), warnings: Vec::new(), files: vec![file.to_owned()] }
+    let config = Err(vec![problem]);
+    Loaded { config, without_unreachable: None, warnings: Vec::new(), files: vec![file.to_owned()] }
 }
 
 /// The text of a regular file.

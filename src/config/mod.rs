@@ -25,6 +25,7 @@ mod preset;
 mod problem;
 mod proxy;
 mod receiver;
+mod scrub;
 mod secret;
 mod security;
 mod selector;
@@ -43,6 +44,7 @@ pub use pattern::matching_files;
 pub use problem::Problem;
 pub use proxy::{NoProxy, Proxies, Proxy};
 pub use receiver::{MetadataConfig, QueueConfig, ReceiverSecurity, RemoteWrite};
+pub use scrub::KnownSecrets;
 pub use secret::{Secret, SecretError, SecretSource};
 pub use security::{CertificateFiles, ClientFiles, JobSecurity, OrdinaryTls, SpiffeJob, SpiffeReceiver, TlsVersion};
 pub use settings::{

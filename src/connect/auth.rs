@@ -6,29 +6,40 @@
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 
-use crate::config::{Auth, HttpHeader, SecretError};
+use crate::config::{Auth, HttpHeader, KnownSecrets, SecretError};
 use crate::model::{Failure, Reason};
 use crate::token::TokenError;
 
-/// Adds the header that `auth` asks for, and `more`.
-pub(super) fn add(headers: &mut HeaderMap, auth: Option<&Auth>, more: &[HttpHeader]) -> Result<(), Failure> {
+/// Adds the header that `auth` asks for, and `more`; returns what of it nobody is to see.
+pub(super) fn add(headers: &mut HeaderMap, auth: Option<&Auth>, more: &[HttpHeader]) -> Result<KnownSecrets, Failure> {
+    let mut secrets = KnownSecrets::default();
     let unreadable = |error: SecretError| Failure::new(Reason::CredentialsUnreadable, error.to_string());
     for header in more {
-        headers.append(header.name.clone(), header.read().map_err(unreadable)?);
+        let value = header.read().map_err(unreadable)?;
+        if header.secret {
+            secrets.add_text(&String::from_utf8_lossy(value.as_bytes()));
+        }
+        headers.append(header.name.clone(), value);
     }
-    let Some(auth) = auth else { return Ok(()) };
+    let Some(auth) = auth else { return Ok(secrets) };
     let text = auth.header().map_err(unreadable)?;
     let mut value = HeaderValue::try_from(text.expose()).map_err(|_| {
         Failure::new(Reason::CredentialsUnreadable, "a secret contains a character that no header may hold")
     })?;
     value.set_sensitive(true);
     headers.insert(AUTHORIZATION, value);
-    Ok(())
+    secrets.add_authorization(text.expose());
+    Ok(secrets)
 }
 
 /// Adds the header that holds a token, if there is one.
-pub(super) fn add_token(headers: &mut HeaderMap, token: Result<HeaderValue, TokenError>) -> Result<(), Failure> {
+pub(super) fn add_token(
+    headers: &mut HeaderMap,
+    secrets: &mut KnownSecrets,
+    token: Result<HeaderValue, TokenError>,
+) -> Result<(), Failure> {
     let value = token.map_err(|error| Failure::new(Reason::CredentialsUnreadable, error.to_string()))?;
+    secrets.add_authorization(&String::from_utf8_lossy(value.as_bytes()));
     headers.insert(AUTHORIZATION, value);
     Ok(())
 }

@@ -36,7 +36,7 @@ pub use ordinary::{HostNameClient, OrdinarySettings, PlainClient};
 pub use spiffe::SpiffeClient;
 
 use crate::clock::Clock;
-use crate::config::{JobSecurity, ScrapeConfig};
+use crate::config::{JobSecurity, KnownSecrets, ScrapeConfig};
 use crate::identity::Credentials;
 use crate::model::{Address, Failure, PeerReport, Phases, Reason, Scheme, Target, Verification};
 use crate::token::Tokens;
@@ -158,6 +158,15 @@ impl Client {
             Client::Spiffe(client) => client.get(request).await,
             Client::HostName(client) => client.get(request).await,
             Client::Plain(client) => client.get(request).await,
+        }
+    }
+
+    /// What the last request told that nobody is to see, should whoever answers repeat it.
+    pub fn secrets(&self) -> &KnownSecrets {
+        match self {
+            Client::Spiffe(client) => client.secrets(),
+            Client::HostName(client) => client.secrets(),
+            Client::Plain(client) => client.secrets(),
         }
     }
 

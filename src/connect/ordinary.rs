@@ -28,7 +28,7 @@ use super::redirect::{self, Trail};
 use super::stopwatch::{Stage, Stopwatch};
 use super::{Body, BodyKind, Request, Response, advice, auth, classify};
 use crate::clock::Clock;
-use crate::config::{Auth, HttpHeader, OrdinaryTls, Proxies, Proxy, ScrapeConfig};
+use crate::config::{Auth, HttpHeader, KnownSecrets, OrdinaryTls, Proxies, Proxy, ScrapeConfig};
 use crate::identity::{CertificateFacts, crypto_provider, ordinary_tls_config};
 use crate::model::{Failure, Host, PeerReport, Reason, Scheme};
 use crate::token::Tokens;
@@ -85,6 +85,8 @@ impl OrdinarySettings {
 pub struct PlainClient {
     settings: OrdinarySettings,
     http: reqwest::Client,
+    /// What the last request told that nobody is to see.
+    secrets: KnownSecrets,
 }
 
 impl PlainClient {
@@ -97,7 +99,7 @@ impl PlainClient {
             .with_root_certificates(RootCertStore::empty())
             .with_no_client_auth();
         let http = build(reqwest::Client::builder().http1_only(), nobody, Scheme::Http, &settings)?;
-        Ok(Self { settings, http })
+        Ok(Self { settings, http, secrets: KnownSecrets::default() })
     }
 
     /// As [`Client::get`](super::Client::get).
@@ -106,7 +108,13 @@ impl PlainClient {
             "http" => Ok(()),
             _ => Err("this job scrapes plain http and makes no TLS connection"),
         };
-        exchange(&self.http, &self.settings, Scheme::Http, None, request, to_http).await
+        let (settings, secrets) = (&self.settings, &mut self.secrets);
+        exchange(&self.http, (settings, secrets), Scheme::Http, None, request, to_http).await
+    }
+
+    /// As [`Client::secrets`](super::Client::secrets).
+    pub fn secrets(&self) -> &KnownSecrets {
+        &self.secrets
     }
 }
 
@@ -118,12 +126,14 @@ pub struct HostNameClient {
     clock: Clock,
     /// The client, and the state of the files it was made from.
     made: Option<(Vec<FileState>, reqwest::Client)>,
+    /// What the last request told that nobody is to see.
+    secrets: KnownSecrets,
 }
 
 impl HostNameClient {
     /// A client for `https` only. Nothing is read or dialled yet.
     pub fn new(settings: OrdinarySettings, tls: OrdinaryTls, clock: Clock) -> Self {
-        Self { settings, tls, clock, made: None }
+        Self { settings, tls, clock, made: None, secrets: KnownSecrets::default() }
     }
 
     /// As [`Client::get`](super::Client::get).
@@ -135,9 +145,15 @@ impl HostNameClient {
             _ => Err("a verified scrape never goes on over plain http"),
         };
         let http = self.current(request)?;
-        exchange(&http, &self.settings, Scheme::Https, self.tls.server_name.as_deref(), request, to_https)
+        let (settings, secrets) = (&self.settings, &mut self.secrets);
+        exchange(&http, (settings, secrets), Scheme::Https, self.tls.server_name.as_deref(), request, to_https)
             .await
             .map_err(advice::add_to_ordinary)
+    }
+
+    /// As [`Client::secrets`](super::Client::secrets).
+    pub fn secrets(&self) -> &KnownSecrets {
+        &self.secrets
     }
 
     /// The client, made anew when a file that it came from has changed.
@@ -267,7 +283,7 @@ fn through(builder: reqwest::ClientBuilder, proxies: &Arc<Proxies>, scheme: Sche
 /// Asks, and follows redirects as far as `may_leave` allows.
 async fn exchange(
     http: &reqwest::Client,
-    settings: &OrdinarySettings,
+    (settings, secrets): (&OrdinarySettings, &mut KnownSecrets),
     scheme: Scheme,
     server_name: Option<&str>,
     request: &Request,
@@ -275,9 +291,12 @@ async fn exchange(
 ) -> Result<Response<'static>, Failure> {
     let mut watch = Stopwatch::until(request.deadline);
     let mut headers = request.headers.clone();
-    auth::add(&mut headers, settings.auth.as_ref(), &settings.http_headers)?;
+    *secrets = auth::add(&mut headers, settings.auth.as_ref(), &settings.http_headers)?;
     if let Some(tokens) = &settings.tokens {
-        auth::add_token(&mut headers, tokens.header_by(request.deadline).await)?;
+        auth::add_token(&mut headers, secrets, tokens.header_by(request.deadline).await)?;
+    }
+    for secret in settings.proxies.iter().flat_map(|proxies| proxies.secrets()) {
+        secrets.add(&secret);
     }
     let mut trail = Trail::from(scheme, &request.address, &request.path_and_query)?;
     loop {

@@ -30,7 +30,7 @@ use super::stopwatch::{Stage, Stopwatch};
 use super::transport::{Connection, dial, handshake};
 use super::{Body, BodyKind, Request, Response, advice, auth, classify};
 use crate::clock::Clock;
-use crate::config::{Auth, HttpHeader};
+use crate::config::{Auth, HttpHeader, KnownSecrets};
 use crate::identity::{Credentials, PublicKey, Verified};
 use crate::model::{Address, Alpn, Failure, Peer, Phases, Reason, Scheme};
 
@@ -59,6 +59,8 @@ pub struct SpiffeClient {
     verified: Option<Arc<Verified>>,
     /// How far the last request came.
     phases: Phases,
+    /// What it told that nobody is to see.
+    secrets: KnownSecrets,
 }
 
 /// A key whose answers count.
@@ -91,6 +93,7 @@ impl SpiffeClient {
             kept: None,
             verified: None,
             phases: Phases::default(),
+            secrets: KnownSecrets::default(),
         }
     }
 
@@ -129,6 +132,11 @@ impl SpiffeClient {
             }
             Err(failure) => Err(advice::add(expecting(failure, &self.peer), &self.alpn, &request.address)),
         }
+    }
+
+    /// As [`Client::secrets`](super::Client::secrets).
+    pub fn secrets(&self) -> &KnownSecrets {
+        &self.secrets
     }
 
     /// As [`Client::phases`](super::Client::phases).
@@ -280,12 +288,12 @@ impl SpiffeClient {
     }
 
     /// The headers of every request of this scrape. `Host` comes from the address that is dialled and nowhere else.
-    fn headers(&self, request: &Request) -> Result<HeaderMap, Failure> {
+    fn headers(&mut self, request: &Request) -> Result<HeaderMap, Failure> {
         let mut headers = request.headers.clone();
         let host = HeaderValue::try_from(request.address.to_string())
             .expect("an address consists of letters, digits and a few marks");
         headers.insert(HOST, host);
-        auth::add(&mut headers, self.auth.as_ref(), &self.http_headers)?;
+        self.secrets = auth::add(&mut headers, self.auth.as_ref(), &self.http_headers)?;
         Ok(headers)
     }
 }

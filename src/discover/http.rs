@@ -21,7 +21,7 @@ use super::content::{self, ContentError, Format};
 use super::metrics::HTTP;
 use super::{Answer, Group, Metrics, Problem};
 use crate::clock::Clock;
-use crate::config::{Auth, HttpSd, Secret, SecretSource};
+use crate::config::{Auth, HttpSd, KnownSecrets, Secret, SecretSource};
 use crate::connect::{Body, Client, HostNameClient, OrdinarySettings, PlainClient, Request};
 use crate::model::{Address, Candidate, Failure, clean, clean_to};
 use crate::token::Tokens;
@@ -74,7 +74,7 @@ pub(super) async fn run<R: Future<Output = bool>>(
         Ok(server) => server,
         // Nothing can be asked before there is another configuration.
         Err(error) => {
-            list.keep(&error, &metrics);
+            list.keep(&error, &KnownSecrets::default(), &metrics);
             report(list.answer()).await;
             return;
         }
@@ -90,7 +90,7 @@ pub(super) async fn run<R: Future<Output = bool>>(
             metrics.refreshed(HTTP, began.elapsed(), fetched.is_err());
             match fetched {
                 Ok(candidates) => list.take(candidates),
-                Err(error) => list.keep(&error, &metrics),
+                Err(error) => list.keep(&error, server.client.secrets(), &metrics),
             }
         };
         tokio::select! {
@@ -131,9 +131,9 @@ impl List {
         }
     }
 
-    fn keep(&mut self, error: &ListError, metrics: &Metrics) {
+    fn keep(&mut self, error: &ListError, secrets: &KnownSecrets, metrics: &Metrics) {
         metrics.http_failures.inc();
-        let problem = clean_to(&error.to_string(), SHOWN_BYTES).into_owned();
+        let problem = clean_to(&secrets.hide(&error.to_string()), SHOWN_BYTES).into_owned();
         if self.problem.as_ref() != Some(&problem) {
             let kept = self.candidates.len();
             warn!(url = self.shown, error = problem, kept, "a list of targets cannot be used, those it had are kept");

@@ -149,7 +149,7 @@ reasons! {
 
     /// A file with credentials for the target cannot be read, or holds what no header can carry, or no OAuth 2 token came.
     CredentialsUnreadable, "credentials_unreadable", Usage,
-        "check the files named in the job's basic_auth, authorization or oauth2: they must exist and be readable by this process; and that oauth2.token_url knows this client";
+        "check the files named in the job's basic_auth, authorization or oauth2: they must exist and be readable by this process; and that oauth2.token_url answers in time and knows this client";
 
     /// The answer redirects to another place, or further than is followed.
     RedirectRefused, "redirect_refused", Http,

@@ -74,7 +74,13 @@ pub async fn exchange(
         headers: head.headers.clone(),
         deadline,
     };
-    let outcome = run(client, &request, head, (gather, share), &mut seen).await;
+    let outcome = run(client, &request, head, (gather, share), &mut seen).await.map_err(|mut failure| {
+        failure.detail = client.secrets().hide(&failure.detail);
+        failure
+    });
+    for text in [&mut seen.content_type, &mut seen.encoding] {
+        *text = text.take().map(|text| client.secrets().hide(&text));
+    }
     if seen.status.is_none() {
         seen.phases = client.phases();
     }

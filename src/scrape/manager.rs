@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -12,6 +13,7 @@ use tracing::{error, info};
 use super::merge::MergeWatch;
 use super::orders::Orders;
 use super::probe::Prober;
+use super::state::TargetStates;
 use super::task::{JobState, StatusCell, TargetTask};
 use super::{Budget, Metrics, Probe, ProbeError, TargetStatus, schedule};
 use crate::clock::Clock;
@@ -127,6 +129,27 @@ impl Handle {
             })
         };
         shared.set.jobs.iter().filter_map(pool).collect()
+    }
+
+    /// Registers the metrics of the state that targets are in.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(TargetStates(self.clone())));
+    }
+
+    /// Shows each job with every one of its targets to `see`, a target with its status.
+    pub(super) fn visit<T: Default>(&self, see: impl Fn(&mut T, &Target, &TargetStatus)) -> Vec<(Arc<str>, T)> {
+        let shared = lock(&self.shared);
+        let job = |(name, targets): &(Arc<str>, JobTargets)| {
+            let mut seen = T::default();
+            for target in &targets.active {
+                match shared.statuses.get(&target.id) {
+                    Some(status) => status.look(|status| see(&mut seen, target, status)),
+                    None => see(&mut seen, target, &TargetStatus::default()),
+                }
+            }
+            (Arc::clone(name), seen)
+        };
+        shared.set.jobs.iter().map(job).collect()
     }
 
     /// Scrapes an active target once, apart from its beat; see [`Probe`].

@@ -26,7 +26,7 @@ pub(super) enum Part {
 }
 
 impl Part {
-    const ALL: [Part; 3] = [Part::Agent, Part::Envoy, Part::Application];
+    pub(super) const ALL: [Part; 3] = [Part::Agent, Part::Envoy, Part::Application];
 
     /// As the agent's label `type` has it.
     fn name(self) -> &'static str {

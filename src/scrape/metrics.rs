@@ -19,6 +19,7 @@ pub struct Metrics {
     samples: Family<JobLabel, Counter>,
     weaker_matches: Family<JobLabel, Counter>,
     partial_merges: Family<PartLabels, Counter>,
+    handshakes: Family<JobLabel, Counter>,
     forged: Counter,
     duplicates: Counter,
     out_of_order: Counter,
@@ -80,6 +81,11 @@ impl Metrics {
             "meshscrape_partial_merges",
             "Scrapes that told that Istio's agent had left a part out of merged answers since the scrape before",
             m.partial_merges,
+        );
+        registry.register(
+            "meshscrape_handshakes",
+            "New connections of scrapes whose peer was verified; other scrapes went over kept ones",
+            m.handshakes,
         );
         registry.register(
             "meshscrape_forged_synthetic_samples",
@@ -172,7 +178,19 @@ impl Metrics {
         };
     }
 
+    pub(super) fn shook_hands(&self, job: &str) {
+        self.handshakes.get_or_create(&JobLabel { job: job.to_owned() }).inc();
+    }
+
+    /// A job and the number of its targets. Its counters exist from now on: a rate needs the zero before the first event.
     pub(super) fn pool(&self, job: &str, targets: usize) {
+        let name = JobLabel { job: job.to_owned() };
+        for counter in [&self.scrapes, &self.samples, &self.weaker_matches, &self.handshakes] {
+            drop(counter.get_or_create(&name));
+        }
+        for part in Part::ALL {
+            drop(self.partial_merges.get_or_create(&PartLabels { job: job.to_owned(), part }));
+        }
         let label = PoolLabel { scrape_job: job.to_owned() };
         self.targets.get_or_create(&label).set(i64::try_from(targets).unwrap_or(i64::MAX));
     }

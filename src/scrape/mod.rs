@@ -20,6 +20,7 @@ mod orders;
 mod probe;
 mod request;
 mod schedule;
+mod state;
 mod task;
 
 pub use budget::{Budget, Share};

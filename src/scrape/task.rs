@@ -51,6 +51,11 @@ impl StatusCell {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The same without a copy.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&TargetStatus) -> T) -> T {
+        look(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn write(&self, change: impl FnOnce(&mut TargetStatus)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -257,6 +262,9 @@ impl TargetTask {
         match &outcome {
             Ok(()) => self.metrics.succeeded(&job.job_name, &counts, seen.peer.as_ref().is_none_or(|p| p.exact)),
             Err(failure) => self.metrics.failed(&job.job_name, failure.reason),
+        }
+        if seen.peer.is_some() && seen.phases.tls.is_some() {
+            self.metrics.shook_hands(&job.job_name);
         }
         let lack = partial.map(|partial| partial.failure);
         Attempt { report: ScrapeReport { lack, ..report(started, seen, counts, outcome.err()) }, blocks }

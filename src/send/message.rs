@@ -2,16 +2,22 @@
 //!
 //! Samples go as they were encoded, with two exceptions: to a receiver that is configured for 1.0, and to one that has
 //! answered 415 to 2.0 as long as that connection lasts, blocks of 2.0 are sent as 1.0. A receiver that is replaced by one
-//! that knows 2.0 is so found out with the next connection, and one that lies about it cannot bind us for longer.
+//! that knows 2.0 is so found out with the next connection, and one that lies about it cannot bind us for longer. The HTTP
+//! client opens another connection now and then though the one before is well; so that is a reason only after a minute.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use reqwest::Response;
+use tokio::time::Instant;
 
 use crate::model::{Block, WriteFormat};
 use crate::wire::{self, WireError};
+
+/// How long a refusal of 2.0 holds at least, as long as there are answers.
+const AT_LEAST: Duration = Duration::from_secs(60);
 
 /// A connection, told apart from any other that there is at the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,21 +47,21 @@ pub(super) struct Request {
 /// Knows which message a receiver is sent.
 pub(super) struct Messages {
     configured: WriteFormat,
-    /// The connection over which it refused 2.0.
-    refused_on: Option<Option<Connection>>,
+    /// When it refused 2.0, and over which connection.
+    refused: Option<(Instant, Option<Connection>)>,
     /// Histograms with listed bounds that were not sent.
     listed_bounds: Counter,
 }
 
 impl Messages {
     pub(super) fn new(configured: WriteFormat, listed_bounds: Counter) -> Self {
-        Self { configured, refused_on: None, listed_bounds }
+        Self { configured, refused: None, listed_bounds }
     }
 
     /// As what blocks that are encoded as `encoded` are sent now.
     pub(super) fn format_for(&self, encoded: WriteFormat) -> WriteFormat {
         match self.configured {
-            WriteFormat::V2 if self.refused_on.is_none() => encoded,
+            WriteFormat::V2 if self.refused.is_none() => encoded,
             _ => WriteFormat::V1,
         }
     }
@@ -81,12 +87,14 @@ impl Messages {
 
     /// An answer came over this connection, or none came.
     pub(super) fn answered(&mut self, connection: Option<Connection>) {
-        self.refused_on = self.refused_on.filter(|known| *known == connection);
+        self.refused = self
+            .refused
+            .filter(|(since, known)| connection.is_some() && (*known == connection || since.elapsed() < AT_LEAST));
     }
 
     /// The receiver refused 2.0 over this connection.
     pub(super) fn refused(&mut self, connection: Option<Connection>) {
-        self.refused_on = Some(connection);
+        self.refused = Some((Instant::now(), connection));
     }
 }
 
@@ -94,23 +102,36 @@ impl Messages {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_refusal_of_2_lasts_as_long_as_its_connection() {
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_of_2_lasts_as_long_as_its_connection() {
         let connection = |port: u16| {
             let ours = SocketAddr::from(([127, 0, 0, 1], port));
             Some(Connection { ours, theirs: SocketAddr::from(([127, 0, 0, 1], 80)) })
         };
         let mut messages = Messages::new(WriteFormat::V2, Counter::default());
-        let now = |messages: &Messages| [WriteFormat::V1, WriteFormat::V2].map(|one| messages.format_for(one));
-        assert_eq!(now(&messages), [WriteFormat::V1, WriteFormat::V2], "as they are");
+        let as_it_is = |messages: &Messages| messages.format_for(WriteFormat::V2) == WriteFormat::V2;
+        assert!(as_it_is(&messages));
         messages.refused(connection(1));
+        tokio::time::advance(100 * AT_LEAST).await;
         messages.answered(connection(1));
-        assert_eq!(now(&messages), [WriteFormat::V1; 2]);
+        assert!(!as_it_is(&messages), "the connection lasts");
         messages.answered(connection(2));
-        assert_eq!(now(&messages), [WriteFormat::V1, WriteFormat::V2]);
+        assert!(as_it_is(&messages), "another connection");
+
         messages.refused(connection(2));
+        tokio::time::advance(AT_LEAST / 2).await;
+        messages.answered(connection(3));
+        assert!(!as_it_is(&messages), "it may be one of several");
         messages.answered(None);
-        assert_eq!(now(&messages), [WriteFormat::V1, WriteFormat::V2]);
-        assert_eq!(now(&Messages::new(WriteFormat::V1, Counter::default())), [WriteFormat::V1; 2]);
+        assert!(as_it_is(&messages), "it broke");
+    }
+
+    #[test]
+    fn blocks_of_1_stay_so_and_a_receiver_of_1_gets_nothing_else() {
+        for configured in [WriteFormat::V1, WriteFormat::V2] {
+            let messages = Messages::new(configured, Counter::default());
+            assert_eq!(messages.format_for(WriteFormat::V1), WriteFormat::V1);
+            assert_eq!(messages.format_for(WriteFormat::V2), configured);
+        }
     }
 }

@@ -26,6 +26,7 @@ mod backoff;
 mod client;
 mod complaints;
 mod describe;
+mod error;
 mod message;
 mod metrics;
 mod parts;
@@ -36,9 +37,10 @@ mod verdict;
 
 pub use backoff::{Backoff, BackoffError, Pauses};
 pub use describe::MetadataSource;
+pub use error::SendError;
 pub use metrics::Metrics;
 pub use progress::{Monitor, ReceiverSnapshot, Refusal};
-pub use sender::{Prepared, SendError, Sender, Undelivered};
+pub use sender::{Prepared, Sender, Undelivered};
 pub use verdict::{Trouble, TroubleKind, Verdict};
 
 use sha2::{Digest, Sha256};

@@ -18,7 +18,7 @@ use super::client::Clients;
 use super::message::Connection;
 use super::verdict::{Answer, Asked, Trouble, TroubleKind, Verdict};
 use crate::clock::Clock;
-use crate::config::{Auth, RemoteWrite, Secret, SecretError};
+use crate::config::{Auth, KnownSecrets, RemoteWrite, Secret, SecretError};
 use crate::identity::failure_of;
 use crate::model::{WriteFormat, clean_to};
 use crate::token::Tokens;
@@ -56,22 +56,22 @@ impl Post {
     pub(super) async fn send(&mut self, body: Bytes, asked: Asked, attempt: u32) -> Verdict {
         self.connection = None;
         let deadline = Instant::now() + self.remote.remote_timeout;
-        let mut secrets = Secrets::of(&self.remote);
+        let mut secrets = secrets_of(&self.remote);
         // Before the receiver is asked: that there is no token is nothing to hold against it.
         let token = match self.token(deadline).await {
             Ok(token) => token,
-            Err(trouble) => return Verdict::Retry { after: None, trouble: secrets.clean(trouble) },
+            Err(trouble) => return Verdict::Retry { after: None, trouble: cleaned(trouble, &secrets) },
         };
         let response = match timeout_at(deadline, self.ask(body, asked.format, attempt, token, &mut secrets)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(trouble)) => return Verdict::Retry { after: None, trouble: secrets.clean(trouble) },
+            Ok(Err(trouble)) => return Verdict::Retry { after: None, trouble: cleaned(trouble, &secrets) },
             Err(_) => {
                 self.clients.forget();
                 return Verdict::Retry { after: None, trouble: no_answer(self.remote.remote_timeout) };
             }
         };
         let (status, headers) = (response.status(), response.headers().clone());
-        let words = secrets.shown(&read(response, deadline).await);
+        let words = shown(&read(response, deadline).await, &secrets);
         let answer = Answer { status, headers, words };
         Verdict::on(answer, asked, self.remote.queue.retry_on_http_429, self.clock.now())
     }
@@ -100,7 +100,7 @@ impl Post {
         format: WriteFormat,
         attempt: u32,
         token: Option<HeaderValue>,
-        secrets: &mut Secrets,
+        secrets: &mut KnownSecrets,
     ) -> Result<Response, Trouble> {
         let client = self.clients.get().await?;
         let request = self.request(&client, body, format, attempt, token, secrets).await?;
@@ -117,7 +117,7 @@ impl Post {
         format: WriteFormat,
         attempt: u32,
         token: Option<HeaderValue>,
-        secrets: &mut Secrets,
+        secrets: &mut KnownSecrets,
     ) -> Result<Request, Trouble> {
         // Receivers that know only 1.0 know it without a parameter.
         let (content_type, version) = match format {
@@ -159,8 +159,7 @@ impl Post {
             request.headers_mut().append(name, value);
         }
         if let Some(value) = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()) {
-            // What `Basic` makes of the password is as good as the password.
-            secrets.add_text(value.split_once(' ').map_or(value, |(_, credentials)| credentials));
+            secrets.add_authorization(value);
         }
         Ok(request)
     }
@@ -268,68 +267,50 @@ fn trouble(error: reqwest::Error) -> Trouble {
     Trouble { kind, detail }
 }
 
-/// The secrets of one request, to be taken out of whatever a receiver or a library says.
-struct Secrets(Vec<String>);
-
-impl Secrets {
-    /// Those that the configuration holds; others are added as they are read.
-    fn of(remote: &RemoteWrite) -> Self {
-        let mut secrets = Secrets(Vec::new());
-        remote.headers.iter().for_each(|(_, value)| secrets.add(value));
-        remote.url.query_pairs().for_each(|(_, value)| secrets.add_text(&value));
-        secrets.add_text(remote.url.query().unwrap_or_default());
-        if let Some(proxies) = &remote.proxies {
-            proxies.secrets().for_each(|secret| secrets.add(&secret));
-        }
-        secrets
+/// What the configuration holds that nobody is to see, whoever repeats it; more is added as it is read.
+fn secrets_of(remote: &RemoteWrite) -> KnownSecrets {
+    let mut secrets = KnownSecrets::default();
+    remote.headers.iter().for_each(|(_, value)| secrets.add(value));
+    remote.url.query_pairs().for_each(|(_, value)| secrets.add_text(&value));
+    secrets.add_text(remote.url.query().unwrap_or_default());
+    if let Some(proxies) = &remote.proxies {
+        proxies.secrets().for_each(|secret| secrets.add(&secret));
     }
+    secrets
+}
 
-    fn add(&mut self, secret: &Secret) {
-        self.add_text(secret.expose());
-    }
+/// Foreign bytes as text that may be shown, of bounded length.
+fn shown(bytes: &[u8], secrets: &KnownSecrets) -> String {
+    clean_to(secrets.hide(&String::from_utf8_lossy(bytes)).trim(), KEPT_BYTES).into_owned()
+}
 
-    /// Very short texts are no secrets, and taking them out would leave nothing to read.
-    fn add_text(&mut self, text: &str) {
-        if text.len() >= 4 {
-            self.0.push(text.to_owned());
-            self.0.sort_by_key(|known| std::cmp::Reverse(known.len()));
-        }
-    }
-
-    /// Foreign bytes as text that may be shown, of bounded length.
-    fn shown(&self, bytes: &[u8]) -> String {
-        let text = self.0.iter().fold(String::from_utf8_lossy(bytes).into_owned(), |text, secret| {
-            text.replace(secret.as_str(), "<secret>")
-        });
-        clean_to(text.trim(), KEPT_BYTES).into_owned()
-    }
-
-    fn clean(&self, trouble: Trouble) -> Trouble {
-        Trouble { detail: self.shown(trouble.detail.as_bytes()), ..trouble }
-    }
+fn cleaned(trouble: Trouble, secrets: &KnownSecrets) -> Trouble {
+    Trouble { detail: shown(trouble.detail.as_bytes(), secrets), ..trouble }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn canary() -> KnownSecrets {
+        let mut secrets = KnownSecrets::default();
+        secrets.add_text("canary-long");
+        secrets
+    }
+
     #[test]
     fn secrets_are_taken_out_before_the_text_is_cut() {
-        let mut secrets = Secrets(Vec::new());
-        secrets.add_text("canary");
-        secrets.add_text("canary-long");
-        secrets.add_text("a");
+        let secrets = canary();
         let padding = "x".repeat(KEPT_BYTES - 3);
-        let shown = secrets.shown(format!(" {padding}canary-long").as_bytes());
-        assert!(!shown.contains("can"), "{shown}");
-        assert_eq!(secrets.shown(b"bad token canary-long\n"), "bad token <secret>");
-        assert_eq!(secrets.shown(b"\xff\x1b[31m"), "\u{fffd}\\u{1b}[31m");
+        let told = shown(format!(" {padding}canary-long").as_bytes(), &secrets);
+        assert!(!told.contains("can"), "{told}");
+        assert_eq!(shown(b"bad token canary-long\n", &secrets), "bad token <secret>");
+        assert_eq!(shown(b"\xff\x1b[31m", &secrets), "\u{fffd}\\u{1b}[31m");
     }
 
     #[test]
     fn a_redirect_inside_an_answer_is_cleaned_too() {
-        let secrets = Secrets(vec!["canary".into()]);
-        let trouble = Trouble { kind: TroubleKind::Network, detail: "a canary\nin a line".into() };
-        assert_eq!(secrets.clean(trouble).detail, "a <secret>\\u{a}in a line");
+        let trouble = Trouble { kind: TroubleKind::Network, detail: "a canary-long\nin a line".into() };
+        assert_eq!(cleaned(trouble, &canary()).detail, "a <secret>\\u{a}in a line");
     }
 }

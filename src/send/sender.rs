@@ -4,17 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, StatusCode};
 use prometheus_client::metrics::counter::Counter;
-use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::{Backoff, BackoffError};
+use super::backoff::Backoff;
 use super::client::Clients;
 use super::complaints::{Complaint, Complaints};
 use super::describe::{Describer, Description, MetadataSource};
+use super::error::SendError;
 use super::message::{Messages, Request};
 use super::metrics::{Metrics, ReceiverMetrics};
 use super::parts::{by_format, by_target, samples_of, spans_targets};
@@ -38,27 +38,6 @@ const APART_FOR: Duration = Duration::from_secs(10 * 60);
 /// How long no request is sent again target by target after that helped nobody. Not for ever: a receiver that came to its
 /// senses may still get a bad target in each request, and would never take one as a whole.
 const TOGETHER_FOR: Duration = Duration::from_secs(60);
-
-/// Why a receiver cannot be sent to at all.
-#[derive(Debug, Error)]
-pub enum SendError {
-    /// The pauses make no sense.
-    #[error("remote_write {receiver}: queue_config: {source}")]
-    Backoff {
-        /// The receiver's name.
-        receiver: String,
-        /// What is wrong.
-        source: BackoffError,
-    },
-    /// A header of the configuration cannot be sent.
-    #[error("remote_write {receiver}: the value of header {header} has characters that no header may have")]
-    Header {
-        /// The receiver's name.
-        receiver: String,
-        /// The header's name.
-        header: HeaderName,
-    },
-}
 
 /// What a sender left behind when its time was up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

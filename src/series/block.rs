@@ -37,6 +37,15 @@ enum Message<'v> {
     V2(Draft<'v>),
 }
 
+impl PointRef<'_> {
+    fn timestamp_ms(&self) -> i64 {
+        match self {
+            PointRef::Float(sample) => sample.timestamp_ms,
+            PointRef::Histogram(_, timestamp_ms) => *timestamp_ms,
+        }
+    }
+}
+
 /// Gathers the samples of one view and closes a block whenever it is full.
 pub(super) struct BlockBuilder<'v> {
     view: &'v View,
@@ -60,9 +69,10 @@ impl<'v> BlockBuilder<'v> {
 
     /// Adds one point of a series and its exemplars, as far as they are for the receivers of the view.
     pub(super) fn push(&mut self, written: Written<'_>) {
-        let time = self.push_point(written);
+        let pushed = self.push_point(written);
         // As in Prometheus, also those of a histogram that is not for these receivers.
-        if self.view.exemplars && !written.exemplars.is_empty() {
+        let exemplified = self.view.exemplars && !written.exemplars.is_empty();
+        if exemplified {
             let exemplars = written.exemplars.iter().map(|(_, exemplar)| &**exemplar);
             match &mut self.message {
                 Message::V1(raw) => wire::push_exemplars(raw, written.labels, exemplars),
@@ -72,8 +82,11 @@ impl<'v> BlockBuilder<'v> {
                 }
             }
         }
-        let Some(timestamp_ms) = time else { return };
-        self.samples += 1;
+        if !pushed && !exemplified {
+            return;
+        }
+        let timestamp_ms = written.point.timestamp_ms();
+        self.samples += usize::from(pushed);
         self.min_ms = self.min_ms.min(timestamp_ms);
         self.max_ms = self.max_ms.max(timestamp_ms);
         if self.samples >= self.view.max_samples || self.message.len() >= FULL_BYTES {
@@ -81,29 +94,29 @@ impl<'v> BlockBuilder<'v> {
         }
     }
 
-    /// Its time; `None` if it is not for these receivers.
-    fn push_point(&mut self, written: Written<'_>) -> Option<i64> {
+    /// False if it is not for these receivers.
+    fn push_point(&mut self, written: Written<'_>) -> bool {
         match (written.point, &mut self.message) {
             (PointRef::Float(sample), message) => {
                 match message {
                     Message::V1(raw) => wire::push_sample(raw, written.labels, sample),
                     Message::V2(draft) => draft.push_sample(what(written, self.view), sample),
                 }
-                Some(sample.timestamp_ms)
+                true
             }
-            (PointRef::Histogram(..), _) if !self.view.histograms => None,
+            (PointRef::Histogram(..), _) if !self.view.histograms => false,
             (PointRef::Histogram(histogram, _), Message::V1(_)) if histogram.schema == CUSTOM_SCHEMA => {
                 for dropped in &self.view.listed_bounds {
                     dropped.inc();
                 }
-                None
+                false
             }
             (PointRef::Histogram(histogram, timestamp_ms), message) => {
                 match message {
                     Message::V1(raw) => wire::push_histogram(raw, written.labels, histogram, timestamp_ms),
                     Message::V2(draft) => draft.push_histogram(what(written, self.view), histogram, timestamp_ms),
                 }
-                Some(timestamp_ms)
+                true
             }
         }
     }
@@ -115,7 +128,7 @@ impl<'v> BlockBuilder<'v> {
     }
 
     fn close(&mut self) {
-        if self.samples == 0 {
+        if self.message.is_empty() {
             return;
         }
         let raw = self.message.take();
@@ -141,6 +154,13 @@ impl<'v> BlockBuilder<'v> {
 }
 
 impl Message<'_> {
+    fn is_empty(&self) -> bool {
+        match self {
+            Message::V1(raw) => raw.is_empty(),
+            Message::V2(draft) => draft.is_empty(),
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
             Message::V1(raw) => raw.len(),

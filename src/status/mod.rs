@@ -8,10 +8,12 @@
 
 mod api;
 mod probes;
+mod process;
 mod server;
 
 pub use api::router as api_router;
 pub use probes::{Readiness, router as probes_router};
+pub use process::register_process_metrics;
 pub use server::{Audience, serve};
 
 use std::sync::Arc;

@@ -70,9 +70,24 @@ impl<'a> Iterator for Fields<'a> {
 
 /// The number at the front of `bytes`, which moves behind it; `None` if there is no whole one.
 pub(super) fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    match *bytes {
+        // Nearly all there are: tags, lengths, and references to the first texts.
+        [only @ 0..0x80, rest @ ..] => {
+            *bytes = rest;
+            Some(u64::from(*only))
+        }
+        [low, high @ 0..0x80, rest @ ..] => {
+            *bytes = rest;
+            Some(u64::from(*low & 0x7f) | u64::from(*high) << 7)
+        }
+        _ => take_long_varint(bytes),
+    }
+}
+
+fn take_long_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for (at, byte) in bytes.iter().take(10).enumerate() {
-        value |= u64::from(byte & 0x7f).checked_shl(7 * at as u32)?;
+        value |= u64::from(byte & 0x7f) << (7 * at);
         if byte & 0x80 == 0 {
             *bytes = &bytes[at + 1..];
             return Some(value);

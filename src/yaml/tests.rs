@@ -143,6 +143,7 @@ fn what_is_no_yaml_is_refused_with_its_place() {
     ] {
         assert_eq!(refused(text), expected, "{text}");
     }
+    assert!(refused("%üüü \u{feff}\r").starts_with("line 1, column 7: "));
     for text in ["a: [1, 2", "a: 'x", "a: 1\n b: 2", "a: 1\n- b", "a:\n\tb: 1", "{a: 1", "a: \"\\q\"", "@a"] {
         assert!(parse(text).is_err(), "{text:?} was accepted");
     }

@@ -11,6 +11,9 @@ pub(super) fn refused(text: &str, info: &str, pos: Pos) -> YamlError {
     if info == "recursion limit exceeded" {
         return YamlError { pos, message: too_deep() };
     }
+    // Of a directive the parser counts the end of its line as well.
+    let behind = lines(text).nth(pos.line.saturating_sub(1)).map_or(pos.column, |line| line.chars().count() + 1);
+    let pos = Pos { column: pos.column.min(behind), ..pos };
     let numbered = || lines(text).enumerate().map(|(at, line)| (at + 1, line));
     let begins = |(line, text): (usize, &str)| {
         let blanks = text.chars().take_while(|c| *c == ' ').count();

@@ -225,3 +225,55 @@ async fn istio_is_promised_less_time_than_there_is() {
         assert_eq!(asked.header("accept-encoding"), Some("identity"));
     }
 }
+
+/// What a request told that nobody is to see.
+fn repeated(asked: &Asked) -> String {
+    ["authorization", "x-key"].iter().filter_map(|name| asked.header(name)).collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn a_target_that_repeats_our_secrets_does_not_bring_them_to_light() {
+    const KEYS: [&str; 2] = [
+        "  scheme: http\n  basic_auth: {username: me, password: canary-in-a-password}\n",
+        "  scheme: http\n  authorization: {credentials: canary-in-a-token}\n  \
+         http_headers: {X-Key: {secrets: [canary-in-a-header]}}\n",
+    ];
+    let secrets =
+        ["canary-in-a-password", "canary-in-a-token", "canary-in-a-header", "bWU6Y2FuYXJ5LWluLWEtcGFzc3dvcmQ="];
+    // Of a text that was cut, less than eight characters may be left.
+    let runs = secrets.iter().flat_map(|secret| secret.as_bytes().array_windows::<8>());
+    let repeats: [(Reason, fn(&Asked) -> Reply); 4] = [
+        (Reason::ContentType, |asked| {
+            let header = format!("Content-Type: {}", repeated(asked));
+            Reply::with("200 OK", &[&header], "a 1\n")
+        }),
+        (Reason::Parse, |asked| {
+            let body = format!("a {}\n", repeated(asked).replace(' ', "-"));
+            Reply::with("200 OK", &["Content-Type: text/plain"], &body)
+        }),
+        // The excerpt in the error is cut anywhere.
+        (Reason::Parse, |asked| {
+            let word = asked.header("authorization").unwrap_or_default().rsplit(' ').next().unwrap_or_default();
+            Reply::with(
+                "200 OK",
+                &["Content-Type: text/plain"],
+                &format!("a {}{word}{}\n", "x".repeat(20), word.repeat(20)),
+            )
+        }),
+        (Reason::RedirectRefused, |asked| {
+            Reply::redirect(302, &format!("ftp://elsewhere/{}", repeated(asked).replace(' ', "/")))
+        }),
+    ];
+    for keys in KEYS {
+        for (reason, reply) in repeats {
+            let server = Server::start(Talk::Plain(std::sync::Arc::new(reply)));
+            let (seen, outcome) = ask(&server, keys).await;
+            let failure = outcome.expect_err("it cannot be read");
+            assert_eq!(failure.reason, reason, "{failure}");
+            assert!(failure.detail.contains("<secret>"), "{failure}");
+            let told = format!("{failure} {:?} {:?}", seen.content_type, seen.encoding);
+            let shown = |run: &&[u8; 8]| told.as_bytes().windows(8).any(|window| window == *run);
+            assert_eq!(runs.clone().find(shown), None, "{told}");
+        }
+    }
+}

@@ -26,7 +26,7 @@ use crate::support::scale;
 const DIFFERENCES: &str = include_str!("../fixtures/beside/differences");
 
 /// Slow enough for a loaded machine.
-const PLAIN: Way = Way { tls: false, native: false, extra: false, interval: "2s" };
+const PLAIN: Way = Way { tls: false, native: false, extra: false, version2: false, described: false, interval: "2s" };
 
 /// The cases that come out differently on purpose.
 fn on_purpose() -> BTreeSet<&'static str> {
@@ -124,6 +124,21 @@ async fn with_native_histograms() {
     ];
     let cases = files.iter().flat_map(|(file, text)| cases::parse(file, text)).collect();
     check(cases, Way { native: true, ..PLAIN }).await;
+}
+
+/// Listed bounds among them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_remote_write_2() {
+    let files = [
+        ("exemplars", include_str!("../fixtures/beside/exemplars.cases")),
+        ("labels", include_str!("../fixtures/beside/labels.cases")),
+        ("native", include_str!("../fixtures/beside/native.cases")),
+        ("nhcb", include_str!("../fixtures/beside/nhcb.cases")),
+        ("native_exemplars", include_str!("../fixtures/beside/native_exemplars.cases")),
+        ("staleness", include_str!("../fixtures/beside/staleness.cases")),
+    ];
+    let cases = files.iter().flat_map(|(file, text)| cases::parse(file, text)).collect();
+    check(cases, Way { native: true, version2: true, ..PLAIN }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

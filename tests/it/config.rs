@@ -316,6 +316,25 @@ fn skip_verify_with_a_mesh_certificate_verifies_identities_and_nothing_else_does
     assert!(matches!(receiver.remote_write[0].security, ReceiverSecurity::Ordinary(_)));
 }
 
+/// An agent can start without them, if nothing else is wrong.
+#[test]
+fn receivers_of_another_scheme_are_errors_that_can_be_left_out() {
+    let without = |text: &str| {
+        let loaded = config::parse(Path::new("meshscrape.yaml"), text, &|_| None);
+        assert!(loaded.config.is_err(), "{text}");
+        let names = |config: Config| config.remote_write.iter().map(|one| one.name.clone()).collect::<Vec<_>>();
+        loaded.without_unreachable.map(names)
+    };
+    let good = "{url: 'http://r/w', name: good}";
+    assert_eq!(without(&format!("remote_write: [{good}, {{url: 'invalid://r:9999'}}]")), Some(vec!["good".to_owned()]));
+    assert_eq!(without("remote_write: [{url: 'invalid://r'}]"), Some(Vec::new()));
+    for other in ["{url: 'r:9090/w'}", "{url: 'invalid://r', remote_timeout: x}", "{url: 'http://r/w#part'}", "{}"] {
+        assert_eq!(without(&format!("remote_write: [{good}, {other}]")), None, "{other}");
+    }
+    let good = config::parse(Path::new("meshscrape.yaml"), &format!("remote_write: [{good}]"), &|_| None);
+    assert!(good.config.is_ok() && good.without_unreachable.is_none());
+}
+
 #[test]
 fn an_empty_file_has_the_defaults_of_prometheus() {
     let empty = good("empty");

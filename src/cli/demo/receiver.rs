@@ -1,4 +1,4 @@
-//! The receiving end: a remote write 1.0 endpoint that keeps no sample, but counts what arrived for whom and looks for
+//! The receiving end: a remote write endpoint, of 1.0 and 2.0, that keeps no sample, but counts what arrived for whom and looks for
 //! what must never arrive.
 //!
 //! It believes bytes only: a request counts if its headers are those of the protocol and its body decodes. Samples are
@@ -64,8 +64,9 @@ pub(super) struct Tally {
 }
 
 impl Ledger {
-    /// Counts a request.
-    fn record(&mut self, request: &wire::proto::WriteRequest) {
+    /// Counts a request, and says how many samples it holds.
+    fn record(&mut self, request: &wire::proto::WriteRequest) -> u64 {
+        let before = self.samples;
         self.requests += 1;
         for series in &request.timeseries {
             let label = |name| series.labels.iter().find(|label| label.name == name).map_or("", |label| &label.value);
@@ -82,6 +83,7 @@ impl Ledger {
                 tally.exposed += samples;
             }
         }
+        self.samples - before
     }
 }
 
@@ -147,18 +149,20 @@ async fn accept(listener: TcpListener, ledger: Arc<Mutex<Ledger>>) {
 async fn take(request: Request<Incoming>, ledger: &Mutex<Ledger>) -> Response<Full<Bytes>> {
     let outcome = read(request).await;
     let mut ledger = lock(ledger);
-    let (status, words) = match outcome {
+    let (status, words, samples) = match outcome {
         Ok(request) => {
-            ledger.record(&request);
-            (StatusCode::NO_CONTENT, String::new())
+            let samples = ledger.record(&request);
+            (StatusCode::NO_CONTENT, String::new(), samples)
         }
         Err((status, words)) => {
             ledger.malformed += 1;
-            (status, words)
+            (status, words, 0)
         }
     };
     let mut response = Response::new(Full::from(words));
     *response.status_mut() = status;
+    // Who sends 2.0 must be told.
+    response.headers_mut().insert("x-prometheus-remote-write-samples-written", samples.into());
     response
 }
 
@@ -169,18 +173,19 @@ async fn read(request: Request<Incoming>) -> Result<wire::proto::WriteRequest, (
     if request.method() != Method::POST {
         return Err((StatusCode::METHOD_NOT_ALLOWED, "not POST".to_owned()));
     }
-    for (name, wanted) in [
-        ("content-encoding", "snappy"),
-        ("content-type", "application/x-protobuf"),
-        ("x-prometheus-remote-write-version", "0.1.0"),
-    ] {
-        if request.headers().get(name).is_none_or(|value| value != wanted) {
-            return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("{name} is not {wanted}")));
-        }
-    }
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let version = match ["content-encoding", "content-type", "x-prometheus-remote-write-version"].map(header) {
+        ["snappy", "application/x-protobuf", "0.1.0"] => 1,
+        ["snappy", "application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0"] => 2,
+        other => return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("{other:?} is no remote write"))),
+    };
     let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
     let body = body.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?.to_bytes();
-    wire::decode(&body).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
+    let request = match version {
+        1 => wire::decode(&body),
+        _ => wire::decode_v2(&body).and_then(|request| request.samples()),
+    };
+    request.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
 }
 
 #[cfg(test)]
@@ -190,6 +195,7 @@ mod tests {
     use super::*;
     use crate::model::stale_nan;
     use crate::wire::proto::{Label, Sample, TimeSeries, WriteRequest};
+    use crate::wire::v2::proto as v2;
 
     fn series(labels: &[(&str, &str)], values: &[f64]) -> TimeSeries {
         let label = |&(name, value): &(&str, &str)| Label { name: name.to_owned(), value: value.to_owned() };
@@ -244,6 +250,35 @@ mod tests {
         assert_eq!((ledger.requests, ledger.samples, ledger.malformed, ledger.marked), (1, 8, 0, 0));
         assert_eq!(ledger.targets["a"], Tally { exposed: 2, good: 2, failed: 1 });
         assert_eq!(ledger.targets["b"], Tally { exposed: 0, good: 0, failed: 1 });
+    }
+
+    #[tokio::test]
+    async fn both_versions_are_counted_alike() {
+        let receiver = Receiver::start().await.expect("listens");
+        let request = request();
+        let mut symbols = vec![String::new()];
+        let mut timeseries = Vec::new();
+        for series in request.timeseries {
+            let texts = series.labels.into_iter().flat_map(|label| [label.name, label.value]);
+            let from = symbols.len() as u32;
+            symbols.extend(texts);
+            let sample = |one: Sample| v2::Sample { value: one.value, timestamp: one.timestamp, start_timestamp: 0 };
+            timeseries.push(v2::TimeSeries {
+                labels_refs: (from..symbols.len() as u32).collect(),
+                samples: series.samples.into_iter().map(sample).collect(),
+                ..Default::default()
+            });
+        }
+        let of_2 = v2::Request { symbols, timeseries }.encode_to_vec();
+        let body = snap::raw::Encoder::new().compress_vec(&of_2).expect("small");
+        let headers = [
+            ("content-encoding", "snappy"),
+            ("content-type", "application/x-protobuf;proto=io.prometheus.write.v2.Request"),
+            ("x-prometheus-remote-write-version", "2.0.0"),
+        ];
+        assert_eq!(post(&receiver, &headers, body).await, StatusCode::NO_CONTENT);
+        assert_eq!(receiver.ledger().samples, 8);
+        assert_eq!(receiver.ledger().targets["a"], Tally { exposed: 2, good: 2, failed: 1 });
     }
 
     #[tokio::test]

@@ -117,8 +117,12 @@ pub(super) async fn run(args: RunArgs) -> u8 {
             for problem in problems {
                 error!("{problem}");
             }
-            error!(problems = problems.len(), "{} cannot be used", args.config.display());
-            return 2;
+            let Some(config) = &loaded.without_unreachable else {
+                error!(problems = problems.len(), "{} cannot be used", args.config.display());
+                return 2;
+            };
+            error!(receivers = problems.len(), "these receivers get nothing; the agent runs without them");
+            config.clone()
         }
     };
     let (reload, mut asked) = lifecycle::reload();

@@ -28,7 +28,7 @@ mod tls;
 mod unique;
 mod urls;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 
 pub use keys::{Section, sections};
@@ -44,6 +44,8 @@ pub(super) struct Walked {
     pub(super) config: Config,
     pub(super) problems: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
+    /// Whether nothing is wrong but that there are receivers nobody can send to; then `config` is without them.
+    pub(super) only_receivers: bool,
     /// The files of jobs, and the patterns that they were found by.
     pub(super) files: Vec<PathBuf>,
 }
@@ -53,8 +55,10 @@ pub(super) fn walk(file: &Path, root: Option<&Node>, env: Env<'_>) -> Walked {
     let walk = Walk::new(file, env, None);
     let config = file::read(&walk, root);
     let files = walk.files.take();
+    let unreachable = walk.unreachable.get();
     let Found { problems, warnings } = walk.end();
-    Walked { config, problems, warnings, files }
+    let only_receivers = !problems.is_empty() && problems.len() == unreachable;
+    Walked { config, problems, warnings, only_receivers, files }
 }
 
 /// What all parts of a walk through one file share.
@@ -65,6 +69,8 @@ struct Walk<'w> {
     included: Option<Included>,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
+    /// How many of the problems are receivers with a URL of a scheme that is not ours.
+    unreachable: Cell<usize>,
     /// What was found in the files of `scrape_config_files`, in their order.
     elsewhere: RefCell<Found>,
     /// Which files those are, and the patterns that they were found by.
@@ -92,6 +98,7 @@ impl<'w> Walk<'w> {
             included,
             problems: RefCell::default(),
             warnings: RefCell::default(),
+            unreachable: Cell::default(),
             elsewhere: RefCell::default(),
             files: RefCell::default(),
         }

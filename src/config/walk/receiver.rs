@@ -110,7 +110,17 @@ fn read_name(fields: &mut Fields<'_>) -> (Option<String>, Place) {
 fn read_url<'w>(fields: &mut Fields<'w>) -> Option<(Url, Scalar<'w>)> {
     const EXAMPLE: &str = "https://host/api/v1/write";
     fields.need("url", &format!("write url: {EXAMPLE}"));
-    urls::read(fields, "url", EXAMPLE, urls::without_user_info)
+    let url = urls::read(fields, "url", EXAMPLE, urls::without_user_info);
+    if url.is_none() && is_of_another_scheme(fields) {
+        fields.walk.unreachable.update(|count| count + 1);
+    }
+    url
+}
+
+/// Whether the URL would be one, if it did not begin with something that we cannot speak.
+fn is_of_another_scheme(fields: &Fields<'_>) -> bool {
+    let url = fields.scalar("url").and_then(|scalar| Url::parse(&scalar.value).ok());
+    url.is_some_and(|url| !matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 fn read_message(fields: &mut Fields<'_>) -> WriteFormat {

@@ -70,6 +70,8 @@ impl Metrics {
     pub(super) fn requested(&self, resource: &'static str, verb: &'static str, code: u16) {
         let labels = vec![("resource", resource.into()), ("verb", verb.into()), ("code", code.to_string().into())];
         self.requests.get_or_create(&labels).inc();
+        // Also where nothing came: a rate needs the zero before the first bytes.
+        drop(self.bytes.get_or_create(&vec![("resource", resource.into())]));
     }
 
     pub(super) fn received(&self, resource: &'static str, bytes: usize) {

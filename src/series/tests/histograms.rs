@@ -177,3 +177,34 @@ fn histograms_of_one_scrape_are_bounded() {
     assert_eq!(failure.detail, "histogram bucket limit exceeded (limit: 1)");
     assert_eq!((pass.counts().scraped, pass.counts().kept, pass.counts().added), (1, 1, 0));
 }
+
+#[test]
+fn exemplars_of_histograms_that_are_not_sent_fill_no_block_beyond_its_size() {
+    let mut scene = scene("", "remote_write: [{url: 'http://one.example/w', send_exemplars: true}]");
+    let mut pass = scene.table.begin(1000);
+    let lines: String = (0..60).map(|number| format!("h{{number=\"{number}\"}} 1\n")).collect();
+    let (mut parser, mut rest) = (Parser::new(Format::PrometheusText), lines.as_bytes());
+    let histogram = histogram(Vec::new());
+    while let Step::Entry(Entry::Sample(sample), taken) = parser.next(rest, true).expect("good lines") {
+        let exemplars: Vec<_> = (0..1000)
+            .map(|number| Exemplar {
+                labels: [("trace_id", format!("{number:0100}"))].into_iter().collect(),
+                value: 1.0,
+                timestamp_ms: Some(number),
+            })
+            .collect();
+        let series = sample.series;
+        let entry = HistogramEntry { series, histogram: &histogram, timestamp_ms: None, exemplars: &exemplars };
+        pass.add_histogram(&entry).expect("a good histogram");
+        rest = &rest[taken..];
+    }
+    let blocks = pass.commit(&HEALTH);
+    assert!(blocks.len() > 1, "{}", blocks.len());
+    let largest = blocks.iter().map(|block| block.raw_len).max();
+    assert!(largest.is_some_and(|largest| largest < 5 << 20), "{largest:?}");
+    let exemplars = |block: &Block| {
+        let request = wire::decode(&wire::join(&[block]).expect("one format")).expect("a request");
+        request.timeseries.iter().map(|series| series.exemplars.len()).sum::<usize>()
+    };
+    assert_eq!(blocks.iter().map(exemplars).sum::<usize>(), 60_000, "and none is lost");
+}

@@ -96,13 +96,13 @@ impl<'d> Draft<'d> {
         let Self { dictionary, table, places, packed, entry, .. } = self;
         packed.clear();
         let renumbered = renumber(what.labels, packed, |number| {
-            let place = &mut places[number as usize];
+            let place = places.get_mut(number as usize)?;
             if *place == 0 {
                 *place = table.place(dictionary.text(number));
             }
-            Ok(*place)
+            Some(*place)
         });
-        debug_assert!(renumbered.is_ok(), "BUG: labels of another dictionary");
+        debug_assert!(renumbered.is_some(), "BUG: labels of another dictionary");
         entry.clear();
         push_labels(entry, packed);
     }

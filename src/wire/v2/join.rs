@@ -26,13 +26,13 @@ pub(in crate::wire) fn join(blocks: &[&Block]) -> Result<Vec<u8>, WireError> {
 /// Takes a message over. Symbols stand before what refers to them.
 fn add(message: &[u8], table: &mut Table, entries: &mut Vec<u8>) -> Result<(), WireError> {
     let mut numbers = Vec::new();
-    let mut entry = Vec::new();
+    let (mut entry, mut scratch) = (Vec::new(), Vec::new());
     for field in Fields::of(message) {
         match field? {
             Field { number: 4, content: Content::Bytes(text), .. } => numbers.push(table.place(text_of(text)?)),
             Field { number: 5, content: Content::Bytes(content), .. } => {
                 entry.clear();
-                rewrite(content, &numbers, &mut entry)?;
+                rewrite(content, &numbers, &mut entry, &mut scratch)?;
                 push_field(entries, ENTRY, &entry);
             }
             _ => return Err(WireError::Damaged("a request has a field that is none of its own")),
@@ -41,24 +41,23 @@ fn add(message: &[u8], table: &mut Table, entries: &mut Vec<u8>) -> Result<(), W
     Ok(())
 }
 
-/// Copies the fields of an entry.
-fn rewrite(entry: &[u8], numbers: &[u32], out: &mut Vec<u8>) -> Result<(), WireError> {
-    let mut inner = Vec::new();
+/// Copies the fields of an entry; `inner` is room for the content of one.
+fn rewrite(entry: &[u8], numbers: &[u32], out: &mut Vec<u8>, inner: &mut Vec<u8>) -> Result<(), WireError> {
     for field in Fields::of(entry) {
         let Field { number, content, whole } = field?;
         inner.clear();
         match (number, content) {
             (1, Content::Bytes(packed)) => {
-                renumber(packed, &mut inner, place_in(numbers))?;
-                push_field(out, LABELS, &inner);
+                renumber(packed, inner, place_in(numbers)).ok_or(UNKNOWN)?;
+                push_field(out, LABELS, inner);
             }
             (4, Content::Bytes(exemplar)) => {
-                rewrite_exemplar(exemplar, numbers, &mut inner)?;
-                push_field(out, EXEMPLAR, &inner);
+                rewrite_exemplar(exemplar, numbers, inner)?;
+                push_field(out, EXEMPLAR, inner);
             }
             (5, Content::Bytes(metadata)) => {
-                rewrite_metadata(metadata, numbers, &mut inner)?;
-                push_field(out, METADATA, &inner);
+                rewrite_metadata(metadata, numbers, inner)?;
+                push_field(out, METADATA, inner);
             }
             _ => out.extend_from_slice(whole),
         }
@@ -71,7 +70,7 @@ fn rewrite_exemplar(exemplar: &[u8], numbers: &[u32], out: &mut Vec<u8>) -> Resu
         match field? {
             Field { number: 1, content: Content::Bytes(packed), .. } => {
                 let mut labels = Vec::with_capacity(packed.len());
-                renumber(packed, &mut labels, place_in(numbers))?;
+                renumber(packed, &mut labels, place_in(numbers)).ok_or(UNKNOWN)?;
                 push_field(out, LABELS, &labels);
             }
             Field { whole, .. } => out.extend_from_slice(whole),
@@ -97,8 +96,8 @@ pub(super) fn symbol<S: Copy>(symbols: &[S], number: u64) -> Result<S, WireError
     usize::try_from(number).ok().and_then(|at| symbols.get(at)).copied().ok_or(UNKNOWN)
 }
 
-fn place_in(numbers: &[u32]) -> impl Fn(u32) -> Result<u32, WireError> {
-    |number| symbol(numbers, number.into())
+fn place_in(numbers: &[u32]) -> impl Fn(u32) -> Option<u32> {
+    |number| numbers.get(number as usize).copied()
 }
 
 pub(super) fn text_of(bytes: &[u8]) -> Result<&str, WireError> {

@@ -86,17 +86,14 @@ fn push_number(out: &mut Vec<u8>, tag: u8, number: u64) {
     }
 }
 
-/// Copies packed references, each as the number that `place` has for it.
-fn renumber(
-    mut packed: &[u8],
-    out: &mut Vec<u8>,
-    mut place: impl FnMut(u32) -> Result<u32, WireError>,
-) -> Result<(), WireError> {
+/// Copies packed references, each as the number that `place` has for it; `None` if it has none.
+fn renumber(mut packed: &[u8], out: &mut Vec<u8>, mut place: impl FnMut(u32) -> Option<u32>) -> Option<()> {
+    out.reserve(packed.len());
     while !packed.is_empty() {
-        let number = take_varint(&mut packed).and_then(|number| u32::try_from(number).ok());
-        push_varint(out, place(number.ok_or(UNKNOWN)?)?.into());
+        let number = u32::try_from(take_varint(&mut packed)?).ok()?;
+        push_varint(out, place(number)?.into());
     }
-    Ok(())
+    Some(())
 }
 
 const UNKNOWN: WireError = WireError::Damaged("a reference leads to no symbol");

@@ -308,3 +308,44 @@ fn a_dictionary_forgets_what_nobody_uses() {
     dictionary.sweep(std::iter::empty());
     assert_eq!(dictionary.bytes(), 0);
 }
+
+/// What design and documentation say a sample costs: Istio's labels, counters of whole numbers.
+#[test]
+fn a_sample_of_a_known_shape_takes_few_bytes() {
+    let help: Arc<str> = "How long requests took".into();
+    let metadata = Some(Arc::new(Metadata {
+        family: "istio_request_duration_milliseconds".into(),
+        kind: KINDS[3],
+        help,
+        unit: "milliseconds".into(),
+    }));
+    let entry = |n: u32| {
+        let (code, peer) = (["200", "404", "503"][n as usize % 3], format!("workload-{}", n / 30));
+        let bound = (f64::from(n % 30) * 2.5).to_string();
+        let pairs = [
+            ("__name__", "istio_request_duration_milliseconds_bucket"),
+            ("connection_security_policy", "mutual_tls"),
+            ("destination_canonical_revision", "latest"),
+            ("destination_principal", "spiffe://cluster.local/ns/shop/sa/cart"),
+            ("destination_service", "cart.shop.svc.cluster.local"),
+            ("destination_workload", "cart"),
+            ("instance", "10.0.0.17:15092"),
+            ("job", "istio-secure-merged"),
+            ("le", &bound),
+            ("reporter", "destination"),
+            ("request_protocol", "http"),
+            ("response_code", code),
+            ("source_principal", "spiffe://cluster.local/ns/shop/sa/frontend"),
+            ("source_workload", &peer),
+        ];
+        let value = f64::from(n.wrapping_mul(2_654_435_761) >> 12);
+        let one = One::Sample(Sample { value, timestamp_ms: 1_795_000_000_000 });
+        Entry { labels: labels(&pairs), metadata: metadata.clone(), one }
+    };
+    let entries: Vec<_> = (0..2_000).map(entry).collect();
+    let per_sample = |block: &Block| block.elements.len() as f64 / entries.len() as f64;
+    let with = block_of(&entries);
+    let without: Vec<_> = entries.iter().map(|entry| Entry { metadata: None, ..entry.clone() }).collect();
+    let (with, without) = (per_sample(&with), per_sample(&block_of(&without)));
+    assert!(with < 14.0 && with < without + 0.5, "{with} with metadata, {without} without");
+}

@@ -2,8 +2,9 @@
 
 use super::PLAIN;
 use super::cases;
-use super::recorder::{MetricMetadata, metadata};
+use super::recorder::{MetricMetadata, Series, by_case, descriptions, metadata};
 use super::stage::{Way, play_for_metadata};
+use super::story::{name, scraped_at};
 use crate::support::receiver::Recorded;
 
 /// The most families of one request, as both are told.
@@ -40,4 +41,30 @@ async fn metric_families_are_described_alike() {
     }
     assert_eq!(theirs, ours);
     assert!(ours.is_sorted_by(|one, other| one < other), "nothing is told twice");
+}
+
+/// By remote write 2.0, where each series says it; Prometheus does behind a flag.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_series_is_described_alike() {
+    let cases = cases::parse("described", include_str!("../../fixtures/beside/described.cases"));
+    let way = Way { interval: "1s", version2: true, described: true, ..PLAIN };
+    let count = cases.len();
+    let enough = |recorded: &[Recorded]| {
+        let written = by_case(recorded);
+        written.len() == count && written.values().all(|written| scraped_at(written).len() >= 5)
+    };
+    let [theirs, ours] = play_for_metadata(cases, way, enough).await.map(|recorded| descriptions(&recorded));
+    assert!(theirs.values().flatten().count() > 20, "Prometheus described {theirs:#?}");
+    // Of its own series Prometheus says nothing yet.
+    let differ = theirs.iter().filter(|(series, _)| !is_synthetic(series));
+    let differ = differ.filter(|(series, described)| ours.get(*series) != Some(*described));
+    let words = differ.map(|(series, theirs)| format!("{series:?}: {theirs:?}, ours {:?}\n", ours.get(series)));
+    let words: String = words.collect();
+    assert!(words.is_empty(), "{words}");
+    assert!(ours.keys().eq(theirs.keys()), "the same series");
+    assert!(ours.iter().filter(|(series, _)| is_synthetic(series)).all(|(_, described)| described.is_some()));
+}
+
+fn is_synthetic(series: &Series) -> bool {
+    name(series) == "up" || name(series).starts_with("scrape_")
 }

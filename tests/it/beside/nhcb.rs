@@ -10,7 +10,7 @@ use meshscrape::parse::{Converter, Entry, Exposition, Parser, Step};
 use super::PLAIN;
 use super::cases::{self, Case};
 use super::recorder::{Histogram, Series, histograms2};
-use super::stage::{Way, play_for_version_2};
+use super::stage::{Way, play_for_metadata};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listed_bounds_have_the_same_values() {
@@ -19,7 +19,7 @@ async fn listed_bounds_have_the_same_values() {
     let expected: usize = ours.values().map(BTreeMap::len).sum();
     assert!(expected > 12, "the cases have histograms");
     let all_came = |recorded: &[_]| histograms2(recorded).len() >= expected;
-    let recorded = play_for_version_2(cases, Way { native: true, ..PLAIN }, all_came).await;
+    let [recorded, _] = play_for_metadata(cases, Way { native: true, version2: true, ..PLAIN }, all_came).await;
 
     let mut theirs: BTreeMap<String, BTreeMap<Series, String>> =
         ours.keys().map(|case| (case.clone(), BTreeMap::new())).collect();

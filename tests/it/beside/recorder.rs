@@ -1,12 +1,12 @@
-//! What a scraper wrote, as the protobuf definitions of remote write 1.0 have it, read by prost alone: none of the
+//! What a scraper wrote, as the protobuf definitions of remote write have it, read by prost alone: none of the
 //! product's own types decide what came.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use meshscrape::model::{self, CUSTOM_SCHEMA, Counts};
 use prost::Message;
 
-use crate::support::receiver::Recorded;
+use crate::support::receiver::{OF_2, Recorded};
 
 /// `prometheus.WriteRequest`
 #[derive(Clone, PartialEq, Message)]
@@ -123,6 +123,30 @@ struct TimeSeries2 {
     samples: Vec<Sample>,
     #[prost(message, repeated, tag = "3")]
     histograms: Vec<Histogram>,
+    #[prost(message, repeated, tag = "4")]
+    exemplars: Vec<Exemplar2>,
+    #[prost(message, optional, tag = "5")]
+    metadata: Option<Metadata2>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Exemplar2 {
+    #[prost(uint32, repeated, tag = "1")]
+    labels_refs: Vec<u32>,
+    #[prost(double, tag = "2")]
+    value: f64,
+    #[prost(int64, tag = "3")]
+    timestamp: i64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+struct Metadata2 {
+    #[prost(int32, tag = "1")]
+    kind: i32,
+    #[prost(uint32, tag = "3")]
+    help_ref: u32,
+    #[prost(uint32, tag = "4")]
+    unit_ref: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
@@ -160,37 +184,117 @@ impl std::fmt::Display for Histogram {
 /// Values of each series in the order in which they came, with their times.
 pub(super) type Written = BTreeMap<Series, Vec<(i64, Point)>>;
 
+/// An entry of a request of either version.
+struct Entry {
+    labels: Series,
+    samples: Vec<Sample>,
+    histograms: Vec<Histogram>,
+    exemplars: Vec<(Series, Exemplar)>,
+    /// Type, help and unit; of 2.0 only.
+    description: Option<Description>,
+}
+
+/// Type, help and unit.
+pub(super) type Description = (i32, String, String);
+
+/// The entries of a request, which must keep the rules of its version.
+fn entries(one: &Recorded) -> Vec<Entry> {
+    let bytes = snap::raw::Decoder::new().decompress_vec(&one.body).expect("snappy");
+    let entries: Vec<Entry> = if one.header("content-type") == Some(OF_2) {
+        let request = Request2::decode(bytes.as_slice()).expect("a Request");
+        let unique: BTreeSet<_> = request.symbols.iter().collect();
+        assert_eq!(unique.len(), request.symbols.len(), "no symbol stands there twice");
+        assert_eq!(request.symbols.first().map(String::as_str), Some(""), "the first symbol is empty");
+        request.timeseries.iter().map(|series| series.entry(&request.symbols)).collect()
+    } else {
+        let request = WriteRequest::decode(bytes.as_slice()).expect("a WriteRequest");
+        request.timeseries.into_iter().map(TimeSeries::entry).collect()
+    };
+    for Entry { labels, .. } in &entries {
+        assert!(labels.is_sorted_by(|a, b| a.0 < b.0), "labels are sorted and unique: {labels:?}");
+    }
+    entries
+}
+
+impl TimeSeries {
+    fn entry(self) -> Entry {
+        let pairs = |labels: Vec<Label>| labels.into_iter().map(|label| (label.name, label.value)).collect();
+        let exemplars = self.exemplars.into_iter().map(|mut exemplar| {
+            let labels = std::mem::take(&mut exemplar.labels);
+            (pairs(labels), exemplar)
+        });
+        Entry {
+            exemplars: exemplars.collect(),
+            labels: pairs(self.labels),
+            samples: self.samples,
+            // Prometheus 3.5 sends those with listed bounds without their bounds; 3.14 does not send them, and counts them.
+            histograms: self.histograms.into_iter().filter(|histogram| histogram.schema != CUSTOM_SCHEMA).collect(),
+            description: None,
+        }
+    }
+}
+
+impl TimeSeries2 {
+    fn entry(&self, symbols: &[String]) -> Entry {
+        let text = |at: u32| symbols[at as usize].clone();
+        let pairs = |refs: &[u32]| refs.chunks(2).map(|pair| (text(pair[0]), text(pair[1]))).collect();
+        let count = self.samples.len() + self.histograms.len() + self.exemplars.len();
+        assert_eq!(count, 1, "an entry holds one sample, histogram or exemplar: {self:?}");
+        let exemplar = |one: &Exemplar2| {
+            let (value, timestamp) = (one.value, one.timestamp);
+            (pairs(&one.labels_refs), Exemplar { labels: Vec::new(), value, timestamp })
+        };
+        let describe = |one: Metadata2| (one.kind, text(one.help_ref), text(one.unit_ref));
+        Entry {
+            labels: pairs(&self.labels_refs),
+            samples: self.samples.clone(),
+            histograms: self.histograms.clone(),
+            exemplars: self.exemplars.iter().map(exemplar).collect(),
+            description: self.metadata.map(describe).filter(|description| *description != Description::default()),
+        }
+    }
+}
+
+fn case_of(labels: &Series) -> &str {
+    let case = labels.iter().find(|(name, _)| name == "case");
+    case.map(|(_, value)| value.as_str()).unwrap_or_else(|| panic!("{labels:?}"))
+}
+
 /// All that was taken, by the value of the label `case`.
 pub(super) fn by_case(recorded: &[Recorded]) -> BTreeMap<String, Written> {
     let mut cases: BTreeMap<String, Written> = BTreeMap::new();
-    for one in recorded.iter().filter(|one| one.was_taken()) {
-        let bytes = snap::raw::Decoder::new().decompress_vec(&one.body).expect("snappy");
-        for series in WriteRequest::decode(bytes.as_slice()).expect("a WriteRequest").timeseries {
-            let labels: Series = series.labels.into_iter().map(|label| (label.name, label.value)).collect();
-            assert!(labels.is_sorted_by(|a, b| a.0 < b.0), "labels are sorted and unique: {labels:?}");
-            let case = labels.iter().find(|(name, _)| name == "case").unwrap_or_else(|| panic!("{labels:?}"));
-            let series_of_case = cases.entry(case.1.clone()).or_default();
-            // In which order exemplars come among samples says nothing.
-            for exemplar in series.exemplars {
-                let of_exemplars = labels.iter().cloned().chain([(EXEMPLARS.to_owned(), String::new())]).collect();
-                let own = exemplar.labels.into_iter().map(|label| (label.name, label.value)).collect();
-                let point = Point::Exemplar(own, exemplar.value.to_bits());
-                series_of_case.entry(of_exemplars).or_default().push((exemplar.timestamp, point));
-            }
-            if series.samples.is_empty() && series.histograms.is_empty() {
-                continue;
-            }
-            let written = series_of_case.entry(labels).or_default();
-            written.extend(series.samples.iter().map(|sample| (sample.timestamp, Point::Bits(sample.value.to_bits()))));
-            // Prometheus 3.5 sends those with listed bounds without their bounds; 3.14 does not send them, and counts them.
-            let histograms = series.histograms.into_iter().filter(|histogram| histogram.schema != CUSTOM_SCHEMA);
-            written.extend(histograms.map(|histogram| {
-                let timestamp = histogram.timestamp;
-                (timestamp, Point::Histogram(Box::new(Histogram { timestamp: 0, ..histogram })))
-            }));
+    for entry in recorded.iter().filter(|one| one.was_taken()).flat_map(entries) {
+        let Entry { labels, samples, histograms, exemplars, .. } = entry;
+        let series_of_case = cases.entry(case_of(&labels).to_owned()).or_default();
+        // In which order exemplars come among samples says nothing.
+        for (own, exemplar) in exemplars {
+            let of_exemplars = labels.iter().cloned().chain([(EXEMPLARS.to_owned(), String::new())]).collect();
+            let point = Point::Exemplar(own, exemplar.value.to_bits());
+            series_of_case.entry(of_exemplars).or_default().push((exemplar.timestamp, point));
         }
+        if samples.is_empty() && histograms.is_empty() {
+            continue;
+        }
+        let written = series_of_case.entry(labels).or_default();
+        written.extend(samples.iter().map(|sample| (sample.timestamp, Point::Bits(sample.value.to_bits()))));
+        written.extend(histograms.into_iter().map(|histogram| {
+            let timestamp = histogram.timestamp;
+            (timestamp, Point::Histogram(Box::new(Histogram { timestamp: 0, ..histogram })))
+        }));
     }
     cases
+}
+
+/// How each series was described last, by requests of 2.0; `None` if it never was.
+pub(super) fn descriptions(recorded: &[Recorded]) -> BTreeMap<Series, Option<Description>> {
+    let mut found = BTreeMap::new();
+    for entry in recorded.iter().filter(|one| one.was_taken()).flat_map(entries) {
+        let known = found.entry(entry.labels).or_default();
+        if entry.description.is_some() {
+            *known = entry.description;
+        }
+    }
+    found
 }
 
 /// What was said of metric families: the requests that were taken, each with what it holds.
@@ -208,13 +312,9 @@ pub(super) fn metadata(recorded: &[Recorded]) -> Vec<Vec<MetricMetadata>> {
 /// The first histogram of each series, with the names and values of its labels, in requests of version 2.0.
 pub(super) fn histograms2(recorded: &[Recorded]) -> BTreeMap<Series, Histogram> {
     let mut found = BTreeMap::new();
-    for one in recorded.iter().filter(|one| one.was_taken()) {
-        let bytes = snap::raw::Decoder::new().decompress_vec(&one.body).expect("snappy");
-        let request = Request2::decode(bytes.as_slice()).expect("a Request");
-        for series in request.timeseries.into_iter().filter(|series| !series.histograms.is_empty()) {
-            let text = |at: u32| request.symbols[at as usize].clone();
-            let labels = series.labels_refs.chunks(2).map(|pair| (text(pair[0]), text(pair[1]))).collect();
-            found.entry(labels).or_insert(Histogram { timestamp: 0, ..series.histograms[0].clone() });
+    for entry in recorded.iter().filter(|one| one.was_taken()).flat_map(entries) {
+        for histogram in entry.histograms {
+            found.entry(entry.labels.clone()).or_insert(Histogram { timestamp: 0, ..histogram });
         }
     }
     found

@@ -11,6 +11,7 @@ use std::time::Duration;
 use meshscrape::model::is_stale;
 use tempfile::TempDir;
 
+use super::PLAIN;
 use super::judge;
 use super::recorder::{Point, Series, Written, by_case};
 use super::stage::prometheus;
@@ -130,7 +131,7 @@ async fn another_configuration_ends_and_begins_the_same_series() {
     let receivers = [Receiver::start(always(Answer::ok())).await, Receiver::start(always(Answer::ok())).await];
     let dir = TempDir::new().expect("a directory");
     let mut ours = agent::start(dir.path(), &config(&server, &receivers[1], |change| change.before)).await;
-    let mut theirs = prometheus(&config(&server, &receivers[0], |change| change.before), &[]).await;
+    let mut theirs = prometheus(&config(&server, &receivers[0], |change| change.before), PLAIN).await;
 
     let scrapes =
         |recorded: &[Recorded], case: &str| by_case(recorded).get(case).map_or(0, |all| scraped_at(all).len());

@@ -15,7 +15,7 @@ use crate::support::agent;
 use crate::support::ca::{Ca, CertsDir};
 use crate::support::mesh::{CART, SCRAPER};
 use crate::support::process::Process;
-use crate::support::receiver::{Answer as Taken, Receiver, Recorded, always};
+use crate::support::receiver::{Answer as Taken, Receiver, Recorded, Rule, always};
 use crate::support::tls_server::{Asked, Reply, Script, Server, Talk};
 
 /// How the cases are played.
@@ -26,20 +26,35 @@ pub(super) struct Way {
     pub(super) native: bool,
     /// Whether the additional series of a scrape are made: we by a key, Prometheus 3.5 by a flag.
     pub(super) extra: bool,
+    /// Whether both write by remote write 2.0.
+    pub(super) version2: bool,
+    /// Whether Prometheus also writes what series are: that is a flag, and the agent mode of 3.5 has it without effect.
+    pub(super) described: bool,
     /// How often is scraped, which is also how long a scrape may take: nothing but time depends on it.
     pub(super) interval: &'static str,
 }
 
 impl Way {
     /// What Prometheus is told outside its configuration.
-    fn flags(self) -> &'static [&'static str] {
-        match (self.native, self.extra) {
-            (false, false) => &[],
-            (true, false) => &["--enable-feature=native-histograms"],
-            (false, true) => &["--enable-feature=extra-scrape-metrics"],
-            (true, true) => &["--enable-feature=native-histograms,extra-scrape-metrics"],
-        }
+    fn flags(self) -> Vec<String> {
+        let features = [
+            (self.native, "native-histograms"),
+            (self.extra, "extra-scrape-metrics"),
+            (self.described, "metadata-wal-records"),
+        ];
+        let features: Vec<_> = features.into_iter().filter_map(|(on, feature)| on.then_some(feature)).collect();
+        let mode: &[&str] = match self.described {
+            true => &["--storage.tsdb.path=data"],
+            false => &["--agent", "--storage.agent.path=data"],
+        };
+        let features = (!features.is_empty()).then(|| format!("--enable-feature={}", features.join(",")));
+        mode.iter().map(|flag| (*flag).to_owned()).chain(features).collect()
     }
+}
+
+/// Takes everything; whoever writes by 2.0 must be told that it was written.
+fn takes_everything() -> Rule {
+    always(Taken::status(204).header("x-prometheus-remote-write-samples-written", "1000000"))
 }
 
 /// Answers by script, and knows who was answered what.
@@ -105,11 +120,11 @@ pub(super) async fn play(cases: Vec<Case>, way: Way) -> BTreeMap<String, Pair> {
         true => Talk::Tls(ca.leaf(CART).server(&[&ca], &[&TLS13]), exporter.script()),
     };
     let server = Server::start(talk);
-    let receivers = [Receiver::start(always(Taken::ok())).await, Receiver::start(always(Taken::ok())).await];
+    let receivers = [Receiver::start(takes_everything()).await, Receiver::start(takes_everything()).await];
     let config = |side, receiver| config(side, &exporter, &server, way, &certs, receiver);
     let began_ms = Clock::system().now_ms();
     let ours = agent::start(dir.path(), &config(Side::Meshscrape, &receivers[1])).await;
-    let theirs = prometheus(&config(Side::Prometheus, &receivers[0]), way.flags()).await;
+    let theirs = prometheus(&config(Side::Prometheus, &receivers[0]), way).await;
     let scrapes = exporter.longest() + 1;
     let done = |recorded: &[Recorded]| {
         let written = by_case(recorded);
@@ -144,7 +159,7 @@ pub(super) async fn play_for_metadata(
     let cases = cases.into_iter().map(|case| (case.name.clone(), case)).collect();
     let exporter = Arc::new(Exporter { cases, ..Exporter::default() });
     let server = Server::start(Talk::Plain(exporter.script()));
-    let receivers = [Receiver::start(always(Taken::ok())).await, Receiver::start(always(Taken::ok())).await];
+    let receivers = [Receiver::start(takes_everything()).await, Receiver::start(takes_everything()).await];
     let dir = TempDir::new().expect("a directory");
     let config = |side, receiver| {
         let config = config(side, &exporter, &server, way, &CertsDir::at(dir.path()), receiver);
@@ -152,7 +167,7 @@ pub(super) async fn play_for_metadata(
         config.replace("    queue_config", metadata)
     };
     let ours = agent::start(dir.path(), &config(Side::Meshscrape, &receivers[1])).await;
-    let _prometheus = prometheus(&config(Side::Prometheus, &receivers[0]), way.flags()).await;
+    let _prometheus = prometheus(&config(Side::Prometheus, &receivers[0]), way).await;
     let patience = Duration::from_secs(60);
     let theirs_recorded = receivers[0].until_within(patience, "Prometheus said what is expected", &enough).await;
     let ours_recorded = receivers[1].until_within(patience, "we said what is expected", &enough).await;
@@ -160,28 +175,11 @@ pub(super) async fn play_for_metadata(
     [theirs_recorded, ours_recorded]
 }
 
-/// Plays the cases over plain HTTP to Prometheus alone, which writes by remote write 2.0, until what it wrote is `enough`.
-pub(super) async fn play_for_version_2(
-    cases: Vec<Case>,
-    way: Way,
-    enough: impl Fn(&[Recorded]) -> bool,
-) -> Vec<Recorded> {
-    let cases = cases.into_iter().map(|case| (case.name.clone(), case)).collect();
-    let exporter = Arc::new(Exporter { cases, ..Exporter::default() });
-    let server = Server::start(Talk::Plain(exporter.script()));
-    let receiver = Receiver::start(always(Taken::status(204))).await;
-    let dir = TempDir::new().expect("a directory");
-    let config = config(Side::Prometheus, &exporter, &server, way, &CertsDir::at(dir.path()), &receiver);
-    let config =
-        config.replace("    queue_config", "    protobuf_message: io.prometheus.write.v2.Request\n    queue_config");
-    let _prometheus = prometheus(&config, way.flags()).await;
-    receiver.until_within(Duration::from_secs(60), "all that is expected of version 2.0 came", enough).await
-}
-
 /// The configuration that both read, but for where to write, for what is a flag of Prometheus, and for the consent that we
 /// want where a target may choose its own labels.
 fn config(side: Side, exporter: &Exporter, server: &Server, way: Way, certs: &CertsDir, receiver: &Receiver) -> String {
-    let Way { interval, native, extra, .. } = way;
+    let Way { interval, native, extra, version2, .. } = way;
+    let message = if version2 { "io.prometheus.write.v2.Request" } else { "prometheus.WriteRequest" };
     let global = match side {
         Side::Prometheus => String::new(),
         Side::Meshscrape => format!(", scrape_native_histograms: {native}, extra_scrape_metrics: {extra}"),
@@ -192,6 +190,7 @@ remote_write:
   - url: {}
     send_native_histograms: {native}
     send_exemplars: true
+    protobuf_message: {message}
     queue_config: {{ batch_send_deadline: 500ms, min_shards: 1, max_shards: 1 }}
 scrape_configs:
 ",
@@ -232,13 +231,14 @@ scrape_configs:
     text
 }
 
-/// A real Prometheus in agent mode.
-pub(super) async fn prometheus(config: &str, flags: &[&str]) -> Process {
+/// A real Prometheus that only scrapes and forwards.
+pub(super) async fn prometheus(config: &str, way: Way) -> Process {
     let dir = TempDir::new().expect("a directory");
     std::fs::write(dir.path().join("prometheus.yml"), config).expect("its configuration");
-    let arguments =
-        ["--agent", "--config.file=prometheus.yml", "--storage.agent.path=data", "--web.listen-address=127.0.0.1:0"];
-    let mut process = Process::start("prometheus", dir, &[&arguments, flags].concat());
-    process.says("Agent WAL storage started").await;
+    let flags = way.flags();
+    let arguments = ["--config.file=prometheus.yml", "--web.listen-address=127.0.0.1:0"];
+    let arguments: Vec<_> = arguments.into_iter().chain(flags.iter().map(String::as_str)).collect();
+    let mut process = Process::start("prometheus", dir, &arguments);
+    process.says("Server is ready to receive web requests").await;
     process
 }

@@ -133,6 +133,21 @@ async fn victoria_metrics_takes_joined_blocks_and_gives_them_back() {
     assert_same(&victoria.raw("odd").await, &with_values(&sent, kept));
 }
 
+/// It answers 204 and has stored nothing.
+#[tokio::test]
+async fn victoria_metrics_is_found_out_not_to_know_2() {
+    let victoria = Victoria::start().await;
+    let pipe = Pipe::to(vec![RemoteWrite { message: WriteFormat::V2, ..remote("main", &victoria.write_url()) }]);
+    let monitor = pipe.monitors[0].clone();
+    pipe.push(block2_of(1, 1, 5)).await;
+    let seen = until(&monitor, |seen| seen.rejected_samples + seen.delivered_samples > 0).await;
+    assert_eq!((seen.rejected_samples, seen.delivered_samples), (5, 0));
+    let refusal = seen.last_refusal.expect("there was one");
+    assert!(refusal.words.contains("write protobuf_message: prometheus.WriteRequest"), "{}", refusal.words);
+    assert_eq!(victoria.raw("probe").await, []);
+    pipe.end().await;
+}
+
 /// What is left of `series` where a receiver has its own way with values.
 fn with_values(series: &[Stored], kept: impl Fn(f64) -> Option<f64>) -> Vec<Stored> {
     let stored = series.iter().map(|one| {

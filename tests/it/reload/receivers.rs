@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Parts, Stage, Story, assert_consecutive, counting, eventually, number, story, values};
-use crate::support::receiver::{Answer, Receiver, Recorded, Rule, always};
+use crate::support::receiver::{Answer, OF_2, Receiver, Recorded, Rule, always};
 
 /// Down until somebody says otherwise.
 fn switched() -> (Arc<AtomicBool>, Rule) {
     let up = Arc::new(AtomicBool::new(false));
     let rule = Arc::clone(&up);
-    let answer = move |_: &Recorded| if rule.load(Ordering::SeqCst) { Answer::ok() } else { Answer::status(503) };
+    let answer = move |request: &Recorded| match rule.load(Ordering::SeqCst) {
+        true => Answer::ok().confirming(request),
+        false => Answer::status(503),
+    };
     (up, Box::new(answer))
 }
 
@@ -138,7 +141,8 @@ async fn one_that_has_changed_gets_everything_in_order() {
     let (up, rule) = switched();
     let changed = Receiver::start(rule).await;
     let mut stage = Stage::new(counting(), |parts| with(parts, &[entry(&changed, "")])).await;
-    for more in [", remote_timeout: 7s", ", remote_timeout: 8s", ", name: other", ""] {
+    let of_2 = ", protobuf_message: io.prometheus.write.v2.Request";
+    for more in [", remote_timeout: 7s", of_2, ", remote_timeout: 8s", ", name: other", ""] {
         stage.reload(|parts| with(parts, &[entry(&changed, more)])).await;
         let so_far = stage.pod.requests().len();
         stage.stored("more scrapes", |story| numbers(story).len() > so_far).await;
@@ -150,6 +154,8 @@ async fn one_that_has_changed_gets_everything_in_order() {
     let delivered = story(&changed.until("all is delivered", enough).await);
     assert_in_order(&delivered);
     assert_consecutive(&numbers(&delivered));
+    let is_of_2 = |one: &Recorded| one.was_taken() && one.header("content-type") == Some(OF_2);
+    assert!(changed.recorded().iter().any(is_of_2), "what was queued as 2.0 comes as 2.0");
     assert_eq!(stage.agent.stop().await.undelivered, 0);
 }
 

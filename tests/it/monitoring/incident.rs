@@ -1,0 +1,187 @@
+//! An agent to which much happens at once, so that nearly every alert has a cause and every metric a series.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tempfile::TempDir;
+use tokio::net::TcpSocket;
+
+use crate::support::agent::{self, Running};
+use crate::support::ca::{Ca, CertsDir, HOUR, LeafSpec};
+use crate::support::mesh::{CART, Mesh, ONLY_13, SCRAPER};
+use crate::support::receiver::{self, Receiver};
+use crate::support::tls_server::{Reply, Server, Talk, always, closed_port};
+
+const OTHER: &str = "spiffe://cluster.local/ns/shop/sa/search";
+
+/// The alerts that have a cause there.
+pub(super) const ALERTS: &[&str] = &[
+    "MeshscrapeCertificateFilesBroken",
+    "MeshscrapeCertificateNotRenewed",
+    "MeshscrapeCertificateUntrusted",
+    "MeshscrapeConfigReloadFailed",
+    "MeshscrapeDiscoveryFailing",
+    "MeshscrapeForgedSamples",
+    "MeshscrapeHandshakeFailing",
+    "MeshscrapeIdentityMismatch",
+    "MeshscrapeIdentityNotReady",
+    "MeshscrapeJobFailing",
+    "MeshscrapePartialMerge",
+    "MeshscrapePeerUntrusted",
+    "MeshscrapePlaintextTarget",
+    "MeshscrapeRemoteWriteBehind",
+    "MeshscrapeRemoteWriteRejected",
+    "MeshscrapeRootExpiring",
+    "MeshscrapeTargetUnidentified",
+    "MeshscrapeTargetsDown",
+    "MeshscrapeUnverifiedTargets",
+    "MeshscrapeWeakerMatch",
+];
+
+/// The agent, and all that it deals with.
+pub(super) struct Incident {
+    pub(super) agent: Running,
+    mesh: Mesh,
+    _servers: Vec<Server>,
+    _receivers: [Receiver; 2],
+    _nobody: TcpSocket,
+    _dirs: [TempDir; 4],
+}
+
+impl Incident {
+    pub(super) async fn start() -> Self {
+        let mesh = Mesh::new(ONLY_13).await;
+        let ended = Ca::valid("cluster.local", -2 * HOUR, -HOUR);
+        mesh.certs.write_roots(&[&mesh.ca, &ended]);
+        let honest = merged(&mesh);
+        let impostor = tls(&mesh, &mesh.ca);
+        let stranger = Server::start(Talk::Tls(mesh.tls(&mesh.other.leaf(CART)), always(Reply::ok("a 1\n"))));
+        let closing = Server::start(Talk::CloseInHandshake);
+        let plain = Server::start(Talk::Plain(always(Reply::ok("a 1\n"))));
+        let forging = Server::start(Talk::Plain(always(Reply::ok("a 1\nup 1\n"))));
+        let (nobody, closed) = closed_port();
+        let receiver = Receiver::start(receiver::always(receiver::Answer::ok())).await;
+        let strict = Receiver::start(receiver::always(receiver::Answer::status(400))).await;
+        let [dir, lagging, late, empty] = std::array::from_fn(|_| TempDir::new().expect("a directory"));
+        // Our certificate is still that of the root before; or it and its root end soon; or there is none.
+        CertsDir::at(lagging.path()).write(&mesh.ca.leaf(SCRAPER), &[&mesh.other]);
+        let ending = Ca::valid("cluster.local", -9 * HOUR, HOUR);
+        let old = LeafSpec::of(SCRAPER).valid(-9 * HOUR, HOUR);
+        CertsDir::at(late.path()).write(&ending.issue(&old), &[&ending]);
+        std::fs::write(dir.path().join("targets.json"), "[]").expect("a file of targets");
+        let target =
+            |server: &Server| format!("{{targets: ['{}'], labels: {{__spiffe_id__: '{CART}'}}}}", server.address());
+        let config = format!(
+            "
+global: {{scrape_interval: 1s, scrape_timeout: 500ms}}
+scrape_configs:
+- job_name: mesh
+  scheme: https
+  tls_config: {{certs_dir: '{certs}', spiffe: {{}}}}
+  static_configs: [{honest_one}, {impostor_one}, {stranger_one}, {closing_one}, {plain_one}, {{targets: ['nobody:1']}}]
+- job_name: namespace
+  scheme: https
+  tls_config: {{certs_dir: '{certs}', spiffe: {{match: namespace}}}}
+  static_configs: [{impostor_one}]
+- job_name: lagging
+  scheme: https
+  tls_config: {{certs_dir: '{lagging}', spiffe: {{}}}}
+  static_configs: [{stranger_one}]
+- job_name: late
+  scheme: https
+  tls_config: {{certs_dir: '{late}', spiffe: {{}}}}
+  static_configs: []
+- job_name: empty
+  scheme: https
+  tls_config: {{certs_dir: '{empty}', spiffe: {{trust_domain: cluster.local}}}}
+  static_configs: []
+- job_name: plain
+  static_configs: [{{targets: ['{forging}', '{closed}']}}]
+- job_name: files
+  file_sd_configs: [{{files: ['{dir}/targets.json']}}]
+- job_name: lists
+  http_sd_configs: [{{url: 'http://{closed}/targets', refresh_interval: 1s}}]
+- job_name: cluster
+  kubernetes_sd_configs: [{{role: pod, api_server: 'http://{closed}'}}]
+remote_write:
+- {{name: central, url: '{url}'}}
+- {{name: strict, url: '{strict}'}}
+- {{name: gone, url: 'http://{closed}/api/v1/write'}}
+",
+            certs = mesh.certs.path().display(),
+            dir = dir.path().display(),
+            lagging = lagging.path().display(),
+            late = late.path().display(),
+            empty = empty.path().display(),
+            strict = strict.url(),
+            honest_one = target(&honest),
+            impostor_one = target(&impostor),
+            stranger_one = target(&stranger),
+            closing_one = target(&closing),
+            plain_one = target(&plain),
+            forging = forging.address(),
+            url = receiver.url(),
+        );
+        let mut agent = agent::start(dir.path(), &config).await;
+        agent.reload("nonsense: 1").await.expect_err("a configuration that cannot be used");
+        let servers = vec![honest, impostor, stranger, closing, plain, forging];
+        Self {
+            agent,
+            mesh,
+            _servers: servers,
+            _receivers: [receiver, strict],
+            _nobody: nobody,
+            _dirs: [dir, lagging, late, empty],
+        }
+    }
+
+    /// Another agent in the same mesh, to which nothing happens.
+    pub(super) async fn healthy_agent(&self) -> Healthy {
+        let (dir, certs) = (TempDir::new().expect("a directory"), TempDir::new().expect("a directory"));
+        let copy = CertsDir::at(certs.path());
+        copy.write(&self.mesh.ca.leaf(SCRAPER), &[&self.mesh.ca]);
+        let server = Server::start(Talk::Tls(self.mesh.cart(), always(Reply::ok("a 1\n"))));
+        let receiver = Receiver::start(receiver::always(receiver::Answer::ok())).await;
+        let config = format!(
+            "
+scrape_configs:
+- job_name: mesh
+  scheme: https
+  scrape_interval: 5s
+  scrape_timeout: 5s
+  tls_config: {{certs_dir: '{}', spiffe: {{}}}}
+  static_configs: [{{targets: ['{}'], labels: {{__spiffe_id__: '{CART}'}}}}]
+remote_write: [{{name: central, url: '{}'}}]
+",
+            copy.path().display(),
+            server.address(),
+            receiver.url(),
+        );
+        let agent = agent::start(dir.path(), &config).await;
+        agent.until_all("it is up", |target| target["health"] == "up").await;
+        Healthy { agent, _kept: (server, receiver, dir, certs) }
+    }
+}
+
+/// An agent to which nothing happens.
+pub(super) struct Healthy {
+    pub(super) agent: Running,
+    _kept: (Server, Receiver, TempDir, TempDir),
+}
+
+/// The workload that must answer. Each of its merged answers tells that the one before lacked the application.
+fn merged(mesh: &Mesh) -> Server {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let script = move |_: &_| {
+        let n = asked.fetch_add(1, Ordering::Relaxed) + 1;
+        Reply::ok(&format!(
+            "istio_agent_scrape_failures_total{{type=\"application\"}} {n}\nistio_agent_scrapes_total {n}\nenvoy_server_live{{}} 1\n"
+        ))
+    };
+    Server::start(Talk::Tls(mesh.cart(), Arc::new(script)))
+}
+
+/// Another workload of the same namespace.
+fn tls(mesh: &Mesh, ca: &Ca) -> Server {
+    Server::start(Talk::Tls(mesh.tls(&ca.leaf(OTHER)), always(Reply::ok("a 1\n"))))
+}

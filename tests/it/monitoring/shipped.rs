@@ -1,0 +1,183 @@
+//! `deploy/monitoring` and `docs/runbooks` as files: what promtool says of them, and that each alert has its page.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use meshscrape::model::Reason;
+use regex::Regex;
+
+use crate::support::process::find;
+
+pub(super) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn promtool(arguments: &[&str]) {
+    let output = Command::new(find("promtool"))
+        .args(arguments)
+        .current_dir(root().join("deploy/monitoring"))
+        .output()
+        .expect("promtool runs");
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}");
+}
+
+/// The alerts of the rules, in their order.
+fn alerts() -> Vec<String> {
+    let alerts: Vec<String> = read("deploy/monitoring/rules.yaml")
+        .lines()
+        .filter_map(|line| Some(line.split_once("- alert: ")?.1.to_owned()))
+        .collect();
+    assert!(alerts.len() > 20, "the rules are read: {alerts:?}");
+    alerts
+}
+
+#[test]
+fn promtool_finds_nothing_wrong_with_the_rules() {
+    promtool(&["check", "rules", "--lint=all", "--lint-fatal", "rules.yaml"]);
+}
+
+#[test]
+fn incidents_raise_the_alerts_that_they_should() {
+    promtool(&["test", "rules", "rules_test.yaml"]);
+}
+
+/// The job for agents in `deploy/README.md` is one that Prometheus takes.
+#[test]
+fn the_job_for_the_agents_is_a_good_one() {
+    let readme = read("deploy/README.md");
+    let section = readme.split("## Watching the agents\n").nth(1).expect("the section");
+    let example = section.split_once("```yaml\n").and_then(|(_, rest)| rest.split_once("```")).expect("an example").0;
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let file = dir.path().join("prometheus.yml");
+    std::fs::write(&file, example).expect("a configuration");
+    std::fs::copy(root().join("deploy/monitoring/rules.yaml"), dir.path().join("rules.yaml")).expect("the rules");
+    promtool(&["check", "config", file.to_str().expect("a path")]);
+}
+
+#[test]
+fn every_alert_is_played_until_it_fires_and_beside_a_moment_when_it_does_not() {
+    let played = read("deploy/monitoring/rules_test.yaml");
+    let quiet = Regex::new(r"alertname: (\w+), exp_alerts: \[\]").expect("a pattern");
+    let firing = Regex::new(r"alertname: (\w+)\n +exp_alerts:\n +- exp_labels").expect("a pattern");
+    let names = |pattern: &Regex| -> BTreeSet<String> {
+        pattern.captures_iter(&played).map(|found| found[1].to_owned()).collect()
+    };
+    let all: BTreeSet<String> = alerts().into_iter().collect();
+    assert_eq!(all.difference(&names(&firing)).collect::<Vec<_>>(), Vec::<&String>::new(), "never seen firing");
+    assert_eq!(all.difference(&names(&quiet)).collect::<Vec<_>>(), Vec::<&String>::new(), "never seen quiet");
+}
+
+#[test]
+fn each_alert_has_its_runbook_and_each_runbook_its_alert() {
+    let mut pages: Vec<String> = std::fs::read_dir(root().join("docs/runbooks"))
+        .expect("docs/runbooks")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"))
+        .filter(|name| name != "README.md")
+        .collect();
+    pages.sort();
+    let mut wanted: Vec<String> = alerts().iter().map(|alert| format!("{alert}.md")).collect();
+    wanted.sort();
+    assert_eq!(pages, wanted);
+    let rules = read("deploy/monitoring/rules.yaml");
+    let list = read("docs/runbooks/README.md");
+    for alert in alerts() {
+        let rule = rules.split(&format!("- alert: {alert}\n")).nth(1).expect("the rule").split("- alert: ").next();
+        assert!(rule.is_some_and(|rule| rule.contains(&format!("runbook_url: docs/runbooks/{alert}.md\n"))), "{alert}");
+        assert!(list.contains(&format!("[`{alert}`]({alert}.md)")), "docs/runbooks/README.md does not list {alert}");
+    }
+}
+
+#[test]
+fn every_runbook_has_its_parts_and_ends_in_a_command() {
+    for alert in alerts() {
+        let page = read(&format!("docs/runbooks/{alert}.md"));
+        assert!(page.starts_with(&format!("# {alert}\n")), "{alert}");
+        let parts: Vec<&str> = page.lines().filter(|line| line.starts_with("## ")).collect();
+        let wanted =
+            ["## What it means", "## What is lost meanwhile", "## How to see it", "## Likely causes", "## In the end"];
+        assert_eq!(parts, wanted, "{alert}");
+        let last = page.strip_suffix("\n```\n").and_then(|page| page.lines().last());
+        let command = last.unwrap_or_else(|| panic!("{alert} does not end in a command"));
+        assert!(command.starts_with("kubectl ") || command.starts_with("meshscrape "), "{alert}: {command}");
+    }
+}
+
+/// Each rule by its alert.
+fn rules() -> Vec<(String, String)> {
+    let text = read("deploy/monitoring/rules.yaml");
+    let rules = text.split("- alert: ").skip(1);
+    rules
+        .map(|rule| rule.split_once('\n').expect("a rule has lines"))
+        .map(|(name, rule)| (name.into(), rule.into()))
+        .collect()
+}
+
+#[test]
+fn no_reason_falls_between_the_alerts_and_runbooks_speak_of_theirs() {
+    let chosen = Regex::new(r#"reason=~?"([a-z_|]+)""#).expect("a pattern");
+    let left_out = Regex::new(r#"reason!~"([a-z_|]+)""#).expect("a pattern");
+    // What has an alert by another metric, and what is no trouble.
+    let mut covered: BTreeSet<String> =
+        ["no_own_certificate", "identity_unknown", "discovery_stale", "pod_terminating"].map(str::to_owned).into();
+    let mut elsewhere = BTreeSet::new();
+    for (alert, rule) in rules().into_iter().filter(|(_, rule)| {
+        rule.contains("meshscrape_targets_down{") || rule.contains("meshscrape_scrape_failures_total{")
+    }) {
+        elsewhere.extend(left_out.captures_iter(&rule).flat_map(|found| words(&found[1])));
+        for reason in chosen.captures_iter(&rule).flat_map(|found| words(&found[1])) {
+            assert!(read(&format!("docs/runbooks/{alert}.md")).contains(&format!("`{reason}`")), "{alert}: {reason}");
+            covered.insert(reason);
+        }
+    }
+    assert_eq!(covered, elsewhere, "what MeshscrapeTargetsDown leaves out is what others have");
+    let known: BTreeSet<String> = Reason::ALL.iter().map(|reason| reason.name().to_owned()).collect();
+    assert_eq!(elsewhere.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "no reasons");
+    let page = read("docs/runbooks/MeshscrapeTargetsDown.md");
+    for reason in known.difference(&elsewhere).filter(|reason| *reason != Reason::PartialMerge.name()) {
+        assert!(
+            page.contains(&format!("`{reason}`")),
+            "docs/runbooks/MeshscrapeTargetsDown.md says nothing of {reason}"
+        );
+    }
+}
+
+fn words(alternatives: &str) -> Vec<String> {
+    alternatives.split('|').map(str::to_owned).collect()
+}
+
+/// Commands in the descriptions of alerts and in runbooks are ones that the program has, with options that it has.
+#[test]
+fn the_commands_that_are_named_exist() {
+    let mut texts = vec![(PathBuf::from("rules.yaml"), read("deploy/monitoring/rules.yaml"))];
+    for alert in alerts() {
+        texts.push((PathBuf::from(&alert), read(&format!("docs/runbooks/{alert}.md"))));
+    }
+    let command = Regex::new(r"(?m)(?:^|-- )meshscrape ([a-z].*)$").expect("a pattern");
+    let mut tried = 0;
+    for (place, text) in texts {
+        for found in command.captures_iter(&text) {
+            let line = found[1].replace("{{ or $labels.exported_job $labels.job }}", "JOB");
+            let words: Vec<&str> = line.split(['#', '|']).next().unwrap_or_default().split_whitespace().collect();
+            let depth = if words[0] == "check" { 2 } else { 1 };
+            let help = Command::new(env!("CARGO_BIN_EXE_meshscrape"))
+                .args(&words[..depth])
+                .arg("--help")
+                .output()
+                .expect("the program runs");
+            assert!(help.status.success(), "{}: meshscrape {line}", place.display());
+            let help = String::from_utf8_lossy(&help.stdout).into_owned();
+            for option in words[depth..].iter().filter(|word| word.starts_with('-')) {
+                let has = help.split([' ', ',', '\n']).any(|word| word == *option);
+                assert!(has, "{}: meshscrape {line}: there is no {option}", place.display());
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried > 50, "only {tried} commands were found");
+}
