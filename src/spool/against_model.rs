@@ -7,7 +7,7 @@
 //! - nothing that was acknowledged comes back, unless a crash lost the acknowledgement;
 //! - memory and disk stay within their bounds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,7 +105,8 @@ struct Model {
     saved_durably: BTreeSet<i64>,
     /// How many blocks may be gone because of damage that this process can have found.
     may_lose: usize,
-    flips: usize,
+    /// How often the header and the first record of a segment were hit.
+    heads_hit: HashMap<String, usize>,
     works: bool,
 }
 
@@ -165,7 +166,7 @@ impl Model {
             saved: BTreeSet::new(),
             saved_durably: BTreeSet::new(),
             may_lose: 0,
-            flips: 0,
+            heads_hit: HashMap::new(),
             works: true,
         }
     }
@@ -312,19 +313,26 @@ impl Model {
             Step::Flip(file, bit) => {
                 let names = self.storage.names(".log");
                 if !names.is_empty() {
-                    self.storage.change(&names[file % names.len()], |bytes| {
+                    let name = &names[file % names.len()];
+                    let (mut at, mut len) = (0, 0);
+                    self.storage.change(name, |bytes| {
                         if !bytes.is_empty() {
                             let bit = bit % (bytes.len() * 8);
-                            bytes[bit / 8] ^= 1 << (bit % 8);
+                            (at, len) = (bit / 8, bytes.len());
+                            bytes[at] ^= 1 << (bit % 8);
                         }
                     });
-                    self.damage();
+                    self.damage(name, at, len);
                 }
             }
             Step::Tear(bytes) => {
                 if let Some(name) = self.storage.names(".log").last() {
-                    self.storage.change(name, |content| content.truncate(content.len().saturating_sub(bytes.into())));
-                    self.damage();
+                    let mut len = 0;
+                    self.storage.change(name, |content| {
+                        len = content.len().saturating_sub(bytes.into());
+                        content.truncate(len);
+                    });
+                    self.damage(name, len, len);
                 }
                 self.begin(self.written.clone(), self.saved.clone())?;
             }
@@ -341,11 +349,17 @@ impl Model {
         self.check()
     }
 
-    /// Damage costs one block. But if it hits the header of a segment and the first record, now or earlier, all of the
-    /// segment is lost.
-    fn damage(&mut self) {
-        self.flips += 1;
-        self.may_lose += if self.flips == 1 { 1 } else { 4 };
+    /// Damage of a segment with `len` bytes costs one block. But if its header and its first record are hit, all is lost.
+    fn damage(&mut self, name: &str, at: usize, len: usize) {
+        let record = record::len(&block(0, 0));
+        self.may_lose += 1;
+        if at < segment::HEADER as usize + record {
+            let hits = self.heads_hit.entry(name.to_owned()).or_default();
+            *hits += 1;
+            if *hits > 1 {
+                self.may_lose += len / record + 1;
+            }
+        }
     }
 
     fn check(&self) -> Result<(), TestCaseError> {

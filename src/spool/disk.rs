@@ -10,7 +10,8 @@
 //! - *every second*: what was written is synced, on another thread, so that no write waits for it. From then on it survives
 //!   the machine's loss of power. At the end, and where a segment ends, the same;
 //! - if the disk takes nothing (full, read-only, failing, not there) it is asked again every second. Meanwhile blocks wait in
-//!   memory, within its bounds, and are delivered from there. They are written in their order once the disk takes them.
+//!   memory, within its bounds, and are delivered from there. They are written in their order once the disk takes them. What
+//!   is on disk only waits until it can be read; what cannot for ten seconds is given up.
 //!
 //! What always holds: the lock of the queue is never held while a file is touched, so neither scraping nor sending waits for
 //! the disk; what is wrong is said once, then counted, said again after a while, and its end is said too.
@@ -26,10 +27,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::log::{Log, LogLimits, Overdue, POSITIONS, Wrongs};
+use super::lost::Lost;
+use super::pauses::{Pauses, Work};
 use super::queue::{Queue, gauge};
 use super::record::{self, MAX_RECORD};
 use super::storage::{Storage, StoredFile};
-use super::window::{FIRST, Lost};
+use super::window::FIRST;
 use crate::model::Block;
 
 /// The most bytes of one write, if no block is larger.
@@ -123,12 +126,13 @@ pub(super) struct Disk<S: Storage> {
     counted: Wrongs,
     save_due: Option<Instant>,
     sync_due: Option<Instant>,
-    retry_due: Option<Instant>,
+    pauses: Pauses,
 }
 
 struct Trouble {
     since: Instant,
-    said: Instant,
+    /// When it was said last, and of which work.
+    said: Option<(Instant, Work)>,
 }
 
 impl<S: Storage> Disk<S> {
@@ -158,7 +162,7 @@ impl<S: Storage> Disk<S> {
             counted: Wrongs::default(),
             save_due: None,
             sync_due: None,
-            retry_due: None,
+            pauses: Pauses::default(),
         }
     }
 
@@ -166,45 +170,53 @@ impl<S: Storage> Disk<S> {
     pub(super) fn step(&mut self) -> Next {
         let now = Instant::now();
         let left = self.queue.is_left();
+        if left {
+            self.pauses = Pauses::default();
+        }
         if let (Some(limits), Some(log)) = (self.queue.disk_limits(), &mut self.log) {
             log.set_limits(LogLimits { segment_bytes: self.limits.segment_bytes, ..limits.of_log() });
         }
-        if left || is_due(self.retry_due, now) || self.retry_due.is_none() {
-            self.retry_due = None;
-            match self.work(now, left) {
-                Ok(()) => self.heal(now),
+        if self.log.is_none() && self.pauses.write.is_over(now) {
+            match self.open() {
+                Ok(()) => {}
                 // The log before this one is about to end.
-                Err((_, error)) if self.log.is_none() && error.kind() == io::ErrorKind::WouldBlock => {
-                    self.retry_due = Some(now + RETRY_SOON);
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.pauses.write.begin(now + RETRY_SOON),
+                Err(error) => {
+                    self.fail(now, Work::Write, "open", &error);
                 }
-                Err((what, error)) => self.complain(now, what, &error),
             }
-        } else {
-            self.work_beside_trouble();
+        }
+        // What can be read is read and what is done is deleted, even if nothing can be written, and the other way round.
+        loop {
+            self.learn();
+            self.trim(0);
+            let wrote = self.pauses.write.is_over(now)
+                && self.write().unwrap_or_else(|error| self.fail(now, Work::Write, "write", &error));
+            let read = self.pauses.read.is_over(now)
+                && self.read().unwrap_or_else(|error| self.fail(now, Work::Read, "read", &error));
+            if !(wrote || read) {
+                break;
+            }
+        }
+        if self.pauses.tidy.is_over(now)
+            && let Err((what, error)) = self.tidy(now, left)
+        {
+            self.fail(now, Work::Tidy, what, &error);
+        }
+        if self.pauses.are_none() {
+            self.heal(now);
         }
         self.show();
         if left && self.queue.end() {
             self.say_goodbye();
             return Next::Over;
         }
-        let dues = [self.save_due, self.sync_due, self.retry_due].into_iter().flatten();
+        let dues = [self.save_due, self.sync_due, self.pauses.end()].into_iter().flatten();
         Next::Within(dues.min().map_or(SYNC_EVERY, |due| due.saturating_duration_since(now)))
     }
 
-    fn work(&mut self, now: Instant, left: bool) -> Result<(), (&'static str, io::Error)> {
-        if self.log.is_none() {
-            self.open().map_err(|error| ("open", error))?;
-        }
-        loop {
-            self.learn();
-            self.trim(0);
-            let wrote = self.write().map_err(|error| ("write", error));
-            // What can be read is read, even if nothing can be written.
-            let read = self.read().map_err(|error| ("read", error));
-            if !(wrote? | read?) {
-                break;
-            }
-        }
+    /// Deletes, saves and syncs what is due.
+    fn tidy(&mut self, now: Instant, left: bool) -> Result<(), (&'static str, io::Error)> {
         let Some(log) = &mut self.log else { return Ok(()) };
         log.collect().map_err(|error| ("delete", error))?;
         if left || is_due(self.save_due, now) {
@@ -212,26 +224,11 @@ impl<S: Storage> Disk<S> {
             log.save_done().map_err(|error| ("acknowledge", error))?;
         }
         if left || is_due(self.sync_due, now) {
-            self.sync_due = Some(now + SYNC_EVERY);
+            self.sync_due = None;
             self.sync(left).map_err(|error| ("sync", error))?;
         }
         self.sync_due.get_or_insert(now + SYNC_EVERY);
         Ok(())
-    }
-
-    /// A disk that takes nothing may still give what is there, and what is delivered may make room on it.
-    fn work_beside_trouble(&mut self) {
-        self.learn();
-        self.trim(0);
-        if self.read_attempts == 0 {
-            while self.read().unwrap_or(false) {
-                self.learn();
-            }
-        }
-        if let Some(log) = &mut self.log {
-            // It fails like everything else, and that is said already.
-            let _ = log.collect();
-        }
     }
 
     /// What could not be written is lost now.
@@ -312,6 +309,9 @@ impl<S: Storage> Disk<S> {
 
     /// Writes what waits to be written, up to a limit; whether there was anything.
     fn write(&mut self) -> io::Result<bool> {
+        if self.log.is_none() {
+            return Ok(false);
+        }
         let batch = self.queue.ask(|window| window.next_to_write(WRITE_BYTES));
         let Some((first, block)) = batch.first() else { return Ok(false) };
         if record::len(block) > MAX_RECORD {
@@ -402,22 +402,39 @@ impl<S: Storage> Disk<S> {
         sync().inspect_err(|_| log.seal())
     }
 
-    fn complain(&mut self, now: Instant, what: &'static str, error: &io::Error) {
-        self.retry_due = Some(now + RETRY_EVERY);
+    /// Something does not work, and is left alone for a while. Nothing was done.
+    fn fail(&mut self, now: Instant, work: Work, what: &'static str, error: &io::Error) -> bool {
+        let (pause, words) = match work {
+            Work::Write => (
+                &mut self.pauses.write,
+                "the queue on disk does not work: what comes in is kept in memory, and lost with this process, until it does",
+            ),
+            Work::Read => (
+                &mut self.pauses.read,
+                "the queue on disk cannot be read: what is only there is not delivered until it can",
+            ),
+            Work::Tidy => (
+                &mut self.pauses.tidy,
+                "the files of the queue on disk cannot be kept up: what is delivered may come again after a restart",
+            ),
+        };
+        pause.begin(now + RETRY_EVERY);
         self.queue.measure(|metrics| metrics.disk.iter().for_each(|disk| disk.failed(what)));
-        let trouble = self.trouble.get_or_insert(Trouble { since: now, said: now });
-        if trouble.since != now && trouble.said + SAY_EVERY > now {
-            return;
+        let trouble = self.trouble.get_or_insert(Trouble { since: now, said: None });
+        // Once for each kind of work, and again after a while.
+        if trouble.said.is_some_and(|(said, last)| said + SAY_EVERY > now && last >= work) {
+            return false;
         }
-        trouble.said = now;
+        trouble.said = Some((now, work));
         tracing::error!(
             queue = self.queue.name(),
             directory = %self.shown_place.display(),
             operation = what,
             %error,
             seconds = (now - trouble.since).as_secs(),
-            "the queue on disk does not work: what comes in is kept in memory, and lost with this process, until it does"
+            "{words}"
         );
+        false
     }
 
     fn heal(&mut self, now: Instant) {
@@ -432,7 +449,7 @@ impl<S: Storage> Disk<S> {
     }
 
     fn show(&mut self) {
-        let (now_ms, works) = (self.ticks.now_ms(), self.log.is_some() && self.trouble.is_none());
+        let (now_ms, works) = (self.ticks.now_ms(), self.log.is_some() && self.pauses.write.is_none());
         let wrongs = self.log.as_ref().map_or(self.counted, Log::wrongs);
         let (log, counted) = (self.log.as_ref(), self.counted);
         self.queue.measure(|metrics| {
@@ -462,7 +479,7 @@ impl<S: Storage> Disk<S> {
     pub(super) fn hurry(&mut self) {
         let now = Some(Instant::now());
         (self.save_due, self.sync_due) = (now, now);
-        self.retry_due = None;
+        self.pauses = Pauses::default();
     }
 }
 

@@ -9,8 +9,8 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::QueueSettings;
 use super::log::Count;
+use super::lost::Lost;
 use super::queue::gauge;
-use super::window::Lost;
 
 type LabelSet = Vec<(String, String)>;
 

@@ -28,9 +28,11 @@ mod disk;
 mod done;
 mod home;
 mod log;
+mod lost;
 #[cfg(test)]
 mod memory;
 mod metrics;
+mod pauses;
 mod queue;
 mod record;
 mod segment;

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::QueueSettings;
 use super::disk::DiskLimits;
 use super::log::Count;
+use super::lost::Lost;
 use super::metrics::{Metrics, QueueMetrics};
-use super::window::{Lost, Take, Waiting, Window};
+use super::window::{Take, Waiting, Window};
 use crate::model::Block;
 
 /// A full queue is complained about at most this often.

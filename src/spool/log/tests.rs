@@ -1,6 +1,9 @@
 //! What a log promises, on a disk in memory.
 
+use std::ops::Range;
+
 use bytes::Bytes;
+use proptest::prelude::*;
 
 use super::super::memory::{Fault, Memory};
 use super::*;
@@ -307,4 +310,36 @@ fn a_length_of_gibibytes_allocates_nothing() {
         bytes[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
     });
     assert_eq!(all(&mut open(&disk)), [1]);
+}
+
+proptest! {
+    /// Whatever the files say: it opens, what is read is in order, and what is appended is read.
+    #[test]
+    fn no_bytes_keep_a_log_from_opening(
+        noise in proptest::collection::vec(any::<u8>(), 0..600),
+        changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..12),
+        whole in any::<bool>(),
+    ) {
+        let disk = Memory::default();
+        let mut log = written(&disk, 0..5);
+        log.finish(2, 10);
+        log.save_done().expect("written");
+        for name in disk.names("") {
+            disk.change(&name, |bytes| {
+                if whole {
+                    bytes.clone_from(&noise);
+                }
+                let len = bytes.len();
+                for (at, value) in changes.iter().filter(|_| len > 0) {
+                    bytes[at.index(len)] = *value;
+                }
+            });
+        }
+        let mut log = open(&disk);
+        let next = log.next();
+        log.append(&[(next, block(7))], 0).expect("written");
+        let found: Vec<_> = log.read(0, u64::MAX).expect("read").blocks.iter().map(|(position, _)| *position).collect();
+        prop_assert!(found.is_sorted_by(|one, other| one < other));
+        prop_assert_eq!(found.last(), Some(&next));
+    }
 }

@@ -52,3 +52,28 @@ async fn one_that_comes_back_gets_what_was_left_for_it() {
     let stopped = agent.stop().await;
     assert_eq!(stopped.undelivered, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_own_metrics_say_what_is_on_disk() {
+    let stage = Stage::new().await;
+    let agent = start(&stage).await;
+    stage.scrapes(5).await;
+    let text = eventually("it is on disk", async || {
+        let text = agent.metrics().await;
+        text.lines().any(|line| line.starts_with("meshscrape_spool_on_disk{") && line.ends_with(" 1")).then_some(text)
+    })
+    .await;
+    let value = |name: &str| -> f64 {
+        let mut lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+        let line = lines.next().unwrap_or_else(|| panic!("{name} is not in\n{text}"));
+        line.rsplit(' ').next().expect("a value").parse().expect("a number")
+    };
+    assert!(value("meshscrape_spool_disk_bytes") > 1000.0);
+    assert_eq!(value("meshscrape_spool_disk_capacity_bytes"), f64::from(1 << 30));
+    for nothing in ["damaged_records_total", "torn_writes_total", "disk_errors_total", "dropped_samples_total"] {
+        assert_eq!(value(&format!("meshscrape_spool_{nothing}")), 0.0, "{nothing}");
+    }
+    assert!(value("meshscrape_spool_oldest_age_seconds") < 60.0);
+    let stopped = agent.stop().await;
+    assert!(stopped.undelivered == 0 && stopped.kept > 0, "{stopped:?}");
+}

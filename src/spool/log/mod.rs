@@ -23,14 +23,20 @@
 //! Durability is the caller's: [`Log::take_unsynced`] hands out what is to be synced. It knows no queue, and time only as a
 //! number that it is given.
 
+mod bounds;
+mod recover;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::io;
-use std::ops::Range;
 use std::time::Duration;
 
+use self::recover::load_done;
 use super::done::{Done, DoneFile};
 use super::record::{self, Meta};
-use super::segment::{self, End, Walk};
+use super::segment::{self, Walk};
 use super::storage::{Storage, StoredFile};
 use crate::model::Block;
 
@@ -171,113 +177,6 @@ pub(super) struct Log<S: Storage> {
 }
 
 impl<S: Storage> Log<S> {
-    /// Finds what there is. With `tolerant`, what cannot be read for an error of the disk counts as damage.
-    pub(super) fn open(storage: S, limits: LogLimits, receiver: usize, tolerant: bool) -> io::Result<Self> {
-        let (mut found, mut set_aside) = (Vec::new(), Vec::new());
-        for (name, len) in storage.list()? {
-            if let Some(first) = position_in(&name, SEGMENT_SUFFIX) {
-                found.push((first, len));
-            } else if position_in(&name, ASIDE_SUFFIX).is_some() {
-                set_aside.push((name, len));
-            }
-        }
-        found.sort_unstable();
-        set_aside.sort_unstable();
-        let (sequence, done) = match load_done(&storage) {
-            Ok(known) => known,
-            Err(_) if tolerant => (None, Done::default()),
-            Err(error) => return Err(error),
-        };
-        // Numbers that nobody comes to are nobody's.
-        let done = if done.end() < POSITIONS { done } else { Done::default() };
-        let mut log = Self {
-            storage,
-            limits,
-            receiver,
-            segments: VecDeque::new(),
-            writer: None,
-            cursor: None,
-            next: 0,
-            done_file: None,
-            done,
-            done_changed: true,
-            doomed: Vec::new(),
-            set_aside: set_aside.into(),
-            unsynced: Vec::new(),
-            names_changed: true,
-            wrongs: Wrongs::default(),
-            scratch: Vec::new(),
-        };
-        let highest = found.last().map_or(0, |(first, _)| first + 1).max(log.done.end());
-        for (first, len) in found {
-            match log.recover(first, len) {
-                Ok(()) => {}
-                Err(_) if tolerant => {
-                    log.wrongs.damaged += 1;
-                    log.doomed.push((name_of(first), true));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        let end = log.next.max(highest);
-        log.done.insert(log.next..end);
-        log.next = end;
-        // On a disk that cannot be written this is tried again with the next acknowledgement.
-        log.done_file = log.done_file_from(sequence).ok();
-        Ok(log)
-    }
-
-    /// Takes in a segment that was found.
-    fn recover(&mut self, first: u64, len: u64) -> io::Result<()> {
-        let name = name_of(first);
-        let file = self.storage.open(&name)?;
-        // Whoever wrote it may have been killed before it was synced. If that fails it is as durable as it was.
-        let _ = file.sync();
-        let Some(mut walk) = Walk::new(file, len, self.receiver)? else {
-            // Begun and not written, or not ours.
-            let damaged = len > segment::HEADER;
-            self.wrongs.damaged += u64::from(damaged);
-            self.doomed.push((name, damaged));
-            return Ok(());
-        };
-        let mut segment = Segment::empty(first, walk.marker());
-        let mut in_order = true;
-        while in_order && let Some((meta, _)) = walk.next()? {
-            // A copy of another segment, say: what would break the order is not read.
-            in_order = meta.position >= self.next.max(first) && meta.position < POSITIONS;
-            if !in_order {
-                break;
-            }
-            self.done.insert(self.next..meta.position);
-            self.next = meta.position + 1;
-            segment.took(meta.position, meta.arrived_ms, meta.min_ms);
-            segment.len = walk.offset();
-            if !self.done.contains(meta.position) {
-                segment.pending.blocks += 1;
-                segment.pending.samples += u64::from(meta.samples);
-            }
-        }
-        match (in_order, if in_order { walk.end()? } else { End::Damaged }) {
-            (_, End::Clean) => {}
-            (_, End::Torn) => {
-                self.wrongs.torn += 1;
-                // If it cannot be cut off now, it is the next time.
-                let _ = self.storage.open_to_write(&name).and_then(|file| file.truncate(walk.offset()));
-            }
-            (_, End::Damaged) => {
-                self.wrongs.damaged += 1;
-                segment.damaged = true;
-            }
-        }
-        self.wrongs.damaged += walk.damage();
-        segment.damaged |= walk.damage() > 0;
-        match segment.end > segment.first {
-            true => self.segments.push_back(segment),
-            false => self.doomed.push((name, segment.damaged)),
-        }
-        Ok(())
-    }
-
     /// Where its files are.
     pub(super) fn into_storage(self) -> S {
         self.storage
@@ -514,67 +413,6 @@ impl<S: Storage> Log<S> {
         }
     }
 
-    /// Whether the oldest segment has to go before `more` bytes are written.
-    pub(super) fn overdue(&self, more: u64, now_ms: i64) -> Option<Overdue> {
-        let oldest = self.segments.front().filter(|oldest| oldest.end > oldest.first)?;
-        let max_age_ms = i64::try_from(self.limits.max_age.as_millis()).unwrap_or(i64::MAX);
-        if now_ms.saturating_sub(oldest.arrived_ms.1) > max_age_ms {
-            return Some(Overdue::Age);
-        }
-        let full = self.bytes().saturating_add(more) > self.limits.max_bytes || self.segments.len() > MAX_SEGMENTS;
-        full.then_some(Overdue::Bytes)
-    }
-
-    /// Takes the oldest segment out of the log: its positions, and what of it was not done. [`Log::collect`] deletes it.
-    pub(super) fn drop_oldest(&mut self) -> Option<(Range<u64>, Count)> {
-        if self.segments.len() == 1 {
-            self.seal();
-        }
-        let oldest = self.segments.pop_front()?;
-        self.done.insert(oldest.first..oldest.end);
-        self.done_changed = true;
-        self.doomed.push((oldest.name(), oldest.damaged));
-        Some((oldest.first..oldest.end, oldest.pending))
-    }
-
-    /// Deletes the files of which nothing is needed any more.
-    pub(super) fn collect(&mut self) -> io::Result<()> {
-        let written = self.writer.as_ref().and(self.segments.back()).map(|segment| segment.first);
-        while let Some(done) =
-            self.segments.iter().position(|segment| segment.pending.blocks == 0 && Some(segment.first) != written)
-        {
-            if let Some(segment) = self.segments.remove(done) {
-                self.doomed.push((segment.name(), segment.damaged));
-            }
-        }
-        while let Some((name, damaged)) = self.doomed.last().cloned() {
-            match if damaged { self.put_aside(&name) } else { self.storage.remove(&name) } {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                // Should it come back because that was not durable, all of it is done.
-                _ => self.doomed.pop(),
-            };
-        }
-        // What was damaged is worth less than what is whole.
-        while self.set_aside.len() > MAX_SET_ASIDE
-            || self.bytes().saturating_add(self.limits.segment_bytes) > self.limits.max_bytes
-        {
-            let Some((name, _)) = self.set_aside.front().cloned() else { break };
-            match self.storage.remove(&name) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => self.set_aside.pop_front(),
-            };
-        }
-        Ok(())
-    }
-
-    fn put_aside(&mut self, name: &str) -> io::Result<()> {
-        let aside = format!("{}{ASIDE_SUFFIX}", name.trim_end_matches(SEGMENT_SUFFIX));
-        self.storage.rename(name, &aside)?;
-        let len = self.storage.list()?.into_iter().find(|(found, _)| *found == aside).map_or(0, |(_, len)| len);
-        self.set_aside.push_back((aside, len));
-        Ok(())
-    }
-
     /// Writes down what is done, if that has changed.
     pub(super) fn save_done(&mut self) -> io::Result<()> {
         if !self.done_changed {
@@ -625,24 +463,6 @@ impl<S: Storage> Log<S> {
     }
 }
 
-fn load_done<S: Storage>(storage: &S) -> io::Result<(Option<u64>, Done)> {
-    match storage.open(DONE_FILE) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((None, Done::default())),
-        opened => Ok(match DoneFile::load(&opened?)? {
-            Some((sequence, done)) => (Some(sequence), done),
-            None => (None, Done::default()),
-        }),
-    }
-}
-
 fn name_of(first: u64) -> String {
     format!("{first:016x}{SEGMENT_SUFFIX}")
 }
-
-fn position_in(name: &str, suffix: &str) -> Option<u64> {
-    let digits = name.strip_suffix(suffix).filter(|digits| digits.len() == 16)?;
-    u64::from_str_radix(digits, 16).ok().filter(|first| *first < POSITIONS && name_of(*first)[..16] == *digits)
-}
-
-#[cfg(test)]
-mod tests;

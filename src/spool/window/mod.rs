@@ -16,6 +16,8 @@
 //! that is nowhere else, and counted; a block is in one of front, gap, tail and leases. All of this is done under a lock, so
 //! nothing here touches a file, and nothing waits.
 
+mod disk;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
@@ -23,6 +25,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::log::Count;
+use super::lost::Lost;
 use super::queue::LeaseLimits;
 use crate::model::Block;
 
@@ -86,50 +89,6 @@ impl Sum {
 
     fn exceeds(&self, limits: LeaseLimits) -> bool {
         self.samples > limits.max_samples || self.message_bytes > limits.max_message_bytes
-    }
-}
-
-/// Why blocks were dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Lost {
-    /// The memory was full.
-    Memory,
-    /// The disk had as many bytes as it may have.
-    Bytes,
-    /// They were on disk for too long.
-    Age,
-    /// They could not be read from disk any more.
-    Damage,
-    /// They are larger than a record may be.
-    Size,
-}
-
-impl Lost {
-    /// All of them.
-    pub(super) const ALL: [Lost; 5] = [Lost::Memory, Lost::Bytes, Lost::Age, Lost::Damage, Lost::Size];
-
-    /// The word for metrics and logs.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Lost::Memory => "memory_full",
-            Lost::Bytes => "disk_full",
-            Lost::Age => "too_old",
-            Lost::Damage => "damaged",
-            Lost::Size => "too_large",
-        }
-    }
-
-    /// What happened, and why it may have.
-    pub(super) fn words(self) -> &'static str {
-        match self {
-            Lost::Memory => "the queue is full: the oldest blocks were dropped; the receiver is down or too slow",
-            Lost::Bytes => {
-                "the queue on disk is full: the oldest blocks were dropped; the receiver is down or too slow"
-            }
-            Lost::Age => "the oldest blocks were on disk for longer than max_age: they were dropped",
-            Lost::Damage => "blocks on disk cannot be read any more: they are lost; the disk may be failing",
-            Lost::Size => "a block is larger than what is written to disk: it was dropped",
-        }
     }
 }
 
@@ -442,174 +401,5 @@ impl Window {
         let waiting = self.waiting.iter().map(|one| one.block.min_ms);
         let leased = self.leased.values().map(|one| one.min_ms);
         waiting.chain(leased).chain(self.disk.as_ref().and_then(|disk| disk.stored_oldest_ms)).min()
-    }
-}
-
-/// What whoever writes the disk asks and tells.
-impl Window {
-    /// The log was opened: this is in it, from the number `first` on.
-    pub(super) fn opened(&mut self, first: u64, pending: Count, oldest_ms: Option<i64>) {
-        let Some(disk) = &mut self.disk else { return };
-        disk.tried = true;
-        (disk.floor, disk.gap_from) = (first, first);
-        (disk.stored, disk.stored_oldest_ms) = (pending, oldest_ms);
-        self.make_room();
-    }
-
-    /// The log cannot be opened for now.
-    pub(super) fn not_opened(&mut self) {
-        if let Some(disk) = &mut self.disk {
-            disk.tried = true;
-        }
-    }
-
-    /// Which blocks are done with since this was asked last.
-    pub(super) fn take_finished(&mut self) -> Vec<(u64, u64)> {
-        self.disk.as_mut().map(|disk| std::mem::take(&mut disk.finished)).unwrap_or_default()
-    }
-
-    /// The oldest blocks that are to be written, about `max_bytes` of them, one at least.
-    pub(super) fn next_to_write(&mut self, max_bytes: u64) -> Vec<(u64, Block)> {
-        let Some(disk) = &mut self.disk else { return Vec::new() };
-        let mut bytes = 0;
-        let mut batch = Vec::new();
-        for one in &disk.unwritten {
-            bytes += one.bytes();
-            if bytes > max_bytes && !batch.is_empty() {
-                break;
-            }
-            batch.push((one.number, one.block.clone()));
-            disk.writing_to = one.number + 1;
-        }
-        batch
-    }
-
-    /// What [`Window::next_to_write`] gave is written, up to the number `end`.
-    pub(super) fn wrote(&mut self, end: u64) {
-        let Some(disk) = &mut self.disk else { return };
-        while let Some(one) = disk.unwritten.pop_front_if(|one| one.number < end) {
-            disk.unwritten_bytes -= one.bytes();
-            // Behind a gap there is no front: what is written there is left to the disk.
-            if disk.stored.blocks > 0 {
-                let at = self.waiting.partition_point(|other| other.number < one.number);
-                if self.waiting.get(at).is_some_and(|other| other.number == one.number)
-                    && let Some(one) = self.waiting.remove(at)
-                {
-                    self.sum.remove(&one);
-                    disk.stored.blocks += 1;
-                    disk.stored.samples += one.samples();
-                }
-            }
-        }
-        disk.written_to = end.max(disk.written_to);
-        self.make_room();
-    }
-
-    /// A block that is to be written is too large for that.
-    pub(super) fn too_large(&mut self, number: u64) {
-        let at = self.place_of(number);
-        if self.waiting.get(at).is_some_and(|other| other.number == number)
-            && let Some(one) = self.waiting.remove(at)
-        {
-            self.sum.remove(&one);
-            self.lose(Lost::Size, Count { blocks: 1, samples: one.samples() });
-        }
-        // If it is leased, it may still be delivered.
-        if let Some(disk) = &mut self.disk {
-            while let Some(one) = disk.unwritten.pop_front_if(|one| one.number <= number) {
-                disk.unwritten_bytes -= one.bytes();
-            }
-        }
-    }
-
-    /// From which number on blocks are to be read, and how many bytes; `None` if none are needed.
-    pub(super) fn next_to_read(&self) -> Option<(u64, u64)> {
-        let gap = self.gap()?;
-        let missing = self.front_bytes.saturating_sub(self.bytes_in_front());
-        (missing > self.front_bytes / 2 || self.waiting.front().is_none_or(|one| one.number >= gap.start))
-            .then_some((gap.start, missing.max(1)))
-    }
-
-    /// What was read from the number `from` on, up to `next`; what was not there is lost.
-    pub(super) fn has_read(&mut self, from: u64, blocks: Vec<(u64, Block)>, next: u64, lost: &[(u64, u64)]) {
-        let mut damaged = Count::default();
-        for (_, samples) in lost.iter().filter(|(number, _)| !self.leased.contains_key(number)) {
-            damaged.blocks += 1;
-            damaged.samples += samples;
-        }
-        let Some(disk) = &mut self.disk else { return };
-        damaged.blocks = damaged.blocks.min(disk.stored.blocks);
-        damaged.samples = damaged.samples.min(disk.stored.samples);
-        disk.stored.blocks -= damaged.blocks;
-        disk.stored.samples -= damaged.samples;
-        // Otherwise more was left to the disk meanwhile, and reading begins before that.
-        if disk.gap_from == from {
-            let finished: Vec<_> = disk.finished.iter().map(|(number, _)| *number).collect();
-            let mut at = self.waiting.partition_point(|other| other.number < from);
-            for (number, block) in blocks {
-                if self.leased.contains_key(&number) || finished.contains(&number) {
-                    continue;
-                }
-                let one = Waiting { number, arrived: None, block };
-                disk.stored.blocks = disk.stored.blocks.saturating_sub(1);
-                disk.stored.samples = disk.stored.samples.saturating_sub(one.samples());
-                self.sum.add(&one);
-                self.waiting.insert(at, one);
-                at += 1;
-            }
-            disk.gap_from = next.min(disk.written_to);
-            if disk.gap_from == disk.written_to {
-                // Nothing is left to be read.
-                damaged.blocks += disk.stored.blocks;
-                damaged.samples += disk.stored.samples;
-                disk.stored = Count::default();
-            }
-        }
-        if damaged.blocks > 0 {
-            self.lose(Lost::Damage, damaged);
-        }
-        self.make_room();
-    }
-
-    /// The oldest timestamp in the gap, as the log knows it.
-    pub(super) fn set_stored_oldest(&mut self, oldest_ms: impl FnOnce(u64) -> Option<i64>) {
-        if let (Some(gap), Some(disk)) = (self.gap(), &mut self.disk) {
-            disk.stored_oldest_ms = oldest_ms(gap.start);
-        }
-    }
-
-    /// The log drops these, of which so much was not done. What of it is leased may still be delivered.
-    pub(super) fn trimmed(&mut self, range: Range<u64>, pending: Count, why: Lost) {
-        let mut rest = pending;
-        for one in self.leased.range(range.clone()).map(|(_, one)| one) {
-            rest.blocks = rest.blocks.saturating_sub(1);
-            rest.samples = rest.samples.saturating_sub(one.samples);
-        }
-        let mut lost = Count::default();
-        let from = self.place_of(range.start);
-        while let Some(one) = self.waiting.get(from).filter(|one| one.number < range.end) {
-            let samples = one.samples();
-            if let Some(one) = self.waiting.remove(from) {
-                self.sum.remove(&one);
-            }
-            rest.blocks = rest.blocks.saturating_sub(1);
-            rest.samples = rest.samples.saturating_sub(samples);
-            lost.blocks += 1;
-            lost.samples += samples;
-        }
-        if let Some(disk) = &mut self.disk {
-            rest.blocks = rest.blocks.min(disk.stored.blocks);
-            rest.samples = rest.samples.min(disk.stored.samples);
-            disk.stored.blocks -= rest.blocks;
-            disk.stored.samples -= rest.samples;
-            disk.floor = disk.floor.max(range.end);
-            disk.gap_from = disk.gap_from.max(range.end).min(disk.written_to);
-        }
-        lost.blocks += rest.blocks;
-        lost.samples += rest.samples;
-        if lost.blocks > 0 {
-            self.lose(why, lost);
-        }
-        self.make_room();
     }
 }

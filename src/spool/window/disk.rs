@@ -1,0 +1,175 @@
+//! The window as whoever writes the disk sees it: what is to be written and read, and what became of it.
+
+use std::ops::Range;
+
+use super::{Lost, Waiting, Window};
+use crate::model::Block;
+use crate::spool::log::Count;
+
+impl Window {
+    /// The log was opened: this is in it, from the number `first` on.
+    pub(in crate::spool) fn opened(&mut self, first: u64, pending: Count, oldest_ms: Option<i64>) {
+        let Some(disk) = &mut self.disk else { return };
+        disk.tried = true;
+        (disk.floor, disk.gap_from) = (first, first);
+        (disk.stored, disk.stored_oldest_ms) = (pending, oldest_ms);
+        self.make_room();
+    }
+
+    /// The log cannot be opened for now.
+    pub(in crate::spool) fn not_opened(&mut self) {
+        if let Some(disk) = &mut self.disk {
+            disk.tried = true;
+        }
+    }
+
+    /// Which blocks are done with since this was asked last.
+    pub(in crate::spool) fn take_finished(&mut self) -> Vec<(u64, u64)> {
+        self.disk.as_mut().map(|disk| std::mem::take(&mut disk.finished)).unwrap_or_default()
+    }
+
+    /// The oldest blocks that are to be written, about `max_bytes` of them, one at least.
+    pub(in crate::spool) fn next_to_write(&mut self, max_bytes: u64) -> Vec<(u64, Block)> {
+        let Some(disk) = &mut self.disk else { return Vec::new() };
+        let mut bytes = 0;
+        let mut batch = Vec::new();
+        for one in &disk.unwritten {
+            bytes += one.bytes();
+            if bytes > max_bytes && !batch.is_empty() {
+                break;
+            }
+            batch.push((one.number, one.block.clone()));
+            disk.writing_to = one.number + 1;
+        }
+        batch
+    }
+
+    /// What [`Window::next_to_write`] gave is written, up to the number `end`.
+    pub(in crate::spool) fn wrote(&mut self, end: u64) {
+        let Some(disk) = &mut self.disk else { return };
+        while let Some(one) = disk.unwritten.pop_front_if(|one| one.number < end) {
+            disk.unwritten_bytes -= one.bytes();
+            // Behind a gap there is no front: what is written there is left to the disk.
+            if disk.stored.blocks > 0 {
+                let at = self.waiting.partition_point(|other| other.number < one.number);
+                if self.waiting.get(at).is_some_and(|other| other.number == one.number)
+                    && let Some(one) = self.waiting.remove(at)
+                {
+                    self.sum.remove(&one);
+                    disk.stored.blocks += 1;
+                    disk.stored.samples += one.samples();
+                }
+            }
+        }
+        disk.written_to = end.max(disk.written_to);
+        self.make_room();
+    }
+
+    /// A block that is to be written is too large for that.
+    pub(in crate::spool) fn too_large(&mut self, number: u64) {
+        let at = self.place_of(number);
+        if self.waiting.get(at).is_some_and(|other| other.number == number)
+            && let Some(one) = self.waiting.remove(at)
+        {
+            self.sum.remove(&one);
+            self.lose(Lost::Size, Count { blocks: 1, samples: one.samples() });
+        }
+        // If it is leased, it may still be delivered.
+        if let Some(disk) = &mut self.disk {
+            while let Some(one) = disk.unwritten.pop_front_if(|one| one.number <= number) {
+                disk.unwritten_bytes -= one.bytes();
+            }
+        }
+    }
+
+    /// From which number on blocks are to be read, and how many bytes; `None` if none are needed.
+    pub(in crate::spool) fn next_to_read(&self) -> Option<(u64, u64)> {
+        let gap = self.gap()?;
+        let missing = self.front_bytes.saturating_sub(self.bytes_in_front());
+        (missing > self.front_bytes / 2 || self.waiting.front().is_none_or(|one| one.number >= gap.start))
+            .then_some((gap.start, missing.max(1)))
+    }
+
+    /// What was read from the number `from` on, up to `next`; what was not there is lost.
+    pub(in crate::spool) fn has_read(&mut self, from: u64, blocks: Vec<(u64, Block)>, next: u64, lost: &[(u64, u64)]) {
+        let mut damaged = Count::default();
+        for (_, samples) in lost.iter().filter(|(number, _)| !self.leased.contains_key(number)) {
+            damaged.blocks += 1;
+            damaged.samples += samples;
+        }
+        let Some(disk) = &mut self.disk else { return };
+        damaged.blocks = damaged.blocks.min(disk.stored.blocks);
+        damaged.samples = damaged.samples.min(disk.stored.samples);
+        disk.stored.blocks -= damaged.blocks;
+        disk.stored.samples -= damaged.samples;
+        // Otherwise more was left to the disk meanwhile, and reading begins before that.
+        if disk.gap_from == from {
+            let finished: Vec<_> = disk.finished.iter().map(|(number, _)| *number).collect();
+            let mut at = self.waiting.partition_point(|other| other.number < from);
+            for (number, block) in blocks {
+                if self.leased.contains_key(&number) || finished.contains(&number) {
+                    continue;
+                }
+                let one = Waiting { number, arrived: None, block };
+                disk.stored.blocks = disk.stored.blocks.saturating_sub(1);
+                disk.stored.samples = disk.stored.samples.saturating_sub(one.samples());
+                self.sum.add(&one);
+                self.waiting.insert(at, one);
+                at += 1;
+            }
+            disk.gap_from = next.min(disk.written_to);
+            if disk.gap_from == disk.written_to {
+                // Nothing is left to be read.
+                damaged.blocks += disk.stored.blocks;
+                damaged.samples += disk.stored.samples;
+                disk.stored = Count::default();
+            }
+        }
+        if damaged.blocks > 0 {
+            self.lose(Lost::Damage, damaged);
+        }
+        self.make_room();
+    }
+
+    /// The oldest timestamp in the gap, as the log knows it.
+    pub(in crate::spool) fn set_stored_oldest(&mut self, oldest_ms: impl FnOnce(u64) -> Option<i64>) {
+        if let (Some(gap), Some(disk)) = (self.gap(), &mut self.disk) {
+            disk.stored_oldest_ms = oldest_ms(gap.start);
+        }
+    }
+
+    /// The log drops these, of which so much was not done. What of it is leased may still be delivered.
+    pub(in crate::spool) fn trimmed(&mut self, range: Range<u64>, pending: Count, why: Lost) {
+        let mut rest = pending;
+        for one in self.leased.range(range.clone()).map(|(_, one)| one) {
+            rest.blocks = rest.blocks.saturating_sub(1);
+            rest.samples = rest.samples.saturating_sub(one.samples);
+        }
+        let mut lost = Count::default();
+        let from = self.place_of(range.start);
+        while let Some(one) = self.waiting.get(from).filter(|one| one.number < range.end) {
+            let samples = one.samples();
+            if let Some(one) = self.waiting.remove(from) {
+                self.sum.remove(&one);
+            }
+            rest.blocks = rest.blocks.saturating_sub(1);
+            rest.samples = rest.samples.saturating_sub(samples);
+            lost.blocks += 1;
+            lost.samples += samples;
+        }
+        if let Some(disk) = &mut self.disk {
+            rest.blocks = rest.blocks.min(disk.stored.blocks);
+            rest.samples = rest.samples.min(disk.stored.samples);
+            disk.stored.blocks -= rest.blocks;
+            disk.stored.samples -= rest.samples;
+            disk.floor = disk.floor.max(range.end);
+            disk.gap_from = disk.gap_from.max(range.end).min(disk.written_to);
+        }
+        lost.blocks += rest.blocks;
+        lost.samples += rest.samples;
+        if lost.blocks > 0 {
+            self.lose(why, lost);
+        }
+        self.make_room();
+    }
+}
