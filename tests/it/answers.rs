@@ -226,6 +226,9 @@ async fn istio_is_promised_less_time_than_there_is() {
     }
 }
 
+/// How a target repeats what it was told.
+type Repeats = fn(&Asked) -> Reply;
+
 /// What a request told that nobody is to see.
 fn repeated(asked: &Asked) -> String {
     ["authorization", "x-key"].iter().filter_map(|name| asked.header(name)).collect::<Vec<_>>().join(" ")
@@ -242,7 +245,7 @@ async fn a_target_that_repeats_our_secrets_does_not_bring_them_to_light() {
         ["canary-in-a-password", "canary-in-a-token", "canary-in-a-header", "bWU6Y2FuYXJ5LWluLWEtcGFzc3dvcmQ="];
     // Of a text that was cut, less than eight characters may be left.
     let runs = secrets.iter().flat_map(|secret| secret.as_bytes().array_windows::<8>());
-    let repeats: [(Reason, fn(&Asked) -> Reply); 4] = [
+    let repeats: [(Reason, Repeats); 4] = [
         (Reason::ContentType, |asked| {
             let header = format!("Content-Type: {}", repeated(asked));
             Reply::with("200 OK", &[&header], "a 1\n")
