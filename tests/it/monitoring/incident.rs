@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use meshscrape::agent::Options;
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 
@@ -122,7 +123,9 @@ remote_write:
             forging = forging.address(),
             url = receiver.url(),
         );
-        let mut agent = agent::start(dir.path(), &config).await;
+        let data = dir.path().join("data");
+        let on_disk = |options| Options { data_dir: Some(data), ..options };
+        let mut agent = agent::start_so(dir.path(), &config, on_disk).await;
         agent.reload("nonsense: 1").await.expect_err("a configuration that cannot be used");
         let servers = vec![honest, impostor, stranger, closing, plain, forging];
         Self {
