@@ -1,6 +1,6 @@
 //! The receivers: which of them run, and what becomes of one that the next configuration lacks or has otherwise.
 //!
-//! Each has a number, which blocks carry and which stays with its URL. What always holds: a receiver that has not changed is
+//! Each has a number, which blocks carry and which stays with its place: the URL without its query, the tenant and the user. What always holds: a receiver that has not changed is
 //! not touched; what was queued for one that is gone, or that has changed, is delivered as it was configured, within the
 //! flush deadline, and else counted as lost, and its counters go when that is done; one begins when whoever was sent to the
 //! same URL has ended, so that samples stay in order.
@@ -65,6 +65,12 @@ struct Leaving {
     ended: CancellationToken,
 }
 
+/// Whether what is for one is for the other as well: blocks that are made while a reload is under way go to who has the
+/// number, and must not come to another tenant.
+fn same_place(one: &RemoteWrite, other: &RemoteWrite) -> bool {
+    send::spool_name(one) == send::spool_name(other)
+}
+
 /// The way from the receivers that run to those of another configuration.
 pub(super) struct Plan(Vec<Step>);
 
@@ -114,7 +120,7 @@ impl Receivers {
             .zip(&kept)
             .map(|(remote, kept)| match kept {
                 Some(_) => None,
-                None => take(&|known| known.url == remote.url && known.name == remote.name),
+                None => take(&|known| same_place(known, remote) && known.name == remote.name),
             })
             .collect();
         let steps = wanted.iter().zip(kept).zip(namesakes).map(|((remote, kept), namesake)| {
@@ -122,7 +128,7 @@ impl Receivers {
                 Some(number) => Step::Keep(number),
                 None => Step::Begin {
                     prepared: Prepared::new(Arc::clone(remote))?,
-                    instead_of: namesake.or_else(|| take(&|known| known.url == remote.url)),
+                    instead_of: namesake.or_else(|| take(&|known| same_place(known, remote))),
                 },
             })
         });

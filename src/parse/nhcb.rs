@@ -219,7 +219,12 @@ impl Classic {
     /// The native histogram, empty buckets included.
     fn convert(mut self) -> Option<Histogram> {
         let last = self.buckets.last_key_value().map(|(_, count)| *count);
-        let count = self.count.or(last).filter(|_| !self.wrong)?;
+        // As in Prometheus 3.14, a sum alone is no histogram; 3.5 makes one of nothing.
+        let count = self.count.or(last)?;
+        let first = self.buckets.first_key_value().map(|(bound, _)| bound.0);
+        if self.wrong || first == Some(f64::NEG_INFINITY) {
+            return None;
+        }
         let all = *self.buckets.entry(Bound(f64::INFINITY)).or_insert(count);
         if all != count || !self.buckets.values().is_sorted() {
             return None;
@@ -326,6 +331,7 @@ g 1
             "h_bucket{le=\"1\"} -1\n",
             "h_count -1\n",
             "h_sum 1\n",
+            "h_bucket{le=\"-Inf\"} 1\n",
         ] {
             let body = format!("# TYPE h histogram\n{lines}");
             assert_eq!(converted(Format::PrometheusText, false, &body), [""; 0], "{lines}");

@@ -8,6 +8,7 @@ mod full;
 mod killed;
 mod measured;
 mod reloaded;
+mod version2;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

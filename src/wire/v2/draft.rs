@@ -28,7 +28,7 @@ pub struct Draft<'d> {
     entry: Vec<u8>,
     packed: Vec<u8>,
     /// The description that was written last, and its bytes: neighbours mostly have the same.
-    described: Option<(*const Metadata, Vec<u8>)>,
+    described: Option<(Arc<Metadata>, Vec<u8>)>,
 }
 
 impl<'d> Draft<'d> {
@@ -109,10 +109,9 @@ impl<'d> Draft<'d> {
 
     fn end(&mut self, what: What<'_>) {
         if let Some(metadata) = what.metadata {
-            let known = self.described.take_if(|(known, _)| std::ptr::eq(*known, Arc::as_ptr(metadata)));
-            let (_, described) = self
-                .described
-                .insert(known.unwrap_or_else(|| (Arc::as_ptr(metadata), describe(metadata, &mut self.table))));
+            let known = self.described.take_if(|(known, _)| Arc::ptr_eq(known, metadata));
+            let new = || (Arc::clone(metadata), describe(metadata, &mut self.table));
+            let (_, described) = self.described.insert(known.unwrap_or_else(new));
             push_field(&mut self.entry, METADATA, described);
         }
         push_field(&mut self.entries, ENTRY, &self.entry);

@@ -22,7 +22,7 @@
 //! its number in the block, new at its first use. So a sample costs no hashing and no comparing of texts.
 //!
 //! *From blocks to a request.* A block is a whole message with a table of its own, so one block alone is sent as it is. Of
-//! several, [`join`] merges the tables and copies the entries, in which it renumbers what refers to a text and nothing
+//! several, [`join`](crate::wire::join()) merges the tables and copies the entries, in which it renumbers what refers to a text and nothing
 //! else; samples are not decoded:
 //!
 //! ```text
@@ -32,7 +32,7 @@
 //! request   0 ""  1 __name__  2 up  3 job  4 cart  5 shop    entries 1,2,3,4 …  1,2,3,5 …
 //! ```
 //!
-//! What is joined is decompressed and compressed again. [`recode`] makes a block of 1.0 of one of 2.0, for a receiver that
+//! What is joined is decompressed and compressed again. [`recode()`] makes a block of 1.0 of one of 2.0, for a receiver that
 //! turns out not to know it.
 
 mod dictionary;

@@ -347,5 +347,7 @@ fn a_sample_of_a_known_shape_takes_few_bytes() {
     let with = block_of(&entries);
     let without: Vec<_> = entries.iter().map(|entry| Entry { metadata: None, ..entry.clone() }).collect();
     let (with, without) = (per_sample(&with), per_sample(&block_of(&without)));
-    assert!(with < 14.0 && with < without + 0.5, "{with} with metadata, {without} without");
+    let of_1 = compress(&of_1(&entries)).expect("small").len() as f64 / entries.len() as f64;
+    let told = format!("{with} with metadata, {without} without, {of_1} by 1.0");
+    assert!(with < 14.0 && with < without + 0.5 && with < of_1 / 3.0, "{told}");
 }

@@ -1,18 +1,44 @@
 //! What holds for a body in either text format.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 
-use meshscrape::model::{Labels, normalise_nan};
-use meshscrape::parse::{DuplicateLabel, Entry, Format, ParseError, Parser, SampleEntry, SeriesKey, Step, print};
+use meshscrape::model::{Labels, MAX_SCHEMA, normalise_nan};
+use meshscrape::parse::{
+    Converter, DuplicateLabel, Entry, Exposition, Format, ParseError, Parser, SampleEntry, SeriesKey, Step, print,
+};
 
 /// Reads `body` at once and in pieces; panics if anything is not as the parser promises.
 pub fn check(format: Format, body: &[u8]) {
     let whole = read(format, body, body.len().max(1), |sample| settles(format, sample));
     let pieces = read(format, body, 1 + body.len() % 13, |_| {});
     assert_eq!(whole, pieces, "the same bytes give the same entries however they are cut");
+    for classic_too in [false, true] {
+        converted(format, body, classic_too);
+    }
     if let Some(error) = &whole.error {
         is_in(body, error);
     }
+}
+
+/// Its classic histograms as native ones: each of them can be stored, whatever the lines say.
+fn converted(format: Format, body: &[u8], classic_too: bool) {
+    let mut parser = Parser::new(format);
+    let mut converter = Converter::new(Exposition::Text(format), classic_too);
+    let mut each = |entry: &Entry<'_>| -> Result<(), Infallible> {
+        if let Entry::Histogram(entry) = entry {
+            entry.series.labels().expect("labels given once");
+            let mut histogram = entry.histogram.clone();
+            histogram.settle(MAX_SCHEMA, None).expect("a histogram that can be stored");
+        }
+        Ok(())
+    };
+    let mut rest = body;
+    while let Ok(Step::Entry(entry, taken)) = parser.next(rest, true) {
+        let Ok(()) = converter.take(&entry, &mut each);
+        rest = &rest[taken..];
+    }
+    let Ok(()) = converter.end(&mut each);
 }
 
 /// All that a body gave.

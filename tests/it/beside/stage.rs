@@ -96,7 +96,8 @@ impl Exporter {
         let told = told.entry((name.to_owned(), side)).or_default();
         told.answers += 1;
         let answer = case.answers.get(told.answers - 1).or(case.answers.last()).expect("a case has answers");
-        let now_ms = Clock::system().now_ms();
+        // A scrape begins before it is answered: a time that is told is never taken for that of the scrape.
+        let now_ms = Clock::system().now_ms() + 1;
         let first_ms = *told.first_ms.get_or_insert(now_ms);
         answer.reply(&mut Moment { number: told.answers, first_ms, now_ms, asked, written: &mut told.times })
     }
@@ -239,6 +240,6 @@ pub(super) async fn prometheus(config: &str, way: Way) -> Process {
     let arguments = ["--config.file=prometheus.yml", "--web.listen-address=127.0.0.1:0"];
     let arguments: Vec<_> = arguments.into_iter().chain(flags.iter().map(String::as_str)).collect();
     let mut process = Process::start("prometheus", dir, &arguments);
-    process.says("Server is ready to receive web requests").await;
+    process.says(if way.described { "TSDB started" } else { "Agent WAL storage started" }).await;
     process
 }

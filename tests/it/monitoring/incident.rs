@@ -123,8 +123,8 @@ remote_write:
             forging = forging.address(),
             url = receiver.url(),
         );
-        let data = dir.path().join("data");
-        let on_disk = |options| Options { data_dir: Some(data), ..options };
+        let data_dir = dir.path().join("data");
+        let on_disk = |options| Options { data_dir: Some(data_dir), ..options };
         let mut agent = agent::start_so(dir.path(), &config, on_disk).await;
         agent.reload("nonsense: 1").await.expect_err("a configuration that cannot be used");
         let servers = vec![honest, impostor, stranger, closing, plain, forging];

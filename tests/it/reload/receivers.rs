@@ -3,9 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::{Parts, Stage, Story, assert_consecutive, counting, eventually, number, story, values};
 use crate::support::receiver::{Answer, OF_2, Receiver, Recorded, Rule, always};
+use crate::support::tls_server::{Asked, Reply, Then};
 
 /// Down until somebody says otherwise.
 fn switched() -> (Arc<AtomicBool>, Rule) {
@@ -180,4 +184,45 @@ async fn one_that_comes_back_begins_behind_what_it_still_has_to_get() {
     let samples = &delivered[&number("mesh")];
     assert!(samples.windows(2).all(|two| two[1].0 > two[0].0 && two[1].1 > two[0].1), "{samples:?}");
     assert_eq!(stage.agent.stop().await.undelivered, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_was_made_for_one_tenant_comes_to_another() {
+    let receiver = Receiver::start(always(Answer::ok())).await;
+    let of = |tenant: &str| {
+        format!(
+            ", headers: {{X-Scope-OrgID: {tenant}}}, write_relabel_configs: [{{target_label: tenant, replacement: {tenant}}}]"
+        )
+    };
+    // Each answer takes longer than a reload.
+    let slow = |asked: &Asked| {
+        let (body, end) = (format!("number {}\n", asked.earlier_here), Arc::new(Notify::new()));
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n", body.len());
+        let sign = Arc::clone(&end);
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(350)).await;
+            sign.notify_one();
+        });
+        Reply::raw(answer, Then::Keep).later(end, body)
+    };
+    let mut stage = Stage::new(Arc::new(slow), |parts| with(parts, &[entry(&receiver, &of("one"))])).await;
+    stage.stored("a scrape", |story| !numbers(story).is_empty()).await;
+    for tenant in ["two", "one", "two"] {
+        let before = stage.pod.requests().len();
+        eventually("a scrape is under way", async || (stage.pod.requests().len() > before).then_some(())).await;
+        stage.reload(|parts| with(parts, &[entry(&receiver, &of(tenant))])).await;
+        let tenants =
+            |recorded: &[Recorded]| recorded.last().is_some_and(|last| last.header("x-scope-orgid") == Some(tenant));
+        receiver.until("the other tenant gets samples", tenants).await;
+    }
+    stage.agent.stop().await;
+    let mut samples = 0;
+    for request in receiver.recorded() {
+        let tenant = request.header("x-scope-orgid");
+        for (labels, _) in &request.samples {
+            assert_eq!(labels.get("tenant"), tenant, "{labels}");
+            samples += 1;
+        }
+    }
+    assert!(samples > 5, "{samples}");
 }
