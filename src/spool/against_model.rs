@@ -92,7 +92,7 @@ struct Process {
 struct Model {
     storage: Memory,
     bounds: Bounds,
-    /// Of the window that is held in memory.
+    /// The one that lives now.
     process: Process,
     pushed: i64,
     pending: BTreeSet<i64>,
