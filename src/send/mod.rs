@@ -93,3 +93,44 @@ fn as_written(source: &SecretSource) -> &[u8] {
 
 /// The header that names a tenant to Mimir and its kin.
 const TENANT_HEADER: &str = "x-scope-orgid";
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+
+    fn name_of(entry: &str) -> String {
+        let text = format!("remote_write: [{{{entry}}}]");
+        let config = config::parse(Path::new("test.yaml"), &text, &|_| None).config.expect("it can be used");
+        spool_name(&config.remote_write[0])
+    }
+
+    #[test]
+    fn a_queue_stays_with_the_place_that_it_is_for() {
+        let auth = "basic_auth: {username: me, password: canary}";
+        let plain = name_of(&format!("url: 'https://mimir.example/push', {auth}"));
+        // What is on disk is found by it: it must not change.
+        assert_eq!(plain, "mimir.example-47dcc1d7343af072");
+        for same in [
+            "url: 'https://mimir.example/push?token=canary', basic_auth: {username: me, password: other}",
+            "url: 'https://mimir.example/push', basic_auth: {username: me, password: canary}, name: other, remote_timeout: 7s",
+        ] {
+            assert_eq!(name_of(same), plain, "{same}");
+        }
+        for other in [
+            "url: 'https://mimir.example/push'",
+            "url: 'https://mimir.example/push', basic_auth: {username: you, password: canary}",
+            "url: 'https://mimir.example/push2', basic_auth: {username: me, password: canary}",
+            "url: 'https://mimir.example:8443/push', basic_auth: {username: me, password: canary}",
+            "url: 'https://mimir.example/push', basic_auth: {username: me, password: canary}, headers: {X-Scope-OrgID: a}",
+            "url: 'https://mimir.example/push', basic_auth: {username: me, password: canary}, \
+             http_headers: {X-Scope-OrgID: {values: [a]}}",
+        ] {
+            assert_ne!(name_of(other), plain, "{other}");
+        }
+        let odd = name_of("url: 'http://[::1]:9090/'");
+        assert!(odd.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-')), "{odd}");
+    }
+}
