@@ -3,9 +3,9 @@
 use super::table::Table;
 use super::{ENTRY, EXEMPLAR, HELP, LABELS, METADATA, UNIT, UNKNOWN, push_field, push_number, renumber};
 use crate::model::Block;
-use crate::wire::WireError;
 use crate::wire::fields::{Content, Field, Fields};
 use crate::wire::snappy::{concatenated, message_of, pack};
+use crate::wire::{UNKNOWN_FIELD, WireError};
 
 /// The body of a request that holds what all `blocks` hold, in their order.
 ///
@@ -35,14 +35,14 @@ fn add(message: &[u8], table: &mut Table, entries: &mut Vec<u8>) -> Result<(), W
                 rewrite(content, &numbers, &mut entry)?;
                 push_field(entries, ENTRY, &entry);
             }
-            _ => return Err(WireError::Damaged("a request has a field that is none of its own")),
+            _ => return Err(UNKNOWN_FIELD),
         }
     }
     Ok(())
 }
 
 /// Copies the fields of an entry.
-fn rewrite(entry: &[u8], numbers: &[u32], out: &mut Vec<u8>) -> Result<(), WireError> {
+pub(super) fn rewrite(entry: &[u8], numbers: &[u32], out: &mut Vec<u8>) -> Result<(), WireError> {
     let mut inner = Vec::new();
     for field in Fields::of(entry) {
         let Field { number, content, whole } = field?;
@@ -93,7 +93,7 @@ fn rewrite_metadata(metadata: &[u8], numbers: &[u32], out: &mut Vec<u8>) -> Resu
 }
 
 /// What stands in `symbols` under the number that a message gives.
-pub(super) fn symbol<S: Copy>(symbols: &[S], number: u64) -> Result<S, WireError> {
+pub(in crate::wire) fn symbol<S: Copy>(symbols: &[S], number: u64) -> Result<S, WireError> {
     usize::try_from(number).ok().and_then(|at| symbols.get(at)).copied().ok_or(UNKNOWN)
 }
 
@@ -101,6 +101,6 @@ fn place_in(numbers: &[u32]) -> impl Fn(u32) -> Result<u32, WireError> {
     |number| symbol(numbers, number.into())
 }
 
-pub(super) fn text_of(bytes: &[u8]) -> Result<&str, WireError> {
+pub(in crate::wire) fn text_of(bytes: &[u8]) -> Result<&str, WireError> {
     std::str::from_utf8(bytes).map_err(|_| WireError::Damaged("a symbol is not UTF-8"))
 }
