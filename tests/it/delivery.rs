@@ -4,12 +4,14 @@
 //! Over real sockets. Time is real, because the clients' sockets are; pauses are made short by configuration, and only
 //! lower bounds of a time are asserted.
 
+mod narrowing;
 mod received;
 mod refusing;
 mod retrying;
 mod secrecy;
 mod verified;
 mod version2;
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
