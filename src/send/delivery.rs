@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::complaints::Complaints;
+use super::demand::Work;
 use super::gate::Gate;
 use super::message::{Messages, Request};
 use super::metrics::ReceiverMetrics;
@@ -59,6 +60,8 @@ pub(super) struct State {
     /// When the receiver last rejected each part alone: for a while it is not asked so again, as it may reject whatever it
     /// gets.
     pub(super) all_rejected: Option<Instant>,
+    /// What was sent so far, and the time it took.
+    pub(super) work: Work,
     /// What it said to be too large, in bytes before compression: half of that, and when.
     pub(super) too_large: Option<(u64, Instant)>,
 }
@@ -104,7 +107,14 @@ impl Rejection {
 
 impl State {
     pub(super) fn new(messages: Messages) -> Self {
-        Self { messages, complaints: Complaints::default(), apart: HashMap::new(), all_rejected: None, too_large: None }
+        Self {
+            messages,
+            complaints: Complaints::default(),
+            apart: HashMap::new(),
+            all_rejected: None,
+            work: Work::default(),
+            too_large: None,
+        }
     }
 }
 
@@ -235,8 +245,14 @@ impl Delivery {
             let started = Instant::now();
             let asked = Asked { format: request.format, samples };
             let Sent { verdict, connection } = self.post.send(request.body.clone(), asked, attempt).await;
-            self.metrics.duration.observe(started.elapsed().as_secs_f64());
-            self.state().messages.answered(connection);
+            let took = started.elapsed();
+            self.metrics.duration.observe(took.as_secs_f64());
+            {
+                let mut state = self.state();
+                state.messages.answered(connection);
+                state.work.busy += took;
+                state.work.samples += if matches!(verdict, Verdict::Delivered { .. }) { samples } else { 0 };
+            }
             match verdict {
                 Verdict::Delivered { unwritten } => {
                     self.gate.answered(pass);

@@ -47,6 +47,7 @@ pub struct Metrics {
     shards: Family<LabelSet, Gauge>,
     shards_min: Family<LabelSet, Gauge>,
     shards_max: Family<LabelSet, Gauge>,
+    shards_desired: Family<LabelSet, Gauge<f64, AtomicU64>>,
 }
 
 impl Metrics {
@@ -67,6 +68,7 @@ impl Metrics {
             shards: Family::default(),
             shards_min: Family::default(),
             shards_max: Family::default(),
+            shards_desired: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("prometheus_remote_storage");
         registry.register("samples", "Samples sent, every attempt counts", metrics.samples.clone());
@@ -113,6 +115,11 @@ impl Metrics {
             metrics.shards_min.clone(),
         );
         registry.register("shards_max", "Most of them, max_requests_in_flight", metrics.shards_max.clone());
+        registry.register(
+            "shards_desired",
+            "How many of them the receiver would need to keep up, by the time that its requests take",
+            metrics.shards_desired.clone(),
+        );
         metrics
     }
 
@@ -123,6 +130,7 @@ impl Metrics {
         for gauges in [&self.max_samples_per_send, &self.shards, &self.shards_min, &self.shards_max] {
             gauges.remove(&labels);
         }
+        self.shards_desired.remove(&labels);
     }
 
     /// Nothing more will be counted of this receiver: nothing is left of it.
@@ -164,6 +172,7 @@ impl Metrics {
             duration: self.duration.get_or_create_owned(&labels),
             highest_sent: self.highest_sent.get_or_create_owned(&labels),
             shards: self.shards.get_or_create_owned(&labels),
+            desired: self.shards_desired.get_or_create_owned(&labels),
         }
     }
 }
@@ -181,9 +190,15 @@ pub(super) struct ReceiverMetrics {
     pub(super) duration: Histogram,
     highest_sent: Gauge<f64, AtomicU64>,
     shards: Gauge,
+    desired: Gauge<f64, AtomicU64>,
 }
 
 impl ReceiverMetrics {
+    /// So many would have to be.
+    pub(super) fn show_desired(&self, leases: f64) {
+        self.desired.set(leases);
+    }
+
     /// So many leases are under way.
     pub(super) fn show_in_flight(&self, leases: usize) {
         self.shards.set(i64::try_from(leases).unwrap_or(i64::MAX));

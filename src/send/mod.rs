@@ -33,6 +33,7 @@ mod backoff;
 mod client;
 mod complaints;
 mod delivery;
+mod demand;
 mod describe;
 mod error;
 mod gate;

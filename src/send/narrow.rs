@@ -6,21 +6,21 @@
 //! ```
 //! Halves are of different series first, so that the samples of one series stay in order, and go one after the other, with
 //! the pauses of the backoff after rejections. The series that are known to be at fault are sent apart from the rest for a
-//! while, so that they cost one request more and not the whole search. It ends early where the receiver takes nothing at
-//! all, and after so many rejections that going on would cost the other samples of the target more than it saves.
+//! while, so that they cost one request more and not the whole search. Once some series were rejected and nothing was taken,
+//! what is left is tried as it is, and it ends if none of that is taken, either. It ends, too, after so many rejections that going on would cost the other samples of the target more than it saves.
 
 use std::collections::HashSet;
 
 use tokio::time::{Instant, sleep};
 
 use super::delivery::{Delivery, Rejection, Settled};
-use super::parts::{first_series, halves, without};
+use super::parts::{first_series, halves, spans_series, without};
 use crate::model::{Block, Labels};
 
 /// How many rejections one search may cost.
 const MAX_REJECTIONS: u32 = 100;
 
-/// How many single series are rejected before a receiver that took nothing yet is believed to take nothing.
+/// After how many single series it is doubted that a receiver which took nothing yet takes anything.
 const ENOUGH: u32 = 2;
 
 /// How many series at fault are remembered of one target.
@@ -47,63 +47,65 @@ impl Delivery {
         }
     }
 
+    /// Settles all blocks of one target, in as many parts as it takes.
     async fn search(&self, blocks: Vec<Block>, rejection: Option<Rejection>) {
-        // What is to be sent, last first; or, if `splits_next`, what was rejected.
-        let mut left = vec![blocks];
-        let mut splits_next = rejection.is_some();
-        let mut last = rejection;
+        // Last first: what is to be sent, or was rejected and is to be split.
+        let mut left = vec![(blocks, rejection)];
+        // Rejected, and not split before it is known whether the receiver takes anything.
+        let mut held = Vec::new();
         let (mut any_taken, mut singles, mut rejections) = (false, 0, 0);
         let mut pauses = self.backoff.pauses();
-        while let Some(mut piece) = left.pop() {
-            if piece.is_empty() {
-                continue;
-            }
-            let gives_up = rejections >= MAX_REJECTIONS;
-            if (splits_next || self.is_too_large(&piece)) && !gives_up {
+        while let Some((mut piece, rejected)) = left.pop() {
+            if (rejected.is_some() || self.is_too_large(&piece)) && rejections < MAX_REJECTIONS {
                 match halves(&piece) {
-                    Ok(Some([first, second])) => {
-                        splits_next = false;
-                        left.extend([second, first]);
+                    Ok(Some(halves)) => {
+                        left.extend(halves.into_iter().rev().filter(|half| !half.is_empty()).map(|half| (half, None)));
                         continue;
                     }
-                    Ok(None) => {}
-                    // It cannot be looked into, so it is sent, or was rejected, as it is.
-                    Err(error) => {
-                        tracing::error!(receiver = self.remote.name, %error, "BUG: a block cannot be sent in parts");
-                        if let Some(rejection) = last.clone().filter(|_| splits_next) {
-                            splits_next = false;
-                            self.drop_rejected(&piece, rejection, None);
+                    Ok(None) => {
+                        if let Some(rejection) = rejected {
+                            singles += 1;
+                            self.drop_offender(&piece, rejection);
                             continue;
                         }
                     }
+                    Err(error) => {
+                        tracing::error!(receiver = self.remote.name, %error, "BUG: a block cannot be sent in parts");
+                    }
                 }
             }
-            if let Some(rejection) = last.clone().filter(|_| splits_next) {
-                // One series of one block.
-                splits_next = false;
-                singles += 1;
-                self.drop_offender(&piece, rejection.clone());
-                if !any_taken && singles >= ENOUGH && !rejection.is_about_size() {
-                    self.state().all_rejected = Some(Instant::now());
-                    return left.iter().rev().for_each(|rest| self.drop_rejected(rest, rejection.clone(), None));
-                }
+            if let Some(rejection) = rejected {
+                self.drop_rejected(&piece, rejection, None);
                 continue;
             }
             match self.settle(&mut piece, None).await {
                 Settled::Delivered => {
                     any_taken = true;
                     pauses = self.backoff.pauses();
+                    left.extend(held.drain(..).rev().map(|(piece, rejection)| (piece, Some(rejection))));
                 }
-                Settled::Rejected(rejection) if self.may_split(&rejection) && !gives_up => {
+                Settled::Rejected(rejection) if self.may_split(&rejection) => {
                     rejections += 1;
-                    last = Some(rejection);
-                    splits_next = true;
-                    left.push(piece);
+                    // Pieces with several series have none in common, so that their order is free.
+                    let doubtful = !any_taken && singles >= ENOUGH && !rejection.is_about_size();
+                    if doubtful && spans_series(&piece) {
+                        held.push((piece, rejection));
+                    } else {
+                        left.push((piece, Some(rejection)));
+                    }
                     sleep(pauses.next(None)).await;
                 }
                 Settled::Rejected(rejection) => self.drop_rejected(&piece, rejection, None),
                 Settled::Nothing => {}
             }
+        }
+        if let Some((piece, _)) = held.first() {
+            // It took nothing, so that its answers say nothing of single series.
+            self.forgive(piece);
+            self.state().all_rejected = Some(Instant::now());
+        }
+        for (piece, rejection) in held {
+            self.drop_rejected(&piece, rejection, None);
         }
     }
 

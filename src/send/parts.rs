@@ -67,6 +67,12 @@ pub(super) fn without(blocks: &[Block], unwanted: &HashSet<Labels>) -> Result<[V
     apart(blocks, &all_series(blocks)?, |one| unwanted.contains(one))
 }
 
+/// Whether there are several series in the blocks, as far as they can be looked into.
+pub(super) fn spans_series(blocks: &[Block]) -> bool {
+    let series: HashSet<_> = all_series(blocks).unwrap_or_default().into_iter().flatten().collect();
+    series.len() > 1
+}
+
 /// The first series that any of the blocks holds.
 pub(super) fn first_series(blocks: &[Block]) -> Option<Labels> {
     let series = wire::series_of(blocks.first()?).ok()?;
@@ -174,6 +180,7 @@ mod tests {
         let [first, second] = halves(&one).expect("ours").expect("several blocks");
         assert_eq!((held(&first), held(&second)), (vec!["a1".to_owned()], vec!["a2".to_owned(), "a3".to_owned()]));
         assert!(halves(&first).expect("ours").is_none());
+        assert!(spans_series(&blocks) && !spans_series(&one));
     }
 
     #[test]

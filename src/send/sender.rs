@@ -6,12 +6,14 @@ use http::{HeaderMap, StatusCode};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
 use super::client::Clients;
 use super::complaints::Complaint;
 use super::delivery::{Delivery, State};
+use super::demand::{Demand, EVERY};
 use super::describe::{Describer, Description, MetadataSource};
 use super::error::SendError;
 use super::gate::Gate;
@@ -168,6 +170,8 @@ impl Sender {
         // The request that tells of metric families, while there is one.
         let mut telling: Option<(AbortHandle, u64)> = None;
         let mut is_over = false;
+        let mut demand = Demand::default();
+        let mut estimate = tokio::time::interval_at(Instant::now() + EVERY, EVERY);
         loop {
             let leases = under_way.len() - usize::from(telling.is_some());
             self.delivery.metrics.show_in_flight(leases);
@@ -197,6 +201,12 @@ impl Sender {
                     }
                     self.delivery.post.hang_up().await;
                     self.describer.end_round();
+                }
+                _ = estimate.tick() => {
+                    let work = self.delivery.state().work;
+                    if let Some(desired) = demand.estimate(work, self.outlet.snapshot().pending_samples) {
+                        self.delivery.metrics.show_desired(desired);
+                    }
                 }
                 lease = self.outlet.lease(limits), if leases < most && !is_over => match lease {
                     Some(lease) => {

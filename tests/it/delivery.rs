@@ -288,6 +288,8 @@ async fn metrics_carry_the_names_that_alerts_ask_for() {
     assert_eq!(value("sent_batch_duration_seconds_count"), 2.0);
     assert_eq!(value("queue_highest_sent_timestamp_seconds"), newest);
     assert_eq!(value("max_samples_per_send"), 2000.0);
+    assert_eq!((value("shards_min"), value("shards_max")), (1.0, 4.0));
+    assert!(value("shards") <= 4.0 && value("shards_desired") >= 0.0);
     assert_eq!(pipe.metric("prometheus_remote_storage_highest_timestamp_in_seconds "), newest);
     let dropped =
         format!("prometheus_remote_storage_samples_dropped_total{},reason=\"too_old\"}}", &labels[..labels.len() - 1]);

@@ -90,8 +90,32 @@ async fn a_receiver_that_takes_nothing_is_not_asked_for_each_series() {
     }
     pipe.end().await;
     let sizes: Vec<_> = receiver.recorded().iter().map(|one| one.samples.len()).collect();
-    assert_eq!(sizes[..8], [64, 32, 16, 8, 4, 2, 1, 1], "halves, and then it is believed");
-    assert!(sizes.len() <= 8 + 2 * 2, "{sizes:?}");
+    // Halves, then what is left as it is, and then it is believed.
+    assert_eq!(sizes, [64, 32, 16, 8, 4, 2, 1, 1, 2, 4, 8, 16, 32, 64, 64]);
+}
+
+/// As when a label of a whole histogram is too long.
+#[tokio::test]
+async fn neighbours_that_are_poisoned_are_not_taken_for_a_receiver_that_takes_nothing() {
+    let receiver = Receiver::start(Box::new(|request| {
+        let number = |labels: &Labels| labels.value("n").parse::<u32>().expect("a number");
+        match request.samples.iter().any(|(labels, _)| number(labels) < 5) {
+            true => Answer::status(400),
+            false => Answer::ok(),
+        }
+    }))
+    .await;
+    let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+    let monitor = pipe.monitors[0].clone();
+    for scrape in 1..=2u32 {
+        pipe.push(block_of(1, scrape, 64)).await;
+        until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == u64::from(scrape) * 64).await;
+    }
+    pipe.end().await;
+    let seen = monitor.snapshot();
+    assert_eq!((seen.delivered_samples, seen.rejected_samples), (2 * 59, 2 * 5));
+    let sizes: Vec<_> = receiver.recorded().iter().map(|one| one.samples.len()).collect();
+    assert_eq!(sizes[sizes.len() - 2..], [59, 5], "{sizes:?}");
 }
 
 #[tokio::test]
