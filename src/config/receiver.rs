@@ -130,7 +130,7 @@ impl Default for MetadataConfig {
 }
 
 /// `queue_config`. `capacity`, `min_shards` and `max_shards` of Prometheus are accepted and have no effect here: one
-/// queue per receiver, bounded by `max_memory` and `max_disk`.
+/// queue per receiver, bounded by `max_memory` and `max_disk`, and `max_requests_in_flight` at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueConfig {
     /// The most bytes that wait in memory for this receiver; beyond it the oldest are dropped and counted. A key of
@@ -153,6 +153,13 @@ pub struct QueueConfig {
     pub retry_on_http_429: bool,
     /// Samples older than this are dropped instead of sent; zero: never.
     pub sample_age_limit: Duration,
+    /// The most requests that are under way at a time, never two with samples of one target. A key of ours.
+    pub max_requests_in_flight: usize,
+    /// The most samples a second, repeated ones included; zero: as many as the receiver takes. A key of ours.
+    pub max_samples_per_second: u64,
+    /// Whether a request that is rejected for what is in it is sent again in parts, until what is at fault is known. A key
+    /// of ours.
+    pub split_rejected: bool,
 }
 
 impl Default for QueueConfig {
@@ -167,6 +174,9 @@ impl Default for QueueConfig {
             max_backoff: Duration::from_secs(5),
             retry_on_http_429: true,
             sample_age_limit: Duration::ZERO,
+            max_requests_in_flight: 4,
+            max_samples_per_second: 0,
+            split_rejected: true,
         }
     }
 }

@@ -21,7 +21,8 @@ pub enum WriteFormat {
 /// Encoded samples with what the spool and the sender need to know of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// The target that was scraped: two requests with blocks of one target are never in flight together.
+    /// Whose series they are ([`Target::series_id`](super::Target::series_id)): two requests with blocks of one target are
+    /// never in flight together.
     pub target: TargetId,
     /// Which receiver it is for: the position of its entry in the configuration.
     pub receiver: usize,

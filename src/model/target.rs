@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use md5::{Digest, Md5};
+
 use super::{Address, Alpn, Failure, Labels, Peer, Pod};
 
 /// Something that discovery found, before relabelling.
@@ -110,6 +112,23 @@ pub struct Target {
 }
 
 impl Target {
+    /// The name of its series as a whole: a hash of the labels that they get. It stays the same where the target is only
+    /// reached in another way, and over restarts; targets that would write the same series have the same one. What goes
+    /// out in order goes by it.
+    pub fn series_id(&self) -> TargetId {
+        let mut hash = Md5::new();
+        for (name, value) in self.labels.iter() {
+            for text in [name, value] {
+                hash.update(text);
+                // A byte that UTF-8 never contains.
+                hash.update([0xff]);
+            }
+        }
+        let digest: [u8; 16] = hash.finalize().into();
+        let (first, _) = digest.split_at(8);
+        TargetId(u64::from_be_bytes(first.try_into().expect("the first 8 of 16 bytes")))
+    }
+
     /// Whether scraping goes on undisturbed where this target takes the place of `other`: it is the same pod, and all is
     /// equal but what discovery said before relabelling, which nothing but people looks at, and how the pod fares.
     pub fn continues(&self, other: &Target) -> bool {

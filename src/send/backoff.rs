@@ -1,4 +1,4 @@
-//! How long to wait before the same request is tried again.
+//! How long to wait before a request is tried again.
 //!
 //! Each pause is one and a half to two and a half times the one before, up to a maximum: never shorter than the last,
 //! and different on every node, so that thousands of agents do not come back in step. A receiver that asks for a pause
@@ -9,7 +9,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 /// The longest pause that a receiver can ask for.
-const LONGEST_ASKED: Duration = Duration::from_secs(5 * 60);
+pub(super) const LONGEST_ASKED: Duration = Duration::from_secs(5 * 60);
 
 /// What is added at most to a pause that the receiver asked for, as a part of it: it told all of us the same.
 const SPREAD: f64 = 0.1;

@@ -172,8 +172,7 @@ impl Clients {
             .tls_info(true)
             // Shared by all addresses of the name, so that a dead one does not take the time of a live one.
             .connect_timeout(self.remote.remote_timeout.mul_f64(0.8))
-            // One request at a time needs one connection.
-            .pool_max_idle_per_host(1);
+            .pool_max_idle_per_host(self.remote.queue.max_requests_in_flight);
         if self.remote.enable_http2 {
             tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         } else {

@@ -45,6 +45,7 @@ pub(super) struct Request {
 }
 
 /// Knows which message a receiver is sent.
+#[derive(Clone)]
 pub(super) struct Messages {
     configured: WriteFormat,
     /// When it refused 2.0, and over which connection.
@@ -67,14 +68,19 @@ impl Messages {
     }
 
     /// The request for some blocks, all of which are encoded alike.
-    pub(super) fn request(&self, blocks: &[&Block]) -> Result<Request, WireError> {
+    pub(super) fn request(&self, blocks: &[Block]) -> Result<Request, WireError> {
         let encoded = blocks.first().map_or(self.configured, |block| block.format);
         let format = self.format_for(encoded);
         let samples = blocks.iter().map(|block| u64::from(block.samples)).sum();
         if format == encoded {
-            return Ok(Request { format, body: wire::join(blocks)?.into(), samples, listed_bounds: 0 });
+            return Ok(Request {
+                format,
+                body: wire::join(&blocks.iter().collect::<Vec<_>>())?.into(),
+                samples,
+                listed_bounds: 0,
+            });
         }
-        let recoded: Vec<_> = blocks.iter().map(|block| wire::v2::recode(block)).collect::<Result<_, _>>()?;
+        let recoded: Vec<_> = blocks.iter().map(wire::v2::recode).collect::<Result<_, _>>()?;
         let listed_bounds = recoded.iter().map(|one| u64::from(one.listed_bounds)).sum();
         let body = wire::join(&recoded.iter().map(|one| &one.block).collect::<Vec<_>>())?.into();
         Ok(Request { format, body, samples: samples - listed_bounds, listed_bounds })

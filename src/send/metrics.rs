@@ -44,6 +44,10 @@ pub struct Metrics {
     duration: Family<LabelSet, Histogram, fn() -> Histogram>,
     highest_sent: Family<LabelSet, Gauge<f64, AtomicU64>>,
     max_samples_per_send: Family<LabelSet, Gauge>,
+    shards: Family<LabelSet, Gauge>,
+    shards_min: Family<LabelSet, Gauge>,
+    shards_max: Family<LabelSet, Gauge>,
+    shards_desired: Family<LabelSet, Gauge<f64, AtomicU64>>,
 }
 
 impl Metrics {
@@ -61,6 +65,10 @@ impl Metrics {
             duration: Family::new_with_constructor(|| Histogram::new(SECONDS)),
             highest_sent: Family::default(),
             max_samples_per_send: Family::default(),
+            shards: Family::default(),
+            shards_min: Family::default(),
+            shards_max: Family::default(),
+            shards_desired: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("prometheus_remote_storage");
         registry.register("samples", "Samples sent, every attempt counts", metrics.samples.clone());
@@ -96,6 +104,22 @@ impl Metrics {
             metrics.highest_sent.clone(),
         );
         registry.register("max_samples_per_send", "Most samples of one request", metrics.max_samples_per_send.clone());
+        registry.register(
+            "shards",
+            "Leases of samples that are under way now, each with one request at a time",
+            metrics.shards.clone(),
+        );
+        registry.register(
+            "shards_min",
+            "Fewest of them that are possible while there are samples",
+            metrics.shards_min.clone(),
+        );
+        registry.register("shards_max", "Most of them, max_requests_in_flight", metrics.shards_max.clone());
+        registry.register(
+            "shards_desired",
+            "How many of them the receiver would need to keep up, by the time that its requests take",
+            metrics.shards_desired.clone(),
+        );
         metrics
     }
 
@@ -103,7 +127,10 @@ impl Metrics {
     pub fn forget(&self, remote: &RemoteWrite) {
         let labels = labels(remote);
         self.highest_sent.remove(&labels);
-        self.max_samples_per_send.remove(&labels);
+        for gauges in [&self.max_samples_per_send, &self.shards, &self.shards_min, &self.shards_max] {
+            gauges.remove(&labels);
+        }
+        self.shards_desired.remove(&labels);
     }
 
     /// Nothing more will be counted of this receiver: nothing is left of it.
@@ -128,6 +155,9 @@ impl Metrics {
     /// The handles of one receiver; they exist from now on, so that a rate can be taken from the start.
     pub(super) fn of(&self, remote: &RemoteWrite) -> ReceiverMetrics {
         let labels = labels(remote);
+        self.shards_min.get_or_create(&labels).set(1);
+        let in_flight = i64::try_from(remote.queue.max_requests_in_flight).unwrap_or(i64::MAX);
+        self.shards_max.get_or_create(&labels).set(in_flight);
         let max_samples = i64::try_from(remote.queue.max_samples_per_send).unwrap_or(i64::MAX);
         self.max_samples_per_send.get_or_create(&labels).set(max_samples);
         ReceiverMetrics {
@@ -141,6 +171,8 @@ impl Metrics {
             metadata_bytes: self.metadata_bytes.get_or_create_owned(&labels),
             duration: self.duration.get_or_create_owned(&labels),
             highest_sent: self.highest_sent.get_or_create_owned(&labels),
+            shards: self.shards.get_or_create_owned(&labels),
+            desired: self.shards_desired.get_or_create_owned(&labels),
         }
     }
 }
@@ -157,9 +189,21 @@ pub(super) struct ReceiverMetrics {
     pub(super) metadata_bytes: Counter,
     pub(super) duration: Histogram,
     highest_sent: Gauge<f64, AtomicU64>,
+    shards: Gauge,
+    desired: Gauge<f64, AtomicU64>,
 }
 
 impl ReceiverMetrics {
+    /// So many would have to be.
+    pub(super) fn show_desired(&self, leases: f64) {
+        self.desired.set(leases);
+    }
+
+    /// So many leases are under way.
+    pub(super) fn show_in_flight(&self, leases: usize) {
+        self.shards.set(i64::try_from(leases).unwrap_or(i64::MAX));
+    }
+
     /// The receiver has answered for samples up to this time.
     pub(super) fn settled(&self, newest_ms: i64) {
         let seconds = newest_ms as f64 / 1000.0;

@@ -1,37 +1,49 @@
-//! From the spool to the receivers: one task each, one request at a time.
+//! From the spool to the receivers: one task each, several requests at a time.
 //!
 //! ```text
-//! lease ─▶ join ─▶ POST ─▶ Verdict ─┬─ Delivered ─▶ ack
-//!   ▲                 ▲             ├─ Retry ─▶ pause (Backoff, Retry-After) ─┐
-//!   │                 └─────────────┼────────────────────────────────────────┘
-//!   └── spool                       └─ Rejected ─▶ by target, once; then dropped, counted, said ─▶ ack
+//! lease ─┬▶ join ─▶ rate ─▶ gate ─▶ POST ─▶ Verdict ─┬─ Delivered ─▶ ack
+//! lease ─┤           ▲                               ├─ Retry ─▶ pause (Backoff, Retry-After) ─┐
+//!   ▲    ┆           └───────────────────────────────┼─────────────────────────────────────────┘
+//!   └── spool                                        └─ Rejected ─▶ by target, then in halves; then dropped, said ─▶ ack
 //! ```
 //!
 //! What always holds:
-//! - samples of one target leave in the order in which they came, and a block is acknowledged only when the receiver
-//!   has it, refused it for good, or it grew older than `sample_age_limit`: at least once, in order;
+//! - samples of one target leave in the order in which they came, and never two requests with samples of one target are
+//!   under way; a block is acknowledged only when the receiver has it, refused it for good, or it grew older than
+//!   `sample_age_limit`: at least once, in order;
+//! - a request that gets no answer holds back its own targets and no others, and a receiver in trouble is asked one
+//!   request at a time, with one pause for all ([`gate`]);
 //! - a receiver that answers 415 to remote write 2.0 gets the same samples as 1.0, as long as that connection lasts;
 //! - what an answer means is decided in one place, [`Verdict`];
 //! - receivers know nothing of each other: each has its task, its queue and its client;
-//! - what metric families are is told between requests of samples, which wait for one such request at most, and for none
-//!   once the queue is closed;
-//! - one bad block costs itself and no other target: a request that is rejected for its content is sent again target by
-//!   target, and who was rejected alone goes alone for a while;
+//! - what metric families are is told beside samples, in one request at a time, and not any more once the queue is closed;
+//! - one bad series costs itself and no other: a request that is rejected for its content is sent again target by target,
+//!   then in halves ([`narrow`]), and what was rejected alone goes alone for a while;
 //! - a receiver cannot make us wait longer than five minutes at a time, read more than 64 KiB, talk to another origin or
 //!   show what it should not: credentials and queries are in no log, no metric and no snapshot.
 //!
-//! This room does not know targets, jobs or what is inside a block.
+//! Newest samples first after an outage is not offered. Receivers refuse what is older than the newest of its series, so that
+//! samples of one target can only go oldest first; and as every target has a backlog of the same age then, no order of
+//! targets would bring any of them nearer to now. What shortens it is the number of requests under way.
+//!
+//! This room does not know targets and jobs; what is inside a block it asks [`wire`](crate::wire), once a receiver rejects it.
 
+mod account;
 mod backoff;
 mod client;
 mod complaints;
+mod delivery;
+mod demand;
 mod describe;
 mod error;
+mod gate;
 mod message;
 mod metrics;
+mod narrow;
 mod parts;
 mod post;
 mod progress;
+mod rate;
 mod sender;
 mod verdict;
 

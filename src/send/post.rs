@@ -11,7 +11,8 @@ use bytes::Bytes;
 use http::header::{
     AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
 };
-use reqwest::{Client, Request, Response};
+use reqwest::{Request, RequestBuilder, Response};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use super::client::Clients;
@@ -32,58 +33,61 @@ const AGENT: &str = concat!("meshscrape/", env!("CARGO_PKG_VERSION"));
 const VERSION_HEADER: HeaderName = HeaderName::from_static("x-prometheus-remote-write-version");
 const ATTEMPT_HEADER: HeaderName = HeaderName::from_static("retry-attempt");
 
-/// Sends requests to one receiver, one at a time.
+/// Sends requests to one receiver, several at a time if need be.
 pub(super) struct Post {
     remote: Arc<RemoteWrite>,
     /// The headers of the configuration, ready; marked so that no library logs them.
     extra: HeaderMap,
-    clients: Clients,
+    /// Locked while a client is asked for, never while a receiver is.
+    clients: Mutex<Clients>,
     /// Of a receiver with `oauth2`.
     tokens: Option<Tokens>,
     clock: Clock,
-    /// That of the last answer, if there was one.
-    connection: Option<Connection>,
+}
+
+/// What came of a request.
+pub(super) struct Sent {
+    pub(super) verdict: Verdict,
+    /// The connection over which it was answered; `None` if it was not.
+    pub(super) connection: Option<Connection>,
 }
 
 impl Post {
     /// `extra` are the [`extra_headers`] of `remote`.
     pub(super) fn new(remote: Arc<RemoteWrite>, extra: HeaderMap, clients: Clients, clock: Clock) -> Self {
         let tokens = remote.oauth2.clone().map(|oauth2| Tokens::new(oauth2, clock.clone()));
-        Self { remote, extra, clients, tokens, clock, connection: None }
+        Self { remote, extra, clients: Mutex::new(clients), tokens, clock }
     }
 
     /// Sends one body; `attempt` is 0 the first time. Always ends within `remote_timeout`.
-    pub(super) async fn send(&mut self, body: Bytes, asked: Asked, attempt: u32) -> Verdict {
-        self.connection = None;
+    pub(super) async fn send(&self, body: Bytes, asked: Asked, attempt: u32) -> Sent {
         let deadline = Instant::now() + self.remote.remote_timeout;
         let mut secrets = secrets_of(&self.remote);
+        let unanswered = |trouble| Sent { verdict: Verdict::Retry { after: None, trouble }, connection: None };
         // Before the receiver is asked: that there is no token is nothing to hold against it.
         let token = match self.token(deadline).await {
             Ok(token) => token,
-            Err(trouble) => return Verdict::Retry { after: None, trouble: cleaned(trouble, &secrets) },
+            Err(trouble) => return unanswered(cleaned(trouble, &secrets)),
         };
         let response = match timeout_at(deadline, self.ask(body, asked.format, attempt, token, &mut secrets)).await {
             Ok(Ok(response)) => response,
-            Ok(Err(trouble)) => return Verdict::Retry { after: None, trouble: cleaned(trouble, &secrets) },
+            Ok(Err(trouble)) => return unanswered(cleaned(trouble, &secrets)),
             Err(_) => {
-                self.clients.forget();
-                return Verdict::Retry { after: None, trouble: no_answer(self.remote.remote_timeout) };
+                self.hang_up().await;
+                return unanswered(no_answer(self.remote.remote_timeout));
             }
         };
+        let connection = Connection::of(&response);
         let (status, headers) = (response.status(), response.headers().clone());
         let words = shown(&read(response, deadline).await, &secrets);
         let answer = Answer { status, headers, words };
-        Verdict::on(answer, asked, self.remote.queue.retry_on_http_429, self.clock.now())
+        Sent { verdict: Verdict::on(answer, asked, self.remote.queue.retry_on_http_429, self.clock.now()), connection }
     }
 
-    /// A request was cut off: its connection may be dead, and is not used again.
-    pub(super) fn hang_up(&mut self) {
-        self.clients.forget();
-    }
-
-    /// The connection over which the last request was answered; `None` if it was not.
-    pub(super) fn connection(&self) -> Option<Connection> {
-        self.connection
+    /// A request was cut off: its connection may be dead, and is not used again. Others that are under way over it are not
+    /// cut off.
+    pub(super) async fn hang_up(&self) {
+        self.clients.lock().await.forget();
     }
 
     /// The `Authorization` of a receiver with `oauth2`.
@@ -95,24 +99,30 @@ impl Post {
     }
 
     async fn ask(
-        &mut self,
+        &self,
         body: Bytes,
         format: WriteFormat,
         attempt: u32,
         token: Option<HeaderValue>,
         secrets: &mut KnownSecrets,
     ) -> Result<Response, Trouble> {
-        let client = self.clients.get().await?;
-        let request = self.request(&client, body, format, attempt, token, secrets).await?;
+        let (client, url, is_named) = {
+            let mut clients = self.clients.lock().await;
+            (clients.get().await?, clients.url()?, clients.server_name().is_some())
+        };
+        let mut request = client.post(url);
+        if is_named {
+            request = request.header(HOST, authority(&self.remote));
+        }
+        let request = self.request(request, body, format, attempt, token, secrets).await?;
         let response = client.execute(request).await.map_err(trouble)?;
-        self.clients.note(&response);
-        self.connection = Connection::of(&response);
+        self.clients.lock().await.note(&response);
         Ok(response)
     }
 
     async fn request(
         &self,
-        client: &Client,
+        request: RequestBuilder,
         body: Bytes,
         format: WriteFormat,
         attempt: u32,
@@ -124,16 +134,12 @@ impl Post {
             WriteFormat::V1 => ("application/x-protobuf", "0.1.0"),
             WriteFormat::V2 => ("application/x-protobuf;proto=io.prometheus.write.v2.Request", "2.0.0"),
         };
-        let mut request = client
-            .post(self.clients.url()?)
+        let mut request = request
             .header(CONTENT_ENCODING, "snappy")
             .header(CONTENT_TYPE, content_type)
             .header(VERSION_HEADER, version)
             .header(USER_AGENT, AGENT)
             .body(body);
-        if self.clients.server_name().is_some() {
-            request = request.header(HOST, authority(&self.remote));
-        }
         if attempt > 0 {
             request = request.header(ATTEMPT_HEADER, attempt);
         }

@@ -17,7 +17,7 @@ impl Table {
     /// that of all series those end with a marker, at the next pass, that it does not find. As in Prometheus, series
     /// count as new again unless only `sample_limit` or the HTTP client have changed.
     pub fn adopt(&mut self, job: &Arc<ScrapeConfig>, target: &Target, views: &Arc<[View]>, external: &Labels) {
-        self.target = target.id;
+        self.target = target.series_id();
         let seen_alike = Arc::ptr_eq(&self.views, views);
         if !seen_alike {
             self.adopt_views(views);

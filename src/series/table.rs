@@ -143,7 +143,7 @@ impl Table {
         let target_labels = target_labels(&job, target, external);
         Self {
             job,
-            target: target.id,
+            target: target.series_id(),
             target_labels,
             external: external.clone(),
             views,

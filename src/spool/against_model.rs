@@ -112,7 +112,8 @@ struct Model {
 
 fn block(number: i64, samples: u32) -> Block {
     Block {
-        target: TargetId(1),
+        // Each of a target of its own: several leases may be out at a time.
+        target: TargetId(number.unsigned_abs()),
         receiver: 0,
         format: WriteFormat::V1,
         samples,

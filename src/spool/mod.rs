@@ -10,7 +10,9 @@
 //!
 //! What always holds:
 //! - taking a block in never waits for a receiver or for a disk: a full queue drops its oldest blocks, counts them and says so;
-//! - blocks leave a queue in the order in which they came, also after a lease was returned and after a restart;
+//! - the blocks of a target leave a queue in the order in which they came, also after a lease was returned and after a
+//!   restart, and as long as one of them is leased no other lease has any of that target; those of different targets may
+//!   overtake each other only there;
 //! - a block is forgotten only when its lease is acknowledged, or when it is dropped and counted;
 //! - queues know nothing of each other: a dead receiver fills its own queue and no other;
 //! - queues come and go while blocks flow. One that is closed still hands out what it has; a block that comes for it later

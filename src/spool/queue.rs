@@ -80,6 +80,8 @@ impl Outlet {
     }
 
     /// Waits for enough blocks, or for the oldest to have waited long enough, or for the end of input, and takes them.
+    /// There may be several leases at a time, which never have blocks of the same target.
+    ///
     /// `None` once the queue is closed and every block was acknowledged or dropped, or once another outlet was opened.
     ///
     /// Nothing is lost if the wait is cancelled.
@@ -134,9 +136,16 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// The blocks, never none.
+    /// The blocks.
     pub fn blocks(&self) -> impl ExactSizeIterator<Item = &Block> + Clone {
         self.blocks.iter().map(|waiting| &waiting.block)
+    }
+
+    /// Takes those out for which `which` is true, as a lease of their own; `None` if there are none. This one may be left
+    /// with nothing.
+    pub fn take_out(&mut self, mut which: impl FnMut(&Block) -> bool) -> Option<Lease> {
+        let blocks: Vec<_> = self.blocks.extract_if(.., |waiting| which(&waiting.block)).collect();
+        (!blocks.is_empty()).then(|| Lease { queue: Arc::clone(&self.queue), blocks })
     }
 
     /// They are delivered, or given up for good: the queue forgets them.

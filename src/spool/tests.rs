@@ -17,10 +17,10 @@ fn limits(max_samples: u64) -> LeaseLimits {
     LeaseLimits { max_samples, max_message_bytes: u64::MAX, linger: LINGER }
 }
 
-/// A block that is known by its timestamp.
+/// A block that is known by its timestamp, the only one of its target.
 fn block(number: i64) -> Block {
     Block {
-        target: TargetId(1),
+        target: TargetId(number.unsigned_abs()),
         receiver: 0,
         format: WriteFormat::V1,
         samples: 10,
@@ -112,6 +112,51 @@ async fn an_unacknowledged_lease_returns_to_its_place() {
     assert_eq!(numbers(&all), [1, 2, 3, 4, 5, 6]);
     all.ack();
     assert_eq!(outlet.snapshot().pending_blocks, 0);
+}
+
+/// The same of this target.
+fn block_of(target: u64, number: i64) -> Block {
+    Block { target: TargetId(target), ..block(number) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_leases_never_have_blocks_of_one_target() {
+    let (spool, mut outlet) = spool(u64::MAX);
+    for (target, number) in [(1, 1), (2, 2), (1, 3), (3, 4), (2, 5)] {
+        spool.push(block_of(target, number));
+    }
+    let (of_1, of_2) = (next(&mut outlet, 10).await, next(&mut outlet, 10).await);
+    assert_eq!((numbers(&of_1), numbers(&of_2)), (vec![1], vec![2]));
+    let of_3 = next(&mut outlet, 10).await;
+    assert_eq!(numbers(&of_3), [4], "of a target that is free");
+    let rest = tokio::time::timeout(LINGER * 2, outlet.lease(limits(10))).await;
+    assert!(rest.is_err(), "all that waits is of targets that are busy");
+    drop(of_1);
+    let of_1 = next(&mut outlet, 20).await;
+    assert_eq!(numbers(&of_1), [1, 3], "it went back to its place");
+    of_2.ack();
+    assert_eq!(numbers(&next(&mut outlet, 20).await), [5]);
+    drop((of_1, of_3));
+    assert_eq!(numbers(&next(&mut outlet, 100).await), [1, 3, 4, 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_of_a_lease_is_settled_by_itself() {
+    let (spool, mut outlet) = spool(u64::MAX);
+    for (target, number) in [(1, 1), (2, 2), (1, 3)] {
+        spool.push(block_of(target, number));
+    }
+    let mut lease = next(&mut outlet, 30).await;
+    let of_1 = lease.take_out(|block| block.target == TargetId(1)).expect("there are some");
+    assert_eq!((numbers(&of_1), numbers(&lease)), (vec![1, 3], vec![2]));
+    assert!(lease.take_out(|_| false).is_none());
+    of_1.ack();
+    spool.push(block_of(1, 4));
+    spool.push(block_of(2, 5));
+    assert_eq!(numbers(&next(&mut outlet, 10).await), [4], "this target is free again");
+    drop(lease);
+    assert_eq!(numbers(&next(&mut outlet, 100).await), [2, 4, 5]);
+    assert_eq!(outlet.snapshot().pending_blocks, 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -260,10 +305,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// Whatever happens to leases: every block is acknowledged once, dropped once, or still there; and each lease is
-    /// in order.
+    /// Whatever happens to leases: every block is acknowledged once, dropped once, or still there; each lease is in order;
+    /// and the blocks of each target are acknowledged in order.
     #[test]
-    fn nothing_is_lost_doubled_or_reordered(steps in steps(), room in 1..8u64) {
+    fn nothing_is_lost_doubled_or_reordered(steps in steps(), room in 1..8u64, targets in 1..6i64) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
         runtime.block_on(async {
             let (spool, mut outlet) = spool(room * cost());
@@ -272,7 +317,7 @@ proptest! {
                 match step {
                     Step::Push => {
                         pushed += 1;
-                        spool.push(block(pushed));
+                        spool.push(block_of((pushed % targets).unsigned_abs(), pushed));
                     }
                     Step::Lease(max) => {
                         let lease = tokio::time::timeout(LINGER * 2, outlet.lease(limits(max))).await;
@@ -287,6 +332,12 @@ proptest! {
                     Step::Ack(_) | Step::Return(_) => {}
                 }
                 prop_assert!(out.iter().all(|lease| numbers(lease).is_sorted()));
+                let leased = out.iter().map(|lease| lease.blocks().map(|one| one.target).collect::<HashSet<_>>());
+                let (sum, of_any) = leased.fold((0, HashSet::new()), |(sum, mut all): (_, HashSet<TargetId>), one| {
+                    all.extend(&one);
+                    (sum + one.len(), all)
+                });
+                prop_assert_eq!(sum, of_any.len(), "two leases have something of one target");
                 let seen = outlet.snapshot();
                 prop_assert!(seen.waiting_bytes <= seen.capacity_bytes);
                 let known = acked.len() as u64 + seen.dropped_blocks + seen.pending_blocks;
@@ -300,6 +351,9 @@ proptest! {
                 lease.ack();
             }
             prop_assert!(acked[before..].is_sorted());
+            for target in 0..targets {
+                prop_assert!(acked.iter().filter(|one| **one % targets == target).is_sorted(), "{acked:?}");
+            }
             let mut unique = acked.clone();
             unique.sort_unstable();
             unique.dedup();

@@ -27,6 +27,7 @@
 mod encode;
 mod fields;
 mod histogram;
+mod part;
 pub mod proto;
 mod snappy;
 pub mod v2;
@@ -36,9 +37,13 @@ mod tests;
 
 pub use encode::{encode_exemplar, encode_labels, push_exemplars, push_metadata, push_sample};
 pub use histogram::push_histogram;
+pub use part::{part, series_of};
 pub use snappy::{MAX_DECODED_BYTES, compress, decode, decode_v2, join, pack};
 
 use thiserror::Error;
+
+/// What no message of ours has.
+const UNKNOWN_FIELD: WireError = WireError::Damaged("a request has a field that is none of its own");
 
 /// Why bytes could not be written or read.
 #[derive(Debug, Error)]

@@ -218,6 +218,22 @@ proptest! {
     }
 
     #[test]
+    fn parts_of_a_block_hold_all_of_it_and_nothing_twice(series in any_series(), chosen in any::<u64>()) {
+        let whole = block(&series);
+        prop_assert_eq!(series_of(&whole).expect("ours"), series.iter().map(|(labels, _)| labels.clone()).collect::<Vec<_>>());
+        let is_chosen = |at: usize| chosen >> (at % 64) & 1 == 1;
+        for wanted in [true, false] {
+            let part = part(&whole, |at| is_chosen(at) == wanted).expect("ours");
+            let expected: Vec<_> =
+                (0..).zip(&series).filter(|(at, _)| is_chosen(*at) == wanted).map(|(_, one)| one.clone()).collect();
+            prop_assert_eq!(part.is_none(), expected.is_empty());
+            if let Some(part) = part {
+                prop_assert_eq!(part, block(&expected));
+            }
+        }
+    }
+
+    #[test]
     fn strangers_bytes_never_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = decode(&body);
     }

@@ -4,12 +4,14 @@
 //! Over real sockets. Time is real, because the clients' sockets are; pauses are made short by configuration, and only
 //! lower bounds of a time are asserted.
 
+mod narrowing;
 mod received;
 mod refusing;
 mod retrying;
 mod secrecy;
 mod verified;
 mod version2;
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -286,6 +288,8 @@ async fn metrics_carry_the_names_that_alerts_ask_for() {
     assert_eq!(value("sent_batch_duration_seconds_count"), 2.0);
     assert_eq!(value("queue_highest_sent_timestamp_seconds"), newest);
     assert_eq!(value("max_samples_per_send"), 2000.0);
+    assert_eq!((value("shards_min"), value("shards_max")), (1.0, 4.0));
+    assert!(value("shards") <= 4.0 && value("shards_desired") >= 0.0);
     assert_eq!(pipe.metric("prometheus_remote_storage_highest_timestamp_in_seconds "), newest);
     let dropped =
         format!("prometheus_remote_storage_samples_dropped_total{},reason=\"too_old\"}}", &labels[..labels.len() - 1]);

@@ -4,6 +4,7 @@
 //! finished; its own record of when it answered is the truth.
 
 mod damaged;
+mod drained;
 mod full;
 mod killed;
 mod measured;

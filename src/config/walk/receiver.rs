@@ -20,6 +20,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The smallest queue that can still hold a few requests.
 const MIN_MEMORY: u64 = 1024 * 1024;
+/// More at a time no agent needs: a node has some hundreds of targets.
+const MAX_IN_FLIGHT: u64 = 256;
 
 /// The smallest queue on disk that can still drop a part of what it has and keep the rest.
 const MIN_DISK: u64 = 16 * 1024 * 1024;
@@ -182,11 +184,23 @@ fn read_queue(fields: &mut Fields<'_>) -> QueueConfig {
         queue.wrong("max_disk", Wrong::new("this holds hardly one scrape of a node", "write at least 16MiB"));
     }
     let max_disk_age = queue.some_duration("max_disk_age", default.max_disk_age);
-    for (key, usual) in [("capacity", 10_000), ("min_shards", 1), ("max_shards", 50)] {
+    for (key, usual, instead) in [
+        ("capacity", 10_000, "write max_memory to bound it"),
+        ("min_shards", 1, "write max_requests_in_flight to bound what is sent at a time"),
+        ("max_shards", 50, "write max_requests_in_flight to bound what is sent at a time"),
+    ] {
         if queue.count(key, usual) != usual {
             let message = "this has no effect: there is one queue for each receiver, bounded by its bytes";
-            queue.warn(key, Wrong::new(message, "write max_memory to bound it"));
+            queue.warn(key, Wrong::new(message, instead));
         }
+    }
+    let in_flight = queue.count("max_requests_in_flight", default.max_requests_in_flight as u64);
+    if !(1..=MAX_IN_FLIGHT).contains(&in_flight) {
+        let wrong = match in_flight {
+            0 => Wrong::new("without a request nothing is sent", "write at least 1"),
+            _ => Wrong::new("no receiver needs so many from one agent", format!("write at most {MAX_IN_FLIGHT}")),
+        };
+        queue.wrong("max_requests_in_flight", wrong);
     }
     let samples = queue.count("max_samples_per_send", default.max_samples_per_send as u64);
     if samples == 0 {
@@ -218,6 +232,9 @@ fn read_queue(fields: &mut Fields<'_>) -> QueueConfig {
         max_backoff,
         retry_on_http_429: queue.flag("retry_on_http_429", default.retry_on_http_429),
         sample_age_limit: queue.duration("sample_age_limit", default.sample_age_limit),
+        max_requests_in_flight: usize::try_from(in_flight).unwrap_or(usize::MAX),
+        max_samples_per_second: queue.count("max_samples_per_second", default.max_samples_per_second),
+        split_rejected: queue.flag("split_rejected", default.split_rejected),
     };
     fields.show(KEY, queue.close());
     config

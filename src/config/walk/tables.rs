@@ -428,6 +428,9 @@ pub(super) static QUEUE: Section = Section {
         "max_backoff",
         "retry_on_http_429",
         "sample_age_limit",
+        "max_requests_in_flight",
+        "max_samples_per_second",
+        "split_rejected",
     ],
     absent: &[],
 };

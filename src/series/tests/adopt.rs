@@ -138,3 +138,13 @@ fn a_failing_scrape_under_another_configuration_ends_what_was_exposed() {
     assert_eq!(lines(&scene.scrape(3000, "a 3\n")), [r#"a{instance="t:1", job="j", x="y"} 3 3000"#]);
     assert_eq!(lines(&scene.table.end(4000)), [r#"a{instance="t:1", job="j", x="y"} stale 4000"#]);
 }
+
+#[test]
+fn what_is_sent_keeps_its_name_though_the_target_is_reached_in_another_way() {
+    let mut scene = scene("", "");
+    let before = scene.scrape(1000, "a 1\n")[0].target;
+    scene.reload(0, "  metrics_path: /other", "");
+    assert_eq!(scene.scrape(2000, "a 2\n")[0].target, before, "its series are the same");
+    scene.reload(0, "  relabel_configs: [{target_label: zone, replacement: z}]", "");
+    assert_ne!(scene.scrape(3000, "a 3\n")[0].target, before, "its series are others");
+}

@@ -115,6 +115,7 @@ impl Window {
                 disk.stored.samples = disk.stored.samples.saturating_sub(one.samples());
                 self.sum.add(&one);
                 self.waiting.insert(at, one);
+                self.busy_to = self.busy_to.min(number);
                 at += 1;
             }
             disk.gap_from = next.min(disk.written_to);

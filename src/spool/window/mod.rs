@@ -1,7 +1,8 @@
 //! What of a queue is in memory, and what of it is known to be on disk only.
 //!
-//! Every block gets a number when it comes in, one higher than the last. A lease is a run of blocks in order of their
-//! numbers; returned blocks go back to where their numbers put them. In order of numbers a queue with a disk looks so:
+//! Every block gets a number when it comes in, one higher than the last. A lease is some of the oldest blocks in order of
+//! their numbers, without those of targets of which another lease has something; returned blocks go back to where their
+//! numbers put them. So the blocks of one target leave in order, whatever becomes of each lease. In order of numbers a queue with a disk looks so:
 //!
 //! ```text
 //!            floor                gap_from          written_to
@@ -10,7 +11,8 @@
 //!   ───────────┴─────────────────────┴──────────────────┴────────────────────┘
 //! ```
 //! A receiver that keeps up has no gap. If it falls behind, the front is kept small: its newest blocks are left to the disk,
-//! and come back when the front runs empty. What cannot be written stays in the tail. Without a disk all is tail.
+//! and come back when the front runs empty. A lease that stays out for long delays other targets only once half of the front
+//! is filled with what waits for it. What cannot be written stays in the tail. Without a disk all is tail.
 //!
 //! What always holds: the bytes in memory are bounded (besides what is leased), and what is dropped for it is the oldest
 //! that is nowhere else, and counted; a block is in one of front, gap, tail and leases. All of this is done under a lock, so
@@ -18,6 +20,7 @@
 
 mod disk;
 
+use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
@@ -27,7 +30,7 @@ use tokio::time::Instant;
 use super::log::Count;
 use super::lost::Lost;
 use super::queue::LeaseLimits;
-use crate::model::Block;
+use crate::model::{Block, TargetId};
 
 /// The number of the first block that comes in. What a log holds from before has lower ones.
 pub(super) const FIRST: u64 = 1 << 63;
@@ -109,6 +112,10 @@ pub(super) struct Window {
     sum: Sum,
     leased: BTreeMap<u64, Leased>,
     leased_sum: Count,
+    /// The targets of which something is leased, and how many blocks.
+    busy: HashMap<TargetId, u64>,
+    /// All that waits with a lower number is of such targets.
+    busy_to: u64,
     /// No more blocks will come.
     pub(super) closed: bool,
     capacity_bytes: u64,
@@ -167,6 +174,8 @@ impl Window {
             sum: Sum::default(),
             leased: BTreeMap::new(),
             leased_sum: Count::default(),
+            busy: HashMap::new(),
+            busy_to: 0,
             closed: false,
             capacity_bytes,
             front_bytes: FRONT_BYTES.min(capacity_bytes / 2),
@@ -200,45 +209,77 @@ impl Window {
         self.make_room();
     }
 
-    /// Takes blocks out for a lease.
+    /// Takes blocks out for a lease: the oldest of targets that no other lease has anything of.
     pub(super) fn take(&mut self, limits: LeaseLimits) -> Take {
         if let Some(disk) = self.disk.as_ref().filter(|disk| !disk.tried && Instant::now() < disk.tried_by) {
             return Take::Until(disk.tried_by);
         }
         let gap = self.gap();
-        let Some(oldest) =
-            self.waiting.front().filter(|oldest| gap.as_ref().is_none_or(|gap| oldest.number < gap.start))
-        else {
+        let (picked, is_full) = self.pick(gap.as_ref(), limits);
+        let Some(oldest) = picked.first().and_then(|&at| self.waiting.get(at)) else {
             // A lease that is still out may come back.
-            let over = self.closed && self.leased.is_empty() && gap.is_none();
+            let over = self.closed && self.waiting.is_empty() && self.leased.is_empty() && gap.is_none();
             return if over { Take::Over } else { Take::Nothing };
         };
         if let Some(until) = oldest.arrived.map(|arrived| arrived + limits.linger)
             && gap.is_none()
             && !self.closed
-            && !self.sum.reaches(limits)
+            && !is_full
             && Instant::now() < until
         {
             return Take::Until(until);
         }
+        Take::Blocks(self.take_out(&picked))
+    }
 
-        let mut taken = Vec::new();
-        let mut sum = Sum::default();
-        while let Some(next) =
-            self.waiting.front().filter(|next| gap.as_ref().is_none_or(|gap| next.number < gap.start))
-        {
-            sum.add(next);
-            if sum.exceeds(limits) && !taken.is_empty() {
+    /// Where the blocks are that a lease may have now, in order, and whether there is no point in waiting for more.
+    fn pick(&mut self, gap: Option<&Range<u64>>, limits: LeaseLimits) -> (Vec<usize>, bool) {
+        let (mut picked, mut sum) = (Vec::new(), Sum::default());
+        let from = self.place_of(self.busy_to);
+        for (at, next) in self.waiting.iter().enumerate().skip(from) {
+            if gap.is_some_and(|gap| next.number >= gap.start) {
                 break;
             }
-            let Some(next) = self.waiting.pop_front() else { break };
-            self.sum.remove(&next);
-            self.leased_sum.blocks += 1;
-            self.leased_sum.samples += next.samples();
-            self.leased.insert(next.number, Leased { min_ms: next.block.min_ms, samples: next.samples() });
-            taken.push(next);
+            if self.busy.contains_key(&next.block.target) {
+                if picked.is_empty() {
+                    self.busy_to = next.number + 1;
+                }
+                continue;
+            }
+            sum.add(next);
+            if sum.exceeds(limits) && !picked.is_empty() {
+                return (picked, true);
+            }
+            picked.push(at);
+            if sum.reaches(limits) {
+                return (picked, true);
+            }
         }
-        Take::Blocks(taken)
+        (picked, false)
+    }
+
+    fn take_out(&mut self, picked: &[usize]) -> Vec<Waiting> {
+        let mut taken = Vec::with_capacity(picked.len());
+        if picked.last().is_some_and(|last| last + 1 == picked.len()) {
+            // The first ones, as it mostly is: nothing has to be moved.
+            taken.extend(self.waiting.drain(..picked.len()));
+        } else if let Some(&first) = picked.first() {
+            let mut picked = picked.iter().peekable();
+            for (at, one) in self.waiting.split_off(first).into_iter().enumerate() {
+                match picked.next_if_eq(&&(first + at)) {
+                    Some(_) => taken.push(one),
+                    None => self.waiting.push_back(one),
+                }
+            }
+        }
+        for one in &taken {
+            self.sum.remove(one);
+            self.leased_sum.blocks += 1;
+            self.leased_sum.samples += one.samples();
+            self.leased.insert(one.number, Leased { min_ms: one.block.min_ms, samples: one.samples() });
+            *self.busy.entry(one.block.target).or_default() += 1;
+        }
+        taken
     }
 
     /// Leased blocks are done with.
@@ -264,6 +305,7 @@ impl Window {
                 _ => {
                     let at = self.place_of(one.number);
                     self.sum.add(&one);
+                    self.busy_to = self.busy_to.min(one.number);
                     self.waiting.insert(at, one);
                 }
             }
@@ -275,6 +317,13 @@ impl Window {
         self.leased_sum.blocks -= 1;
         self.leased_sum.samples -= one.samples();
         self.leased.remove(&one.number);
+        if let Entry::Occupied(mut busy) = self.busy.entry(one.block.target) {
+            *busy.get_mut() -= 1;
+            if *busy.get() == 0 {
+                busy.remove();
+                self.busy_to = 0;
+            }
+        }
     }
 
     /// A block is not needed any more, on disk neither.

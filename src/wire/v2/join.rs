@@ -3,9 +3,9 @@
 use super::table::Table;
 use super::{ENTRY, EXEMPLAR, HELP, LABELS, METADATA, UNIT, UNKNOWN, push_field, push_number, renumber};
 use crate::model::Block;
-use crate::wire::WireError;
 use crate::wire::fields::{Content, Field, Fields};
 use crate::wire::snappy::{concatenated, message_of, pack};
+use crate::wire::{UNKNOWN_FIELD, WireError};
 
 /// The body of a request that holds what all `blocks` hold, in their order.
 ///
@@ -35,14 +35,14 @@ fn add(message: &[u8], table: &mut Table, entries: &mut Vec<u8>) -> Result<(), W
                 rewrite(content, &numbers, &mut entry, &mut scratch)?;
                 push_field(entries, ENTRY, &entry);
             }
-            _ => return Err(WireError::Damaged("a request has a field that is none of its own")),
+            _ => return Err(UNKNOWN_FIELD),
         }
     }
     Ok(())
 }
 
 /// Copies the fields of an entry; `inner` is room for the content of one.
-fn rewrite(entry: &[u8], numbers: &[u32], out: &mut Vec<u8>, inner: &mut Vec<u8>) -> Result<(), WireError> {
+pub(super) fn rewrite(entry: &[u8], numbers: &[u32], out: &mut Vec<u8>, inner: &mut Vec<u8>) -> Result<(), WireError> {
     for field in Fields::of(entry) {
         let Field { number, content, whole } = field?;
         inner.clear();
@@ -92,7 +92,7 @@ fn rewrite_metadata(metadata: &[u8], numbers: &[u32], out: &mut Vec<u8>) -> Resu
 }
 
 /// What stands in `symbols` under the number that a message gives.
-pub(super) fn symbol<S: Copy>(symbols: &[S], number: u64) -> Result<S, WireError> {
+pub(in crate::wire) fn symbol<S: Copy>(symbols: &[S], number: u64) -> Result<S, WireError> {
     usize::try_from(number).ok().and_then(|at| symbols.get(at)).copied().ok_or(UNKNOWN)
 }
 
@@ -100,6 +100,6 @@ fn place_in(numbers: &[u32]) -> impl Fn(u32) -> Option<u32> {
     |number| numbers.get(number as usize).copied()
 }
 
-pub(super) fn text_of(bytes: &[u8]) -> Result<&str, WireError> {
+pub(in crate::wire) fn text_of(bytes: &[u8]) -> Result<&str, WireError> {
     std::str::from_utf8(bytes).map_err(|_| WireError::Damaged("a symbol is not UTF-8"))
 }

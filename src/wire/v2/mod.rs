@@ -35,6 +35,7 @@
 //! What is joined is decompressed and compressed again. [`recode()`] makes a block of 1.0 of one of 2.0, for a receiver that
 //! turns out not to know it.
 
+mod compact;
 mod dictionary;
 mod draft;
 mod join;
@@ -45,9 +46,10 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub(super) use compact::compact;
 pub use dictionary::Dictionary;
 pub use draft::{Draft, What};
-pub(super) use join::join;
+pub(super) use join::{join, symbol, text_of};
 pub use recode::{Recoded, recode};
 
 use super::WireError;

@@ -6,11 +6,11 @@
 use super::join::{symbol, text_of};
 use super::{UNKNOWN, push_field};
 use crate::model::{Block, CUSTOM_SCHEMA, WriteFormat};
-use crate::wire::WireError;
 use crate::wire::encode::{push_label, push_varint};
 use crate::wire::fields::{Content, Field, Fields, take_varint};
 use crate::wire::histogram::zigzag;
 use crate::wire::snappy::{compress, message_of};
+use crate::wire::{UNKNOWN_FIELD, WireError};
 
 /// `WriteRequest.timeseries`: field 1, length-delimited.
 const ENTRY: u8 = 0x0a;
@@ -47,7 +47,7 @@ pub fn recode(block: &Block) -> Result<Recoded, WireError> {
                     listed_bounds += 1;
                 }
             }
-            _ => return Err(WireError::Damaged("a request has a field that is none of its own")),
+            _ => return Err(UNKNOWN_FIELD),
         }
     }
     let block = Block {

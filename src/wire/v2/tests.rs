@@ -12,7 +12,8 @@ use crate::model::{Block, CUSTOM_SCHEMA, Histogram, Labels, Metadata, Sample, Ta
 use crate::wire::snappy::message_of;
 use crate::wire::tests::{KINDS, any_histogram, any_labels, any_sample, any_value, of_library};
 use crate::wire::{
-    compress, decode_v2, encode_exemplar, encode_labels, join, push_exemplars, push_histogram, push_sample,
+    compress, decode_v2, encode_exemplar, encode_labels, join, part, push_exemplars, push_histogram, push_sample,
+    series_of,
 };
 
 /// What an entry holds.
@@ -221,6 +222,25 @@ proptest! {
     }
 
     #[test]
+    fn a_part_of_a_block_is_what_the_library_makes_of_its_entries(entries in vec(any_entry(), 0..12), chosen in any::<u16>()) {
+        let entries = without_zeros(entries);
+        let whole = block_of(&entries);
+        let series: Vec<_> = entries.iter().map(|entry| entry.labels.clone()).collect();
+        prop_assert_eq!(series_of(&whole).expect("ours"), series);
+        let is_chosen = |at: usize| chosen >> at & 1 == 1;
+        let expected: Vec<_> =
+            entries.iter().enumerate().filter(|(at, _)| is_chosen(*at)).map(|(_, one)| one.clone()).collect();
+        let samples = expected.iter().filter(|entry| !matches!(entry.one, One::Exemplar(..))).count();
+        match part(&whole, is_chosen).expect("ours") {
+            Some(part) => {
+                prop_assert_eq!(part.samples as usize, samples);
+                prop_assert_eq!(message_of(&part).expect("snappy"), of_a_library(&expected));
+            }
+            None => prop_assert_eq!(samples, 0),
+        }
+    }
+
+    #[test]
     fn damaged_blocks_are_told_and_never_panic(
         entries in vec(any_entry(), 1..4),
         noise in vec(any::<u8>(), 0..80),
@@ -234,6 +254,8 @@ proptest! {
         for bad in [block(&noise, 1), block(&bytes, 1), block(&bytes[..at], 1)] {
             let _ = join(&[&good, &bad]);
             let _ = recode(&bad);
+            let _ = series_of(&bad);
+            let _ = part(&bad, |at| at % 2 == 0);
         }
     }
 }

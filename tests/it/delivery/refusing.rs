@@ -12,6 +12,7 @@ async fn what_is_rejected_is_dropped_counted_and_shown_once() {
     let receiver = Receiver::start(script((0..3).map(|_| Answer::status(400).saying(words)))).await;
     let mut remote = remote("main", &receiver.url());
     remote.queue.max_samples_per_send = 5;
+    remote.queue.split_rejected = false;
     let (log, _guard) = capture();
     let pipe = Pipe::to(vec![remote]);
     for scrape in 0..4 {
@@ -154,10 +155,12 @@ async fn who_wants_no_metadata_gets_none() {
 }
 
 #[tokio::test]
-async fn every_other_4xx_is_final() {
+async fn every_other_4xx_is_final_if_it_is_not_to_be_split() {
     for status in [401, 403, 404, 405, 413, 415, 422] {
         let receiver = Receiver::start(script([Answer::status(status)])).await;
-        let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+        let mut remote = remote("main", &receiver.url());
+        remote.queue.split_rejected = false;
+        let pipe = Pipe::to(vec![remote]);
         let monitor = pipe.monitors[0].clone();
         pipe.push(block_of(1, 1, 2)).await;
         assert_eq!(pipe.end().await, [Undelivered::default()]);
@@ -199,6 +202,7 @@ async fn one_poisoned_target_costs_the_others_nothing() {
     .await;
     let mut remote = remote("main", &receiver.url());
     remote.queue.max_samples_per_send = 30;
+    remote.queue.max_requests_in_flight = 1;
     remote.queue.batch_send_deadline = Duration::from_secs(3600);
     let pipe = Pipe::to(vec![remote]);
     let monitor = pipe.monitors[0].clone();
@@ -224,6 +228,7 @@ async fn a_receiver_that_rejects_everything_is_not_asked_target_by_target_for_ev
     let receiver = Receiver::start(always(Answer::status(400))).await;
     let mut remote = remote("main", &receiver.url());
     remote.queue.max_samples_per_send = 10;
+    remote.queue.max_requests_in_flight = 1;
     remote.queue.batch_send_deadline = Duration::from_secs(3600);
     let pipe = Pipe::to(vec![remote]);
     for scrape in 0..5 {

@@ -1,9 +1,10 @@
 //! Credentials reach the receiver and nobody else: not the log, however much is logged, nor metrics nor snapshots.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use meshscrape::config::{self, Auth, HttpHeader, Secret, SecretSource};
+use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -12,6 +13,12 @@ use crate::support::proxy::Proxy;
 
 /// Everything that this thread logs while the guard lives, down to the last detail of every library.
 pub(super) fn capture() -> (Log, DefaultGuard) {
+    // With a single one, what another test says first on a thread without any is said nowhere from then on.
+    static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| {
+        let trace = tracing::level_filters::LevelFilter::TRACE;
+        Dispatch::new(tracing_subscriber::fmt().with_max_level(trace).with_writer(io::sink).finish())
+    });
+    LazyLock::force(&ANOTHER);
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()

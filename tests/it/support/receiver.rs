@@ -69,6 +69,7 @@ pub(crate) struct Answer {
     body: Bytes,
     delay: Duration,
     ending: Ending,
+    forgets: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +87,14 @@ enum Ending {
 
 impl Answer {
     pub(crate) fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Bytes::new(), delay: Duration::ZERO, ending: Ending::Whole }
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Bytes::new(),
+            delay: Duration::ZERO,
+            ending: Ending::Whole,
+            forgets: false,
+        }
     }
 
     pub(crate) fn ok() -> Self {
@@ -117,6 +125,11 @@ impl Answer {
 
     pub(crate) fn after(self, delay: Duration) -> Self {
         Self { delay, ..self }
+    }
+
+    /// What was in the request is not kept: the rule has seen it, and it would be too much.
+    pub(crate) fn forgetting(self) -> Self {
+        Self { forgets: true, ..self }
     }
 
     /// The body breaks off behind its words.
@@ -252,6 +265,9 @@ impl Shared {
         let answer = (self.rule.lock().unwrap_or_else(PoisonError::into_inner))(&one);
         let answered = !matches!(answer.ending, Ending::Cut | Ending::Hang);
         one.status = answered.then_some(answer.status);
+        if answer.forgets {
+            (one.body, one.samples) = (Bytes::new(), Vec::new());
+        }
         let count = {
             let mut recorded = self.recorded();
             recorded.push(one);

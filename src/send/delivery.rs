@@ -1,0 +1,302 @@
+//! From a lease to a final answer on each block of it.
+//!
+//! All leases of a receiver that are under way share this: the client, the pause that the receiver wants, the rate, and what
+//! is known of what it does not take. A part of a lease is acknowledged as soon as it is settled, so that what ends meanwhile
+//! leaves behind only what is not.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::backoff::Backoff;
+use super::complaints::Complaints;
+use super::demand::Work;
+use super::gate::Gate;
+use super::message::{Messages, Request};
+use super::metrics::ReceiverMetrics;
+use super::parts::{by_format, by_target, bytes_of, samples_of, spans_targets};
+use super::post::{Post, Sent};
+use super::progress::Ledger;
+use super::rate::Rate;
+use super::sender::MAX_MESSAGE_BYTES;
+use super::verdict::{Asked, Verdict};
+use crate::clock::Clock;
+use crate::config::RemoteWrite;
+use crate::model::{Block, Labels, TargetId};
+use crate::spool::Lease;
+
+/// How long a target whose samples were rejected alone travels alone, and requests stay as small as the receiver wanted.
+pub(super) const APART_FOR: Duration = Duration::from_secs(10 * 60);
+
+/// How long no request is sent again in parts after that helped nobody. Not for ever: a receiver that came to its senses may
+/// still get a bad target in each request, and would never take one as a whole.
+pub(super) const TOGETHER_FOR: Duration = Duration::from_secs(60);
+
+/// Requests are not made smaller than this, whatever the receiver says.
+const MIN_MESSAGE_BYTES: u64 = 64 << 10;
+
+/// What all requests to one receiver share.
+pub(super) struct Delivery {
+    pub(super) remote: Arc<RemoteWrite>,
+    pub(super) post: Post,
+    pub(super) gate: Gate,
+    pub(super) rate: Rate,
+    pub(super) backoff: Backoff,
+    pub(super) clock: Clock,
+    pub(super) metrics: ReceiverMetrics,
+    pub(super) ledger: Ledger,
+    pub(super) state: Mutex<State>,
+}
+
+/// What is known of the receiver.
+pub(super) struct State {
+    pub(super) messages: Messages,
+    pub(super) complaints: Complaints,
+    /// Targets whose samples were rejected while others were taken.
+    pub(super) apart: HashMap<TargetId, Apart>,
+    /// When the receiver last rejected each part alone: for a while it is not asked so again, as it may reject whatever it
+    /// gets.
+    pub(super) all_rejected: Option<Instant>,
+    /// What was sent so far, and the time it took.
+    pub(super) work: Work,
+    /// What it said to be too large, in bytes before compression: half of that, and when.
+    pub(super) too_large: Option<(u64, Instant)>,
+}
+
+/// A target with samples that the receiver does not want.
+pub(super) struct Apart {
+    pub(super) since: Instant,
+    /// Its series that are at fault, as far as they are known.
+    pub(super) series: HashSet<Labels>,
+}
+
+/// What became of some blocks.
+pub(super) enum Settled {
+    Delivered,
+    Rejected(Rejection),
+    /// All were too old, or could not be sent.
+    Nothing,
+}
+
+#[derive(Clone)]
+pub(super) struct Rejection {
+    pub(super) status: StatusCode,
+    pub(super) words: String,
+    /// How many samples it wrote nevertheless, by its own count.
+    pub(super) written: u64,
+}
+
+impl Rejection {
+    /// Whether it may hang on what was sent rather than on who sends it where. Who wrote some of it has written all that it
+    /// wants.
+    pub(super) fn is_about_content(&self) -> bool {
+        self.written == 0
+            && matches!(
+                self.status,
+                StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY
+            )
+    }
+
+    pub(super) fn is_about_size(&self) -> bool {
+        self.status == StatusCode::PAYLOAD_TOO_LARGE
+    }
+}
+
+impl State {
+    pub(super) fn new(messages: Messages) -> Self {
+        Self {
+            messages,
+            complaints: Complaints::default(),
+            apart: HashMap::new(),
+            all_rejected: None,
+            work: Work::default(),
+            too_large: None,
+        }
+    }
+}
+
+impl Delivery {
+    /// Settles all blocks of a lease, in one request if the receiver likes them all.
+    pub(super) async fn deliver(&self, mut lease: Lease) {
+        let alone = {
+            let apart = &mut self.state().apart;
+            apart.retain(|_, apart| apart.since.elapsed() < APART_FOR);
+            lease.take_out(|block| apart.contains_key(&block.target))
+        };
+        let alone = alone.into_iter().flat_map(by_target);
+        for part in [lease].into_iter().chain(alone).flat_map(by_format) {
+            self.deliver_part(part).await;
+        }
+    }
+
+    async fn deliver_part(&self, mut part: Lease) {
+        let mut blocks: Vec<_> = part.blocks().cloned().collect();
+        if self.is_too_large(&blocks) || self.knows_offenders(&blocks) {
+            self.narrow(blocks, None).await;
+            return part.ack();
+        }
+        match self.settle(&mut blocks, Some(&mut part)).await {
+            Settled::Delivered => self.forgive(&blocks),
+            Settled::Rejected(rejection) if !self.may_split(&rejection) => self.drop_rejected(&blocks, rejection, None),
+            Settled::Rejected(_) if spans_targets(&blocks) => return self.deliver_apart(part).await,
+            Settled::Rejected(rejection) => self.narrow(blocks, Some(rejection)).await,
+            Settled::Nothing => {}
+        }
+        part.ack();
+    }
+
+    /// The receiver has rejected these blocks together: one of the targets may be at fault. Which of its series it is is
+    /// asked last, so that the others need not wait for that.
+    async fn deliver_apart(&self, lease: Lease) {
+        let (mut any_delivered, mut rejected) = (false, Vec::new());
+        for mut part in by_target(lease) {
+            let mut blocks: Vec<_> = part.blocks().cloned().collect();
+            match self.settle(&mut blocks, Some(&mut part)).await {
+                Settled::Delivered => any_delivered = true,
+                Settled::Rejected(rejection) => {
+                    rejected.push((part, blocks, rejection));
+                    continue;
+                }
+                Settled::Nothing => {}
+            }
+            part.ack();
+        }
+        if !any_delivered && !rejected.is_empty() {
+            self.state().all_rejected = Some(Instant::now());
+        }
+        for (part, blocks, rejection) in rejected {
+            if any_delivered && let Some(first) = blocks.first() {
+                self.set_apart(first.target);
+            }
+            match self.may_split(&rejection) && (any_delivered || rejection.is_about_size()) {
+                true => self.narrow(blocks, Some(rejection)).await,
+                false => self.drop_rejected(&blocks, rejection, None),
+            }
+            part.ack();
+        }
+    }
+
+    /// Whether sending in parts may help.
+    pub(super) fn may_split(&self, rejection: &Rejection) -> bool {
+        let helps = || self.state().all_rejected.is_none_or(|since| since.elapsed() >= TOGETHER_FOR);
+        self.remote.queue.split_rejected && rejection.is_about_content() && (rejection.is_about_size() || helps())
+    }
+
+    /// From now on this target is sent alone.
+    pub(super) fn set_apart(&self, target: TargetId) {
+        let new = || Apart { since: Instant::now(), series: HashSet::new() };
+        self.state().apart.entry(target).or_insert_with(new).since = Instant::now();
+    }
+
+    /// Whoever is delivered alone may travel with the others again.
+    pub(super) fn forgive(&self, blocks: &[Block]) {
+        let apart = &mut self.state().apart;
+        for block in blocks {
+            apart.remove(&block.target);
+        }
+    }
+
+    /// The most bytes of a request, before compression.
+    pub(super) fn max_message_bytes(&self) -> u64 {
+        let mut state = self.state();
+        state.too_large = state.too_large.filter(|(_, since)| since.elapsed() < APART_FOR);
+        state.too_large.map_or(MAX_MESSAGE_BYTES, |(limit, _)| limit)
+    }
+
+    /// Whether the receiver has said that it does not take so much at a time.
+    pub(super) fn is_too_large(&self, blocks: &[Block]) -> bool {
+        let limit = self.max_message_bytes();
+        self.remote.queue.split_rejected && limit < MAX_MESSAGE_BYTES && bytes_of(blocks) > limit
+    }
+
+    /// Tries until there is a final answer on `blocks`, from which what grows too old is taken out, and acknowledged if there
+    /// is a `lease` of it.
+    pub(super) async fn settle(&self, blocks: &mut Vec<Block>, mut lease: Option<&mut Lease>) -> Settled {
+        let mut pauses = self.backoff.pauses();
+        let mut ready: Option<Request> = None;
+        for attempt in 0u32.. {
+            self.rate.wait(samples_of(blocks)).await;
+            let pass = self.gate.enter().await;
+            let changed = self.drop_aged(blocks, lease.as_deref_mut());
+            let Some(first) = blocks.first() else { break };
+            let format = self.state().messages.format_for(first.format);
+            let request = match ready.take().filter(|ready| !changed && ready.format == format) {
+                Some(ready) => ready,
+                None => match self.request(blocks) {
+                    Ok(request) => request,
+                    Err(error) => {
+                        self.drop_damaged(blocks, &error);
+                        break;
+                    }
+                },
+            };
+            if request.samples == 0 {
+                self.state().messages.settled(&request);
+                self.finished(blocks);
+                break;
+            }
+
+            let samples = request.samples;
+            self.metrics.samples.inc_by(samples);
+            self.metrics.bytes.inc_by(request.body.len() as u64);
+            let started = Instant::now();
+            let asked = Asked { format: request.format, samples };
+            let Sent { verdict, connection } = self.post.send(request.body.clone(), asked, attempt).await;
+            let took = started.elapsed();
+            self.metrics.duration.observe(took.as_secs_f64());
+            {
+                let mut state = self.state();
+                state.messages.answered(connection);
+                state.work.busy += took;
+                state.work.samples += if matches!(verdict, Verdict::Delivered { .. }) { samples } else { 0 };
+            }
+            match verdict {
+                Verdict::Delivered { unwritten } => {
+                    self.gate.answered(pass);
+                    self.state().messages.settled(&request);
+                    self.delivered(blocks, samples, unwritten, attempt);
+                    return Settled::Delivered;
+                }
+                Verdict::Rejected { status, words, written } => {
+                    self.gate.answered(pass);
+                    let rejection = Rejection { status, words, written };
+                    if rejection.is_about_size() {
+                        let limit = (bytes_of(blocks) / 2).clamp(MIN_MESSAGE_BYTES, MAX_MESSAGE_BYTES);
+                        self.state().too_large = Some((limit, Instant::now()));
+                    }
+                    return Settled::Rejected(rejection);
+                }
+                Verdict::NotKnown { words } => {
+                    self.gate.answered(pass);
+                    self.state().messages.refused(connection);
+                    self.metrics.retried.inc_by(samples);
+                    self.say_not_known(&words);
+                }
+                Verdict::Retry { after, trouble } => {
+                    // Its own pause, for it may fail for its own sake, and that of the receiver, for all.
+                    let own = pauses.next(after);
+                    let pause = own.max(self.gate.failed(pass, after));
+                    self.metrics.retried.inc_by(samples);
+                    self.complain(trouble, attempt, pause);
+                    tokio::time::sleep(own).await;
+                }
+            }
+            ready = Some(request);
+        }
+        Settled::Nothing
+    }
+
+    fn request(&self, blocks: &[Block]) -> Result<Request, crate::wire::WireError> {
+        // Not under the lock: it may take its time.
+        let messages = self.state().messages.clone();
+        messages.request(blocks)
+    }
+
+    /// Nothing under this lock panics, so a poisoned state is a whole one.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

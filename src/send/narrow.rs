@@ -1,0 +1,158 @@
+//! Which series of a target a receiver does not want.
+//!
+//! ```text
+//! rejected ─▶ first half  ─┬─ taken
+//!        └──▶ second half ─┴─ rejected ─▶ its halves ─▶ … ─▶ one series of one block: dropped, named, remembered
+//! ```
+//! Halves are of different series first, so that the samples of one series stay in order, and go one after the other, with
+//! the pauses of the backoff after rejections. The series that are known to be at fault are sent apart from the rest for a
+//! while, so that they cost one request more and not the whole search. Once some series were rejected and nothing was taken,
+//! what is left is tried as it is, and it ends if none of that is taken, either. It ends, too, after so many rejections that going on would cost the other samples of the target more than it saves.
+
+use std::collections::HashSet;
+
+use tokio::time::{Instant, sleep};
+
+use super::delivery::{Delivery, Rejection, Settled};
+use super::parts::{first_series, halves, spans_series, without};
+use crate::model::{Block, Labels};
+
+/// How many rejections one search may cost.
+const MAX_REJECTIONS: u32 = 100;
+
+/// After how many single series it is doubted that a receiver which took nothing yet takes anything.
+const ENOUGH: u32 = 2;
+
+/// How many series at fault are remembered of one target.
+const MAX_REMEMBERED: usize = 100;
+
+impl Delivery {
+    /// Whether it is known which series of these blocks are at fault.
+    pub(super) fn knows_offenders(&self, blocks: &[Block]) -> bool {
+        self.remote.queue.split_rejected && !self.offenders(blocks).is_empty()
+    }
+
+    /// Settles blocks of one target in parts; with a rejection, they were rejected together.
+    pub(super) async fn narrow(&self, blocks: Vec<Block>, rejection: Option<Rejection>) {
+        let known = self.offenders(&blocks);
+        if rejection.is_some() || known.is_empty() {
+            return self.search(blocks, rejection).await;
+        }
+        match without(&blocks, &known) {
+            Ok([good, bad]) => {
+                self.search(good, None).await;
+                self.try_again(bad, &known).await;
+            }
+            Err(error) => self.drop_damaged(&blocks, &error),
+        }
+    }
+
+    /// Settles all blocks of one target, in as many parts as it takes.
+    async fn search(&self, blocks: Vec<Block>, rejection: Option<Rejection>) {
+        // Last first: what is to be sent, or was rejected and is to be split.
+        let mut left = vec![(blocks, rejection)];
+        // Rejected, and not split before it is known whether the receiver takes anything.
+        let mut held = Vec::new();
+        let (mut any_taken, mut singles, mut rejections) = (false, 0, 0);
+        let mut pauses = self.backoff.pauses();
+        while let Some((mut piece, rejected)) = left.pop() {
+            if (rejected.is_some() || self.is_too_large(&piece)) && rejections < MAX_REJECTIONS {
+                match halves(&piece) {
+                    Ok(Some(halves)) => {
+                        left.extend(halves.into_iter().rev().filter(|half| !half.is_empty()).map(|half| (half, None)));
+                        continue;
+                    }
+                    Ok(None) => {
+                        if let Some(rejection) = rejected {
+                            singles += 1;
+                            self.drop_offender(&piece, rejection);
+                            continue;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::error!(receiver = self.remote.name, %error, "BUG: a block cannot be sent in parts");
+                    }
+                }
+            }
+            if let Some(rejection) = rejected {
+                self.drop_rejected(&piece, rejection, None);
+                continue;
+            }
+            match self.settle(&mut piece, None).await {
+                Settled::Delivered => {
+                    any_taken = true;
+                    pauses = self.backoff.pauses();
+                    left.extend(held.drain(..).rev().map(|(piece, rejection)| (piece, Some(rejection))));
+                }
+                Settled::Rejected(rejection) if self.may_split(&rejection) => {
+                    rejections += 1;
+                    // Pieces with several series have none in common, so that their order is free.
+                    let doubtful = !any_taken && singles >= ENOUGH && !rejection.is_about_size();
+                    if doubtful && spans_series(&piece) {
+                        held.push((piece, rejection));
+                    } else {
+                        left.push((piece, Some(rejection)));
+                    }
+                    sleep(pauses.next(None)).await;
+                }
+                Settled::Rejected(rejection) => self.drop_rejected(&piece, rejection, None),
+                Settled::Nothing => {}
+            }
+        }
+        if let Some((piece, _)) = held.first() {
+            // It took nothing, so that its answers say nothing of single series.
+            self.forgive(piece);
+            self.state().all_rejected = Some(Instant::now());
+        }
+        for (piece, rejection) in held {
+            self.drop_rejected(&piece, rejection, None);
+        }
+    }
+
+    /// What was at fault may be taken now.
+    async fn try_again(&self, mut blocks: Vec<Block>, known: &HashSet<Labels>) {
+        if blocks.is_empty() {
+            return;
+        }
+        match self.settle(&mut blocks, None).await {
+            Settled::Delivered => self.forgive_series(&blocks, known),
+            Settled::Rejected(rejection) => self.drop_rejected(&blocks, rejection, None),
+            Settled::Nothing => {}
+        }
+    }
+
+    /// The series of the target of these blocks that are known to be at fault.
+    fn offenders(&self, blocks: &[Block]) -> HashSet<Labels> {
+        let state = self.state();
+        let apart = blocks.first().and_then(|block| state.apart.get(&block.target));
+        apart.map(|apart| apart.series.clone()).unwrap_or_default()
+    }
+
+    /// One series in one block is rejected.
+    fn drop_offender(&self, piece: &[Block], rejection: Rejection) {
+        let series = first_series(piece);
+        let (Some(series), Some(target)) = (series, piece.first().map(|block| block.target)) else {
+            return self.drop_rejected(piece, rejection, None);
+        };
+        self.set_apart(target);
+        let is_new = match self.state().apart.get_mut(&target) {
+            Some(apart) if apart.series.len() < MAX_REMEMBERED => apart.series.insert(series.clone()),
+            _ => false,
+        };
+        self.drop_rejected(piece, rejection, is_new.then_some(&series));
+    }
+
+    /// What was at fault and is taken now is so no more.
+    fn forgive_series(&self, piece: &[Block], known: &HashSet<Labels>) {
+        let Some(target) = piece.first().map(|block| block.target) else { return };
+        let taken = piece.iter().flat_map(|block| crate::wire::series_of(block).unwrap_or_default());
+        let taken: HashSet<_> = taken.filter(|series| known.contains(series)).collect();
+        let mut state = self.state();
+        if let Some(apart) = state.apart.get_mut(&target) {
+            apart.series.retain(|series| !taken.contains(series));
+            if apart.series.is_empty() {
+                state.apart.remove(&target);
+            }
+        }
+    }
+}

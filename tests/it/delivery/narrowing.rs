@@ -1,0 +1,161 @@
+//! What it costs to find the one series that a receiver does not want.
+
+use super::secrecy::capture;
+use super::*;
+use crate::support::receiver::Recorded;
+
+const WORDS: &str = "label value too long in series 7";
+
+fn is_poisoned(labels: &Labels) -> bool {
+    labels.value("target") == "13" && labels.value("n") == "7"
+}
+
+/// Rejects what holds the poisoned series.
+fn judge(request: &Recorded) -> Answer {
+    match request.samples.iter().any(|(labels, _)| is_poisoned(labels)) {
+        true => Answer::status(400).saying(WORDS),
+        false => Answer::ok().confirming(request),
+    }
+}
+
+#[tokio::test]
+async fn one_poisoned_series_among_30_targets_costs_itself_only() {
+    for (format, make) in [(WriteFormat::V1, block_of as fn(u64, u32, u32) -> Block), (WriteFormat::V2, block2_of)] {
+        let receiver = Receiver::start(Box::new(judge)).await;
+        let mut remote = remote("main", &receiver.url());
+        remote.message = format;
+        remote.queue.max_samples_per_send = 600;
+        remote.queue.batch_send_deadline = Duration::from_millis(500);
+        let (log, _guard) = capture();
+        let pipe = Pipe::to(vec![remote]);
+        let monitor = pipe.monitors[0].clone();
+        let mut asked = Vec::new();
+        for scrape in 1..=3u32 {
+            for target in 0..30 {
+                pipe.push(make(target, scrape, 20)).await;
+            }
+            let settled = u64::from(scrape) * 600;
+            until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == settled).await;
+            asked.push(receiver.recorded().len());
+        }
+        assert_eq!(pipe.end().await, [Undelivered::default()]);
+        let seen = monitor.snapshot();
+        assert_eq!((seen.rejected_samples, seen.delivered_samples), (3, 1797), "{format:?}");
+        let samples = receiver.samples(1797).await;
+        assert_eq!(samples.len(), 1797, "{format:?}: nothing is sent twice that was taken");
+        for target in 0..30 {
+            assert!(values_of(target, &samples).is_sorted(), "{format:?}, target {target}");
+        }
+        // All, each target, and the halves of 20 series down to one; then the others, the rest of the target, and the one.
+        assert!(asked[0] <= 1 + 30 + 2 * 5, "{format:?}: {asked:?}");
+        assert!(asked[2] - asked[0] <= 2 * 4, "{format:?}: it is remembered: {asked:?}");
+
+        let said = log.text();
+        let named: Vec<_> = said.lines().filter(|line| line.contains("does not want this series")).collect();
+        assert_eq!(named.len(), 1, "{format:?}: {said}");
+        assert!(named[0].contains(WORDS) && named[0].contains("status=400"), "{}", named[0]);
+        assert!(named[0].contains("13") && named[0].contains("probe"), "{}", named[0]);
+    }
+}
+
+#[tokio::test]
+async fn a_series_that_is_taken_again_is_forgiven() {
+    let (mut count, taken_from) = (0, 8);
+    let receiver = Receiver::start(Box::new(move |request| {
+        count += 1;
+        if count < taken_from { judge(request) } else { Answer::ok() }
+    }))
+    .await;
+    let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+    let monitor = pipe.monitors[0].clone();
+    for scrape in 1..=5u32 {
+        pipe.push(block_of(13, scrape, 8)).await;
+        until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == u64::from(scrape) * 8).await;
+    }
+    pipe.end().await;
+    // 8, halves of 4, 2 and 1; then the seven and the one; then all together.
+    let sizes: Vec<_> = receiver.recorded().iter().map(|one| one.samples.len()).collect();
+    assert_eq!(sizes, [8, 4, 4, 2, 2, 1, 1, 7, 1, 8, 8, 8]);
+    assert_eq!(monitor.snapshot().rejected_samples, 1);
+}
+
+#[tokio::test]
+async fn a_receiver_that_takes_nothing_is_not_asked_for_each_series() {
+    let receiver = Receiver::start(always(Answer::status(422).saying("no"))).await;
+    let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+    let monitor = pipe.monitors[0].clone();
+    for scrape in 1..=3u32 {
+        pipe.push(block_of(1, scrape, 64)).await;
+        until(&monitor, |seen| seen.rejected_samples == u64::from(scrape) * 64).await;
+    }
+    pipe.end().await;
+    let sizes: Vec<_> = receiver.recorded().iter().map(|one| one.samples.len()).collect();
+    // Halves, then what is left as it is, and then it is believed.
+    assert_eq!(sizes, [64, 32, 16, 8, 4, 2, 1, 1, 2, 4, 8, 16, 32, 64, 64]);
+}
+
+/// As when a label of a whole histogram is too long.
+#[tokio::test]
+async fn neighbours_that_are_poisoned_are_not_taken_for_a_receiver_that_takes_nothing() {
+    let receiver = Receiver::start(Box::new(|request| {
+        let number = |labels: &Labels| labels.value("n").parse::<u32>().expect("a number");
+        match request.samples.iter().any(|(labels, _)| number(labels) < 5) {
+            true => Answer::status(400),
+            false => Answer::ok(),
+        }
+    }))
+    .await;
+    let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+    let monitor = pipe.monitors[0].clone();
+    for scrape in 1..=2u32 {
+        pipe.push(block_of(1, scrape, 64)).await;
+        until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == u64::from(scrape) * 64).await;
+    }
+    pipe.end().await;
+    let seen = monitor.snapshot();
+    assert_eq!((seen.delivered_samples, seen.rejected_samples), (2 * 59, 2 * 5));
+    let sizes: Vec<_> = receiver.recorded().iter().map(|one| one.samples.len()).collect();
+    assert_eq!(sizes[sizes.len() - 2..], [59, 5], "{sizes:?}");
+}
+
+#[tokio::test]
+async fn who_says_too_large_gets_smaller_requests_from_then_on() {
+    // About 80 bytes a sample.
+    let receiver = Receiver::start(Box::new(|request| match request.samples.len() {
+        0..=1500 => Answer::ok(),
+        _ => Answer::status(413).saying("at most 1500"),
+    }))
+    .await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.max_samples_per_send = 4000;
+    remote.queue.max_requests_in_flight = 1;
+    let pipe = Pipe::to(vec![remote]);
+    let monitor = pipe.monitors[0].clone();
+    for scrape in 1..=10u32 {
+        pipe.push(block_of(1, scrape, 4000)).await;
+        until(&monitor, |seen| seen.delivered_samples == u64::from(scrape) * 4000).await;
+    }
+    assert_eq!(pipe.end().await, [Undelivered::default()]);
+    let too_large = receiver.recorded().iter().filter(|one| one.status == Some(413)).count();
+    assert!((1..=2).contains(&too_large), "{too_large}: it has learned");
+    let samples = receiver.samples(40_000).await;
+    assert_eq!(samples.len(), 40_000);
+    let mut by_series = std::collections::HashMap::<_, Vec<_>>::new();
+    samples.iter().for_each(|(labels, sample)| by_series.entry(labels.clone()).or_default().push(sample.value));
+    assert!(by_series.values().all(|values| values.is_sorted()));
+}
+
+#[tokio::test]
+async fn what_was_written_in_part_is_not_sent_again() {
+    let partly = Answer::status(400).header("x-prometheus-remote-write-samples-written", "19").saying(WORDS);
+    let receiver = Receiver::start(script([partly])).await;
+    let mut remote = remote("main", &receiver.url());
+    remote.message = WriteFormat::V2;
+    let pipe = Pipe::to(vec![remote]);
+    let monitor = pipe.monitors[0].clone();
+    pipe.push(block2_of(1, 1, 20)).await;
+    pipe.end().await;
+    assert_eq!(receiver.recorded().len(), 1);
+    let seen = monitor.snapshot();
+    assert_eq!((seen.delivered_samples, seen.rejected_samples), (19, 1));
+}
