@@ -33,7 +33,7 @@ remote_write:
   - url: $2/api/v1/write
     protobuf_message: io.prometheus.write.v2.Request
     send_exemplars: true
-    queue_config: { batch_send_deadline: 5s }
+    queue_config: { batch_send_deadline: 5s, split_rejected: false }
 scrape_configs:
   - job_name: test
     scrape_protocols: [OpenMetricsText1.0.0, PrometheusText0.0.4]
