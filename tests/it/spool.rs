@@ -7,7 +7,9 @@ mod damaged;
 mod drained;
 mod full;
 mod killed;
+mod matrix;
 mod measured;
+mod others;
 mod reloaded;
 mod version2;
 
