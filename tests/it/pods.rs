@@ -242,7 +242,8 @@ async fn while_pods_are_uncertain_a_sibling_on_a_recycled_address_is_not_believe
     herd.scraped("shop/new", 1).await;
     herd.ended("shop/old", "up").await;
     assert!(herd.stored("shop/old").iter().all(|(name, _)| name != "new"), "{:?}", herd.stored("shop/old"));
-    assert!(herd.stored("shop/new").iter().any(|(name, _)| name == "new"));
+    let arrived = async || herd.stored("shop/new").iter().any(|(name, _)| name == "new").then_some(());
+    eventually("what is there is stored", arrived).await;
     assert_eq!(steady.connections(), 1, "who has not changed is not disturbed");
 }
 
@@ -378,7 +379,7 @@ async fn a_terminating_pod_is_scraped_on_and_fails_without_noise() {
     assert!(refused.detail.contains(&address.to_string()), "{refused}");
     assert_eq!(refused.expected.as_deref(), Some(CART));
     let ups = || herd.stored("shop/cart").into_iter().filter(|(name, _)| name == "up").map(|(_, up)| up);
-    assert_eq!(ups().next_back(), Some(0.0));
+    eventually("it is down", async || (ups().next_back() == Some(0.0)).then_some(())).await;
     let metrics = herd.metrics();
     assert!(metrics.contains("{job=\"j\",reason=\"pod_terminating\"}"), "{metrics}");
     assert!(!metrics.contains("reason=\"connect_refused\""), "{metrics}");
