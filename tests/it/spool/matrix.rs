@@ -5,8 +5,10 @@ use super::others::{Contestant, Losses, Who};
 use super::*;
 use tokio::task::LocalSet;
 
-/// What the receiver does, and whether it may have taken what comes again.
-const TROUBLES: [(&str, fn() -> Answer, bool); 9] = [
+/// Its name, what the receiver does, and whether it may have taken what comes again.
+type Trouble = (&'static str, fn() -> Answer, bool);
+
+const TROUBLES: [Trouble; 9] = [
     ("500", || Answer::status(500), false),
     ("503 with Retry-After: 1", || Answer::status(503).header("retry-after", "1"), false),
     ("429", || Answer::status(429), false),
