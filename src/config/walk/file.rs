@@ -224,7 +224,7 @@ pub(super) fn read(walk: &Walk<'_>, root: Option<&Node>) -> Config {
     Config { global, scrape_configs: jobs, remote_write: receivers, effective }
 }
 
-/// The least is what a scrape of an ordinary proxy takes, many times over: below that good targets would fail.
+/// The least leaves room for some thousands of samples that a few targets send at one time.
 fn scrape_memory_limit(fields: &mut Fields<'_>) -> u64 {
     const KEY: &str = "scrape_memory_limit";
     const LEAST: u64 = 8 << 20;
