@@ -4,10 +4,13 @@
 //! a secret that is known here no run of eight characters is left, however the text was cut or wrapped, and one that is shorter
 //! is not left as a whole. Very short texts are no secrets: taking them out would leave nothing to read.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use foldhash::quality::RandomState;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::Secret;
 use super::secret::PLACEHOLDER;
@@ -19,12 +22,7 @@ const RUN: usize = 8;
 
 /// Secrets that are known, as they are and as they are sent.
 #[derive(Clone, Default)]
-pub struct KnownSecrets {
-    /// Those that are shorter than a run.
-    short: Vec<String>,
-    /// All runs of the others.
-    runs: HashSet<[u8; RUN]>,
-}
+pub struct KnownSecrets(Vec<Secret>);
 
 impl KnownSecrets {
     /// Adds one.
@@ -34,10 +32,8 @@ impl KnownSecrets {
 
     /// Adds a text that may be one.
     pub fn add_text(&mut self, text: &str) {
-        self.runs.extend(text.as_bytes().array_windows::<RUN>());
-        if (LEAST..RUN).contains(&text.len()) {
-            self.short.push(text.to_owned());
-            self.short.sort_by_key(|known| std::cmp::Reverse(known.len()));
+        if text.len() >= LEAST {
+            self.0.push(Secret::new(text));
         }
     }
 
@@ -52,34 +48,60 @@ impl KnownSecrets {
         }
     }
 
-    /// The text without them.
+    /// The text without them, also where they stand as they do in quotes or in a URL. Takes time in proportion to its length,
+    /// whatever it is.
     pub fn hide(&self, text: &str) -> String {
-        let mut out = String::with_capacity(text.len());
-        let mut rest = text;
-        while let Some((from, until)) = self.next_runs(rest) {
-            out.push_str(&self.without_short(&rest[..from]));
-            out.push_str(PLACEHOLDER);
-            rest = &rest[until..];
+        let spellings: Vec<String> = self.0.iter().flat_map(|secret| spellings(secret.expose())).collect();
+        let long = spellings.iter().filter(|secret| secret.len() >= RUN);
+        let runs: HashSet<&[u8; RUN], RandomState> = long.flat_map(|text| text.as_bytes().array_windows()).collect();
+        let mut short: Vec<&str> = spellings.iter().map(String::as_str).filter(|secret| secret.len() < RUN).collect();
+        short.sort_by_key(|secret| Reverse(secret.len()));
+        let without_short =
+            |part: &str| short.iter().fold(part.to_owned(), |part, secret| part.replace(secret, PLACEHOLDER));
+
+        let (mut out, mut done) = (String::with_capacity(text.len()), 0);
+        // Where the bytes end that are runs of secrets, one beside or over the other.
+        let mut hidden: Option<(usize, usize)> = None;
+        for (at, run) in text.as_bytes().array_windows::<RUN>().enumerate() {
+            match &mut hidden {
+                _ if !runs.contains(run) => {}
+                Some((_, until)) if at <= *until => *until = at + RUN,
+                _ => {
+                    done = push_without(&mut out, text, done, hidden, without_short);
+                    hidden = Some((at, at + RUN));
+                }
+            }
         }
-        out.push_str(&self.without_short(rest));
+        done = push_without(&mut out, text, done, hidden, without_short);
+        out.push_str(&without_short(&text[done..]));
         out
     }
+}
 
-    /// Where the first bytes stand that are runs of secrets, one after the other.
-    fn next_runs(&self, text: &str) -> Option<(usize, usize)> {
-        if self.runs.is_empty() {
-            return None;
-        }
-        let known: Vec<bool> = text.as_bytes().array_windows::<RUN>().map(|run| self.runs.contains(run)).collect();
-        let first = known.iter().position(|known| *known)?;
-        let many = known[first..].iter().take_while(|known| **known).count();
-        // Whole characters, if a run begins or ends inside one.
-        Some((text.floor_char_boundary(first), text.ceil_char_boundary(first + many - 1 + RUN)))
-    }
+/// Appends what stands before a hidden part and what stands in its place; gives where the text goes on.
+fn push_without(
+    out: &mut String,
+    text: &str,
+    done: usize,
+    hidden: Option<(usize, usize)>,
+    without_short: impl Fn(&str) -> String,
+) -> usize {
+    let Some((from, until)) = hidden else { return done };
+    // Whole characters, if a run begins or ends inside one.
+    let (from, until) = (text.floor_char_boundary(from).max(done), text.ceil_char_boundary(until));
+    out.push_str(&without_short(&text[done..from]));
+    out.push_str(PLACEHOLDER);
+    until
+}
 
-    fn without_short(&self, text: &str) -> String {
-        self.short.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), PLACEHOLDER))
-    }
+/// A secret as it is, as it stands in quotes, and as it stands in the path of a URL.
+fn spellings(secret: &str) -> Vec<String> {
+    const IN_A_PATH: &AsciiSet =
+        &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'?').add(b'`').add(b'{').add(b'}');
+    let quoted = secret.escape_debug().to_string();
+    let mut spellings = vec![secret.to_owned(), quoted, utf8_percent_encode(secret, IN_A_PATH).to_string()];
+    spellings.dedup();
+    spellings
 }
 
 impl std::fmt::Debug for KnownSecrets {
@@ -104,7 +126,7 @@ mod tests {
         for (text, expected) in [
             ("nothing", "nothing"),
             ("a canary-in-the-mine!", "a <secret>!"),
-            ("canary-in-the-minecanary-in-the-mine", "<secret><secret>"),
+            ("canary-in-the-minecanary-in-the-mine", "<secret>"),
             ("cut: canary-in…", "cut: <secret>…"),
             ("cut: …the-mine", "cut: …<secret>"),
             ("%20canary-i%20the-mine", "%20<secret>%20<secret>"),
@@ -117,6 +139,25 @@ mod tests {
             assert_eq!(known.hide(text), expected, "{text}");
         }
         assert_eq!(format!("{known:?}"), "<secret>");
+    }
+
+    #[test]
+    fn secrets_with_marks_are_hidden_as_they_are_written() {
+        let secret = "ab\"cd\\ef\"gh i@jk";
+        let known = known(&[secret]);
+        for text in [secret.to_owned(), format!("{secret:?}"), "/ab%22cd\\ef%22gh%20i@jk/".to_owned()] {
+            let told = known.hide(&text);
+            assert!(told.contains("<secret>") && !told.contains("cd") && !told.contains("jk"), "{told}");
+        }
+    }
+
+    /// Whoever knows the secret can make a text of nothing but its beginnings. If each of them cost the whole text, this would
+    /// not end.
+    #[test]
+    fn a_text_of_pieces_costs_no_more_than_any_other() {
+        let known = known(&["canary-in-the-mine"]);
+        let told = known.hide(&"canary-i ".repeat(1 << 17));
+        assert_eq!(told.matches("<secret> ").count(), 1 << 17);
     }
 
     #[test]

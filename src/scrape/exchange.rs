@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::RequestHead;
 use super::body::{Decoder, Reader};
 use super::budget::Share;
+use crate::config::KnownSecrets;
 use crate::connect::{Client, Request, Response};
 use crate::model::{Address, Failure, PeerReport, Phases, Reason, clean};
 use crate::parse::{Entry, Exposition};
@@ -39,6 +40,15 @@ pub struct Exchange {
     pub body_bytes: u64,
     /// The body was larger than `body_size_limit`, or than the ceiling that always stands.
     pub over_size: bool,
+}
+
+impl Exchange {
+    /// Takes out what whoever answered has repeated of our secrets. For people: nobody else looks at these texts.
+    pub(super) fn hide(&mut self, secrets: &KnownSecrets) {
+        for text in [&mut self.content_type, &mut self.encoding] {
+            *text = text.take().map(|text| secrets.hide(&text));
+        }
+    }
 }
 
 /// What becomes of the entries of an answer.
@@ -78,8 +88,8 @@ pub async fn exchange(
         failure.detail = client.secrets().hide(&failure.detail);
         failure
     });
-    for text in [&mut seen.content_type, &mut seen.encoding] {
-        *text = text.take().map(|text| client.secrets().hide(&text));
+    if outcome.is_err() {
+        seen.hide(client.secrets());
     }
     if seen.status.is_none() {
         seen.phases = client.phases();

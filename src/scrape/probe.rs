@@ -119,7 +119,8 @@ impl Prober {
         let gather = &mut Gathered { pass: &mut pass, transcript };
         let mut share = self.budget.share();
         let (address, path) = (&target.address, &*target.path_and_query);
-        let (seen, outcome) = exchange(&mut client, address, path, &head, deadline, gather, &mut share).await;
+        let (mut seen, outcome) = exchange(&mut client, address, path, &head, deadline, gather, &mut share).await;
+        seen.hide(client.secrets());
         let outcome = outcome.and_then(|()| pass.check_limit());
         (seen, pass.counts(), outcome)
     }
