@@ -226,7 +226,8 @@ impl Classic {
             return None;
         }
         let all = *self.buckets.entry(Bound(f64::INFINITY)).or_insert(count);
-        if all != count || !self.buckets.values().is_sorted() {
+        // What is no number contradicts nobody.
+        if all != count || !self.buckets.values().is_sorted_by(|one, next| !(next < one)) {
             return None;
         }
         // From 2^63 on a count has no integer; the conversion would give the largest one.

@@ -1,12 +1,46 @@
 //! One series as the table of its target remembers it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::View;
 use super::exemplar::Newest;
+use super::metadata::bytes_of;
 use super::table::FUTURE_MS;
 use crate::model::{Labels, Metadata};
 use crate::wire::v2::Dictionary;
+
+/// What the descriptions that the series of one target hold may take, in bytes: twice what a target may say at one time.
+const MAX_DESCRIBED_BYTES: usize = 2 << 20;
+
+/// What the series of one target are said to be, each description once: a copy, because what the target has ceased to say
+/// must not be held by its series.
+#[derive(Default)]
+pub(super) struct Described {
+    known: HashSet<Arc<Metadata>>,
+    bytes: usize,
+}
+
+impl Described {
+    /// The copy of this description; `None` if there is no room for it beside all that series hold.
+    pub(super) fn copy_of(&mut self, family: &Metadata) -> Option<Arc<Metadata>> {
+        if let Some(known) = self.known.get(family) {
+            return Some(Arc::clone(known));
+        }
+        let more = bytes_of(family);
+        if self.bytes + more > MAX_DESCRIBED_BYTES {
+            self.known.retain(|copy| Arc::strong_count(copy) > 1);
+            self.bytes = self.known.iter().map(|copy| bytes_of(copy)).sum();
+        }
+        if self.bytes + more > MAX_DESCRIBED_BYTES {
+            return None;
+        }
+        let copy = Arc::new(family.clone());
+        self.known.insert(Arc::clone(&copy));
+        self.bytes += more;
+        Some(copy)
+    }
+}
 
 /// A series as it is stored, in every view.
 pub(super) struct Series {

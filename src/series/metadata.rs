@@ -205,7 +205,8 @@ impl Descriptions {
     }
 }
 
-fn bytes_of(metadata: &Metadata) -> usize {
+/// What remembering it costs, about.
+pub(super) fn bytes_of(metadata: &Metadata) -> usize {
     OWN_BYTES + metadata.family.len() + metadata.help.len() + metadata.unit.len()
 }
 

@@ -44,8 +44,8 @@ pub struct Pass<'a> {
     at_ms: i64,
     points: Vec<(SeriesIndex, Point)>,
     exemplars: Exemplars,
-    /// What the family is that was announced last; the copy is what its series hold, made when the first of them needs it.
-    announced: Option<(Arc<Metadata>, Option<Arc<Metadata>>)>,
+    /// What the family is that was announced last.
+    announced: Option<Arc<Metadata>>,
     counts: Counts,
     over_limit: bool,
     /// Of all histograms, about as many as they take memory for.
@@ -106,7 +106,7 @@ impl Pass<'_> {
     /// Takes what is known of a metric family, before its samples.
     pub fn announce(&mut self, family: &Arc<Metadata>) {
         if self.table.wants_metadata() {
-            self.announced = Some((Arc::clone(family), None));
+            self.announced = Some(Arc::clone(family));
         }
     }
 
@@ -169,13 +169,14 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Remembers what a series is, if it is one of the family that was announced last. It holds a copy: what a target has
-    /// ceased to say must not be held by its series.
+    /// Remembers what a series is, if it is one of the family that was announced last.
     fn describe(&mut self, index: SeriesIndex, exposed: &parse::Series<'_>) {
-        let Some((family, copy)) = &mut self.announced else { return };
+        let Some(family) = &self.announced else { return };
         let known = &mut self.table.series_mut(index).metadata;
         if known.as_ref() != Some(family) && family.describes(&exposed.name()) {
-            *known = Some(Arc::clone(copy.get_or_insert_with(|| Arc::new(Metadata::clone(family)))));
+            // What it was before may be what there has to be room for.
+            *known = None;
+            self.table.series_mut(index).metadata = self.table.described.copy_of(family);
         }
     }
 

@@ -18,7 +18,7 @@ use hashbrown::HashTable;
 
 use super::block::{BlockBuilder, PointRef, Written};
 use super::exemplar::Exemplars;
-use super::known::Series;
+use super::known::{Described, Series};
 use super::{View, synthetic};
 use crate::config::{JobSecurity, ScrapeConfig};
 use crate::label::SampleRules;
@@ -49,6 +49,8 @@ pub struct Table {
     pub(super) synthetic: Vec<Series>,
     /// The texts of all series, for views of remote write 2.0.
     pub(super) dictionary: Dictionary,
+    /// What its series are.
+    pub(super) described: Described,
     /// The number of the pass that runs or ran last; 0 before the first.
     pub(super) pass: u64,
     /// The number of the last pass that came to its end.
@@ -154,6 +156,7 @@ impl Table {
             free: Vec::new(),
             synthetic,
             dictionary,
+            described: Described::default(),
             pass: 0,
             finished: 0,
             new_bytes: 0,

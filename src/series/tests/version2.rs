@@ -194,3 +194,18 @@ fn texts_of_series_that_are_gone_are_forgotten() {
     }
     assert!(scene.table.bytes < 2 * bytes, "{} of {bytes}", scene.table.bytes);
 }
+
+#[test]
+fn what_series_are_said_to_be_is_bounded() {
+    let mut told = Told::new(RECEIVERS);
+    // Each series is described by a text of its own, and keeps it while it is exposed.
+    let long = "x".repeat(100_000);
+    let body: String = (0..100).map(|n| format!("# HELP a {n} {long}\na{{n=\"{n}\"}} 1\n")).collect();
+    let samples: String = (0..100).map(|n| format!("a{{n=\"{n}\"}} 1\n")).collect();
+    told.scrape(1_000, &body);
+    told.scrape(2_000, &samples);
+    let held: std::collections::HashSet<_> =
+        told.scene.table.series.iter().flatten().filter_map(|series| series.metadata.as_ref()).collect();
+    let bytes: usize = held.iter().map(|metadata| metadata.help.len()).sum();
+    assert!(!held.is_empty() && bytes <= 2 << 20, "{} of {bytes} bytes", held.len());
+}
