@@ -71,6 +71,8 @@ pub(super) struct Apart {
     pub(super) since: Instant,
     /// Its series that are at fault, as far as they are known.
     pub(super) series: HashSet<Labels>,
+    /// Samples of others were taken while its own were rejected: it is not the receiver that takes nothing.
+    pub(super) others_taken: bool,
 }
 
 /// What became of some blocks.
@@ -169,7 +171,7 @@ impl Delivery {
         }
         for (part, blocks, rejection) in rejected {
             if any_delivered && let Some(first) = blocks.first() {
-                self.set_apart(first.target);
+                self.set_apart(first.target, true);
             }
             match self.may_split(&rejection) && (any_delivered || rejection.is_about_size()) {
                 true => self.narrow(blocks, Some(rejection)).await,
@@ -186,9 +188,12 @@ impl Delivery {
     }
 
     /// From now on this target is sent alone.
-    pub(super) fn set_apart(&self, target: TargetId) {
-        let new = || Apart { since: Instant::now(), series: HashSet::new() };
-        self.state().apart.entry(target).or_insert_with(new).since = Instant::now();
+    pub(super) fn set_apart(&self, target: TargetId, others_taken: bool) {
+        let new = || Apart { since: Instant::now(), series: HashSet::new(), others_taken };
+        let mut state = self.state();
+        let apart = state.apart.entry(target).or_insert_with(new);
+        apart.since = Instant::now();
+        apart.others_taken |= others_taken;
     }
 
     /// Whoever is delivered alone may travel with the others again.

@@ -99,7 +99,9 @@ impl Delivery {
                 Settled::Nothing => {}
             }
         }
-        if let Some((piece, _)) = held.first() {
+        if let Some((piece, _)) = held.first()
+            && !self.others_are_taken(piece)
+        {
             // It took nothing, so that its answers say nothing of single series.
             self.forgive(piece);
             self.state().all_rejected = Some(Instant::now());
@@ -121,6 +123,12 @@ impl Delivery {
         }
     }
 
+    /// Whether samples of others were taken while those of this target were rejected.
+    fn others_are_taken(&self, blocks: &[Block]) -> bool {
+        let state = self.state();
+        blocks.first().and_then(|block| state.apart.get(&block.target)).is_some_and(|apart| apart.others_taken)
+    }
+
     /// The series of the target of these blocks that are known to be at fault.
     fn offenders(&self, blocks: &[Block]) -> HashSet<Labels> {
         let state = self.state();
@@ -134,7 +142,7 @@ impl Delivery {
         let (Some(series), Some(target)) = (series, piece.first().map(|block| block.target)) else {
             return self.drop_rejected(piece, rejection, None);
         };
-        self.set_apart(target);
+        self.set_apart(target, false);
         let is_new = match self.state().apart.get_mut(&target) {
             Some(apart) if apart.series.len() < MAX_REMEMBERED => apart.series.insert(series.clone()),
             _ => false,

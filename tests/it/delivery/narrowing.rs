@@ -58,6 +58,32 @@ async fn one_poisoned_series_among_30_targets_costs_itself_only() {
     }
 }
 
+/// As when a label of the target itself is too long.
+#[tokio::test]
+async fn a_target_with_bad_series_only_costs_the_others_nothing() {
+    let bad = |(labels, _): &(Labels, Sample)| labels.value("target") == "1";
+    let receiver = Receiver::start(Box::new(move |request| match request.samples.iter().any(bad) {
+        true => Answer::status(400),
+        false => Answer::ok(),
+    }))
+    .await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.max_samples_per_send = 40;
+    remote.queue.max_requests_in_flight = 1;
+    remote.queue.batch_send_deadline = Duration::from_secs(3600);
+    let pipe = Pipe::to(vec![remote]);
+    let monitor = pipe.monitors[0].clone();
+    for scrape in 1..=4u32 {
+        for target in [1, 2] {
+            pipe.push(block_of(target, scrape, 20)).await;
+        }
+        until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == u64::from(scrape) * 40).await;
+    }
+    pipe.end().await;
+    let seen = monitor.snapshot();
+    assert_eq!((seen.delivered_samples, seen.rejected_samples), (80, 80));
+}
+
 #[tokio::test]
 async fn a_series_that_is_taken_again_is_forgiven() {
     let (mut count, taken_from) = (0, 8);
