@@ -218,17 +218,20 @@ impl<S: Storage> Disk<S> {
     /// Deletes, saves and syncs what is due.
     fn tidy(&mut self, now: Instant, left: bool) -> Result<(), (&'static str, io::Error)> {
         let Some(log) = &mut self.log else { return Ok(()) };
-        log.collect().map_err(|error| ("delete", error))?;
+        // Each by itself: a name that cannot be deleted must not keep the rest from being safe.
+        let collected = log.collect().map_err(|error| ("delete", error));
+        let mut saved = Ok(());
         if left || is_due(self.save_due, now) {
             self.save_due = None;
-            log.save_done().map_err(|error| ("acknowledge", error))?;
+            saved = log.save_done().map_err(|error| ("acknowledge", error));
         }
+        let mut synced = Ok(());
         if left || is_due(self.sync_due, now) {
             self.sync_due = None;
-            self.sync(left).map_err(|error| ("sync", error))?;
+            synced = self.sync(left).map_err(|error| ("sync", error));
         }
         self.sync_due.get_or_insert(now + SYNC_EVERY);
-        Ok(())
+        collected.and(saved).and(synced)
     }
 
     /// What could not be written is lost now.
@@ -375,7 +378,8 @@ impl<S: Storage> Disk<S> {
                 "somebody has deleted files of the queue on disk; what comes from now on is written anew"
             );
         }
-        log.save_done()?;
+        // Samples are synced also where what is done cannot be written.
+        let saved = log.save_done();
         self.save_due = None;
         if let Some(syncing) = self.syncing.take_if(|syncing| wait || syncing.is_finished()) {
             let synced = syncing.join().unwrap_or_else(|_| Err(io::Error::other("BUG: syncing ended abnormally")));
@@ -387,19 +391,20 @@ impl<S: Storage> Disk<S> {
         }
         // The disk is slower than we are: the next time.
         if self.syncing.is_some() {
-            return Ok(());
+            return saved;
         }
         let files = log.take_unsynced()?;
         if files.is_empty() {
-            return Ok(());
+            return saved;
         }
         let sync = move || files.iter().try_for_each(StoredFile::sync);
         if self.sync_apart && !wait {
             let thread = std::thread::Builder::new().name("spool-sync".to_owned());
             self.syncing = Some(thread.spawn(sync)?);
-            return Ok(());
+            return saved;
         }
-        sync().inspect_err(|_| log.seal())
+        sync().inspect_err(|_| log.seal())?;
+        saved
     }
 
     /// Something does not work, and is left alone for a while. Nothing was done.

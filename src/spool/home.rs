@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 
-use super::storage::{Directory, make_directory};
+use super::storage::{Directory, make_directory, make_private_directory};
 
 /// Why a data directory is not ours.
 #[derive(Debug, Error)]
@@ -110,6 +110,8 @@ impl Home {
             return Err(io::Error::new(io::ErrorKind::WouldBlock, "this process uses it already"));
         }
         let claim = Claim { home: self.clone(), name: name.to_owned() };
+        make_private_directory(&self.spool())?;
+        make_private_directory(&self.path_of(name))?;
         Ok(Directory::new(self.path_of(name), Some(claim)))
     }
 

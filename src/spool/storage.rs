@@ -6,9 +6,9 @@
 //!
 //! There are two of these: [`Directory`], and in tests one in memory that tears, flips, forgets and fails when told to.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -76,6 +76,21 @@ impl Directory {
 /// Makes a directory, and those above it that are missing, for this user alone.
 pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// The same, and whatever was there before is no link to elsewhere and open to nobody else.
+pub(super) fn make_private_directory(path: &Path) -> io::Result<()> {
+    make_directory(path)?;
+    let metadata = path.symlink_metadata()?;
+    if !metadata.is_dir() {
+        let message = format!("{} is a link, and what it leads to is not ours", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    if metadata.permissions().mode() & 0o077 != 0 {
+        // Fails where it belongs to somebody else.
+        std::fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    }
+    Ok(())
 }
 
 impl Storage for Directory {

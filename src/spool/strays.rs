@@ -1,14 +1,16 @@
 //! Directories in the spool that no queue uses: those of receivers that are configured no more, or in another way.
 //!
 //! What is in them is kept as long as it would be for a receiver that is down, in case theirs comes back; then, or if nothing
-//! undelivered is in them, they are removed. Each is spoken of once.
+//! undelivered is in them, they are removed. Each is spoken of once. A directory that is not one of ours is left alone, and so
+//! is every file in ours that no log makes.
 
 use std::collections::HashSet;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use super::home::Home;
-use super::log::{Log, LogLimits};
+use super::log::{Log, LogLimits, is_aside, is_of_a_log};
 use super::storage::Storage;
 
 /// Those that were spoken of.
@@ -28,6 +30,9 @@ pub(super) fn look_after(home: &Home, in_use: &HashSet<String>, max_age: Duratio
             told.remove(&name);
             continue;
         }
+        if !holds_a_log(&entry.path()) {
+            continue;
+        }
         match look_at(home, &name, max_age, now_ms, told) {
             // Somebody has just begun to use it.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -37,6 +42,18 @@ pub(super) fn look_after(home: &Home, in_use: &HashSet<String>, max_age: Duratio
             _ => {}
         }
     }
+}
+
+/// Whether anything in this directory is of a log.
+fn holds_a_log(path: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(path) else { return false };
+    let names: Vec<_> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.iter().any(|name| is_of_a_log(name))
+}
+
+/// How long ago a file was written last; `None` if that cannot be told.
+fn age_of(file: &Path) -> Option<Duration> {
+    file.metadata().ok()?.modified().ok()?.elapsed().ok()
 }
 
 fn look_at(home: &Home, name: &str, max_age: Duration, now_ms: i64, told: &mut Told) -> io::Result<()> {
@@ -59,10 +76,20 @@ fn look_at(home: &Home, name: &str, max_age: Duration, now_ms: i64, told: &mut T
     let pending = log.pending();
     if pending.blocks == 0 {
         let storage = log.into_storage();
-        for (file, _) in storage.list()? {
-            storage.remove(&file)?;
+        // What was damaged is kept for a look at it, as long as what is whole would be.
+        let is_young = |file: &str| is_aside(file) && age_of(&path.join(file)).is_none_or(|age| age < max_age);
+        let files: Vec<_> = storage.list()?.into_iter().map(|(file, _)| file).collect();
+        if files.iter().any(|file| is_young(file)) {
+            return Ok(());
         }
-        std::fs::remove_dir(&path)?;
+        for file in files.iter().filter(|file| is_of_a_log(file)) {
+            storage.remove(file)?;
+        }
+        match std::fs::remove_dir(&path) {
+            // Somebody else keeps something there.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
+            removed => removed?,
+        }
         tracing::info!(%directory, "removed what a receiver that is configured no more has left; nothing was undelivered");
     } else if told.insert(name.to_owned()) {
         tracing::warn!(
@@ -71,7 +98,7 @@ fn look_at(home: &Home, name: &str, max_age: Duration, now_ms: i64, told: &mut T
             samples = pending.samples,
             max_age_seconds = max_age.as_secs(),
             "samples are queued for a receiver that is configured no more: they are kept for max_age, in case it comes back \
-             under the same name and URL"
+             under the same URL, tenant and user"
         );
     }
     Ok(())
@@ -119,5 +146,36 @@ mod tests {
         };
         assert_eq!(left(60_000), ["configured", "undelivered"]);
         assert_eq!(left(60_001), ["configured"]);
+    }
+
+    #[test]
+    fn what_no_log_has_made_is_left_alone() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let home = Home::take(parent.path()).expect("ours");
+        // As in /var, which somebody gives as a data directory.
+        let mail = home.path_of("mail");
+        std::fs::create_dir_all(&mail).expect("a directory");
+        std::fs::write(mail.join("root"), "a letter").expect("written");
+        leave(&home, "old", true);
+        std::fs::write(home.path_of("old").join("notes"), "kept").expect("written");
+        look_after(&home, &HashSet::new(), AGE, 0, &mut Told::new());
+        assert_eq!(std::fs::read_dir(&mail).expect("it is there").count(), 1, "and nothing is added");
+        let left: Vec<_> = std::fs::read_dir(home.path_of("old")).expect("it is there").flatten().collect();
+        assert_eq!(left.iter().map(|entry| entry.file_name()).collect::<Vec<_>>(), ["notes"]);
+    }
+
+    #[test]
+    fn a_link_to_elsewhere_is_no_directory_of_ours() {
+        let (parent, elsewhere) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("another"));
+        let home = Home::take(parent.path()).expect("ours");
+        std::fs::create_dir(home.spool()).expect("a directory");
+        std::os::unix::fs::symlink(elsewhere.path(), home.path_of("one")).expect("a link");
+        assert!(home.directory("one").is_err());
+        std::fs::remove_dir(home.spool()).unwrap_or_default();
+        let linked = tempfile::tempdir().expect("a directory");
+        std::os::unix::fs::symlink(elsewhere.path(), linked.path().join("spool")).expect("a link");
+        let home = Home::take(linked.path()).expect("ours");
+        assert!(home.directory("two").is_err());
+        assert_eq!(std::fs::read_dir(elsewhere.path()).expect("it is there").count(), 0);
     }
 }

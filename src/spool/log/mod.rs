@@ -26,6 +26,8 @@
 mod bounds;
 mod recover;
 
+pub(super) use recover::{is_aside, is_of_a_log};
+
 #[cfg(test)]
 mod tests;
 
@@ -292,6 +294,8 @@ impl<S: Storage> Log<S> {
             return Err(error);
         }
         self.names_changed = true;
+        // One that was begun at this position and held nothing had the same name.
+        self.doomed.retain(|(doomed, _)| *doomed != name);
         self.segments.push_back(Segment::empty(first, marker));
         Ok(Writer { file, unsynced: true })
     }

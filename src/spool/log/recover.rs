@@ -127,6 +127,16 @@ pub(super) fn load_done<S: Storage>(storage: &S) -> io::Result<(Option<u64>, Don
     }
 }
 
+/// Whether a file with this name is of a log: nothing else in a directory is ever touched.
+pub(in crate::spool) fn is_of_a_log(name: &str) -> bool {
+    name == DONE_FILE || [SEGMENT_SUFFIX, ASIDE_SUFFIX].iter().any(|suffix| position_in(name, suffix).is_some())
+}
+
+/// Whether it is one that was damaged and set aside.
+pub(in crate::spool) fn is_aside(name: &str) -> bool {
+    position_in(name, ASIDE_SUFFIX).is_some()
+}
+
 fn position_in(name: &str, suffix: &str) -> Option<u64> {
     let digits = name.strip_suffix(suffix).filter(|digits| digits.len() == 16)?;
     u64::from_str_radix(digits, 16).ok().filter(|first| *first < POSITIONS && name_of(*first)[..16] == *digits)
