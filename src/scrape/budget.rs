@@ -6,7 +6,8 @@
 //!
 //! What always holds: the sum of what is told and not given back is over the limit only while a scrape that was chosen to
 //! fail comes to its end; a scrape that ends in whatever way gives back all that it held. What counts is what is held
-//! between two parts of an answer; what reading one part takes besides is bounded by the ceilings of one entry, for as
+//! between two parts of an answer; what a target's series take once the scrape is
+//! over is not counted here but bounded for each target by itself; what reading one part takes besides is bounded by the ceilings of one entry, for as
 //! many answers as there are threads.
 
 use std::collections::HashMap;

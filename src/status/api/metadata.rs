@@ -3,7 +3,7 @@
 //! What is listed is what the last scrapes of active targets announced, whether or not a series of it is kept; the order is by
 //! job, target and family, which Prometheus leaves open.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
@@ -91,21 +91,22 @@ pub(super) async fn by_family(State(sources): State<Sources>, Query(query): Quer
         Ok(limits) => limits,
         Err(why) => return bad_data(&why),
     };
-    let mut families: BTreeMap<String, Vec<OfFamily>> = BTreeMap::new();
+    let mut families: BTreeMap<String, BTreeSet<OfFamily>> = BTreeMap::new();
+    // Targets that say the same hold the same description.
+    let mut seen = HashSet::new();
     for metadata in sources.scrape.snapshot().iter().flat_map(|pool| &pool.active).flat_map(|one| &*one.status.families)
     {
-        if query.metric.is_empty() || *metadata.family == *query.metric {
+        let wanted = query.metric.is_empty() || *metadata.family == *query.metric;
+        if wanted && seen.insert(Arc::as_ptr(metadata)) {
             let Metadata { family, kind, help, unit } = &**metadata;
             let said = OfFamily { kind: kind.as_str(), unit: unit.to_string(), help: help.to_string() };
-            families.entry(family.to_string()).or_default().push(said);
+            families.entry(family.to_string()).or_default().insert(said);
         }
     }
-    for said in families.values_mut() {
-        said.sort();
-        said.dedup();
-        said.truncate(each);
-    }
-    found(families.into_iter().take(all).collect::<BTreeMap<_, _>>())
+    // As in Prometheus, none at all is no limit here.
+    let each = if each == 0 { usize::MAX } else { each };
+    let told = families.into_iter().take(all);
+    found(told.map(|(family, said)| (family, said.into_iter().take(each).collect())).collect::<BTreeMap<_, Vec<_>>>())
 }
 
 /// How many are wanted; nothing, or less than none, is all.

@@ -55,7 +55,8 @@ pub(super) async fn version() -> Json<BuildInfo> {
     Json(BUILD)
 }
 
-/// What Prometheus tells of its process: tasks stand for goroutines, threads for `GOMAXPROCS`; of what only Go has, nothing.
+/// What Prometheus tells of its process: tasks stand for goroutines, threads for `GOMAXPROCS`; of what only Go has, nothing;
+/// damage of queues on disk is no corruption of a write-ahead log, and has metrics of its own.
 #[derive(Serialize)]
 struct RuntimeInfo {
     #[serde(rename = "startTime")]

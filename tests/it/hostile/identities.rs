@@ -1,5 +1,6 @@
 //! A peer that shows another identity in every handshake: each is refused, and none of them leaves a trace that stays. The
-//! series of `/metrics`, the targets of the API and the lines of the log are as many after thousands as after a few.
+//! series of `/metrics` and the targets of the API are as many after ten thousand (with `MESHSCRAPE_SOAK=1`, else five hundred)
+//! as after a few.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -47,7 +48,7 @@ async fn series(agent: &Running) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_forged_identities_leave_nothing_behind() {
+async fn forged_identities_leave_no_series_behind() {
     let mesh = Arc::new(Mesh::new(ONLY_13).await);
     let shown = Arc::<AtomicUsize>::default();
     let mut tls = rustls::ServerConfig::clone(&mesh.cart());

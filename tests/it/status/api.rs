@@ -108,6 +108,7 @@ async fn the_api_answers_as_that_of_prometheus() {
         "/api/v1/metadata?metric=none",
         "/api/v1/metadata?limit=0",
         "/api/v1/metadata?limit_per_metric=1",
+        "/api/v1/metadata?limit_per_metric=0",
     ] {
         let [ours, theirs] = pair.both(path).await.map(sorted);
         assert_eq!(ours, theirs, "{path}");
