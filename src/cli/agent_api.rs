@@ -124,9 +124,14 @@ impl AgentApi {
         self.ask(Method::GET, "/api/v1/targets", patience).await
     }
 
-    /// One live scrape of the target with this id, its exposition included.
-    pub(super) async fn scrape<T: DeserializeOwned>(&self, id: &str, patience: Duration) -> Result<T, ApiError> {
-        self.ask(Method::POST, &format!("/api/v1/targets/{id}/scrape?body=true"), patience).await
+    /// One live scrape of the target with this id, its exposition included; `more` is more of the query.
+    pub(super) async fn scrape<T: DeserializeOwned>(
+        &self,
+        id: &str,
+        more: &str,
+        patience: Duration,
+    ) -> Result<T, ApiError> {
+        self.ask(Method::POST, &format!("/api/v1/targets/{id}/scrape?body=true{more}"), patience).await
     }
 
     /// The place in words.

@@ -5,6 +5,7 @@
 //! label can make a target less reachable, never less verified.
 
 mod expected;
+mod fate;
 mod place;
 mod sample;
 mod set;
@@ -13,6 +14,7 @@ mod target;
 pub(crate) mod tests;
 
 pub use expected::SPIFFE_ID_LABEL;
+pub use fate::Fate;
 pub use sample::SampleRules;
 pub use set::settle;
 pub use target::{Judged, assemble, judge, targets_of};

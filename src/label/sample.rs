@@ -44,13 +44,23 @@ impl SampleRules<'_> {
         scraped: Labels,
         empty: impl Iterator<Item = Cow<'n, str>>,
     ) -> Result<Option<Labels>, Failure> {
-        let mut labels = if self.honor_labels { self.completed(scraped, empty) } else { self.overruled(scraped) };
+        let mut labels = self.merged(scraped, empty);
         if !relabel::apply(self.relabel, &mut labels) || labels.is_empty() {
             return Ok(None);
         }
-        self.check_names(&labels)?;
-        self.check_limits(&labels)?;
+        self.check(&labels)?;
         Ok(Some(labels))
+    }
+
+    /// With the target's labels, before relabelling.
+    pub(super) fn merged<'n>(&self, scraped: Labels, empty: impl Iterator<Item = Cow<'n, str>>) -> Labels {
+        if self.honor_labels { self.completed(scraped, empty) } else { self.overruled(scraped) }
+    }
+
+    /// Whether a series may be stored under these labels.
+    pub(super) fn check(&self, labels: &Labels) -> Result<(), Failure> {
+        self.check_names(labels)?;
+        self.check_limits(labels)
     }
 
     /// Target labels fill in what is not there.

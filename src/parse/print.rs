@@ -42,6 +42,20 @@ pub fn sample(
     }
     let time = timestamp_ms.map(|ms| timestamp(format, ms).ok_or(Unprintable::Timestamp(ms))).transpose()?;
 
+    series(out, labels);
+    out.push(' ');
+    write_value(out, value);
+    if let Some(time) = time {
+        out.push(' ');
+        out.push_str(&time);
+    }
+    out.push('\n');
+    Ok(())
+}
+
+/// Writes a series as it stands before a value: `name{label="value"}`.
+pub fn series(out: &mut String, labels: &Labels) {
+    let name = labels.value("__name__");
     let bare = is_legacy_metric_name(name);
     if bare {
         out.push_str(name);
@@ -66,14 +80,6 @@ pub fn sample(
     if separator == ',' {
         out.push('}');
     }
-    out.push(' ');
-    write_value(out, value);
-    if let Some(time) = time {
-        out.push(' ');
-        out.push_str(&time);
-    }
-    out.push('\n');
-    Ok(())
 }
 
 /// Writes what these formats cannot hold as a comment, for people.

@@ -8,6 +8,7 @@
 
 mod case;
 mod re2;
+mod selector;
 mod shown;
 mod template;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use thiserror::Error;
 use crate::model::{Labels, is_legacy_label_name};
 
 pub use re2::Pattern;
+pub use selector::Selector;
 use template::Template;
 
 /// The default of `separator`.

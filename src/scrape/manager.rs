@@ -12,7 +12,7 @@ use tracing::{error, info};
 
 use super::merge::MergeWatch;
 use super::orders::Orders;
-use super::probe::Prober;
+use super::probe::{Prober, Wanted};
 use super::state::TargetStates;
 use super::task::{JobState, StatusCell, TargetTask};
 use super::{Budget, Metrics, Probe, ProbeError, TargetStatus, schedule};
@@ -156,7 +156,7 @@ impl Handle {
     ///
     /// # Errors
     /// If no active target is called `id`, or another probe is under way. That the scrape fails is no error.
-    pub async fn probe(&self, id: TargetId) -> Result<Probe, ProbeError> {
+    pub async fn probe(&self, id: TargetId, wanted: Wanted) -> Result<Probe, ProbeError> {
         let active = {
             let shared = lock(&self.shared);
             let target = shared.set.active().find(|target| target.id == id).cloned();
@@ -164,7 +164,7 @@ impl Handle {
         };
         let (Pool { job, state }, target) = active.ok_or(ProbeError::UnknownTarget)?;
         let state = state.borrow().clone();
-        self.prober.probe(&job, state, target).await
+        self.prober.probe(&job, state, target, wanted).await
     }
 
     /// Scrapes by another configuration as soon as the targets that it leads to are known.

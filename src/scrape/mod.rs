@@ -22,12 +22,14 @@ mod request;
 mod schedule;
 mod state;
 mod task;
+mod transcript;
 
 pub use budget::{Budget, Share};
 pub use exchange::{Exchange, Gather, MAX_BODY_BYTES, exchange};
 pub use manager::{Context, Handle, Job, PoolSnapshot, Setup, TargetSnapshot, spawn};
 pub use merge::{MergeCounts, MergeReader};
 pub use metrics::Metrics;
-pub use probe::{MAX_PROBE_TIME, Probe, ProbeError};
+pub use probe::{MAX_PROBE_TIME, Probe, ProbeError, Wanted};
 pub use request::RequestHead;
 pub use task::TargetStatus;
+pub use transcript::DroppedSeries;

@@ -5,7 +5,6 @@
 //! connection, series, status and counters are not touched, and nothing is forwarded. One at a time, so that whoever may
 //! ask cannot turn the agent into a load on others.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,17 +14,16 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::task::JobState;
+use super::transcript::{DroppedSeries, Transcript};
 use super::{Budget, Exchange, Gather, Job, RequestHead, exchange};
 use crate::clock::Clock;
 use crate::connect::Client;
 use crate::model::{Failure, Labels, Target, clean};
-use crate::parse::{Entry, Format, print};
+use crate::parse::Entry;
 use crate::series::{Counts, Pass, Table};
 
 /// No probe takes longer, whatever the timeout of the target.
 pub const MAX_PROBE_TIME: Duration = Duration::from_secs(60);
-/// How much text of an exposition is kept: a node's agent has little memory to spare.
-const MAX_TEXT_BYTES: usize = 4 << 20;
 
 /// What a probe found.
 #[derive(Clone, Debug)]
@@ -42,10 +40,22 @@ pub struct Probe {
     pub samples_kept: usize,
     /// Why it failed, if it did.
     pub failure: Option<Failure>,
-    /// What the target exposes, in the Prometheus text format, its own text uncleaned; empty if the probe failed.
+    /// What the target exposes, or where that was asked for what would be forwarded of it, in the Prometheus text format,
+    /// its own text uncleaned; empty if the probe failed.
     pub text: String,
-    /// Whether there was more than may be kept.
+    /// Where what would be forwarded was asked for: the series that would not, each with the reason.
+    pub dropped: Vec<DroppedSeries>,
+    /// Whether there was more of either than may be kept.
     pub text_cut: bool,
+}
+
+/// What of an exposition is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// As the target exposes it.
+    Exposed,
+    /// As it would be forwarded: with the labels of the target, after `metric_relabel_configs`.
+    Forwarded,
 }
 
 /// Why there is no probe.
@@ -72,17 +82,27 @@ impl Prober {
     }
 
     /// Scrapes `target` of `job` once, unless another probe is under way; `state` is how the whole job is.
-    pub(super) async fn probe(&self, job: &Job, state: JobState, target: Arc<Target>) -> Result<Probe, ProbeError> {
+    pub(super) async fn probe(
+        &self,
+        job: &Job,
+        state: JobState,
+        target: Arc<Target>,
+        wanted: Wanted,
+    ) -> Result<Probe, ProbeError> {
         let _turn = self.turn.try_acquire().map_err(|_| ProbeError::Busy)?;
         info!(job = &*target.pool, target = %clean(target.labels.value("instance")), "live scrape");
         let started = self.clock.now();
         let JobState { refusal, unconfirmed } = state;
-        let mut transcript = Transcript::default();
+        let mut transcript = match wanted {
+            Wanted::Exposed => Transcript::default(),
+            Wanted::Forwarded => Transcript::of_forwarded(Arc::clone(&job.config), target.labels.clone()),
+        };
         let (seen, counts, outcome) = match refusal {
             Some(failure) => (Exchange::default(), Counts::default(), Err(failure)),
             None => self.scrape(job, &target, unconfirmed, &mut transcript).await,
         };
-        let good = outcome.is_ok();
+        // Of a response that did not prove good nothing counts.
+        let told = if outcome.is_ok() { transcript } else { Transcript::default() };
         Ok(Probe {
             target,
             started,
@@ -90,9 +110,9 @@ impl Prober {
             samples: counts.scraped,
             samples_kept: counts.kept,
             failure: outcome.err(),
-            // Of a response that did not prove good nothing counts.
-            text: if good { transcript.text } else { String::new() },
-            text_cut: good && transcript.cut,
+            text: told.text,
+            dropped: told.dropped,
+            text_cut: told.cut,
         })
     }
 
@@ -135,87 +155,10 @@ struct Gathered<'a, 't> {
 impl Gather for Gathered<'_, '_> {
     fn take(&mut self, entry: &Entry<'_>) -> Result<(), Failure> {
         self.pass.take_entry(entry)?;
-        self.transcript.take(entry);
-        Ok(())
+        self.transcript.take(entry)
     }
 
     fn held_bytes(&self) -> u64 {
-        self.pass.held_bytes() + self.transcript.text.capacity() as u64
-    }
-}
-
-/// The entries of an exposition as text, as far as it may be kept.
-#[derive(Default)]
-struct Transcript {
-    text: String,
-    cut: bool,
-}
-
-impl Transcript {
-    fn take(&mut self, entry: &Entry<'_>) {
-        if self.cut {
-            return;
-        }
-        let before = self.text.len();
-        let out = &mut self.text;
-        match entry {
-            Entry::Type { family, kind } => print::type_line(out, Format::PrometheusText, family, *kind),
-            Entry::Help { family, text } => print::help_line(out, Format::PrometheusText, family, text),
-            Entry::Sample(sample) => {
-                // What the job takes and this format cannot hold, such as a time before 1970, is no failure.
-                if let Ok(labels) = sample.labels()
-                    && let Err(error) =
-                        print::sample(out, Format::PrometheusText, &labels, sample.value, sample.timestamp_ms)
-                {
-                    // Writing to a String cannot fail.
-                    let _ = writeln!(out, "# a sample that cannot be shown: {error}");
-                }
-            }
-            Entry::Histogram(entry) => {
-                if let Ok(labels) = entry.series.labels() {
-                    print::histogram(out, &labels, entry.histogram);
-                }
-            }
-            _ => {}
-        }
-        if out.len() > MAX_TEXT_BYTES {
-            out.truncate(before);
-            self.cut = true;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::parse::{Parser, Step};
-
-    fn transcript_of(body: &str) -> Transcript {
-        let (mut parser, mut transcript, mut rest) = (Parser::new(Format::OpenMetrics), Transcript::default(), body);
-        while let Step::Entry(entry, taken) = parser.next(rest.as_bytes(), true).expect("it parses") {
-            transcript.take(&entry);
-            rest = &rest[taken..];
-        }
-        transcript
-    }
-
-    #[test]
-    fn an_exposition_is_told_in_the_prometheus_format() {
-        let told =
-            transcript_of("# TYPE a counter\n# HELP a Beans.\na_total{x=\"1\"} 3\na_total{x=\"2\"} 3 -1\n# EOF\n");
-        assert_eq!(
-            told.text,
-            "# TYPE a counter\n# HELP a Beans.\na_total{x=\"1\"} 3\n\
-             # a sample that cannot be shown: the time -1000 ms cannot be written in this format\n"
-        );
-        assert!(!told.cut);
-    }
-
-    #[test]
-    fn what_is_told_is_bounded_and_ends_with_a_whole_line() {
-        let line = format!("a{{x=\"{}\"}} 1\n", "y".repeat(1 << 19));
-        let told = transcript_of(&format!("{}# EOF\n", line.repeat(9)));
-        assert!(told.cut);
-        assert!(told.text == line.repeat(7), "{} bytes", told.text.len());
+        self.pass.held_bytes() + self.transcript.held_bytes()
     }
 }

@@ -2,6 +2,7 @@
 
 mod pods;
 mod targets;
+mod views;
 
 use std::path::Path;
 use std::process::Output;

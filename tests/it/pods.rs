@@ -11,7 +11,7 @@ use std::time::Instant;
 use meshscrape::config::{self, ScrapeConfig};
 use meshscrape::label;
 use meshscrape::model::{Candidate, Labels, Pod, Sample, TargetSet, TrustDomain, is_stale};
-use meshscrape::scrape::{self, TargetSnapshot};
+use meshscrape::scrape::{self, TargetSnapshot, Wanted};
 use meshscrape::{series, wire};
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
@@ -201,7 +201,7 @@ async fn while_pods_are_uncertain_a_live_scrape_shows_nobodys_text_under_their_n
     herd.fails("shop/cart", "discovery_stale").await;
     let probe = async |name: &str| {
         let id = herd.target(name).expect("listed").target.id;
-        herd.handle.probe(id).await.expect("it is active")
+        herd.handle.probe(id, Wanted::Exposed).await.expect("it is active")
     };
     let refused = probe("shop/cart").await;
     assert_eq!(refused.failure.map(|failure| failure.reason.name()), Some("discovery_stale"));

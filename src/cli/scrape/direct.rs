@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use url::Url;
 
+use super::collect::Forwarding;
 use super::pod::{self, WantedPort};
 use super::report::Report;
 use super::{Collector, DEFAULT_CERTS_DIR, ScrapeArgs, Scraped, Stop};
@@ -27,6 +28,8 @@ struct Plan {
     target: Target,
     job: ScrapeConfig,
     credentials: Option<CredentialsFeed>,
+    /// What would be forwarded, where that was asked for.
+    forwarding: Option<Forwarding>,
 }
 
 /// The rules that `istio_sd_configs` stands for, in a job of their own; the port of metrics fills the gap.
@@ -68,7 +71,7 @@ pub(super) async fn scrape_pod(args: &ScrapeArgs, name: &str, certs_dir: &Path) 
     let address = Address::parse(&pod::host_port(place.ip, place.port))
         .map_err(|error| Stop::Usage(format!("the address of the pod: {error}")))?;
     let path = path(args.pod.port.unwrap_or(WantedPort::Merged), place.path.as_deref());
-    let plan = plan(args, Scheme::Https, address, &path, Some((ours, Peer::exactly(expected))));
+    let plan = plan(args, Scheme::Https, address, &path, Some((ours, Peer::exactly(expected)))).map_err(Stop::Usage)?;
     let mut scraped = scrape(args, plan).await;
     scraped.report.about.push(("pod", clean(&format!("{}/{}", place.namespace, place.name)).into_owned()));
     Ok(scraped)
@@ -96,8 +99,8 @@ pub(super) fn certs_dir(args: &ScrapeArgs) -> Option<PathBuf> {
     args.certs_dir.clone().or_else(|| Some(PathBuf::from(DEFAULT_CERTS_DIR)).filter(|dir| dir.is_dir()))
 }
 
-async fn scrape(args: &ScrapeArgs, Plan { target, job, credentials }: Plan) -> Scraped {
-    let mut collector = Collector::default();
+async fn scrape(args: &ScrapeArgs, Plan { target, job, credentials, forwarding }: Plan) -> Scraped {
+    let mut collector = Collector::forwarding(forwarding);
     let (seen, outcome) = match Client::for_target(&target, &job, credentials, None, &Clock::system()) {
         Err(failure) => (Exchange::default(), Err(failure)),
         Ok(mut client) => {
@@ -163,7 +166,7 @@ fn plan_for_url(args: &ScrapeArgs) -> Result<Plan, String> {
     if args.alpn.is_some() && identity.is_none() {
         return Err("--alpn is for a scrape that verifies an identity: write https:// and give --certs-dir".to_owned());
     }
-    Ok(plan(args, scheme, address, &path_and_query, identity))
+    plan(args, scheme, address, &path_and_query, identity)
 }
 
 /// A target, and a job that verifies it: by SPIFFE ID where there is an identity, else as an ordinary one.
@@ -173,7 +176,8 @@ fn plan(
     address: Address,
     path_and_query: &str,
     identity: Option<(Ours, Peer)>,
-) -> Plan {
+) -> Result<Plan, String> {
+    let forwarding = forwarding(args, &address)?;
     let mut job = job_with_defaults();
     let (verification, credentials) = match identity {
         Some((Ours { files, credentials, trust_domain }, peer)) => {
@@ -201,7 +205,36 @@ fn plan(
         alpn: args.alpn.clone().unwrap_or_default(),
         pod: None,
     };
-    Plan { target, job, credentials }
+    Ok(Plan { target, job, credentials, forwarding })
+}
+
+/// The rules by which a configuration would forward what this address exposes; the error is a sentence. Discovery and its
+/// labels are not played: the target has its `job` and its `instance`.
+fn forwarding(args: &ScrapeArgs, address: &Address) -> Result<Option<Forwarding>, String> {
+    let Some(file) = &args.view.config else {
+        return match args.view.relabel {
+            true => {
+                Err("the rules are those of a configuration: give --config FILE and, if it has several, --job".into())
+            }
+            false => Ok(None),
+        };
+    };
+    let loaded = config::load(file, &|name| std::env::var(name).ok());
+    let config = loaded.config.map_err(|problems| {
+        let first = problems.first().map(ToString::to_string).unwrap_or_default();
+        format!("{first}; run `meshscrape check config {}`", file.display())
+    })?;
+    let jobs: Vec<_> = config.scrape_configs.iter().map(|job| &*job.job_name).collect();
+    let job = match &args.view.job {
+        Some(name) => config.scrape_configs.iter().find(|job| *job.job_name == **name),
+        None => config.scrape_configs.first().filter(|_| jobs.len() == 1),
+    };
+    let job = job.ok_or_else(|| match &args.view.job {
+        Some(name) => format!("{} has no job {name:?}; it has {}", file.display(), jobs.join(", ")),
+        None => format!("say with --job which of these counts: {}", jobs.join(", ")),
+    })?;
+    let labels = [("job", &*job.job_name), ("instance", &*address.to_string())].into_iter().collect();
+    Ok(Some(Forwarding { job: Arc::clone(job), labels }))
 }
 
 /// A job as a configuration file makes it that says nothing but its name.

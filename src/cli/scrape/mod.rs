@@ -9,10 +9,13 @@
 //! too.
 
 mod collect;
+mod compare;
 mod direct;
+mod explain;
 mod pod;
 mod report;
 mod through;
+mod watch;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -21,9 +24,11 @@ use std::time::Duration;
 use self::collect::Collector;
 use self::pod::WantedPort;
 use self::report::Report;
+use self::through::Found;
 use super::style::Paint;
 use crate::config;
 use crate::model::{Alpn, ExitClass, SpiffeId, TrustDomain};
+use crate::relabel::Selector;
 use crate::telemetry::{self, LogFormat, LogLevel};
 
 /// Where the certificates are in the manifests, used if it is there.
@@ -41,11 +46,16 @@ A pod is asked directly where certificates of the mesh are at hand (--certs-dir)
 account. Elsewhere the agent of its node is asked to scrape it: by --agent, or by a port that is forwarded to the agent \
 with your own kubeconfig; then the job of the target decides who must answer, and how long it may take.
 
+With --watch it goes on until it is interrupted, a line for each scrape (with --output json a document in a line, without the \
+samples), and exits as the last scrape did.
+
 Examples:
   meshscrape scrape https://10.1.2.3:15092 --spiffe-id spiffe://cluster.local/ns/shop/sa/cart
   meshscrape scrape https://10.1.2.3:15091/stats/prometheus --certs-dir ./certs --output summary
   meshscrape scrape pod/cart-5d7c9 -n shop
-  meshscrape scrape pod/cart-5d7c9 -n shop --port envoy --agent http://127.0.0.1:9465")]
+  meshscrape scrape pod/cart-5d7c9 -n shop --port envoy --agent http://127.0.0.1:9465
+  meshscrape scrape pod/cart-5d7c9 -n shop --match 'istio_requests_total{response_code=~\"5..\"}' --diff=10s
+  meshscrape scrape pod/cart-5d7c9 -n shop --relabel --explain")]
 pub(super) struct ScrapeArgs {
     /// What to scrape: a URL (without a path, /stats/prometheus), or a pod
     #[arg(value_name = "URL|pod/NAME")]
@@ -71,7 +81,37 @@ pub(super) struct ScrapeArgs {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Output,
     #[command(flatten)]
+    view: ViewArgs,
+    #[command(flatten)]
     pod: PodArgs,
+}
+
+/// The arguments that say what of it is shown.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "What is shown")]
+struct ViewArgs {
+    /// Only series that match, such as 'istio_requests_total{response_code=~"5.."}'; of several, any may match
+    #[arg(long = "match", value_name = "SELECTOR", value_parser = Selector::parse)]
+    matching: Vec<Selector>,
+    /// What would be forwarded: with the labels of the target, after metric_relabel_configs; and each series that would not
+    /// be, with the rule that drops it. Through an agent its own rules count, else those of --config
+    #[arg(long)]
+    relabel: bool,
+    /// The configuration whose rules --relabel shows
+    #[arg(long, value_name = "FILE", requires = "relabel", conflicts_with = "agent")]
+    config: Option<PathBuf>,
+    /// The job of --config, if it has several
+    #[arg(long, value_name = "NAME", requires = "config")]
+    job: Option<String>,
+    /// Say of each step what was done, what it proves, and what a failure means
+    #[arg(long, conflicts_with_all = ["watch", "diff"])]
+    explain: bool,
+    /// Scrape again and again, so far apart, until interrupted [default: 5s]
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "5s", value_parser = parse_duration)]
+    watch: Option<Duration>,
+    /// Show what has changed since the scrape before, so far apart [default: 5s]; without --watch after one such pause
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "5s", value_parser = parse_duration)]
+    diff: Option<Duration>,
 }
 
 /// The arguments for pods.
@@ -181,25 +221,38 @@ impl Stop {
     }
 }
 
-/// Scrapes once; returns the exit code.
+/// Scrapes, once or as often as was asked for; returns the exit code.
 pub(super) async fn run(args: ScrapeArgs) -> u8 {
     telemetry::init(LogFormat::Text, LogLevel::Warn);
-    let scraped = match args.target.strip_prefix("pod/") {
-        Some(name) => scrape_pod(&args, name).await,
-        None if args.pod.is_empty() => direct::scrape_url(&args).await,
-        None => Err(Stop::Usage("the options for pods need a pod: write pod/NAME in the place of the URL".to_owned())),
-    };
-    match scraped {
-        Ok(scraped) => print(&scraped, args.output),
-        Err(stop) => {
-            eprintln!("{}", stop.text(Paint::for_stderr()));
-            stop.exit_code()
-        }
+    let view = &args.view;
+    if let Some(pause) = view.watch.or(view.diff) {
+        return watch::run(&args, pause).await;
+    }
+    match scrape(&args, &mut None).await {
+        Ok(scraped) => print(&scraped, &args),
+        Err(stop) => told(&stop),
     }
 }
 
+/// Says why nothing was scraped; returns the exit code.
+fn told(stop: &Stop) -> u8 {
+    eprintln!("{}", stop.text(Paint::for_stderr()));
+    stop.exit_code()
+}
+
+/// One scrape of what was named. `found` is who scrapes it, once that is known.
+async fn scrape(args: &ScrapeArgs, found: &mut Option<Found>) -> Result<Scraped, Stop> {
+    let mut scraped = match args.target.strip_prefix("pod/") {
+        Some(name) => scrape_pod(args, name, found).await,
+        None if args.pod.is_empty() => direct::scrape_url(args).await,
+        None => Err(Stop::Usage("the options for pods need a pod: write pod/NAME in the place of the URL".to_owned())),
+    }?;
+    scraped.collector.select(&args.view.matching);
+    Ok(scraped)
+}
+
 /// By the way that is open: directly with certificates of the mesh, else through an agent.
-async fn scrape_pod(args: &ScrapeArgs, name: &str) -> Result<Scraped, Stop> {
+async fn scrape_pod(args: &ScrapeArgs, name: &str, found: &mut Option<Found>) -> Result<Scraped, Stop> {
     match direct::certs_dir(args) {
         Some(dir) if args.pod.agent.is_none() => direct::scrape_pod(args, name, &dir).await,
         _ if args.spiffe_id.is_some() || args.trust_domain.is_some() => Err(Stop::Usage(format!(
@@ -211,24 +264,39 @@ async fn scrape_pod(args: &ScrapeArgs, name: &str) -> Result<Scraped, Stop> {
              target decides"
                 .to_owned(),
         )),
-        _ => through::scrape_pod(args, name).await,
+        _ if args.view.config.is_some() => Err(Stop::Usage(
+            "through an agent its own rules count, not those of --config: leave it out, or give --certs-dir".to_owned(),
+        )),
+        _ => {
+            let there = match found.take() {
+                Some(there) => there,
+                None => through::find(args, name).await?,
+            };
+            let scraped = through::live(args, &there).await?;
+            // Whoever does not answer any more is looked for again next time.
+            *found = Some(there);
+            Ok(scraped)
+        }
     }
 }
 
-fn print(Scraped { report, collector }: &Scraped, output: Output) -> u8 {
-    let printed = match output {
-        Output::Prom => std::io::stderr()
-            .write_all(report.text(collector, Paint::for_stderr()).as_bytes())
-            .and_then(|()| collector.print_prom(report.failure.is_none())),
-        Output::Json => report.print_json(collector),
-        Output::Summary => std::io::stdout().write_all(report.text(collector, Paint::for_stdout()).as_bytes()),
+fn print(Scraped { report, collector }: &Scraped, args: &ScrapeArgs) -> u8 {
+    let text = |paint| match args.view.explain {
+        true => explain::text(report, collector, paint),
+        false => report.text(collector, args.view.relabel, paint),
     };
-    match (printed, &report.failure) {
-        (_, Some(failure)) => failure.exit_code,
-        (Err(error), None) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+    let printed = match args.output {
+        Output::Prom => std::io::stderr()
+            .write_all(text(Paint::for_stderr()).as_bytes())
+            .and_then(|()| collector.print_prom(report.failure.is_none())),
+        Output::Json => report.print_json(collector, args.view.explain),
+        Output::Summary => std::io::stdout().write_all(text(Paint::for_stdout()).as_bytes()),
+    };
+    match printed {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe && report.failure.is_none() => {
             eprintln!("meshscrape: cannot write: {error}");
             1
         }
-        _ => 0,
+        _ => report.exit_code(),
     }
 }

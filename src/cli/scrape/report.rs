@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::collect::Collector;
+use super::explain;
 use crate::cli::style::Paint;
 use crate::model::{Failure, Labels, Match, Reason, Sample, Target, Verification, clean_to};
 use crate::scrape::Exchange;
@@ -19,25 +20,25 @@ pub(super) struct Report {
     /// More lines for people: what the target is, by which way it was asked.
     #[serde(skip)]
     pub(super) about: Vec<(&'static str, String)>,
-    url: String,
-    verification: Verified,
+    pub(super) url: String,
+    pub(super) verification: Verified,
     /// Who was to answer, in words.
-    expected_identity: Option<String>,
-    phases: Phases,
-    peer: Option<Peer>,
-    status: Option<u16>,
-    content_type: Option<String>,
+    pub(super) expected_identity: Option<String>,
+    pub(super) phases: Phases,
+    pub(super) peer: Option<Peer>,
+    pub(super) status: Option<u16>,
+    pub(super) content_type: Option<String>,
     content_encoding: Option<String>,
-    body_bytes: u64,
+    pub(super) body_bytes: u64,
     transferred_bytes: u64,
-    sample_count: usize,
+    pub(super) sample_count: usize,
     pub(super) failure: Option<Failed>,
 }
 
 /// How the one who answers is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Verified {
+pub(super) enum Verified {
     Exact,
     Namespace,
     TrustDomain,
@@ -48,28 +49,28 @@ enum Verified {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Phases {
-    connect_ms: Option<f64>,
-    tls_ms: Option<f64>,
-    first_byte_ms: Option<f64>,
-    total_ms: f64,
+pub(super) struct Phases {
+    pub(super) connect_ms: Option<f64>,
+    pub(super) tls_ms: Option<f64>,
+    pub(super) first_byte_ms: Option<f64>,
+    pub(super) total_ms: f64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Peer {
-    identity: String,
-    tls_version: String,
-    cipher: String,
-    chain: Vec<String>,
+pub(super) struct Peer {
+    pub(super) identity: String,
+    pub(super) tls_version: String,
+    pub(super) cipher: String,
+    pub(super) chain: Vec<String>,
 }
 
 /// Why it failed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Failed {
-    reason: String,
-    detail: String,
+    pub(super) reason: String,
+    pub(super) detail: String,
     hint: String,
     expected: Option<String>,
     presented: Option<String>,
@@ -142,8 +143,13 @@ impl Report {
         self
     }
 
-    /// The report as text: a line a phase, and the verdict last.
-    pub(super) fn text(&self, collector: &Collector, paint: Paint) -> String {
+    /// What the command exits with.
+    pub(super) fn exit_code(&self) -> u8 {
+        self.failure.as_ref().map_or(0, |failure| failure.exit_code)
+    }
+
+    /// The report as text: a line a phase, and the verdict last; `forwarded` where the collector has what would be.
+    pub(super) fn text(&self, collector: &Collector, forwarded: bool, paint: Paint) -> String {
         let mut out = String::new();
         let phases = &self.phases;
         let _ = writeln!(out, "{}", paint.bold(&self.url));
@@ -184,17 +190,25 @@ impl Report {
                 (families, _) => format!(" in {families} families"),
             };
             line(&mut out, "samples", format!("{}{families}", self.sample_count));
+            if forwarded && self.failure.is_none() {
+                line(&mut out, "forwarded", forwarded_of(collector));
+            }
             if let Some(left_out) = collector.left_out() {
                 line(&mut out, "merged", format!("{left_out}: {}", Reason::PartialMerge.hint()));
             }
         }
+        self.write_verdict(&mut out, paint);
+        out
+    }
+
+    /// The end of the report: that it went well, or why not and what would help.
+    pub(super) fn write_verdict(&self, out: &mut String, paint: Paint) {
         match &self.failure {
             None => {
                 let _ = writeln!(out, "{}", paint.good("scraped"));
             }
-            Some(failure) => failure.write(&mut out, paint),
+            Some(failure) => failure.write(out, paint),
         }
-        out
     }
 
     fn identity(&self, presented: &str, paint: Paint) -> String {
@@ -210,20 +224,34 @@ impl Report {
         }
     }
 
-    /// Report and samples as one JSON document on standard output.
-    pub(super) fn print_json(&self, collector: &Collector) -> io::Result<()> {
-        let samples: Vec<_> = match self.failure {
-            Some(_) => Vec::new(),
-            None => collector.samples().map(json_sample).collect(),
-        };
+    /// The report as JSON, without samples.
+    pub(super) fn document(&self, collector: &Collector) -> io::Result<serde_json::Value> {
         let mut document = serde_json::to_value(self)?;
         document["ok"] = self.failure.is_none().into();
         document["identityPinned"] = (self.verification == Verified::Exact).into();
         document["familyCount"] = collector.families().into();
         document["leftOut"] = collector.left_out().into();
-        document["samples"] = samples.into();
         for (name, value) in &self.about {
             document[*name] = value.as_str().into();
+        }
+        Ok(document)
+    }
+
+    /// Report and samples as one JSON document on standard output.
+    pub(super) fn print_json(&self, collector: &Collector, explained: bool) -> io::Result<()> {
+        let (mut samples, mut dropped) = (Vec::new(), Vec::new());
+        if self.failure.is_none() {
+            samples.extend(collector.samples().map(json_sample));
+            let shown = |series: &Labels| json_labels(series);
+            dropped.extend(
+                collector.dropped.iter().map(|dropped| json!({ "labels": shown(&dropped.series), "why": dropped.why })),
+            );
+        }
+        let mut document = self.document(collector)?;
+        document["samples"] = samples.into();
+        document["dropped"] = dropped.into();
+        if explained {
+            document["steps"] = explain::json(self, collector);
         }
         let mut out = io::stdout().lock();
         serde_json::to_writer_pretty(&mut out, &document)?;
@@ -272,7 +300,7 @@ impl Failed {
 
 /// Values are texts, as in Prometheus' API: JSON has no NaN and no infinity.
 fn json_sample((labels, sample, own_time): (&Labels, Sample, bool)) -> serde_json::Value {
-    let labels: serde_json::Map<_, _> = labels.iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    let labels = json_labels(labels);
     let value = crate::parse::print::value(sample.value);
     match own_time {
         true => json!({ "labels": labels, "value": value, "timestampMs": sample.timestamp_ms }),
@@ -280,11 +308,24 @@ fn json_sample((labels, sample, own_time): (&Labels, Sample, bool)) -> serde_jso
     }
 }
 
+/// Labels as an object.
+pub(super) fn json_labels(labels: &Labels) -> serde_json::Value {
+    labels.iter().map(|(name, value)| (name.to_owned(), value.into())).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// How much would be forwarded, and how much not.
+pub(super) fn forwarded_of(collector: &Collector) -> String {
+    match collector.dropped.len() {
+        0 => format!("{} series", collector.kept()),
+        dropped => format!("{} series; {dropped} more are dropped by relabelling", collector.kept()),
+    }
+}
+
 fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
     let _ = writeln!(out, "  {name:<11} {value}");
 }
 
-fn duration(ms: Option<f64>) -> String {
+pub(super) fn duration(ms: Option<f64>) -> String {
     match ms {
         Some(ms) => format!("{ms:.1} ms"),
         None => "not reached".to_owned(),

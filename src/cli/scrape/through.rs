@@ -10,15 +10,13 @@ use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 use url::Url;
 
-use super::collect::Collector;
+use super::collect::{Collector, Dropped};
 use super::pod::{self, WantedPort, port_of};
 use super::report::Report;
 use super::{ScrapeArgs, Scraped, Stop};
 use crate::cli::agent_api::{ActiveTarget, AgentApi, ApiError, DEFAULT_PORT, DroppedTarget, Targets};
 use crate::cli::cluster::{Cluster, ClusterError};
 use crate::model::{clean, clean_to};
-use crate::parse::{Format, Parser, Step};
-use crate::scrape::Gather;
 
 /// The labels of agents, as the manifests set them.
 const AGENTS: &str = "app.kubernetes.io/name=meshscrape";
@@ -32,8 +30,14 @@ const POD_NAME: &str = "__meta_kubernetes_pod_name";
 /// What discovery makes of an annotation's name follows this.
 const ANNOTATION_PREFIX: &str = "__meta_kubernetes_pod_annotation_";
 
-/// Scrapes the pod through the agent that was named, or through one that is found.
-pub(super) async fn scrape_pod(args: &ScrapeArgs, name: &str) -> Result<Scraped, Stop> {
+/// The agent that scrapes a pod, and which of its targets the pod is.
+pub(super) struct Found {
+    agent: AgentApi,
+    target: ActiveTarget,
+}
+
+/// Finds who scrapes the pod: the agent that was named, or one of its cluster.
+pub(super) async fn find(args: &ScrapeArgs, name: &str) -> Result<Found, Stop> {
     let name = pod::checked(name)?;
     let wanted = args.pod.port.unwrap_or(WantedPort::Merged);
     let cluster = Cluster::of(args.pod.kubeconfig.as_deref(), args.pod.context.as_deref()).await;
@@ -50,13 +54,13 @@ async fn named(
     cluster: Option<&Cluster>,
     name: &str,
     wanted: WantedPort,
-) -> Result<Scraped, Stop> {
+) -> Result<Found, Stop> {
     let namespace = args.pod.namespace.as_deref().or(cluster.map(Cluster::default_namespace));
     let namespace = namespace.ok_or_else(|| Stop::Usage("the pod's namespace is not known: give -n".to_owned()))?;
     let namespace = pod::checked(namespace)?;
     let targets = agent.targets(LIST_PATIENCE).await?;
     match (search(&targets, namespace, name, wanted), cluster) {
-        (Ok(target), _) => live(&agent, target).await,
+        (Ok(target), _) => Ok(Found { target: target.clone(), agent }),
         (Err(why), None) => Err(no_target(None, wanted, why)),
         (Err(why), Some(cluster)) => match cluster.pod(namespace, name).await {
             Err(ClusterError::NotFound(why)) => Err(Stop::NoTarget { why, hint: None }),
@@ -66,7 +70,7 @@ async fn named(
 }
 
 /// Finds the pod's agent in the cluster and forwards its port.
-async fn forwarded(args: &ScrapeArgs, cluster: &Cluster, name: &str, wanted: WantedPort) -> Result<Scraped, Stop> {
+async fn forwarded(args: &ScrapeArgs, cluster: &Cluster, name: &str, wanted: WantedPort) -> Result<Found, Stop> {
     let namespace = pod::checked(args.pod.namespace.as_deref().unwrap_or(cluster.default_namespace()))?;
     let seen = cluster.pod(namespace, name).await?;
     let Some(node) = seen.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) else {
@@ -80,7 +84,7 @@ async fn forwarded(args: &ScrapeArgs, cluster: &Cluster, name: &str, wanted: Wan
         match api.targets(LIST_PATIENCE).await {
             Err(error) => unreached = unreached.or(Some(error)),
             Ok(targets) => match search(&targets, namespace, name, wanted) {
-                Ok(target) => return live(&api, target).await,
+                Ok(target) => return Ok(Found { target: target.clone(), agent: api }),
                 Err(why) => reasons.push(why),
             },
         }
@@ -151,7 +155,7 @@ fn api_of(args: &ScrapeArgs, cluster: &Cluster, agent: &Pod) -> Option<AgentApi>
 }
 
 /// Has the agent scrape the target once.
-async fn live(agent: &AgentApi, target: &ActiveTarget) -> Result<Scraped, Stop> {
+pub(super) async fn live(args: &ScrapeArgs, Found { agent, target }: &Found) -> Result<Scraped, Stop> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Live {
@@ -160,31 +164,31 @@ async fn live(agent: &AgentApi, target: &ActiveTarget) -> Result<Scraped, Stop> 
         #[serde(default)]
         body: String,
         #[serde(default)]
+        dropped: Vec<NotForwarded>,
+        #[serde(default)]
         body_cut: bool,
     }
-    let live: Live = agent.scrape(&target.id, SCRAPE_PATIENCE).await?;
+    #[derive(Deserialize)]
+    struct NotForwarded {
+        series: String,
+        why: String,
+    }
+    let relabel = if args.view.relabel { "&relabel=true" } else { "" };
+    let live: Live = agent.scrape(&target.id, relabel, SCRAPE_PATIENCE).await?;
     let mut report = live.report.cleaned();
     report.about.push(("through", format!("{}, job {}", agent.place(), clean(&target.scrape_pool))));
     if live.body_cut {
         report.about.push(("cut", format!("only the first {} bytes of the exposition are shown", live.body.len())));
     }
-    let collector = collected(&live.body)
-        .map_err(|error| Stop::NoConnection(format!("what answers at {} is no agent: {error}", agent.place())))?;
-    Ok(Scraped { report, collector })
-}
-
-/// The exposition that an agent shows, entry by entry.
-fn collected(body: &str) -> Result<Collector, String> {
-    let (mut parser, mut collector, mut rest) = (Parser::new(Format::PrometheusText), Collector::default(), body);
-    loop {
-        match parser.next(rest.as_bytes(), true).map_err(|error| error.to_string())? {
-            Step::Entry(entry, taken) => {
-                collector.take(&entry).map_err(|failure| failure.to_string())?;
-                rest = &rest[taken..];
-            }
-            Step::NeedMore | Step::End => return Ok(collector),
-        }
+    let strange = |error| Stop::NoConnection(format!("what answers at {} is no agent: {error}", agent.place()));
+    let mut collector = Collector::read(&live.body).map_err(strange)?;
+    for NotForwarded { series, why } in live.dropped {
+        let read = Collector::read(&format!("{series} 0\n")).map_err(strange)?;
+        collector
+            .dropped
+            .extend(read.samples().map(|(series, ..)| Dropped { series: series.clone(), why: why.clone() }));
     }
+    Ok(Scraped { report, collector })
 }
 
 /// Why an agent does not scrape a port of a pod.

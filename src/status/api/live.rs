@@ -1,8 +1,8 @@
 //! `POST /api/v1/targets/ID/scrape`: one scrape of one active target now, and everything that is known of it.
 //!
 //! It makes the agent do something, so it takes as little as can be said: the id of an active
-//! target as `/api/v1/targets` lists it, and whether the exposition is wanted (`body=true`). No URL, label, path or
-//! identity; anything else is refused. The header `X-Meshscrape: scrape` is required, because no page in a browser can
+//! target as `/api/v1/targets` lists it, and whether the exposition is wanted (`body=true`), or what would be forwarded of
+//! it (`relabel=true`). No URL, label, path or identity; anything else is refused. The header `X-Meshscrape: scrape` is required, because no page in a browser can
 //! send it to another origin without asking first, and this API never says yes to that.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{failed, found, map, rfc3339};
 use crate::model::{Failure, Match, TargetId, Verification};
-use crate::scrape::{Probe, ProbeError};
+use crate::scrape::{Probe, ProbeError, Wanted};
 use crate::status::{HEADER, Sources};
 
 #[derive(Deserialize)]
@@ -25,6 +25,9 @@ pub(super) struct LiveQuery {
     /// Whether the answer is to hold the exposition.
     #[serde(default)]
     body: bool,
+    /// Whether the exposition is to be as it would be forwarded, with the series that would not and why.
+    #[serde(default)]
+    relabel: bool,
 }
 
 pub(super) async fn scrape(
@@ -37,7 +40,11 @@ pub(super) async fn scrape(
         return failed(StatusCode::FORBIDDEN, "forbidden", "the header X-Meshscrape: scrape is missing");
     }
     let Ok(Query(query)) = query else {
-        return failed(StatusCode::BAD_REQUEST, "bad_data", "there is no parameter but body=true or body=false");
+        return failed(
+            StatusCode::BAD_REQUEST,
+            "bad_data",
+            "there is no parameter but body and relabel, true or false",
+        );
     };
     if has_content(&headers) {
         return failed(StatusCode::BAD_REQUEST, "bad_data", "the request must have no content");
@@ -46,8 +53,9 @@ pub(super) async fn scrape(
         let error = "the id of a target is expected: 16 hexadecimal digits, as /api/v1/targets shows it";
         return failed(StatusCode::BAD_REQUEST, "bad_data", error);
     };
-    match sources.scrape.probe(id).await {
-        Ok(probe) => found(LiveScrape::of(probe, query.body)),
+    let wanted = if query.relabel { Wanted::Forwarded } else { Wanted::Exposed };
+    match sources.scrape.probe(id, wanted).await {
+        Ok(probe) => found(LiveScrape::of(probe, query.body || query.relabel)),
         Err(error @ ProbeError::UnknownTarget) => failed(StatusCode::NOT_FOUND, "not_found", &error.to_string()),
         Err(error @ ProbeError::Busy) => failed(StatusCode::TOO_MANY_REQUESTS, "unavailable", &error.to_string()),
     }
@@ -90,8 +98,17 @@ struct LiveScrape {
     /// The exposition in the Prometheus text format, where it was asked for; empty if the scrape failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     body: Option<String>,
+    /// The series that would not be forwarded, where that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dropped: Vec<Dropped>,
     /// Whether the exposition is longer than what is shown of it.
     body_cut: bool,
+}
+
+#[derive(Serialize)]
+struct Dropped {
+    series: String,
+    why: String,
 }
 
 #[derive(Serialize)]
@@ -129,7 +146,7 @@ struct Failed {
 
 impl LiveScrape {
     fn of(probe: Probe, with_body: bool) -> Self {
-        let Probe { target, started, seen, samples, samples_kept, failure, text, text_cut } = probe;
+        let Probe { target, started, seen, samples, samples_kept, failure, text, dropped, text_cut } = probe;
         let millis = |phase: Duration| phase.as_secs_f64() * 1000.0;
         let (verification, expected_identity) = match &target.verification {
             Verification::Spiffe(peer) => {
@@ -175,6 +192,7 @@ impl LiveScrape {
             samples_kept,
             failure: failure.map(Failed::of),
             body: with_body.then_some(text),
+            dropped: dropped.into_iter().map(|dropped| Dropped { series: dropped.series, why: dropped.why }).collect(),
             body_cut: with_body && text_cut,
         }
     }

@@ -10,9 +10,9 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
-use super::selector::Selector;
 use super::{bad_data, found, map};
 use crate::model::Metadata;
+use crate::relabel::Selector;
 use crate::status::Sources;
 
 #[derive(Deserialize)]

@@ -19,7 +19,6 @@ mod live;
 mod manage;
 mod metadata;
 mod process;
-mod selector;
 mod steps;
 mod targets;
 

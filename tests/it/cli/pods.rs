@@ -50,7 +50,9 @@ scrape_configs:
   metrics_path: /stats/prometheus
   tls_config: {{certs_dir: '{}', spiffe: {{}}}}
   static_configs:
-{targets}  relabel_configs:
+{targets}  metric_relabel_configs:
+  - {{source_labels: [__name__], regex: h, action: drop}}
+  relabel_configs:
   - {{source_labels: [drop], regex: me, action: drop}}
   - {{source_labels: [__meta_kubernetes_pod_name], target_label: pod}}
   - {{source_labels: [account], regex: (.+), target_label: __spiffe_id__, replacement: 'spiffe://cluster.local/ns/shop/sa/$1'}}
@@ -110,6 +112,28 @@ async fn an_agent_scrapes_for_us_and_the_report_is_as_of_our_own_scrape() {
         (&true.into(), &true.into(), &CART.into())
     );
     assert_eq!(document["samples"][1]["timestampMs"], 1_700_000_000_000_i64);
+    stage.agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_says_what_it_would_forward_and_what_not() {
+    let stage = Stage::new().await;
+    let output = stage.scrape("pod/cart-1", &["--relabel"]).await;
+    let (shown, report) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    assert_eq!(
+        shown,
+        format!(
+            "# HELP beans Beans.\n# TYPE beans counter\nbeans_total{{instance=\"{}\",job=\"mesh\",kind=\"arabica\",pod=\"cart-1\"}} 3\n\
+             # not forwarded: h, by metric relabel rule 1: {{action: drop, source_labels: [__name__], regex: 'h'}}\n",
+            stage.cart.address()
+        )
+    );
+    assert!(report.contains("samples     2 in ") && report.contains("forwarded   1 series; 1 more are"), "{report}");
+    let output = stage.scrape("pod/cart-1", &["--relabel", "--match", "h", "--explain"]).await;
+    assert!(text(&output.stdout).starts_with("# not forwarded: h, by"), "{}", text(&output.stdout));
+    let output = stage.scrape("pod/payments-1", &["--relabel"]).await;
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(4), ""));
     stage.agent.stop().await;
 }
 

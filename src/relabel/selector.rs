@@ -1,23 +1,23 @@
 //! A selector of label sets, such as `{job="mesh",pod=~"cart-.*"}`, as PromQL writes it.
 //!
-//! It picks targets, not series, so that a name in front of the braces is a matcher of `__name__`, which no target has. What
-//! always holds: a label that is not there is the empty text; regular expressions are those of relabelling, anchored at both
-//! ends; nothing matches everything.
+//! It picks series, or targets, which have no `__name__` for the name in front of the braces to match. What always holds: a
+//! label that is not there is the empty text; regular expressions are those of relabelling, anchored at both ends; the
+//! empty selector matches everything.
 
+use super::Pattern;
 use crate::model::Labels;
-use crate::relabel::Pattern;
 
 /// The matchers, all of which must hold.
-#[derive(Debug)]
-pub(super) struct Selector(Vec<Matcher>);
+#[derive(Clone, Debug)]
+pub struct Selector(Vec<Matcher>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Matcher {
     label: String,
     test: Test,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Test {
     Equal(String),
     NotEqual(String),
@@ -30,7 +30,7 @@ impl Selector {
     ///
     /// # Errors
     /// What is wrong with it, and where.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let mut rest = Rest { all: text, at: 0 };
         let mut matchers = Vec::new();
         rest.skip_blanks();
@@ -56,7 +56,7 @@ impl Selector {
     }
 
     /// Whether the labels satisfy all matchers.
-    pub(super) fn matches(&self, labels: &Labels) -> bool {
+    pub fn matches(&self, labels: &Labels) -> bool {
         self.0.iter().all(|Matcher { label, test }| {
             let value = labels.value(label);
             match test {

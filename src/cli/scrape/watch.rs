@@ -1,0 +1,121 @@
+//! Scrapes again and again, or twice, to see what changes.
+//!
+//! Nothing is kept but the scrape before. A scrape that fails is a line like any other: whoever watches wants to see it heal.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::compare::Changes;
+use super::report::{Report, duration};
+use super::{Collector, Output, ScrapeArgs, Scraped, told};
+use crate::cli::style::Paint;
+use crate::clock::Clock;
+use crate::lifecycle;
+
+/// Scrapes until interrupted, or for a difference alone twice; returns the exit code of the last scrape.
+pub(super) async fn run(args: &ScrapeArgs, pause: Duration) -> u8 {
+    let stop = match lifecycle::stop_on_signal() {
+        Ok(stop) => stop.asked,
+        Err(error) => {
+            eprintln!("meshscrape: cannot listen for signals: {error}");
+            return 1;
+        }
+    };
+    let clock = Clock::system();
+    let mut beat = tokio::time::interval(pause);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut code, mut found, mut before) = (0, None, None::<(Instant, Collector)>);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return code,
+            _ = beat.tick() => {}
+        }
+        let at = Instant::now();
+        let scraped = tokio::select! {
+            () = stop.cancelled() => return code,
+            scraped = super::scrape(args, &mut found) => scraped,
+        };
+        let Scraped { report, collector } = match scraped {
+            Ok(scraped) => scraped,
+            Err(stop) => {
+                code = told(&stop);
+                if args.view.watch.is_none() || before.is_none() {
+                    return code;
+                }
+                continue;
+            }
+        };
+        code = report.exit_code();
+        let good = report.failure.is_none();
+        let changes = match (&before, good) {
+            (Some((then, before)), true) => Some(Changes::between(before, &collector, at - *then)),
+            _ => None,
+        };
+        let over = args.view.watch.is_none() && (!good || changes.is_some());
+        let printed = match (args.view.watch, &changes) {
+            // Of the first of two there is nothing to say, unless it is the last.
+            (None, None) if good => Ok(()),
+            (None, Some(changes)) if args.output != Output::Json => {
+                write(&changes.text(io::stdout().is_terminal(), Paint::for_stdout()))
+            }
+            _ => said(args, &clock, &report, &collector, changes.as_ref()),
+        };
+        if let Err(error) = printed {
+            return super::super::written(Err(error));
+        }
+        if over {
+            return code;
+        }
+        if good {
+            before = Some((at, collector));
+        }
+    }
+}
+
+/// One scrape in a line, with what has changed where that was asked for.
+fn said(
+    args: &ScrapeArgs,
+    clock: &Clock,
+    report: &Report,
+    collector: &Collector,
+    changes: Option<&Changes>,
+) -> io::Result<()> {
+    let now = OffsetDateTime::from(clock.now()).replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let now = now.format(&Rfc3339).map_err(io::Error::other)?;
+    if args.output == Output::Json {
+        let mut document = report.document(collector)?;
+        document["time"] = now.into();
+        document["changes"] = changes.map_or(Value::Null, Changes::json);
+        return write(&format!("{document}\n"));
+    }
+    let paint = Paint::for_stdout();
+    let whole = duration(Some(report.phases.total_ms));
+    let mut text = match (&report.failure, changes) {
+        (Some(failure), _) => format!("{now}  {}  {whole}  {}\n", paint.bad(&failure.reason), failure.detail),
+        (None, None) => format!("{now}  {}  {whole}  {} samples\n", paint.good("scraped"), report.sample_count),
+        (None, Some(changes)) => format!(
+            "{now}  {}  {whole}  {} samples: {}\n",
+            paint.good("scraped"),
+            report.sample_count,
+            changes.counts()
+        ),
+    };
+    if args.view.diff.is_some()
+        && let Some(changes) = changes
+    {
+        text.push_str(&changes.text(io::stdout().is_terminal(), paint));
+    }
+    write(&text)
+}
+
+/// Whoever watches through a pipe wants each line when it is there.
+fn write(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
