@@ -3,45 +3,58 @@
 //! Everything that is there is shown, in order or not; what would keep the agent from scraping is a problem (exit 1),
 //! what is only unwise a warning. Opens no socket and changes nothing.
 
+use std::fmt::{Display, Write as _};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 
+use serde::Serialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::CheckOutput;
 use crate::clock::Clock;
 use crate::config::CertificateFiles;
 use crate::identity::{CertificateFacts, Inspection, inspect};
 use crate::model::{clean, clean_to};
 
-/// Prints the report on `dir`; 0 if it is in order, 1 if not or if the report cannot be written.
-pub(super) fn run(dir: &Path, out: &mut impl Write, clock: &Clock) -> u8 {
+/// Prints the report on `dir`; 0 if it is in order, 1 if not.
+///
+/// # Errors
+/// If the report cannot be written.
+pub(super) fn run(dir: &Path, output: CheckOutput, out: &mut impl Write, clock: &Clock) -> io::Result<u8> {
     let files = CertificateFiles::in_dir(dir);
     let now = clock.now();
-    let mut report = Report::default();
-    report.line(clean(&dir.display().to_string()));
-    if !dir.is_dir() {
+    let mut report = Report { dir: clean(&dir.display().to_string()).into_owned(), ..Report::default() };
+    if dir.is_dir() {
+        let found = inspect(&files, now);
+        identity(&found, &mut report);
+        chain(&found, now, &mut report);
+        roots(&found, now, &mut report);
+        for broken in &found.broken {
+            report.problem(broken);
+        }
+        permissions(&files, &mut report);
+    } else {
         report.problem("no such directory; give the one that OUTPUT_CERTS names");
-        let _ = report.finish(out);
-        return 1;
     }
-    let found = inspect(&files, now);
-    identity(&found, &mut report);
-    chain(&found, now, &mut report);
-    roots(&found, now, &mut report);
-    for broken in &found.broken {
-        report.problem(broken);
+    match output {
+        CheckOutput::Text => out.write_all(report.text().as_bytes())?,
+        CheckOutput::Json => {
+            serde_json::to_writer_pretty(&mut *out, &report.document())?;
+            out.write_all(b"\n")?;
+        }
     }
-    permissions(&files, &mut report);
-    match report.finish(out) {
-        Ok(0) => 0,
-        Ok(_) | Err(_) => 1,
-    }
+    Ok(if report.count(Level::Problem) == 0 { 0 } else { 1 })
 }
 
 fn identity(found: &Inspection, report: &mut Report) {
-    report.heading("identity");
+    report.section("identity", "identity");
     match &found.id {
         Some(Ok(id)) => {
+            report.identity = Some(id.to_string());
             report.good(id);
             report.good(format!("trust domain {}", id.trust_domain()));
         }
@@ -56,10 +69,11 @@ fn identity(found: &Inspection, report: &mut Report) {
 }
 
 fn chain(found: &Inspection, now: SystemTime, report: &mut Report) {
-    report.heading("own certificate (cert-chain.pem, key.pem)");
+    report.section("certificate", "own certificate (cert-chain.pem, key.pem)");
     match &found.chain {
         Err(fault) => report.problem(fault),
         Ok(certificates) => {
+            report.chain.extend(certificates.iter().flatten().map(Certificate::of));
             for (at, certificate) in certificates.iter().enumerate() {
                 match certificate {
                     Ok(facts) if !facts.is_valid_at(now) => report.problem(described(facts, now)),
@@ -87,11 +101,12 @@ fn chain(found: &Inspection, now: SystemTime, report: &mut Report) {
 }
 
 fn roots(found: &Inspection, now: SystemTime, report: &mut Report) {
-    report.heading("roots (root-cert.pem)");
+    report.section("roots", "roots (root-cert.pem)");
     let certificates = match &found.roots {
         Ok(certificates) => certificates,
         Err(fault) => return report.problem(fault),
     };
+    report.roots.extend(certificates.iter().flatten().map(Certificate::of));
     let mut usable = 0;
     for (at, certificate) in certificates.iter().enumerate() {
         match certificate {
@@ -100,7 +115,7 @@ fn roots(found: &Inspection, now: SystemTime, report: &mut Report) {
             Ok(facts) => {
                 usable += 1;
                 report.good(described(facts, now));
-                report.line(format!("          SHA-256 {}", facts.fingerprint));
+                report.remark(format!("SHA-256 {}", facts.fingerprint));
             }
             Err(fault) => report.warning(format!("certificate {}: {fault}", at + 1)),
         }
@@ -112,7 +127,7 @@ fn roots(found: &Inspection, now: SystemTime, report: &mut Report) {
 
 /// Who may read the key can pose as us; who may write the roots decides whom we believe.
 fn permissions(files: &CertificateFiles, report: &mut Report) {
-    report.heading("permissions");
+    report.section("permissions", "permissions");
     let named = [
         ("cert-chain.pem", &files.chain, 0o022),
         ("key.pem", &files.key, 0o066),
@@ -146,52 +161,155 @@ fn is_overdue(facts: &CertificateFacts, now: SystemTime) -> bool {
     }
 }
 
-/// The lines so far, and how many of them are bad news.
+/// Everything that was found, in the order in which it is told.
 #[derive(Default)]
 struct Report {
+    dir: String,
+    identity: Option<String>,
+    chain: Vec<Certificate>,
+    roots: Vec<Certificate>,
+    sections: Vec<Section>,
+}
+
+struct Section {
+    name: &'static str,
+    heading: &'static str,
+    findings: Vec<Finding>,
+}
+
+struct Finding {
+    level: Level,
     text: String,
-    problems: usize,
-    warnings: usize,
+    /// What else is worth knowing of it.
+    remark: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Ok,
+    Warning,
+    Problem,
+}
+
+/// A certificate, for programs.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Certificate {
+    subject: String,
+    issuer: String,
+    uris: Vec<String>,
+    not_before: String,
+    not_after: String,
+    is_ca: bool,
+    sha256: String,
+}
+
+impl Certificate {
+    fn of(facts: &CertificateFacts) -> Self {
+        Self {
+            subject: facts.subject.clone(),
+            issuer: facts.issuer.clone(),
+            uris: facts.uris.clone(),
+            not_before: rfc3339(facts.not_before),
+            not_after: rfc3339(facts.not_after),
+            is_ca: facts.is_ca,
+            sha256: facts.fingerprint.to_string(),
+        }
+    }
 }
 
 impl Report {
-    fn line(&mut self, text: impl AsRef<str>) {
-        self.text.push_str(text.as_ref());
-        self.text.push('\n');
+    fn section(&mut self, name: &'static str, heading: &'static str) {
+        self.sections.push(Section { name, heading, findings: Vec::new() });
     }
 
-    fn heading(&mut self, text: &str) {
-        self.line(format!("\n{text}"));
+    fn good(&mut self, text: impl Display) {
+        self.finding(Level::Ok, text);
     }
 
-    fn good(&mut self, text: impl std::fmt::Display) {
-        self.finding("ok     ", text);
+    fn warning(&mut self, text: impl Display) {
+        self.finding(Level::Warning, text);
     }
 
-    fn warning(&mut self, text: impl std::fmt::Display) {
-        self.warnings += 1;
-        self.finding("warning", text);
+    fn problem(&mut self, text: impl Display) {
+        self.finding(Level::Problem, text);
     }
 
-    fn problem(&mut self, text: impl std::fmt::Display) {
-        self.problems += 1;
-        self.finding("PROBLEM", text);
+    /// Adds to the last finding.
+    fn remark(&mut self, text: String) {
+        if let Some(last) = self.sections.last_mut().and_then(|section| section.findings.last_mut()) {
+            last.remark = Some(text);
+        }
     }
 
-    fn finding(&mut self, kind: &str, text: impl std::fmt::Display) {
-        let text = text.to_string();
-        self.line(format!("  {kind} {}", clean_to(&text, 1024)));
+    fn finding(&mut self, level: Level, text: impl Display) {
+        if self.sections.is_empty() {
+            self.section("directory", "directory");
+        }
+        let text = clean_to(&text.to_string(), 1024).into_owned();
+        if let Some(section) = self.sections.last_mut() {
+            section.findings.push(Finding { level, text, remark: None });
+        }
     }
 
-    /// Writes everything; gives the number of problems.
-    fn finish(mut self, out: &mut impl Write) -> io::Result<usize> {
-        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-        let verdict = if self.problems == 0 { "in order" } else { "not in order" };
-        let summary = format!("\n{verdict}: {}, {}", count(self.problems, "problem"), count(self.warnings, "warning"));
-        self.line(summary);
-        out.write_all(self.text.as_bytes())?;
-        Ok(self.problems)
+    fn count(&self, level: Level) -> usize {
+        self.sections.iter().flat_map(|section| &section.findings).filter(|finding| finding.level == level).count()
     }
+
+    /// For people.
+    fn text(&self) -> String {
+        let mut out = format!("{}\n", self.dir);
+        for Section { heading, findings, .. } in &self.sections {
+            let _ = writeln!(out, "\n{heading}");
+            for Finding { level, text, remark } in findings {
+                let kind = match level {
+                    Level::Ok => "ok     ",
+                    Level::Warning => "warning",
+                    Level::Problem => "PROBLEM",
+                };
+                let _ = writeln!(out, "  {kind} {text}");
+                if let Some(remark) = remark {
+                    let _ = writeln!(out, "          {remark}");
+                }
+            }
+        }
+        let count = |level, what: &str| {
+            let number = self.count(level);
+            format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+        };
+        let verdict = if self.count(Level::Problem) == 0 { "in order" } else { "not in order" };
+        let (problems, warnings) = (count(Level::Problem, "problem"), count(Level::Warning, "warning"));
+        let _ = writeln!(out, "\n{verdict}: {problems}, {warnings}");
+        out
+    }
+
+    /// For programs.
+    fn document(&self) -> Value {
+        let of_section = |section: &Section| -> Vec<Value> {
+            let of_finding = |finding: &Finding| {
+                let level = match finding.level {
+                    Level::Ok => "ok",
+                    Level::Warning => "warning",
+                    Level::Problem => "problem",
+                };
+                json!({ "about": section.name, "level": level, "text": finding.text })
+            };
+            section.findings.iter().map(of_finding).collect()
+        };
+        json!({
+            "ok": self.count(Level::Problem) == 0,
+            "dir": self.dir,
+            "identity": self.identity,
+            "chain": self.chain,
+            "roots": self.roots,
+            "findings": self.sections.iter().flat_map(of_section).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// A time as programs read it.
+fn rfc3339(time: SystemTime) -> String {
+    OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -248,7 +366,7 @@ mod tests {
 
         fn check(&self) -> (u8, String) {
             let mut out = Vec::new();
-            let code = run(self.dir.path(), &mut out, &self.clock);
+            let code = run(self.dir.path(), CheckOutput::Text, &mut out, &self.clock).expect("written to memory");
             (code, String::from_utf8(out).expect("text"))
         }
     }
@@ -272,6 +390,25 @@ mod tests {
             assert!(text.contains(part), "{part:?} is not in {text}");
         }
         assert!(!text.contains('\u{1b}'), "names are cleaned: {text}");
+    }
+
+    #[test]
+    fn programs_get_certificates_and_findings() {
+        let certs = Certs::new(&[ID]);
+        certs.put("key.pem", "", 0o600);
+        let mut out = Vec::new();
+        let code = run(certs.dir.path(), CheckOutput::Json, &mut out, &certs.clock).expect("written to memory");
+        let document: Value = serde_json::from_slice(&out).expect("JSON");
+        assert_eq!((code, &document["ok"], &document["identity"]), (1, &false.into(), &ID.into()));
+        assert_eq!((&document["chain"][0]["uris"][0], &document["roots"][0]["isCa"]), (&ID.into(), &true.into()));
+        let problems: Vec<_> = document["findings"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter(|finding| finding["level"] == "problem")
+            .map(|finding| &finding["about"])
+            .collect();
+        assert_eq!(problems, ["certificate"], "{document}");
     }
 
     #[test]

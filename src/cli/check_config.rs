@@ -7,7 +7,9 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, Problem, load};
+use serde::Serialize;
+
+use crate::config::{Config, Loaded, Problem, load};
 
 /// Checks `files` and says what was found; the exit code is 0 if all can be used and 1 if not.
 ///
@@ -34,6 +36,81 @@ pub(super) fn run(files: &[PathBuf], print: bool, out: &mut impl Write, err: &mu
         }
     }
     Ok(code)
+}
+
+/// Checks `files` and writes what was found as one JSON document; the exit code is that of [`run`].
+///
+/// # Errors
+/// If it cannot be written.
+pub(super) fn json(files: &[PathBuf], out: &mut impl Write) -> io::Result<u8> {
+    let env = |name: &str| std::env::var(name).ok();
+    let files: Vec<_> = files.iter().map(|file| CheckedFile::of(file, load(file, &env))).collect();
+    let document = Document { ok: files.iter().all(|file| file.ok), files };
+    serde_json::to_writer_pretty(&mut *out, &document)?;
+    out.write_all(b"\n")?;
+    Ok(if document.ok { 0 } else { 1 })
+}
+
+/// What was found, for programs.
+#[derive(Serialize)]
+struct Document {
+    ok: bool,
+    files: Vec<CheckedFile>,
+}
+
+#[derive(Serialize)]
+struct CheckedFile {
+    file: String,
+    ok: bool,
+    /// The names of its jobs and receivers; none if it cannot be used.
+    jobs: Vec<String>,
+    receivers: Vec<String>,
+    problems: Vec<Finding>,
+    warnings: Vec<Finding>,
+}
+
+#[derive(Serialize)]
+struct Finding {
+    /// The file that is at fault: this one, or one that it names.
+    file: String,
+    line: Option<usize>,
+    column: Option<usize>,
+    key: String,
+    message: String,
+    instead: Option<String>,
+}
+
+impl CheckedFile {
+    fn of(file: &Path, loaded: Loaded) -> Self {
+        let (config, problems) = match loaded.config {
+            Ok(config) => (Some(config), Vec::new()),
+            Err(problems) => (None, problems),
+        };
+        let jobs = config.iter().flat_map(|config| &config.scrape_configs).map(|job| job.job_name.to_string());
+        let receivers = config.iter().flat_map(|config| &config.remote_write).map(|receiver| receiver.name.clone());
+        Self {
+            file: file.display().to_string(),
+            ok: config.is_some(),
+            jobs: jobs.collect(),
+            receivers: receivers.collect(),
+            problems: problems.into_iter().map(Finding::of).collect(),
+            warnings: loaded.warnings.into_iter().map(Finding::of).collect(),
+        }
+    }
+}
+
+impl Finding {
+    fn of(problem: Problem) -> Self {
+        let Problem { file, pos, key, message, instead } = problem;
+        Self {
+            file: file.display().to_string(),
+            line: pos.map(|pos| pos.line),
+            column: pos.map(|pos| pos.column),
+            key,
+            message,
+            instead,
+        }
+    }
 }
 
 /// The same line, with a word that says that the file can be used.
@@ -102,6 +179,32 @@ mod tests {
         let (code, out, err) = checked("", true);
         assert_eq!((code, err.as_str()), (0, ""));
         assert!(out.starts_with("global:\n  scrape_interval: 1m\n  scrape_timeout: 10s\n"), "{out}");
+    }
+
+    #[test]
+    fn programs_get_places_and_words_apart() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (good, bad) = (dir.path().join("good.yaml"), dir.path().join("bad.yaml"));
+        std::fs::write(&good, "scrape_configs: [{job_name: a}]\nrule_files: [x]\n").expect("written");
+        std::fs::write(&bad, "globl: {}\n").expect("written");
+        let checked = |files: &[PathBuf]| {
+            let mut out = Vec::new();
+            let code = json(files, &mut out).expect("written to memory");
+            (code, serde_json::from_slice::<serde_json::Value>(&out).expect("JSON"))
+        };
+        let (code, document) = checked(&[good.clone(), bad]);
+        assert_eq!((code, &document["ok"]), (1, &false.into()));
+        let [good_file, bad_file] = [&document["files"][0], &document["files"][1]];
+        assert_eq!((&good_file["ok"], &good_file["jobs"][0]), (&true.into(), &"a".into()));
+        assert_eq!(
+            (&good_file["warnings"][0]["key"], &good_file["warnings"][0]["line"]),
+            (&"rule_files".into(), &2.into())
+        );
+        let problem = &bad_file["problems"][0];
+        assert_eq!((&problem["line"], &problem["column"], &problem["key"]), (&1.into(), &1.into(), &"globl".into()));
+        assert_eq!(problem["instead"], "write global");
+        let (code, document) = checked(&[good]);
+        assert_eq!((code, &document["ok"]), (0, &true.into()));
     }
 
     #[test]

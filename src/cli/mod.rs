@@ -10,6 +10,7 @@ mod check_config;
 mod cluster;
 #[cfg(feature = "demo")]
 mod demo;
+mod generated;
 mod istio;
 mod run;
 mod scrape;
@@ -45,10 +46,24 @@ enum Command {
     /// List what is scraped, or would be, and why the rest is not
     Targets(targets::TargetsArgs),
     /// Scrape one target once, by its URL or as a pod, and say what is wrong with it
-    Scrape(scrape::ScrapeArgs),
+    Scrape(Box<scrape::ScrapeArgs>),
     /// Show a whole mesh in miniature: no cluster needed, nothing installed
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
+    /// Print the script that completes this command line in a shell
+    Completions(generated::CompletionsArgs),
+    /// Print the manual page, or write one for each command
+    Man(generated::ManArgs),
+}
+
+/// How what was checked is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum CheckOutput {
+    /// For people
+    #[default]
+    Text,
+    /// One JSON document
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -59,14 +74,20 @@ enum Check {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
         /// Print what the files mean, with all defaults; secrets are not shown
-        #[arg(long)]
+        #[arg(long, conflicts_with = "output")]
         print: bool,
+        /// What to print
+        #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+        output: CheckOutput,
     },
     /// Read a certificate directory as the agent would, and judge it; exit code 0 good, 1 not
     Certs {
         /// The directory with cert-chain.pem, key.pem and root-cert.pem
         #[arg(value_name = "DIR")]
         dir: PathBuf,
+        /// What to print
+        #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+        output: CheckOutput,
     },
 }
 
@@ -74,15 +95,22 @@ enum Check {
 pub fn main() -> ExitCode {
     let command = Arguments::parse().command;
     let code = match command {
-        Command::Check(Check::Config { files, print }) => {
+        Command::Check(Check::Config { files, output: CheckOutput::Json, .. }) => {
+            written(check_config::json(&files, &mut std::io::stdout().lock()))
+        }
+        Command::Check(Check::Config { files, print, .. }) => {
             written(check_config::run(&files, print, &mut std::io::stdout().lock(), &mut std::io::stderr().lock()))
         }
-        Command::Check(Check::Certs { dir }) => check_certs::run(&dir, &mut std::io::stdout().lock(), &Clock::system()),
+        Command::Check(Check::Certs { dir, output }) => {
+            written(check_certs::run(&dir, output, &mut std::io::stdout().lock(), &Clock::system()))
+        }
         Command::Run(args) => with_runtime(run::run(args)),
         Command::Targets(args) => with_runtime(targets::run(args)),
-        Command::Scrape(args) => with_runtime(scrape::run(args)),
+        Command::Scrape(args) => with_runtime(scrape::run(*args)),
         #[cfg(feature = "demo")]
         Command::Demo(args) => with_runtime(demo::run(args)),
+        Command::Completions(args) => written(generated::completions(&args).map(|()| 0)),
+        Command::Man(args) => generated::man(&args),
     };
     ExitCode::from(code)
 }

@@ -220,3 +220,31 @@ async fn check_config_accepts_what_is_shipped() {
     let output = meshscrape(&["check", "config", "--print", &file]).await;
     assert!(text(&output.stdout).contains("scrape_configs:"), "{}", text(&output.stdout));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shells_and_manuals_get_what_the_command_line_is() {
+    let output = meshscrape(&["completions", "bash"]).await;
+    let dir = TempDir::new().expect("a directory");
+    let script = dir.path().join("meshscrape.bash");
+    std::fs::write(&script, &output.stdout).expect("written");
+    let asked = "source \"$0\"; COMP_WORDS=(meshscrape scrape --outp); COMP_CWORD=2; _meshscrape meshscrape --outp scrape; echo \"${COMPREPLY[@]}\"";
+    let bash = std::process::Command::new("bash").args(["-c", asked]).arg(&script).output().expect("bash");
+    assert_eq!(text(&bash.stdout), "--output\n", "{}", text(&bash.stderr));
+
+    let pages = dir.path().join("man");
+    let there = pages.to_str().expect("UTF-8");
+    let missing = meshscrape(&["man", "--dir", there]).await;
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing.stderr).contains("cannot write manual pages to"), "{}", text(&missing.stderr));
+    std::fs::create_dir(&pages).expect("created");
+    let output = meshscrape(&["man", "--dir", there]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    for (page, says) in [
+        ("meshscrape.1", "The scraper that checks who answered"),
+        ("meshscrape-scrape.1", "\\-\\-spiffe\\-id"),
+        ("meshscrape-check-config.1", "secrets are not shown"),
+    ] {
+        let content = std::fs::read_to_string(pages.join(page)).expect(page);
+        assert!(content.contains(".TH") && content.contains(says), "{page}: {content}");
+    }
+}

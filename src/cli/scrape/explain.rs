@@ -41,13 +41,13 @@ struct Step {
 }
 
 /// The report in steps, and the verdict with what its reason means.
-pub(super) fn text(report: &Report, collector: &Collector, paint: Paint) -> String {
+pub(super) fn text(report: &Report, collector: &Collector, forwarded: bool, paint: Paint) -> String {
     let mut out = format!("{}\n", paint.bold(&report.url));
     for (name, value) in &report.about {
         let _ = writeln!(out, "  {name}: {value}");
     }
     let width = terminal_size().map_or(WIDTH, |(columns, _)| columns);
-    for Step { name, state, says } in steps(report, collector) {
+    for Step { name, state, says } in steps(report, collector, forwarded) {
         let mark = match state {
             State::Done => paint.good("ok  "),
             State::Failed => paint.bad("FAIL"),
@@ -67,7 +67,7 @@ pub(super) fn text(report: &Report, collector: &Collector, paint: Paint) -> Stri
 }
 
 /// The steps as JSON.
-pub(super) fn json(report: &Report, collector: &Collector) -> Value {
+pub(super) fn json(report: &Report, collector: &Collector, forwarded: bool) -> Value {
     let step = |Step { name, state, says }| {
         let state = match state {
             State::Done => "ok",
@@ -76,10 +76,11 @@ pub(super) fn json(report: &Report, collector: &Collector) -> Value {
         };
         json!({ "step": name, "state": state, "says": says })
     };
-    steps(report, collector).into_iter().map(step).collect()
+    steps(report, collector, forwarded).into_iter().map(step).collect()
 }
 
-fn steps(report: &Report, collector: &Collector) -> Vec<Step> {
+/// `forwarded` where the collector has what would be.
+fn steps(report: &Report, collector: &Collector, forwarded: bool) -> Vec<Step> {
     let ended = ended(report);
     let step = |stage, name, says: String| {
         let state = match ended {
@@ -99,7 +100,7 @@ fn steps(report: &Report, collector: &Collector) -> Vec<Step> {
     }
     steps.push(step(Stage::Answer, "answer", answer(report)));
     steps.push(step(Stage::Exposition, "exposition", exposition(report, collector)));
-    if collector.kept() > 0 || !collector.dropped.is_empty() {
+    if forwarded {
         steps.push(step(
             Stage::Forwarding,
             "forwarding",

@@ -282,14 +282,16 @@ async fn scrape_pod(args: &ScrapeArgs, name: &str, found: &mut Option<Found>) ->
 
 fn print(Scraped { report, collector }: &Scraped, args: &ScrapeArgs) -> u8 {
     let text = |paint| match args.view.explain {
-        true => explain::text(report, collector, paint),
+        true => explain::text(report, collector, args.view.relabel, paint),
         false => report.text(collector, args.view.relabel, paint),
     };
     let printed = match args.output {
         Output::Prom => std::io::stderr()
             .write_all(text(Paint::for_stderr()).as_bytes())
             .and_then(|()| collector.print_prom(report.failure.is_none())),
-        Output::Json => report.print_json(collector, args.view.explain),
+        Output::Json => {
+            report.print_json(collector, args.view.explain.then(|| explain::json(report, collector, args.view.relabel)))
+        }
         Output::Summary => std::io::stdout().write_all(text(Paint::for_stdout()).as_bytes()),
     };
     match printed {

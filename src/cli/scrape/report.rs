@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::collect::Collector;
-use super::explain;
 use crate::cli::style::Paint;
 use crate::model::{Failure, Labels, Match, Reason, Sample, Target, Verification, clean_to};
 use crate::scrape::Exchange;
@@ -238,7 +237,7 @@ impl Report {
     }
 
     /// Report and samples as one JSON document on standard output.
-    pub(super) fn print_json(&self, collector: &Collector, explained: bool) -> io::Result<()> {
+    pub(super) fn print_json(&self, collector: &Collector, steps: Option<serde_json::Value>) -> io::Result<()> {
         let (mut samples, mut dropped) = (Vec::new(), Vec::new());
         if self.failure.is_none() {
             samples.extend(collector.samples().map(json_sample));
@@ -250,8 +249,8 @@ impl Report {
         let mut document = self.document(collector)?;
         document["samples"] = samples.into();
         document["dropped"] = dropped.into();
-        if explained {
-            document["steps"] = explain::json(self, collector);
+        if let Some(steps) = steps {
+            document["steps"] = steps;
         }
         let mut out = io::stdout().lock();
         serde_json::to_writer_pretty(&mut out, &document)?;
@@ -317,7 +316,7 @@ pub(super) fn json_labels(labels: &Labels) -> serde_json::Value {
 pub(super) fn forwarded_of(collector: &Collector) -> String {
     match collector.dropped.len() {
         0 => format!("{} series", collector.kept()),
-        dropped => format!("{} series; {dropped} more are dropped by relabelling", collector.kept()),
+        dropped => format!("{} series, {dropped} dropped by relabelling", collector.kept()),
     }
 }
 

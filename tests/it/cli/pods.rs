@@ -129,7 +129,10 @@ async fn an_agent_says_what_it_would_forward_and_what_not() {
             stage.cart.address()
         )
     );
-    assert!(report.contains("samples     2 in ") && report.contains("forwarded   1 series; 1 more are"), "{report}");
+    assert!(
+        report.contains("samples     2 in ") && report.contains("forwarded   1 series, 1 dropped by relabelling"),
+        "{report}"
+    );
     let output = stage.scrape("pod/cart-1", &["--relabel", "--match", "h", "--explain"]).await;
     assert!(text(&output.stdout).starts_with("# not forwarded: h, by"), "{}", text(&output.stdout));
     let output = stage.scrape("pod/payments-1", &["--relabel"]).await;

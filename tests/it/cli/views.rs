@@ -81,7 +81,10 @@ async fn what_would_be_forwarded_is_shown_and_what_not_with_the_rule() {
              # not forwarded: beans_total{{kind=\"robusta\"}}, by metric relabel rule 1: {{action: drop, source_labels: [kind], regex: 'robusta'}}\n"
         )
     );
-    assert!(report.contains("samples     4 in 3 families\n  forwarded   3 series; 1 more are dropped"), "{report}");
+    assert!(
+        report.contains("samples     4 in 3 families\n  forwarded   3 series, 1 dropped by relabelling"),
+        "{report}"
+    );
 
     let json = ["--spiffe-id", CART, "--relabel", "--config", file, "--job", "mesh", "--output", "json"];
     let output = scrape(&mesh.certs, &url, &json).await;
