@@ -15,6 +15,8 @@ use crate::model::TrustDomain;
 #[derive(Clone)]
 pub(super) struct Identities {
     list: Arc<Mutex<Vec<Watched>>>,
+    /// What is watched whatever the configuration says.
+    pinned: Arc<Mutex<Vec<IdentitySettings>>>,
     clock: Clock,
     stop: CancellationToken,
 }
@@ -29,7 +31,7 @@ struct Watched {
 impl Identities {
     /// None yet; their watchers end with `stop`.
     pub(super) fn new(clock: Clock, stop: CancellationToken) -> Self {
-        Self { list: Arc::default(), clock, stop }
+        Self { list: Arc::default(), pinned: Arc::default(), clock, stop }
     }
 
     /// The certificates of a job that verifies SPIFFE IDs.
@@ -53,6 +55,12 @@ impl Identities {
         feed
     }
 
+    /// The certificates of an identity that no configuration takes away.
+    pub(super) fn pin(&self, settings: IdentitySettings) -> CredentialsFeed {
+        self.pinned().push(settings.clone());
+        self.feed(settings)
+    }
+
     /// Ends the watchers that `config` does not need.
     pub(super) fn keep_those_of(&self, config: &Config) {
         let of_jobs = config.scrape_configs.iter().filter_map(|job| match &job.security {
@@ -63,7 +71,7 @@ impl Identities {
             ReceiverSecurity::Ordinary(_) => None,
             ReceiverSecurity::Spiffe(spiffe) => Some(IdentitySettings::from(spiffe)),
         });
-        let used: Vec<_> = of_jobs.chain(of_receivers).collect();
+        let used: Vec<_> = of_jobs.chain(of_receivers).chain(self.pinned().iter().cloned()).collect();
         self.lock().retain(|watched| used.contains(&watched.settings));
     }
 
@@ -80,6 +88,10 @@ impl Identities {
             Some(format!("{} ({})", failure.detail, watched.settings.files.chain.display()))
         });
         missing.collect()
+    }
+
+    fn pinned(&self) -> MutexGuard<'_, Vec<IdentitySettings>> {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Watched>> {

@@ -31,10 +31,11 @@ use self::reload::Reloads;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::lifecycle;
+use crate::model::Peer;
 use crate::scrape::Setup;
 use crate::series::Catalogue;
 use crate::spool::Spool;
-use crate::status::{Audience, Readiness, Sources};
+use crate::status::{Audience, Door, Readiness, Sources};
 use crate::{discover, identity, scrape, send, series, spool, status};
 
 pub use reload::ReloadError;
@@ -49,6 +50,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Where the API is served; `None` for nowhere.
     pub api_listen: Option<SocketAddr>,
+    /// Where the API and `/metrics` are served to workloads of the mesh, and to which; `None` for nowhere.
+    pub mesh: Option<MeshListener>,
     /// Wall time.
     pub clock: Clock,
     /// How long delivery may go on once the agent is asked to stop, and to a receiver that another configuration lacks.
@@ -59,6 +62,17 @@ pub struct Options {
     pub control: Option<lifecycle::Control>,
     /// The arguments of the command line, for people.
     pub flags: Vec<(String, String)>,
+}
+
+/// A listener for workloads of the mesh.
+#[derive(Clone, Debug)]
+pub struct MeshListener {
+    /// Where; port 0 takes any.
+    pub listen: SocketAddr,
+    /// Our certificate, and the roots that clients must chain to.
+    pub identity: identity::IdentitySettings,
+    /// Who may come.
+    pub allowed: Peer,
 }
 
 /// Why an agent cannot start.
@@ -86,6 +100,7 @@ pub enum AgentError {
 pub struct Agent {
     listen: SocketAddr,
     api: Option<SocketAddr>,
+    mesh: Option<SocketAddr>,
     clock: Clock,
     /// What scraping was told last.
     setup: Setup,
@@ -124,12 +139,21 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
         Some(address) => Some(bind(address, "--api-listen").await?),
         None => None,
     };
+    let mesh_listener = match &options.mesh {
+        Some(mesh) => Some(bind(mesh.listen, "--mesh-listen").await?),
+        None => None,
+    };
     let mut registry = Registry::default();
     register_build_info(&mut registry);
     status::register_process_metrics(&mut registry, &options.clock);
     let (stop_scraping, stop_serving, give_up) = <(CancellationToken, CancellationToken, CancellationToken)>::default();
     let clock = options.clock;
     let identities = Identities::new(clock.clone(), stop_serving.clone());
+    let refused = status::Refused::new(&mut registry);
+    let door = options.mesh.as_ref().map(|mesh| {
+        let credentials = identities.pin(mesh.identity.clone());
+        Door::new(credentials, mesh.allowed.clone(), clock.clone(), refused)
+    });
     let known = identities.clone();
     identity::register_metrics(&mut registry, move || known.snapshots());
 
@@ -187,15 +211,20 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
     };
     let listen = local_addr(&listener);
     let api = api_listener.as_ref().map(local_addr);
+    let mesh = mesh_listener.as_ref().map(local_addr);
     let serve =
         |listener, router, audience| tokio::spawn(status::serve(listener, router, audience, stop_serving.clone()));
     let mut serving = vec![serve(listener, status::probes_router(sources.clone()), Audience::Everybody)];
     if let Some(listener) = api_listener {
-        serving.push(serve(listener, status::api_router(sources), Audience::ThisHost));
+        serving.push(serve(listener, status::api_router(sources.clone()), Audience::ThisHost));
+    }
+    if let (Some(listener), Some(door)) = (mesh_listener, door) {
+        serving.push(serve(listener, status::mesh_router(sources), Audience::Mesh(door)));
     }
     Ok(Agent {
         listen,
         api,
+        mesh,
         clock,
         setup,
         identities,
@@ -222,6 +251,11 @@ impl Agent {
     /// Where the API is served.
     pub fn api_addr(&self) -> Option<SocketAddr> {
         self.api
+    }
+
+    /// Where workloads of the mesh are served.
+    pub fn mesh_addr(&self) -> Option<SocketAddr> {
+        self.mesh
     }
 
     /// Stops scraping, delivers what is queued until the flush deadline, and ends.

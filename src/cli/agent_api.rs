@@ -1,7 +1,7 @@
 //! A running agent as a command sees it: its HTTP API, on this host or by a port that is forwarded to it.
 //!
 //! What an agent answers is foreign text, parts of it written by the pods it scrapes: whoever prints it cleans it. An
-//! API is only ever asked on a loopback address, because agents serve it nowhere else.
+//! API is only ever asked on a loopback address: over mTLS an agent serves workloads, not people.
 
 use std::collections::BTreeMap;
 use std::io;

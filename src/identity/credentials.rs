@@ -153,7 +153,7 @@ impl Credentials {
         self.trust_domain.as_ref() == Some(domain) || self.aliases.contains(domain)
     }
 
-    fn own_at(&self, now: SystemTime) -> Result<&OwnIdentity, Failure> {
+    pub(super) fn own_at(&self, now: SystemTime) -> Result<&OwnIdentity, Failure> {
         let own = self.own().ok_or_else(|| {
             Failure::new(Reason::NoOwnCertificate, "no certificate of our own is loaded, so no peer would accept us")
         })?;

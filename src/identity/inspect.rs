@@ -10,7 +10,7 @@ use super::credentials::OwnIdentity;
 use super::files::{Certificates, Content, FileSet};
 use super::loader::{certified_key, own_certificate_untrusted};
 use super::roots::Roots;
-use super::svid::{Svid, spiffe_id};
+use super::svid::{Role, Svid, spiffe_id};
 use crate::config::CertificateFiles;
 use crate::model::SpiffeId;
 
@@ -45,7 +45,7 @@ pub fn inspect(files: &CertificateFiles, now: SystemTime) -> Inspection {
     let leaf = chain.as_ref().ok().and_then(|chain| chain.list.first());
     let id = leaf.map(|leaf| parse(leaf).and_then(|leaf| spiffe_id(&leaf).map_err(|fault| fault.to_string())));
     let form = match (leaf, &id) {
-        (Some(leaf), Some(Ok(_))) => Svid::read(leaf).err().map(|fault| fault.to_string()),
+        (Some(leaf), Some(Ok(_))) => Svid::read(leaf, Role::Server).err().map(|fault| fault.to_string()),
         _ => None,
     };
     let key = certified_key(&set.chain, &set.key);

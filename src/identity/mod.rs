@@ -18,6 +18,7 @@
 //!
 //! This room does not know targets, HTTP, or metric formats.
 
+mod admission;
 mod certificate;
 mod credentials;
 mod files;
@@ -31,6 +32,7 @@ mod svid;
 mod verify;
 mod watch;
 
+pub use admission::Admission;
 pub use certificate::{CertificateFacts, Fingerprint, PublicKey};
 pub use credentials::{Credentials, OwnIdentity};
 pub use files::FileError;

@@ -29,6 +29,15 @@ pub(super) enum SvidFault {
     Form(String),
 }
 
+/// What a peer is in the connection, which its certificate must allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It answers.
+    Server,
+    /// It asks.
+    Client,
+}
+
 /// A leaf in the right form, and what it claims. The claim is worth nothing before the chain is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Svid {
@@ -41,13 +50,13 @@ pub(super) struct Svid {
 }
 
 impl Svid {
-    /// Reads a leaf.
-    pub(super) fn read(leaf: &CertificateDer<'_>) -> Result<Self, SvidFault> {
+    /// Reads the leaf of a peer in this role.
+    pub(super) fn read(leaf: &CertificateDer<'_>, role: Role) -> Result<Self, SvidFault> {
         let certificate = parse(leaf).map_err(|error| invalid(format!("it cannot be read: {error}")))?;
         // Two extensions of one kind: which of them a reader believes is anybody's guess.
         certificate.extensions_map().map_err(|error| invalid(error.to_string()))?;
         let id = spiffe_id(&certificate)?;
-        check_usage(&certificate)?;
+        check_usage(&certificate, role)?;
         let validity = certificate.validity();
         Ok(Self { id, not_before: system_time(validity.not_before), not_after: system_time(validity.not_after) })
     }
@@ -85,7 +94,7 @@ pub(super) fn spiffe_id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, S
     }
 }
 
-fn check_usage(certificate: &X509Certificate<'_>) -> Result<(), SvidFault> {
+fn check_usage(certificate: &X509Certificate<'_>, role: Role) -> Result<(), SvidFault> {
     // A basic constraints extension that is there and cannot be read must not count as "not a CA".
     match certificate.basic_constraints() {
         Ok(Some(constraints)) if constraints.value.ca => return Err(invalid("it is a CA certificate")),
@@ -105,8 +114,13 @@ fn check_usage(certificate: &X509Certificate<'_>) -> Result<(), SvidFault> {
         return Err(invalid("its key usage allows it to sign certificates or revocation lists"));
     }
     let extended = certificate.extended_key_usage().map_err(|_| invalid("its extended key usage cannot be read"))?;
-    match extended {
-        Some(extended) if !extended.value.server_auth => Err(invalid("its extended key usage lacks serverAuth")),
+    match (extended, role) {
+        (Some(extended), Role::Server) if !extended.value.server_auth => {
+            Err(invalid("its extended key usage lacks serverAuth"))
+        }
+        (Some(extended), Role::Client) if !extended.value.client_auth => {
+            Err(invalid("its extended key usage lacks clientAuth"))
+        }
         _ => Ok(()),
     }
 }

@@ -1,7 +1,8 @@
-//! The one verifier of peers in SPIFFE jobs. It runs inside the handshake and fails closed.
+//! The one verifier of peers by SPIFFE ID: of those that answer us, and of those that ask ([`Admission`](super::Admission)).
+//! It runs inside the handshake and fails closed.
 //!
 //! The order of its questions: is the leaf in the form of an SVID; do we have roots for the trust domain it claims; does
-//! it chain to them, for a server, now; is it the identity that must answer. Until the chain is verified a claimed
+//! it chain to them, for its role, now; is it an identity that may answer or ask. Until the chain is verified a claimed
 //! identity is shown as `(unverified)` only. There is no permissive variant, not even for diagnosis: the refusal
 //! itself carries what was seen.
 
@@ -21,7 +22,7 @@ use webpki::{EndEntityCert, KeyUsage};
 use super::certificate::{CertificateFacts, PublicKey, utc};
 use super::credentials::{Credentials, OwnIdentity};
 use super::refusal::refuse;
-use super::svid::{Svid, SvidFault};
+use super::svid::{Role, Svid, SvidFault};
 use crate::clock::Clock;
 use crate::model::{Acceptance, Alpn, Failure, Peer, PeerReport, Reason, SpiffeId};
 
@@ -49,12 +50,7 @@ impl Handshake {
         clock: &Clock,
     ) -> Result<Self, Failure> {
         let provider = crypto_provider();
-        let verifier = Arc::new(Verifier {
-            credentials: credentials.clone(),
-            peer: peer.clone(),
-            algorithms: provider.signature_verification_algorithms,
-            verdict: Mutex::default(),
-        });
+        let verifier = Arc::new(Verifier::new(credentials, peer, Role::Server));
         let mut config = ClientConfig::builder_with_details(provider, Arc::new(Now(clock.clone())))
             .with_safe_default_protocol_versions()
             .map_err(|error| Failure::new(Reason::TlsHandshake, format!("TLS cannot be set up: {error}")))?
@@ -87,10 +83,7 @@ impl Handshake {
     /// What was verified, after the handshake has succeeded. A connection that the verifier was not asked about is
     /// `tls_handshake`.
     pub fn verified(self, connection: &ClientConnection) -> Result<Verified, Failure> {
-        let verdict = self.verifier.verdict.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let verdict = verdict.ok_or_else(|| {
-            Failure::new(Reason::TlsHandshake, "BUG: the handshake ended without a verdict on the peer")
-        })?;
+        let verdict = self.verifier.take_verdict()?;
         let certificates = connection.peer_certificates().unwrap_or_default();
         let version = match connection.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
@@ -165,21 +158,56 @@ impl Verified {
 
 /// A peer that was accepted.
 #[derive(Clone, Debug)]
-struct Verdict {
-    id: SpiffeId,
+pub(super) struct Verdict {
+    pub(super) id: SpiffeId,
     exact: bool,
     not_after: SystemTime,
     anchor: Arc<TrustAnchor<'static>>,
 }
 
-struct Verifier {
+pub(super) struct Verifier {
     credentials: Credentials,
     peer: Peer,
+    role: Role,
     algorithms: WebPkiSupportedAlgorithms,
     verdict: Mutex<Option<Verdict>>,
 }
 
 impl Verifier {
+    /// For one handshake, in which `peer` has this role.
+    pub(super) fn new(credentials: &Credentials, peer: &Peer, role: Role) -> Self {
+        Self {
+            credentials: credentials.clone(),
+            peer: peer.clone(),
+            role,
+            algorithms: crypto_provider().signature_verification_algorithms,
+            verdict: Mutex::default(),
+        }
+    }
+
+    /// What was decided, once, after the handshake has succeeded.
+    pub(super) fn take_verdict(&self) -> Result<Verdict, Failure> {
+        let verdict = self.verdict.lock().unwrap_or_else(PoisonError::into_inner).take();
+        verdict
+            .ok_or_else(|| Failure::new(Reason::TlsHandshake, "BUG: the handshake ended without a verdict on the peer"))
+    }
+
+    /// Decides on a peer, and keeps the decision for [`Verifier::take_verdict`].
+    pub(super) fn accept(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let verdict = self.decide(leaf, intermediates, now);
+        let verdict = verdict.map_err(|failure| {
+            let sent = std::iter::once(leaf).chain(intermediates).take(SHOWN_CERTIFICATES);
+            refuse(failure.expecting(&self.peer).sending(sent.map(describe).collect()))
+        })?;
+        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
+        Ok(())
+    }
+
     /// The whole decision on a peer.
     fn decide(
         &self,
@@ -187,7 +215,7 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<Verdict, Failure> {
-        let svid = Svid::read(leaf).map_err(misshapen)?;
+        let svid = Svid::read(leaf, self.role).map_err(misshapen)?;
         let acceptance = self.peer.judge(&svid.id);
         if !self.credentials.covers(svid.id.trust_domain()) {
             return Err(self.foreign_domain(&svid.id, acceptance));
@@ -197,7 +225,7 @@ impl Verifier {
             Acceptance::Exact => true,
             Acceptance::Weaker => false,
             Acceptance::Refused => {
-                let detail = format!("expected {}, but {} answered", self.peer, svid.id);
+                let detail = format!("expected {}, but {} {}", self.peer, svid.id, self.role.did());
                 return Err(Failure::new(Reason::IdentityMismatch, detail).presenting(svid.id.as_str()));
             }
         };
@@ -216,9 +244,12 @@ impl Verifier {
         let anchors = self.credentials.roots.valid_at(wall);
         let leaf = EndEntityCert::try_from(leaf)
             .map_err(|error| misshapen(SvidFault::Form(format!("it cannot be used: {error}"))))?;
+        let usage = match self.role {
+            Role::Server => KeyUsage::server_auth(),
+            Role::Client => KeyUsage::client_auth(),
+        };
         let build = |time: UnixTime| {
-            let all = self.algorithms.all;
-            leaf.verify_for_usage(all, &anchors, intermediates, time, KeyUsage::server_auth(), None, None)
+            leaf.verify_for_usage(self.algorithms.all, &anchors, intermediates, time, usage, None, None)
         };
         let path = build(now).map_err(|error| {
             // An expired leaf is reported before anybody looked at its signature. Whether it is one of ours at all is
@@ -298,12 +329,23 @@ impl Verifier {
             Acceptance::Refused => Failure::new(
                 Reason::IdentityMismatch,
                 format!(
-                    "expected {}, but a certificate answered that claims {id}, of the unknown trust domain {domain} (unverified)",
-                    self.peer
+                    "expected {}, but a certificate {} that claims {id}, of the unknown trust domain {domain} (unverified)",
+                    self.peer,
+                    self.role.did()
                 ),
             ),
         };
         failure.presenting(&unverified(id))
+    }
+}
+
+impl Role {
+    /// What a peer in this role did.
+    fn did(self) -> &'static str {
+        match self {
+            Role::Server => "answered",
+            Role::Client => "asked",
+        }
     }
 }
 
@@ -316,12 +358,7 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verdict = self.decide(end_entity, intermediates, now);
-        let verdict = verdict.map_err(|failure| {
-            let sent = std::iter::once(end_entity).chain(intermediates).take(SHOWN_CERTIFICATES);
-            refuse(failure.expecting(&self.peer).sending(sent.map(describe).collect()))
-        })?;
-        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
+        self.accept(end_entity, intermediates, now)?;
         Ok(ServerCertVerified::assertion())
     }
 

@@ -2,16 +2,19 @@
 //! can set off is one scrape of a target that is scraped anyway and, where the command line allows it, that the
 //! configuration is read again.
 //!
-//! Two listeners, because they have two audiences. The one on the pod's address serves probes and `/metrics` and nothing
+//! Three listeners, because they have three audiences. The one on the pod's address serves probes and `/metrics` and nothing
 //! else: what the mesh protects must not be readable in the clear next door. The one on loopback serves the API, to whoever
-//! may log in to the node or forward a port.
+//! may log in to the node or forward a port. The one of the mesh, if there is one, serves the same to workloads that prove by
+//! mTLS to be among those that may ([`Door`]), and lets nobody end the agent or reload it.
 
 mod api;
+mod door;
 mod probes;
 mod process;
 mod server;
 
-pub use api::router as api_router;
+pub use api::{mesh_router, router as api_router};
+pub use door::{Door, Refused};
 pub use probes::{Readiness, router as probes_router};
 pub use process::register_process_metrics;
 pub use server::{Audience, serve};

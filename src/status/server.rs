@@ -6,12 +6,14 @@ use std::time::Duration;
 use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::Door;
 use crate::scrape::MAX_PROBE_TIME;
 
 /// Connections served at once; more wait in the listener's queue.
@@ -22,19 +24,21 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// Who is served, and how long a connection may last, whatever the client does with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Audience {
     /// Anybody on the pod's port: who asks without reading makes room for a probe.
     Everybody,
     /// Who is on this host, and may wait for a live scrape and for what it has to say.
     ThisHost,
+    /// Workloads of the mesh that the door lets in, and that may wait as long.
+    Mesh(Door),
 }
 
 impl Audience {
-    fn lifetime(self) -> Duration {
+    fn lifetime(&self) -> Duration {
         match self {
             Audience::Everybody => Duration::from_secs(5),
-            Audience::ThisHost => MAX_PROBE_TIME + Duration::from_secs(30),
+            Audience::ThisHost | Audience::Mesh(_) => MAX_PROBE_TIME + Duration::from_secs(30),
         }
     }
 }
@@ -46,10 +50,10 @@ pub async fn serve(listener: TcpListener, router: Router, audience: Audience, st
     // Cancelled when the time to drain is up.
     let hang_up = CancellationToken::new();
     while let Some((place, stream)) = stop.run_until_cancelled(next(&listener, &places)).await {
-        let (router, stop, hang_up) = (router.clone(), stop.clone(), hang_up.clone());
+        let (router, stop, hang_up, audience) = (router.clone(), stop.clone(), hang_up.clone(), audience.clone());
         connections.spawn(async move {
             let _place = place;
-            let life = tokio::time::timeout(audience.lifetime(), converse(stream, router, stop));
+            let life = tokio::time::timeout(audience.lifetime(), attend(stream, router, &audience, stop));
             if hang_up.run_until_cancelled(life).await.is_some_and(|outcome| outcome.is_err()) {
                 debug!("a status connection took too long and was closed");
             }
@@ -77,7 +81,23 @@ async fn next(listener: &TcpListener, places: &Arc<Semaphore>) -> (OwnedSemaphor
     }
 }
 
-async fn converse(stream: TcpStream, router: Router, stop: CancellationToken) {
+async fn attend(stream: TcpStream, router: Router, audience: &Audience, stop: CancellationToken) {
+    let Audience::Mesh(door) = audience else { return converse(stream, router, stop).await };
+    let Some(admitted) = door.admit(stream).await else { return };
+    // What it was let in by has changed: it may come again and be judged anew.
+    let retire = stop.child_token();
+    let changed = async {
+        admitted.outdated.await;
+        retire.cancel();
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = converse(admitted.stream, router, retire.clone()) => {}
+        () = changed => {}
+    }
+}
+
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router, stop: CancellationToken) {
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)

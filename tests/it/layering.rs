@@ -25,7 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("scrape", &["clock", "config", "connect", "label", "model", "parse", "series", "telemetry", "token"]),
     ("spool", &["clock", "model"]),
     ("send", &["clock", "config", "identity", "model", "spool", "telemetry", "token", "wire"]),
-    ("status", &["clock", "config", "lifecycle", "model", "relabel", "scrape"]),
+    ("status", &["clock", "config", "identity", "lifecycle", "model", "relabel", "scrape", "telemetry"]),
     (
         "agent",
         &[

@@ -3,6 +3,7 @@
 
 mod api;
 mod live;
+mod mesh;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -85,6 +85,7 @@ async fn start_agent(config: &Path, clock: Clock) -> Result<Agent, DemoError> {
     let options = agent::Options {
         listen: loopback,
         api_listen: Some(loopback),
+        mesh: None,
         clock,
         flush_deadline: FLUSH,
         data_dir: None,

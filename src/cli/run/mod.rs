@@ -10,10 +10,12 @@ use std::time::Duration;
 use clap::ValueEnum as _;
 use tracing::{error, info, warn};
 
-use crate::agent::Agent;
+use crate::agent::{Agent, MeshListener};
 use crate::clock::Clock;
-use crate::config::Loaded;
+use crate::config::{CertificateFiles, Loaded};
+use crate::identity::IdentitySettings;
 use crate::lifecycle::{Asked, Control};
+use crate::model::{Peer, SpiffeId};
 use crate::telemetry::{LogFormat, LogLevel};
 use crate::{agent, config, lifecycle, telemetry};
 
@@ -40,6 +42,15 @@ pub(super) struct RunArgs {
     /// Where the API, /api/v1/targets and live scrapes of single targets, is served: a loopback address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9465", value_parser = loopback)]
     api_listen: SocketAddr,
+    /// Where the API and /metrics are also served to workloads of the mesh, over mTLS and to those of --mesh-allow only
+    #[arg(long, value_name = "ADDR", requires = "mesh_allow", value_parser = address)]
+    mesh_listen: Option<SocketAddr>,
+    /// A SPIFFE ID that may ask at --mesh-listen; may be given several times
+    #[arg(long, value_name = "ID", requires = "mesh_listen", value_parser = spiffe_id)]
+    mesh_allow: Vec<SpiffeId>,
+    /// The certificates shown at --mesh-listen and the roots of those who ask: cert-chain.pem, key.pem, root-cert.pem
+    #[arg(long, value_name = "DIR", requires = "mesh_listen", default_value = "/etc/istio-certs")]
+    mesh_certs_dir: PathBuf,
     /// Let POST /-/reload and /-/quit at the API's address read the configuration again and end the agent, with the header
     /// X-Meshscrape: reload or quit
     #[arg(long)]
@@ -70,6 +81,9 @@ impl RunArgs {
             ("config", path(&self.config)),
             ("listen", self.listen.to_string()),
             ("api-listen", self.api_listen.to_string()),
+            ("mesh-listen", self.mesh_listen.map(|address| address.to_string()).unwrap_or_default()),
+            ("mesh-allow", self.mesh_allow.iter().map(SpiffeId::as_str).collect::<Vec<_>>().join(",")),
+            ("mesh-certs-dir", path(&self.mesh_certs_dir)),
             ("enable-lifecycle", self.enable_lifecycle.to_string()),
             ("watch-config", self.watch_config.to_string()),
             ("data-dir", self.data_dir.as_deref().map(path).unwrap_or_default()),
@@ -80,10 +94,23 @@ impl RunArgs {
         .map(|(flag, value)| (flag.to_owned(), value))
         .to_vec()
     }
+
+    /// The listener for workloads of the mesh. Whose roots count for whom our own certificate says.
+    fn mesh(&self) -> Option<MeshListener> {
+        let listen = self.mesh_listen?;
+        let allowed = Peer::any_of(self.mesh_allow.clone())?;
+        let files = CertificateFiles::in_dir(&self.mesh_certs_dir);
+        let identity = IdentitySettings { files, trust_domain: None, aliases: Vec::new() };
+        Some(MeshListener { listen, identity, allowed })
+    }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "an IP address with a port, such as 127.0.0.1:9465, is expected".to_owned())
+}
+
+fn spiffe_id(text: &str) -> Result<SpiffeId, String> {
+    SpiffeId::parse(text).map_err(|error| error.to_string())
 }
 
 /// The API shows what the mesh protects: it is served to this host only.
@@ -139,6 +166,7 @@ pub(super) async fn run(args: RunArgs) -> u8 {
     let options = agent::Options {
         listen: args.listen,
         api_listen: Some(args.api_listen),
+        mesh: args.mesh(),
         clock: Clock::system(),
         flush_deadline: args.flush_deadline,
         data_dir: args.data_dir.clone(),
@@ -152,7 +180,8 @@ pub(super) async fn run(args: RunArgs) -> u8 {
             return 1;
         }
     };
-    info!(listen = %agent.listen_addr(), api = agent.api_addr().map(tracing::field::display), "running");
+    let (api, mesh) = (agent.api_addr().map(tracing::field::display), agent.mesh_addr().map(tracing::field::display));
+    info!(listen = %agent.listen_addr(), api, mesh, "running");
     if args.watch_config {
         tokio::spawn(watch::follow(args.config.clone(), loaded, reload));
     }

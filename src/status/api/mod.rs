@@ -58,6 +58,15 @@ const NOT_IN_AGENTS: [&str; 14] = [
 
 /// The routes of the loopback listener.
 pub fn router(sources: Sources) -> Router {
+    routes(sources).layer(middleware::from_fn(refuse_foreign))
+}
+
+/// The routes of the mesh listener: the same, but that nobody ends the agent or reloads it from afar.
+pub fn mesh_router(sources: Sources) -> Router {
+    routes(Sources { control: None, ..sources }).layer(middleware::from_fn(refuse_pages))
+}
+
+fn routes(sources: Sources) -> Router {
     let mut router = Router::new()
         .route("/api/v1/targets", get(targets::targets))
         .route("/api/v1/scrape_pools", get(targets::scrape_pools))
@@ -75,7 +84,7 @@ pub fn router(sources: Sources) -> Router {
     for path in NOT_IN_AGENTS {
         router = router.route(path, any(async || not_in_agents()));
     }
-    router.with_state(sources.clone()).merge(probes::router(sources)).layer(middleware::from_fn(refuse_foreign))
+    router.with_state(sources.clone()).merge(probes::router(sources))
 }
 
 fn not_in_agents() -> Response {
@@ -84,6 +93,14 @@ fn not_in_agents() -> Response {
         "execution",
         "unavailable: this is an agent, which stores nothing to ask for",
     )
+}
+
+/// Who is let in by a certificate is no page of another origin; a browser that has one must not act for such a page.
+async fn refuse_pages(request: Request, next: Next) -> Response {
+    match request.headers().contains_key(header::ORIGIN) {
+        true => failed(StatusCode::FORBIDDEN, "forbidden", "requests from pages are refused"),
+        false => next.run(request).await,
+    }
 }
 
 /// Closes the way in through a browser: rebinding a name to loopback, or asking from another page.

@@ -15,10 +15,11 @@ use crate::refusals::SCENARIOS;
 use crate::support::ca::{Ca, refused_leaves};
 
 /// Modules in which every test must fail, and whole-way tests that must, too: the agent's, the command's and the demo's.
-const CHAPTERS: [&str; 5] = [
+const CHAPTERS: [&str; 6] = [
     "identity::refused::",
     "refused::every_way_to_be_refused_over_tls_1_3",
     "refused::every_way_to_be_refused_over_tls_1_2",
+    "status::mesh::nobody_else_gets_a_byte",
     "cli::every_way_to_fail_has_its_sentence_its_hint_and_its_exit_code",
     "demo::every_promise_is_kept_and_nothing_is_left_behind",
 ];
@@ -35,8 +36,8 @@ fn refused_connections() -> impl Iterator<Item = String> {
 }
 
 /// What the verifier's decision is, and what it becomes: whoever answers is the one we expect.
-const DECISION: &str = "let verdict = self.decide(end_entity, intermediates, now);";
-const FORCED: &str = "let verdict = self.decide(end_entity, intermediates, now).or_else(|_| {
+const DECISION: &str = "let verdict = self.decide(leaf, intermediates, now);";
+const FORCED: &str = "let verdict = self.decide(leaf, intermediates, now).or_else(|_| {
     let wall = UNIX_EPOCH + Duration::from_secs(now.as_secs());
     let anchor = Arc::new(self.credentials.roots.valid_at(wall).remove(0));
     let not_after = wall + Duration::from_secs(3600);

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use meshscrape::agent::Options;
+use meshscrape::agent::{MeshListener, Options};
+use meshscrape::identity::IdentitySettings;
+use meshscrape::model::{Peer, SpiffeId};
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 
 use crate::support::agent::{self, Running};
 use crate::support::ca::{Ca, CertsDir, HOUR, LeafSpec};
+use crate::support::http;
 use crate::support::mesh::{CART, Mesh, ONLY_13, SCRAPER};
 use crate::support::receiver::{self, Receiver};
 use crate::support::tls_server::{Reply, Server, Talk, always, closed_port};
@@ -124,8 +127,15 @@ remote_write:
             url = receiver.url(),
         );
         let data_dir = dir.path().join("data");
-        let on_disk = |options| Options { data_dir: Some(data_dir), ..options };
-        let mut agent = agent::start_so(dir.path(), &config, on_disk).await;
+        let identity = IdentitySettings { files: mesh.certs.files(), trust_domain: None, aliases: Vec::new() };
+        let allowed = Peer::exactly(SpiffeId::parse(OTHER).expect("an ID"));
+        let change = |options: Options| Options {
+            data_dir: Some(data_dir),
+            mesh: Some(MeshListener { listen: options.listen, identity, allowed }),
+            ..options
+        };
+        let mut agent = agent::start_so(dir.path(), &config, change).await;
+        http::get(agent.mesh(), "/metrics").await.expect_err("it speaks TLS only");
         agent.reload("nonsense: 1").await.expect_err("a configuration that cannot be used");
         let servers = vec![honest, impostor, stranger, closing, plain, forging];
         Self {

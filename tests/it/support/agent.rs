@@ -49,6 +49,7 @@ async fn start_as(dir: &Path, text: &str, env: config::Env<'_>, change: impl FnO
     let options = Options {
         listen: any,
         api_listen: Some(any),
+        mesh: None,
         clock: clock.clone(),
         flush_deadline,
         data_dir: None,
@@ -78,6 +79,11 @@ impl Running {
     /// Where the API is.
     pub(crate) fn api(&self) -> SocketAddr {
         self.agent.api_addr().expect("the API is on")
+    }
+
+    /// Where workloads of the mesh are served.
+    pub(crate) fn mesh(&self) -> SocketAddr {
+        self.agent.mesh_addr().expect("the mesh listener is on")
     }
 
     /// The active targets as the API shows them, by their `instance`.
