@@ -77,7 +77,7 @@ fn chain(found: &Inspection, now: SystemTime, report: &mut Report) {
             for (at, certificate) in certificates.iter().enumerate() {
                 match certificate {
                     Ok(facts) if !facts.is_valid_at(now) => report.problem(described(facts, now)),
-                    Ok(facts) if at == 0 && is_overdue(facts, now) => {
+                    Ok(facts) if at == 0 && now > facts.overdue_after() => {
                         let text = described(facts, now);
                         report.warning(format!(
                             "{text}; less than a quarter of its life is left, so its renewal is overdue"
@@ -151,14 +151,6 @@ fn permissions(files: &CertificateFiles, report: &mut Report) {
 fn described(facts: &CertificateFacts, now: SystemTime) -> String {
     let by = if facts.issuer == facts.subject { String::new() } else { format!(", issued by {}", facts.issuer) };
     format!("{}{by}, {}", facts.name(), facts.validity_at(now))
-}
-
-/// Istio renews at half of a certificate's life, csi-driver-spiffe at two thirds.
-fn is_overdue(facts: &CertificateFacts, now: SystemTime) -> bool {
-    match (facts.not_after.duration_since(facts.not_before), facts.not_after.duration_since(now)) {
-        (Ok(whole), Ok(left)) => left < whole / 4,
-        _ => false,
-    }
 }
 
 /// Everything that was found, in the order in which it is told.

@@ -13,6 +13,9 @@
 //! its reason from the closed list; a response header is at most 16 KiB. Bodies come as the transfer delivered them,
 //! without content decoding and without a limit: both are the scrape's business.
 //!
+//! To find out how a port behaves, and for nothing else, [`ask_verified`] and [`ask_plainly`] put one question to it: they tell the
+//! status of an answer and read no byte of its body.
+//!
 //! Discovery fetches its lists over HTTP by the two ordinary kinds. This room does not know labels, metric formats, or
 //! what a status means.
 
@@ -20,6 +23,7 @@ mod advice;
 mod auth;
 mod classify;
 mod ordinary;
+mod question;
 mod redirect;
 mod spiffe;
 mod stopwatch;
@@ -33,6 +37,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use ordinary::{HostNameClient, OrdinarySettings, PlainClient};
+pub use question::{Answered, PlainAnswer, Shown, ask_plainly, ask_verified};
 pub use spiffe::SpiffeClient;
 
 use crate::clock::Clock;

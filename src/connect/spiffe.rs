@@ -287,12 +287,9 @@ impl SpiffeClient {
         }
     }
 
-    /// The headers of every request of this scrape. `Host` comes from the address that is dialled and nowhere else.
+    /// The headers of every request of this scrape.
     fn headers(&mut self, request: &Request) -> Result<HeaderMap, Failure> {
-        let mut headers = request.headers.clone();
-        let host = HeaderValue::try_from(request.address.to_string())
-            .expect("an address consists of letters, digits and a few marks");
-        headers.insert(HOST, host);
+        let mut headers = with_host(request);
         self.secrets = auth::add(&mut headers, self.auth.as_ref(), &self.http_headers)?;
         Ok(headers)
     }
@@ -342,7 +339,7 @@ impl Drop for SpiffeBody<'_> {
     }
 }
 
-fn expecting(failure: Failure, peer: &Peer) -> Failure {
+pub(super) fn expecting(failure: Failure, peer: &Peer) -> Failure {
     if failure.expected.is_some() { failure } else { failure.expecting(peer) }
 }
 
@@ -350,8 +347,17 @@ fn stale(why: &str) -> Failure {
     Failure::new(Reason::DiscoveryStale, format!("the address may belong to another pod by now, and {why}"))
 }
 
+/// The headers of a request, with a `Host` that comes from the address that is dialled and nowhere else.
+pub(super) fn with_host(request: &Request) -> HeaderMap {
+    let mut headers = request.headers.clone();
+    let host = HeaderValue::try_from(request.address.to_string())
+        .expect("an address consists of letters, digits and a few marks");
+    headers.insert(HOST, host);
+    headers
+}
+
 /// A request in origin form. The text has been checked where the target was made; this is the last look.
-fn head(path_and_query: &str, headers: &HeaderMap) -> Result<http::Request<Empty<Bytes>>, Failure> {
+pub(super) fn head(path_and_query: &str, headers: &HeaderMap) -> Result<http::Request<Empty<Bytes>>, Failure> {
     let unfit =
         |why: String| Failure::new(Reason::HttpProtocol, format!("{path_and_query:?} cannot be asked for: {why}"));
     if !path_and_query.starts_with('/') {

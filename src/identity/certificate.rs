@@ -101,6 +101,13 @@ impl CertificateFacts {
         now >= end_of(self.not_after)
     }
 
+    /// From when on its renewal is overdue: a quarter of its life is left then, while Istio renews at half of it and
+    /// csi-driver-spiffe at two thirds.
+    pub fn overdue_after(&self) -> SystemTime {
+        let life = self.not_after.duration_since(self.not_before).unwrap_or_default();
+        self.not_after - life / 4
+    }
+
     /// Its validity at `now`, in words: `expires in 11h (2026-11-22T10:00:00Z)`.
     pub fn validity_at(&self, now: SystemTime) -> String {
         let (from, until) = (utc(self.not_before), utc(self.not_after));

@@ -92,6 +92,11 @@ impl Credentials {
     /// `identity_unknown` or, where no root is usable, `unknown_authority`.
     pub fn ready(&self, now: SystemTime) -> Result<(), Failure> {
         self.own_at(now)?;
+        self.can_verify(now)
+    }
+
+    /// Whether anybody can be verified at `now`.
+    fn can_verify(&self, now: SystemTime) -> Result<(), Failure> {
         if self.trust_domain.is_none() {
             return Err(Failure::new(
                 Reason::IdentityUnknown,
@@ -108,7 +113,13 @@ impl Credentials {
     /// resumption, no early data, no SNI, no ALPN unless it is added. Cheap: key, roots and cryptography are shared.
     pub fn handshake(&self, peer: &Peer, clock: &Clock) -> Result<Handshake, Failure> {
         self.ready(clock.now())?;
-        Handshake::prepare(self, self.own_at(clock.now())?, peer, clock)
+        Handshake::prepare(self, Some(self.own_at(clock.now())?), peer, clock)
+    }
+
+    /// The same without a certificate of ours, to see whether a peer lets in who shows none. The peer is verified as ever.
+    pub fn anonymous_handshake(&self, peer: &Peer, clock: &Clock) -> Result<Handshake, Failure> {
+        self.can_verify(clock.now())?;
+        Handshake::prepare(self, None, peer, clock)
     }
 
     /// The same for a client that makes its own connections, such as a receiver's: every connection it makes is

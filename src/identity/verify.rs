@@ -45,18 +45,21 @@ pub struct Handshake {
 impl Handshake {
     pub(super) fn prepare(
         credentials: &Credentials,
-        own: &OwnIdentity,
+        own: Option<&OwnIdentity>,
         peer: &Peer,
         clock: &Clock,
     ) -> Result<Self, Failure> {
         let provider = crypto_provider();
         let verifier = Arc::new(Verifier::new(credentials, peer, Role::Server));
-        let mut config = ClientConfig::builder_with_details(provider, Arc::new(Now(clock.clone())))
+        let builder = ClientConfig::builder_with_details(provider, Arc::new(Now(clock.clone())))
             .with_safe_default_protocol_versions()
             .map_err(|error| Failure::new(Reason::TlsHandshake, format!("TLS cannot be set up: {error}")))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>)
-            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&own.key))));
+            .with_custom_certificate_verifier(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>);
+        let mut config = match own {
+            Some(own) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&own.key)))),
+            None => builder.with_no_client_auth(),
+        };
         // A resumed session would not ask the verifier, and early data would leave before anybody is verified.
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
@@ -100,13 +103,14 @@ impl Handshake {
             not_after: verdict.not_after,
             chain: certificates.iter().take(SHOWN_CERTIFICATES).map(describe).collect(),
         };
-        let key = match certificates.first().map(PublicKey::of) {
-            Some(Ok(key)) => key,
-            Some(Err(error)) => return Err(Failure::new(Reason::TlsHandshake, error)),
+        let unreadable = |error| Failure::new(Reason::TlsHandshake, error);
+        let (key, leaf) = match certificates.first() {
+            Some(leaf) => (PublicKey::of(leaf).map_err(unreadable)?, CertificateFacts::read(leaf).map_err(unreadable)?),
             None => return Err(Failure::new(Reason::TlsHandshake, "BUG: a peer was verified without a certificate")),
         };
         let generation = self.verifier.credentials.generation;
-        Ok(Verified { verdict, key, peer: self.verifier.peer.clone(), generation, report })
+        let overdue_after = leaf.overdue_after();
+        Ok(Verified { verdict, key, overdue_after, peer: self.verifier.peer.clone(), generation, report })
     }
 }
 
@@ -115,6 +119,7 @@ impl Handshake {
 pub struct Verified {
     verdict: Verdict,
     key: PublicKey,
+    overdue_after: SystemTime,
     peer: Peer,
     generation: u64,
     report: PeerReport,
@@ -134,6 +139,11 @@ impl Verified {
     /// The key that it proved to hold. Replicas of one workload have one identity, but each its own key.
     pub fn key(&self) -> PublicKey {
         self.key
+    }
+
+    /// From when on its certificate should have been renewed: [`CertificateFacts::overdue_after`].
+    pub fn overdue_after(&self) -> SystemTime {
+        self.overdue_after
     }
 
     /// Who had to answer.

@@ -23,6 +23,7 @@ mod oauth2;
 mod peers;
 mod pipeline;
 mod pods;
+mod questions;
 mod refusals;
 mod refused;
 mod reload;

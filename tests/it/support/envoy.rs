@@ -29,6 +29,16 @@ pub(crate) struct ListenerSpec {
     behind: Behind,
     /// The application protocols without which nobody is let in; empty: any or none.
     wants: &'static [&'static str],
+    plain: Plain,
+}
+
+/// Whether a listener speaks plain text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Plain {
+    No,
+    /// To those who do not greet with TLS.
+    Too,
+    Only,
 }
 
 /// What stands behind the TLS of a listener.
@@ -40,6 +50,8 @@ enum Behind {
     Agent(SocketAddr),
     /// No secure port: inbound capture under STRICT, which ends the TLS and passes plain bytes on to there.
     Capture(SocketAddr),
+    /// No secure port: inbound capture under PERMISSIVE, which passes TLS on to there as it is, and plain HTTP in plain text.
+    Hop(SocketAddr),
 }
 
 impl ListenerSpec {
@@ -58,6 +70,23 @@ impl ListenerSpec {
     /// handshake, then the plain bytes go to `port`, which speaks TLS only.
     pub(crate) fn capture(name: &str, leaf: &Leaf, clients: &[&Ca], port: SocketAddr) -> Self {
         Self::new(name, leaf, clients, Behind::Capture(port))
+    }
+
+    /// What a sidecar does to a secure port under PERMISSIVE: TLS goes through to `port` untouched; plain HTTP is passed on, too,
+    /// and `port` speaks TLS only.
+    pub(crate) fn permissive(name: &str, leaf: &Leaf, port: SocketAddr) -> Self {
+        Self::new(name, leaf, &[], Behind::Hop(port))
+    }
+
+    /// The plaintext port of Envoy's own metrics, 15090 in Istio: prefix `/stats/prometheus`, nobody is asked who he is.
+    pub(crate) fn plain_stats(name: &str, leaf: &Leaf) -> Self {
+        Self { plain: Plain::Only, ..Self::new(name, leaf, &[], Behind::Stats) }
+    }
+
+    /// The same answers in plain text for whoever does not greet with TLS, as PERMISSIVE has it of a listener that a `Sidecar`
+    /// resource made.
+    pub(crate) fn and_plain(self) -> Self {
+        Self { plain: Plain::Too, ..self }
     }
 
     /// On this address instead of one that nobody else has.
@@ -79,7 +108,7 @@ impl ListenerSpec {
 
     fn new(name: &str, leaf: &Leaf, clients: &[&Ca], behind: Behind) -> Self {
         let (leaf, roots) = (leaf_secret(leaf), roots_secret(clients));
-        Self { name: name.to_owned(), ip: loopback(), port: 0, leaf, roots, behind, wants: &[] }
+        Self { name: name.to_owned(), ip: loopback(), port: 0, leaf, roots, behind, wants: &[], plain: Plain::No }
     }
 
     /// With its secrets in files of `dir`.
@@ -117,6 +146,20 @@ impl ListenerSpec {
         if !self.wants.is_empty() {
             matched["application_protocols"] = json!(self.wants);
         }
+        let plainly = json!({ "filter_chain_match": { "transport_protocol": "raw_buffer" }, "filters": [self.http()] });
+        let secure = json!({
+            "filter_chain_match": matched,
+            "transport_socket": { "name": "envoy.transport_sockets.tls", "typed_config": tls },
+            "filters": [self.filter()],
+        });
+        let chains = match (self.behind, self.plain) {
+            (Behind::Hop(_), _) => {
+                json!([{ "filter_chain_match": { "transport_protocol": "tls" }, "filters": [self.tcp()] }, plainly])
+            }
+            (_, Plain::Only) => json!([plainly]),
+            (_, Plain::Too) => json!([secure, plainly]),
+            (_, Plain::No) => json!([secure]),
+        };
         json!({
             "name": self.name,
             "stat_prefix": self.name,
@@ -127,29 +170,31 @@ impl ListenerSpec {
                     "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
                 },
             }],
-            "filter_chains": [{
-                "filter_chain_match": matched,
-                "transport_socket": { "name": "envoy.transport_sockets.tls", "typed_config": tls },
-                "filters": [self.filter()],
-            }],
+            "filter_chains": chains,
         })
     }
 
     /// The network filter behind the TLS.
     fn filter(&self) -> Value {
+        if matches!(self.behind, Behind::Capture(_)) { self.tcp() } else { self.http() }
+    }
+
+    fn tcp(&self) -> Value {
+        json!({
+            "name": "envoy.filters.network.tcp_proxy",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+                "stat_prefix": self.name,
+                "cluster": self.name,
+            },
+        })
+    }
+
+    fn http(&self) -> Value {
         let (prefixes, cluster): (&[&str], &str) = match self.behind {
             Behind::Stats => (&["/stats/prometheus"], ADMIN),
             Behind::Agent(_) => (&["/stats/prometheus", "/metrics"], &self.name),
-            Behind::Capture(_) => {
-                return json!({
-                    "name": "envoy.filters.network.tcp_proxy",
-                    "typed_config": {
-                        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-                        "stat_prefix": self.name,
-                        "cluster": self.name,
-                    },
-                });
-            }
+            Behind::Capture(_) | Behind::Hop(_) => (&["/"], &self.name),
         };
         let route = |prefix: &&str| json!({ "match": { "prefix": prefix }, "route": { "cluster": cluster } });
         let routes: Vec<Value> = prefixes.iter().map(route).collect();
@@ -178,7 +223,9 @@ impl ListenerSpec {
 
     /// The cluster of its own that it needs.
     fn cluster(&self) -> Option<Value> {
-        let (Behind::Agent(address) | Behind::Capture(address)) = self.behind else { return None };
+        let (Behind::Agent(address) | Behind::Capture(address) | Behind::Hop(address)) = self.behind else {
+            return None;
+        };
         Some(cluster(
             &self.name,
             &json!({ "socket_address": { "address": address.ip(), "port_value": address.port() } }),
