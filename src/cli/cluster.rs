@@ -19,6 +19,8 @@ use crate::model::{clean, clean_to};
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The most pods that one list may have.
 const LISTED: u32 = 50;
+/// How many pods come at once where all are wanted.
+const CHUNK: u32 = 500;
 
 /// A client of the API server.
 pub(super) struct Cluster {
@@ -91,6 +93,27 @@ impl Cluster {
         };
         let found = in_time(pods.list(&wanted)).await.map_err(|error| refused(error, "list pods", namespace))?;
         Ok(found.items)
+    }
+
+    /// Hands every pod of one namespace or all to `take`, a chunk after the other.
+    pub(super) async fn each_pod(
+        &self,
+        namespace: Option<&str>,
+        mut take: impl FnMut(Pod),
+    ) -> Result<(), ClusterError> {
+        let pods: Api<Pod> = match namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        };
+        let mut wanted = ListParams::default().limit(CHUNK);
+        loop {
+            let chunk = in_time(pods.list(&wanted)).await.map_err(|error| refused(error, "list pods", namespace))?;
+            chunk.items.into_iter().for_each(&mut take);
+            match chunk.metadata.continue_ {
+                Some(more) if !more.is_empty() => wanted = wanted.continue_token(&more),
+                _ => return Ok(()),
+            }
+        }
     }
 
     /// The pods of a namespace, to forward a port of one.

@@ -19,3 +19,19 @@ pub(super) const ENVOY_PORT: u16 = 15091;
 pub(super) const PATH_ANNOTATION: &str = "prometheus.io/path";
 /// The path that both ports route.
 pub(super) const METRICS_PATH: &str = "/stats/prometheus";
+/// The variable that closes the plaintext ports to everybody outside the pod.
+pub(super) const LOCALHOST_ONLY_VARIABLE: &str = "METRICS_LOCALHOST_ACCESS_ONLY";
+/// The port of merged metrics in plain text.
+pub(super) const PLAIN_MERGED_PORT: u16 = 15020;
+/// The port of Envoy's own metrics in plain text.
+pub(super) const PLAIN_ENVOY_PORT: u16 = 15090;
+/// The container that is the proxy, a regular one or an init container.
+pub(super) const PROXY_CONTAINER: &str = "istio-proxy";
+/// The label, or annotation, that says whether the injector makes the proxy.
+pub(super) const INJECT: &str = "sidecar.istio.io/inject";
+/// The label that names the `Gateway` resource that a pod was made of; waypoints are such, too.
+pub(super) const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
+/// The annotation that takes ports out of inbound capture.
+pub(super) const EXCLUDE_ANNOTATION: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
+/// The annotation that lists the ports that inbound capture is for; absent or `*`: all.
+pub(super) const INCLUDE_ANNOTATION: &str = "traffic.sidecar.istio.io/includeInboundPorts";

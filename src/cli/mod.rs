@@ -5,13 +5,17 @@
 //! class of failure ([`crate::model::ExitClass`]).
 
 mod agent_api;
+mod audit;
+mod certificates;
 mod check_certs;
 mod check_config;
 mod cluster;
 #[cfg(feature = "demo")]
 mod demo;
+mod exposure;
 mod generated;
 mod istio;
+mod remedy;
 mod run;
 mod scrape;
 mod style;
@@ -47,6 +51,8 @@ enum Command {
     Targets(targets::TargetsArgs),
     /// Scrape one target once, by its URL or as a pod, and say what is wrong with it
     Scrape(Box<scrape::ScrapeArgs>),
+    /// Audit the pods of a mesh: is metrics exposure secured, and what to change where it is not
+    Audit(audit::AuditArgs),
     /// Show a whole mesh in miniature: no cluster needed, nothing installed
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
@@ -107,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => with_runtime(run::run(args)),
         Command::Targets(args) => with_runtime(targets::run(args)),
         Command::Scrape(args) => with_runtime(scrape::run(*args)),
+        Command::Audit(args) => with_runtime(audit::run(args)),
         #[cfg(feature = "demo")]
         Command::Demo(args) => with_runtime(demo::run(args)),
         Command::Completions(args) => written(generated::completions(&args).map(|()| 0)),

@@ -1,5 +1,6 @@
 //! The program itself: what it prints, and the exit code it leaves with.
 
+mod exposure;
 mod pods;
 mod targets;
 mod views;

@@ -4,6 +4,7 @@
 mod commands;
 mod cost;
 mod crowd;
+mod exposure;
 mod in_cluster;
 mod outages;
 mod prometheus;

@@ -1,22 +1,21 @@
 //! A scrape from this process to the target: what to ask, how to verify it, and the exchange itself.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 use url::Url;
 
 use super::collect::Forwarding;
 use super::pod::{self, WantedPort};
 use super::report::Report;
-use super::{Collector, DEFAULT_CERTS_DIR, ScrapeArgs, Scraped, Stop};
+use super::{Collector, ScrapeArgs, Scraped, Stop};
+use crate::cli::certificates::{self, DEFAULT_CERTS_DIR, Ours};
 use crate::cli::cluster::Cluster;
 use crate::cli::istio::{ENVOY_PORT, MERGED_PORT, METRICS_PATH};
 use crate::clock::Clock;
-use crate::config::{self, CertificateFiles, JobSecurity, ScrapeConfig, SpiffeJob};
+use crate::config::{self, JobSecurity, ScrapeConfig, SpiffeJob};
 use crate::connect::{Client, CredentialsFeed};
-use crate::identity::{self, IdentitySettings};
 use crate::model::{
     Address, HistogramReading, Labels, Match, Peer, Scheme, SpiffeId, Target, TargetId, TrustDomain, Verification,
     clean,
@@ -37,14 +36,6 @@ const ISTIO_JOB: &str = "scrape_configs: [{job_name: scrape, istio_sd_configs: [
 const PATH: &str = "__metrics_path__";
 const PATH_ANNOTATION: &str = "__meta_kubernetes_pod_annotation_prometheus_io_path";
 
-/// Our certificates of a mesh, and in what trust domain they are used.
-struct Ours {
-    files: CertificateFiles,
-    credentials: CredentialsFeed,
-    /// The one that was asked for, else that of our own certificate.
-    trust_domain: Option<TrustDomain>,
-}
-
 /// Scrapes a URL.
 pub(super) async fn scrape_url(args: &ScrapeArgs) -> Result<Scraped, Stop> {
     Ok(scrape(args, plan_for_url(args).map_err(Stop::Usage)?).await)
@@ -52,7 +43,7 @@ pub(super) async fn scrape_url(args: &ScrapeArgs) -> Result<Scraped, Stop> {
 
 /// Scrapes a pod with the certificates in `certs_dir`.
 pub(super) async fn scrape_pod(args: &ScrapeArgs, name: &str, certs_dir: &Path) -> Result<Scraped, Stop> {
-    let ours = Ours::load(args, certs_dir).map_err(Stop::Usage)?;
+    let ours = load(args, certs_dir).map_err(Stop::Usage)?;
     let cluster = Cluster::of(args.pod.kubeconfig.as_deref(), args.pod.context.as_deref()).await?;
     let namespace = args.pod.namespace.as_deref().unwrap_or(cluster.default_namespace());
     let seen = cluster.pod(pod::checked(namespace)?, pod::checked(name)?).await?;
@@ -62,10 +53,7 @@ pub(super) async fn scrape_pod(args: &ScrapeArgs, name: &str, certs_dir: &Path) 
         (None, Some(domain)) => SpiffeId::of_service_account(domain, &place.namespace, &place.service_account)
             .map_err(|error| Stop::Usage(format!("the pod's service account has no SPIFFE ID: {error}")))?,
         (None, None) => {
-            return Err(Stop::Usage(
-                "our certificate carries no SPIFFE ID, so the trust domain of the pod is not known: give --trust-domain"
-                    .to_owned(),
-            ));
+            return Err(Stop::Usage(certificates::NO_TRUST_DOMAIN.to_owned()));
         }
     };
     let address = Address::parse(&pod::host_port(place.ip, place.port))
@@ -92,11 +80,6 @@ fn path(wanted: WantedPort, own: Option<&str>) -> String {
         }
     }
     labels.value(PATH).to_owned()
-}
-
-/// Where our certificates are: where the arguments say, or where the manifests put them.
-pub(super) fn certs_dir(args: &ScrapeArgs) -> Option<PathBuf> {
-    args.certs_dir.clone().or_else(|| Some(PathBuf::from(DEFAULT_CERTS_DIR)).filter(|dir| dir.is_dir()))
 }
 
 async fn scrape(args: &ScrapeArgs, Plan { target, job, credentials, forwarding }: Plan) -> Scraped {
@@ -148,12 +131,12 @@ fn plan_for_url(args: &ScrapeArgs) -> Result<Plan, String> {
             return Err("nobody's identity can be verified over http; write https://".to_owned());
         }
         Scheme::Http => None,
-        Scheme::Https => certs_dir(args),
+        Scheme::Https => certificates::dir(args.certs_dir.as_deref()),
     };
     let identity = match certs_dir {
         Some(dir) => {
-            let ours = Ours::load(args, &dir)?;
-            let peer = ours.peer_of_url(args)?;
+            let ours = load(args, &dir)?;
+            let peer = peer_of_url(args, &ours)?;
             Some((ours, peer))
         }
         None if args.spiffe_id.is_some() || args.trust_domain.is_some() => {
@@ -249,31 +232,20 @@ fn job_of(text: &str) -> ScrapeConfig {
     ScrapeConfig::clone(&config.scrape_configs[0])
 }
 
-impl Ours {
-    /// Reads the certificates; the error is a sentence.
-    fn load(args: &ScrapeArgs, dir: &Path) -> Result<Self, String> {
-        let files = CertificateFiles::in_dir(dir);
-        let named = args.spiffe_id.as_ref().map(|id| id.trust_domain().clone());
-        let trust_domain = named.or_else(|| args.trust_domain.clone());
-        let settings =
-            IdentitySettings { files: files.clone(), trust_domain: trust_domain.clone(), aliases: Vec::new() };
-        let (credentials, snapshot) = identity::load(&settings, &Clock::system());
-        if let Some(problem) = snapshot.problems.first() {
-            return Err(format!("{problem}; run `meshscrape check certs {}`", dir.display()));
-        }
-        let trust_domain = credentials.trust_domain().cloned();
-        Ok(Self { files, credentials: watch::channel(credentials).1, trust_domain })
-    }
+/// Reads the certificates in `dir` for the trust domain that the arguments name; the error is a sentence.
+fn load(args: &ScrapeArgs, dir: &Path) -> Result<Ours, String> {
+    let named = args.spiffe_id.as_ref().map(|id| id.trust_domain().clone());
+    Ours::load(dir, named.or_else(|| args.trust_domain.clone()))
+}
 
-    /// Who must answer where the target is a URL, which says nothing about it.
-    fn peer_of_url(&self, args: &ScrapeArgs) -> Result<Peer, String> {
-        match (&args.spiffe_id, &self.trust_domain) {
-            (Some(id), _) => Ok(Peer::exactly(id.clone())),
-            (None, Some(domain)) => Ok(Peer::with_aliases(anybody(domain), &[], Match::TrustDomain)),
-            (None, None) => Err("our certificate carries no SPIFFE ID, so the trust domain is not known: \
-                                 give --spiffe-id or --trust-domain"
-                .to_owned()),
-        }
+/// Who must answer where the target is a URL, which says nothing about it.
+fn peer_of_url(args: &ScrapeArgs, ours: &Ours) -> Result<Peer, String> {
+    match (&args.spiffe_id, &ours.trust_domain) {
+        (Some(id), _) => Ok(Peer::exactly(id.clone())),
+        (None, Some(domain)) => Ok(Peer::with_aliases(anybody(domain), &[], Match::TrustDomain)),
+        (None, None) => Err("our certificate carries no SPIFFE ID, so the trust domain is not known: \
+                             give --spiffe-id or --trust-domain"
+            .to_owned()),
     }
 }
 

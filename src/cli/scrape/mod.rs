@@ -17,6 +17,8 @@ mod report;
 mod through;
 mod watch;
 
+pub(super) use self::pod::{checked, port_of};
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,14 +27,13 @@ use self::collect::Collector;
 use self::pod::WantedPort;
 use self::report::Report;
 use self::through::Found;
+use super::certificates::{self, DEFAULT_CERTS_DIR};
 use super::style::Paint;
 use crate::config;
 use crate::model::{Alpn, ExitClass, SpiffeId, TrustDomain};
 use crate::relabel::Selector;
 use crate::telemetry::{self, LogFormat, LogLevel};
 
-/// Where the certificates are in the manifests, used if it is there.
-const DEFAULT_CERTS_DIR: &str = "/etc/istio-certs";
 /// The exit code where a pod cannot be scraped at all, with a sentence that says why.
 const NO_TARGET: u8 = 8;
 
@@ -169,7 +170,7 @@ fn parse_id(text: &str) -> Result<SpiffeId, String> {
     SpiffeId::parse(text).map_err(|error| error.to_string())
 }
 
-fn parse_domain(text: &str) -> Result<TrustDomain, String> {
+pub(super) fn parse_domain(text: &str) -> Result<TrustDomain, String> {
     TrustDomain::parse(text).map_err(|error| error.to_string())
 }
 
@@ -177,7 +178,7 @@ fn parse_alpn(text: &str) -> Result<Alpn, String> {
     Alpn::parse(text).map_err(|error| error.to_string())
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     match config::parse_duration(text) {
         Some(duration) if duration.is_zero() => Err("it must be longer than 0s".to_owned()),
         Some(duration) => Ok(duration),
@@ -193,7 +194,7 @@ struct Scraped {
 
 /// Why nothing was scraped. The texts are sentences, safe to show.
 #[derive(Debug, PartialEq, Eq)]
-enum Stop {
+pub(super) enum Stop {
     /// What was asked for makes no sense, or a file of the caller's is at fault.
     Usage(String),
     /// The agent or the API server is not reached.
@@ -203,7 +204,7 @@ enum Stop {
 }
 
 impl Stop {
-    fn exit_code(&self) -> u8 {
+    pub(super) fn exit_code(&self) -> u8 {
         match self {
             Stop::Usage(_) => ExitClass::Usage.code(),
             Stop::NoConnection(_) => ExitClass::Connect.code(),
@@ -211,7 +212,7 @@ impl Stop {
         }
     }
 
-    fn text(&self, paint: Paint) -> String {
+    pub(super) fn text(&self, paint: Paint) -> String {
         let (why, hint) = match self {
             Stop::Usage(why) | Stop::NoConnection(why) => (why, None),
             Stop::NoTarget { why, hint } => (why, hint.as_ref()),
@@ -253,7 +254,7 @@ async fn scrape(args: &ScrapeArgs, found: &mut Option<Found>) -> Result<Scraped,
 
 /// By the way that is open: directly with certificates of the mesh, else through an agent.
 async fn scrape_pod(args: &ScrapeArgs, name: &str, found: &mut Option<Found>) -> Result<Scraped, Stop> {
-    match direct::certs_dir(args) {
+    match certificates::dir(args.certs_dir.as_deref()) {
         Some(dir) if args.pod.agent.is_none() => direct::scrape_pod(args, name, &dir).await,
         _ if args.spiffe_id.is_some() || args.trust_domain.is_some() => Err(Stop::Usage(format!(
             "an identity can only be verified against roots: give --certs-dir ({DEFAULT_CERTS_DIR} is not there); through an \

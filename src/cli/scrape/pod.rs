@@ -10,8 +10,8 @@ use k8s_openapi::api::core::v1::Pod;
 use super::Stop;
 use crate::cli::istio::{
     ENVOY_ANNOTATION, ENVOY_PORT, ENVOY_VARIABLE, MERGED_ANNOTATION, MERGED_PORT, MERGED_VARIABLE, PATH_ANNOTATION,
-    PROXY_CONFIG_ANNOTATION,
 };
+use crate::cli::remedy::Source;
 use crate::model::clean;
 
 /// The port that is asked for.
@@ -61,7 +61,7 @@ impl WantedPort {
 }
 
 /// A port as an annotation may name it: digits, and nothing else.
-pub(super) fn port_of(text: &str) -> Option<u16> {
+pub(in crate::cli) fn port_of(text: &str) -> Option<u16> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -74,7 +74,7 @@ pub(super) fn host_port(ip: IpAddr, port: u16) -> String {
 }
 
 /// A name of Kubernetes as it was typed; other characters would lead elsewhere in the API server's paths.
-pub(super) fn checked(name: &str) -> Result<&str, Stop> {
+pub(in crate::cli) fn checked(name: &str) -> Result<&str, Stop> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
     if !name.is_empty() && name.len() <= 253 && name.bytes().all(allowed) && !name.starts_with('.') {
         return Ok(name);
@@ -135,7 +135,7 @@ fn port(pod: &Pod, wanted: WantedPort) -> Result<u16, Stop> {
         None => {
             let what = if wanted == WantedPort::Merged { "merged metrics" } else { "Envoy's metrics" };
             let why = format!("pod {shown} has no annotation {annotation}, which would name the port of {what}");
-            Err(no(why, opening(pod, annotation, variable, usual)))
+            Err(no(why, Source::of(pod).opening(annotation, variable, usual)))
         }
         Some(text) => match port_of(text) {
             Some(port @ (MERGED_PORT | ENVOY_PORT)) => Ok(port),
@@ -153,45 +153,12 @@ fn port(pod: &Pod, wanted: WantedPort) -> Result<u16, Stop> {
     }
 }
 
-/// How the port is opened: what to write into the template that the pod came from, as a command where it is known.
-fn opening(pod: &Pod, annotation: &str, variable: &str, port: u16) -> String {
-    let has_proxy_config =
-        pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(PROXY_CONFIG_ANNOTATION));
-    let (Some((kind, name)), false) = (workload(pod), has_proxy_config) else {
-        return format!(
-            "in the pod template, add {variable}: \"{port}\" to the proxyMetadata of {PROXY_CONFIG_ANNOTATION}, and \
-             {annotation}: \"{port}\" to the annotations"
-        );
-    };
-    let patch = serde_json::json!({ "spec": { "template": { "metadata": { "annotations": {
-        PROXY_CONFIG_ANNOTATION: format!("proxyMetadata: {{{variable}: \"{port}\"}}"),
-        annotation: port.to_string(),
-    } } } } });
-    let namespace = clean(pod.metadata.namespace.as_deref().unwrap_or_default()).into_owned();
-    format!("open the port and name it: kubectl patch {kind} {} -n {namespace} -p '{patch}'", clean(&name))
-}
-
-/// The workload that the pod came from, as kubectl names it.
-fn workload(pod: &Pod) -> Option<(&'static str, String)> {
-    let owner = pod.metadata.owner_references.as_ref()?.iter().find(|owner| owner.controller == Some(true))?;
-    match owner.kind.as_str() {
-        "ReplicaSet" => {
-            // A ReplicaSet of a Deployment is called after it and the hash of its template.
-            let hash = pod.metadata.labels.as_ref()?.get("pod-template-hash")?;
-            let name = owner.name.strip_suffix(hash.as_str())?.strip_suffix('-')?;
-            Some(("deployment", name.to_owned()))
-        }
-        "StatefulSet" => Some(("statefulset", owner.name.clone())),
-        "DaemonSet" => Some(("daemonset", owner.name.clone())),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::cli::istio::PROXY_CONFIG_ANNOTATION;
 
     /// A running pod of a Deployment, with these annotations, changed by `change`.
     fn pod(annotations: Value, change: impl FnOnce(&mut Value)) -> Pod {

@@ -1,0 +1,248 @@
+//! A pod and what was seen of it, in each case that has a rule of its own.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::cli::exposure::{Plainly, Sighting};
+use crate::connect::{Answered, PlainAnswer};
+use crate::model::PeerReport;
+
+const ID: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+
+fn now() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_000_000)
+}
+
+/// A sidecar as the injector leaves it behind, with this environment and these annotations.
+fn sidecar(env: &[(&str, &str)], annotations: &[(&str, &str)]) -> Facts {
+    pod(env, annotations, |_| {})
+}
+
+fn pod(env: &[(&str, &str)], annotations: &[(&str, &str)], change: impl FnOnce(&mut Value)) -> Facts {
+    let env: Vec<Value> = env.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+    let annotations: serde_json::Map<_, _> =
+        annotations.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+    let mut pod = json!({
+        "metadata": {
+            "name": "cart-5d7c9-x2x4z", "namespace": "shop", "annotations": annotations,
+            "labels": {"pod-template-hash": "5d7c9"},
+            "ownerReferences": [{
+                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "cart-5d7c9", "uid": "u", "controller": true
+            }],
+        },
+        "spec": {"serviceAccountName": "cart", "containers": [
+            {"name": "app"}, {"name": "istio-proxy", "args": ["proxy", "sidecar"], "env": env},
+        ]},
+        "status": {"phase": "Running", "podIP": "10.0.0.17"},
+    });
+    change(&mut pod);
+    match Sighting::of(&serde_json::from_value(pod).expect("a pod")) {
+        Sighting::Meshed(facts) => *facts,
+        other => panic!("{other:?}"),
+    }
+}
+
+const OPEN: (&str, &str) = ("ENVOY_SECURE_MERGED_METRICS_PORT", "15092");
+const HARD: (&str, &str) = ("METRICS_LOCALHOST_ACCESS_ONLY", "true");
+const NAMED: (&str, &str) = ("prometheus.istio.io/secure-port", "15092");
+
+fn answered(status: u16, overdue_after: SystemTime) -> Result<Answered, Failure> {
+    let peer = PeerReport {
+        identity: ID.to_owned(),
+        exact: true,
+        tls_version: "TLSv1.3".to_owned(),
+        cipher: "TLS_AES_256_GCM_SHA384".to_owned(),
+        not_after: overdue_after + Duration::from_secs(900),
+        chain: Vec::new(),
+    };
+    Ok(Answered { status, peer, overdue_after })
+}
+
+fn good() -> Result<Answered, Failure> {
+    answered(200, now() + Duration::from_secs(1))
+}
+
+fn refused(reason: Reason) -> Result<Answered, Failure> {
+    Err(Failure::new(reason, "as it is"))
+}
+
+/// One secure port, and what each plain port gave: 200 where it is open.
+fn seen(port: u16, outcome: Result<Answered, Failure>, open: &[u16]) -> Seen {
+    let plain = [15020, 15090].map(|port| {
+        let outcome = match open.contains(&port) {
+            true => Ok(PlainAnswer::Status(200)),
+            false if port == 15020 => Ok(PlainAnswer::Status(403)),
+            false => Err(Failure::new(Reason::ConnectRefused, "refused")),
+        };
+        Plainly { port, outcome }
+    });
+    Seen { secure: vec![Securely { port, outcome, wants_alpn: false }], plain: plain.into() }
+}
+
+/// IDs with their ports.
+fn ids(findings: &[Finding]) -> Vec<(&'static str, u16)> {
+    findings.iter().map(|finding| (finding.rule.id(), finding.port.unwrap_or(0))).collect()
+}
+
+fn found(facts: &Facts, seen: &Seen) -> Vec<(&'static str, u16)> {
+    ids(&judge(facts, Asked::All(seen), now()))
+}
+
+fn unasked(facts: &Facts) -> Vec<(&'static str, u16)> {
+    ids(&judge(facts, Asked::Unwanted, now()))
+}
+
+#[test]
+fn a_hardened_pod_has_nothing_to_say_and_an_open_one_its_plaintext() {
+    let hard = sidecar(&[OPEN, HARD], &[NAMED]);
+    assert_eq!(found(&hard, &seen(15092, good(), &[])), []);
+    let open = sidecar(&[OPEN], &[NAMED]);
+    assert_eq!(found(&open, &seen(15092, good(), &[15020, 15090])), [("MS007", 15020), ("MS007", 15090)]);
+    assert_eq!(found(&open, &seen(15092, good(), &[])), [("MS008", 0)], "closed from here only");
+    assert_eq!(unasked(&open), [("MS008", 0), ("MS010", 15092)]);
+    let set = judge(&open, Asked::Unwanted, now()).remove(0).fix;
+    assert_eq!(
+        set,
+        "in the pod template, add METRICS_LOCALHOST_ACCESS_ONLY: \"true\" to the proxyMetadata of proxy.istio.io/config"
+    );
+    let told = sidecar(&[OPEN, HARD], &[NAMED]);
+    let found = found(&told, &seen(15092, good(), &[15020]));
+    assert_eq!(found, [("MS007", 15020)], "what was seen goes before what is said");
+}
+
+#[test]
+fn a_proxy_without_secure_ports_is_told_how_to_open_one() {
+    let off = sidecar(&[HARD], &[]);
+    let findings = judge(&off, Asked::Unwanted, now());
+    assert_eq!(ids(&findings), [("MS001", 0)]);
+    assert!(findings[0].fix.starts_with("open the port and name it: kubectl patch deployment cart -n shop -p '"));
+}
+
+#[test]
+fn an_open_port_that_nobody_announces_is_found_by_nobody() {
+    let gateway = pod(&[OPEN, HARD], &[], |pod| {
+        pod["spec"]["containers"] = json!([pod["spec"]["containers"][1]]);
+        pod["spec"]["containers"][0]["args"][1] = json!("router");
+        pod["metadata"]["labels"]["gateway.networking.k8s.io/gateway-name"] = json!("edge");
+    });
+    let findings = judge(&gateway, Asked::All(&seen(15092, good(), &[])), now());
+    assert_eq!(ids(&findings), [("MS002", 15092)]);
+    assert!(findings[0].fix.starts_with("kubectl patch gateway.gateway.networking.k8s.io edge -n shop --type=merge"));
+    let envoy = sidecar(&[("ENVOY_SECURE_METRICS_PORT", "15091"), HARD], &[]);
+    let findings = judge(&envoy, Asked::All(&seen(15091, good(), &[])), now());
+    assert_eq!(ids(&findings), [("MS002", 15091)]);
+    assert!(findings[0].fix.contains("prometheus.istio.io/secure-envoy-port"), "{}", findings[0].fix);
+    let both = sidecar(&[OPEN, ("ENVOY_SECURE_METRICS_PORT", "15091"), HARD], &[NAMED]);
+    assert_eq!(found(&both, &seen(15092, good(), &[])), [], "one of them is enough");
+}
+
+#[test]
+fn annotations_that_name_no_open_port() {
+    for text in ["15092abc", "22", "15020", "x@evil:443"] {
+        let odd = sidecar(&[OPEN, HARD], &[("prometheus.istio.io/secure-port", text)]);
+        let findings = judge(&odd, Asked::All(&seen(15092, good(), &[])), now());
+        assert_eq!(ids(&findings), [("MS003", 0)], "{text}");
+        assert!(findings[0].message.contains(text) && findings[0].fix.contains("\"15092\""), "{:?}", findings[0]);
+    }
+    let closed = sidecar(&[HARD], &[NAMED]);
+    let refused = seen(15092, refused(Reason::ClosedInHandshake), &[]);
+    assert_eq!(found(&closed, &refused), [("MS004", 15092)], "why it does not answer is said once");
+}
+
+#[test]
+fn series_that_are_counted_twice() {
+    let plain = [NAMED, ("prometheus.io/scrape", "true"), ("prometheus.io/port", "15020")];
+    let pod = sidecar(&[OPEN], &plain);
+    assert_eq!(found(&pod, &seen(15092, good(), &[15020])), [("MS005", 15020), ("MS007", 15020)]);
+    assert_eq!(found(&sidecar(&[OPEN, HARD], &plain), &seen(15092, good(), &[])), [], "nobody gets it there");
+    let own = [NAMED, ("prometheus.io/scrape", "true"), ("prometheus.io/port", "8080")];
+    assert_eq!(found(&sidecar(&[OPEN, HARD], &own), &seen(15092, good(), &[])), [], "the application's own port");
+    let both = [NAMED, ("prometheus.istio.io/secure-envoy-port", "15091")];
+    let pod = sidecar(&[OPEN, ("ENVOY_SECURE_METRICS_PORT", "15091"), HARD], &both);
+    assert_eq!(found(&pod, &seen(15092, good(), &[])), [("MS006", 0)]);
+}
+
+#[test]
+fn every_way_of_a_secure_port_to_fail() {
+    let pod = sidecar(&[OPEN, HARD], &[NAMED]);
+    for (reason, id) in [
+        (Reason::ClosedAfterHandshake, "MS009"),
+        (Reason::IdentityMismatch, "MS011"),
+        (Reason::UnknownAuthority, "MS011"),
+        (Reason::NoSpiffeId, "MS011"),
+        (Reason::InvalidSvid, "MS011"),
+        (Reason::CertificateExpired, "MS012"),
+        (Reason::CertificateNotYetValid, "MS012"),
+        (Reason::ConnectRefused, "MS014"),
+        (Reason::ClosedInHandshake, "MS014"),
+        (Reason::ClientCertificateRejected, "MS014"),
+        (Reason::Timeout, "MS014"),
+    ] {
+        let findings = judge(&pod, Asked::All(&seen(15092, refused(reason), &[])), now());
+        assert_eq!(ids(&findings), [(id, 15092)], "{reason}");
+        assert_eq!(findings[0].reason, Some(reason));
+    }
+    let excluded = [NAMED, ("traffic.sidecar.istio.io/excludeInboundPorts", "15091,15092")];
+    let closed = seen(15092, refused(Reason::ClosedAfterHandshake), &[]);
+    assert_eq!(found(&sidecar(&[OPEN, HARD], &excluded), &closed), [("MS014", 15092)], "nothing captures it");
+    let fix = judge(&pod, Asked::All(&closed), now()).remove(0).fix;
+    assert!(fix.contains("excludeInboundPorts\":\"15091,15092\""), "{fix}");
+    assert_eq!(found(&pod, &seen(15092, answered(404, now() + Duration::from_secs(1)), &[])), [("MS014", 15092)]);
+    assert_eq!(found(&pod, &seen(15092, answered(200, now() - Duration::from_secs(1)), &[])), [("MS013", 15092)]);
+}
+
+#[test]
+fn a_listener_of_before_is_told_apart_and_its_plain_side_is_found() {
+    let legacy = sidecar(&[HARD], &[("prometheus.istio.io/secure-port", "15091")]);
+    let mut seen = seen(15091, good(), &[]);
+    assert_eq!(found(&legacy, &seen), [("MS015", 15091)]);
+    seen.secure[0].wants_alpn = true;
+    let findings = judge(&legacy, Asked::All(&seen), now());
+    assert!(findings[0].fix.contains("__alpn__: istio-http/1.1"), "{}", findings[0].fix);
+    seen.plain.push(Plainly { port: 15091, outcome: Ok(PlainAnswer::Status(200)) });
+    assert_eq!(found(&legacy, &seen), [("MS015", 15091), ("MS016", 15091)]);
+    assert_eq!(unasked(&legacy), [("MS010", 15091), ("MS015", 15091)]);
+}
+
+#[test]
+fn who_has_no_secure_port_by_nature() {
+    let ambient = pod(&[], &[("ambient.istio.io/redirection", "enabled")], |pod| {
+        pod["spec"]["containers"] = json!([{"name": "app"}]);
+    });
+    assert_eq!(found(&ambient, &Seen::default()), [("MS017", 0)]);
+    let ztunnel = pod(&[], &[], |pod| {
+        pod["spec"]["containers"] = json!([{"name": "istio-proxy", "args": ["proxy", "ztunnel"]}]);
+    });
+    let seen = Seen { secure: Vec::new(), plain: seen(1, good(), &[15020]).plain };
+    assert_eq!(found(&ztunnel, &seen), [("MS007", 15020)]);
+    assert_eq!(unasked(&ztunnel), [("MS008", 0)]);
+}
+
+#[test]
+fn what_was_not_asked_is_told() {
+    let elsewhere = pod(&[HARD], &[], |pod| {
+        let from = json!({"name": OPEN.0, "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['p']"}}});
+        pod["spec"]["containers"][1]["env"].as_array_mut().expect("a list").push(from);
+    });
+    assert_eq!(unasked(&elsewhere), [("MS018", 0)], "neither off nor on");
+    let unusual = sidecar(&[("ENVOY_SECURE_MERGED_METRICS_PORT", "16092"), HARD], &[]);
+    assert_eq!(unasked(&unusual), [("MS002", 16092), ("MS018", 16092)]);
+    let on_node = pod(&[OPEN, HARD], &[NAMED], |pod| pod["spec"]["hostNetwork"] = json!(true));
+    assert_eq!(unasked(&on_node), [("MS010", 15092), ("MS018", 0)]);
+    let waiting = pod(&[OPEN, HARD], &[NAMED], |pod| pod["status"] = json!({"phase": "Pending"}));
+    assert_eq!(unasked(&waiting), [("MS010", 15092), ("MS018", 0)]);
+    let late = judge(&sidecar(&[OPEN, HARD], &[NAMED]), Asked::TooLate, now());
+    assert_eq!(ids(&late), [("MS010", 15092), ("MS018", 0)]);
+    assert!(late[1].message.contains("time limit"), "{:?}", late[1]);
+}
+
+#[test]
+fn what_strangers_wrote_is_cleaned() {
+    let odd = sidecar(&[OPEN, HARD], &[("prometheus.istio.io/secure-port", "\u{1b}[31m\u{202e}")]);
+    for finding in judge(&odd, Asked::Unwanted, now()) {
+        assert!(!finding.message.contains(['\u{1b}', '\u{202e}']), "{}", finding.message);
+        assert!(!finding.fix.contains(['\u{1b}', '\u{202e}']), "{}", finding.fix);
+    }
+}

@@ -1,0 +1,256 @@
+//! `meshscrape audit`: is metrics exposure secured, for every pod of the mesh?
+//!
+//! The API server is asked for pods, in chunks, and for nothing else; then the ports of each pod are, a bounded number of
+//! connections at a time and in a second. What is known goes through one pure judgement ([`judge`]); the result goes to
+//! standard output as a table, JSON or SARIF, and what happens meanwhile to standard error.
+
+mod judge;
+mod report;
+mod rule;
+mod sarif;
+mod table;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use self::judge::{Asked, judge};
+use self::report::Audit;
+use self::rule::Severity;
+use super::certificates::{self, DEFAULT_CERTS_DIR, Ours};
+use super::cluster::{Cluster, ClusterError};
+use super::exposure::{Asker, Facts, Limits, Sighting};
+use super::scrape::{Stop, checked, parse_domain, parse_duration};
+use super::style::{Paint, terminal_size};
+use crate::clock::Clock;
+use crate::model::{ExitClass, TrustDomain};
+use crate::telemetry::{self, LogFormat, LogLevel};
+
+/// The arguments of an audit.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit codes: 0 nothing at or above --fail-on, 1 findings at or above it, 2 usage, certificates or kubeconfig, 3 the API server does \
+not answer or does not let us list pods, or the time limit was over before every pod was asked.
+
+Findings have IDs that never change their meaning (MS001 secure-ports-off, ...), a severity (error, warning, note), and a fix; \
+docs/audit.md lists them. SARIF has them as rules.
+
+Pods are asked from where the command runs, so it belongs into the mesh, where certificates are: in an agent's pod it needs no \
+right that the agent does not have. Only ports 15020, 15090, 15091 and 15092 of pods' own addresses are connected, and no byte of a \
+body is read. From a workstation, --no-connect tells what the API server says.
+
+Examples:
+  kubectl exec -n meshscrape ds/meshscrape -- meshscrape audit --all
+  meshscrape audit -n shop --no-connect
+  meshscrape audit --all --output sarif --fail-on error > audit.sarif")]
+pub(super) struct AuditArgs {
+    /// The pods of this namespace [default: that of the kubeconfig's context]
+    #[arg(short, long, value_name = "NAMESPACE", conflicts_with = "all")]
+    namespace: Option<String>,
+    /// The pods of all namespaces
+    #[arg(long)]
+    all: bool,
+    /// Ask no pod: only what the API server says
+    #[arg(long)]
+    no_connect: bool,
+    /// The least severity that makes the exit code 1
+    #[arg(long, value_name = "SEVERITY", value_enum, default_value = "warning")]
+    fail_on: Severity,
+    /// What to print
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
+    output: Output,
+    /// Our certificates: cert-chain.pem, key.pem, root-cert.pem [default: /etc/istio-certs, if it is there]
+    #[arg(long, value_name = "DIR", env = "MESHSCRAPE_CERTS_DIR")]
+    certs_dir: Option<PathBuf>,
+    /// The trust domain of the pods' service accounts [default: that of our own certificate]
+    #[arg(long, value_name = "TD", value_parser = parse_domain)]
+    trust_domain: Option<TrustDomain>,
+    /// The kubeconfig [default: KUBECONFIG, ~/.kube/config, or the service account of this pod]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+    /// How many connections begin in a second, at most
+    #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rate: u32,
+    /// How many pods are asked at once
+    #[arg(long, value_name = "NUMBER", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
+    parallel: u32,
+    /// How long each connection may take, such as 500ms or 3s
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = parse_duration)]
+    timeout: Duration,
+    /// How long all connections may take
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
+    time_limit: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// For people
+    #[default]
+    Table,
+    /// One JSON document, its fields as docs/audit.md has them
+    Json,
+    /// SARIF 2.1.0
+    Sarif,
+}
+
+/// Audits once; returns the exit code.
+pub(super) async fn run(args: AuditArgs) -> u8 {
+    telemetry::init(LogFormat::Text, LogLevel::Warn);
+    match audit(&args).await {
+        Ok(audit) => super::written(print(&audit, args.output).map(|()| exit_code(&audit, args.fail_on))),
+        Err(stop) => {
+            eprintln!("{}", stop.text(Paint::for_stderr()));
+            stop.exit_code()
+        }
+    }
+}
+
+fn exit_code(audit: &Audit, fail_on: Severity) -> u8 {
+    match audit.worst() {
+        Some(worst) if worst >= fail_on => 1,
+        _ if !audit.complete => ExitClass::Connect.code(),
+        _ => 0,
+    }
+}
+
+async fn audit(args: &AuditArgs) -> Result<Audit, Stop> {
+    let asker = match args.no_connect {
+        true => None,
+        false => Some(asker(args)?),
+    };
+    let cluster = Cluster::of(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
+    let namespace = match args.all {
+        true => None,
+        false => Some(checked(args.namespace.as_deref().unwrap_or(cluster.default_namespace()))?),
+    };
+    let domain = asker.as_ref().map(|(_, domain)| domain.to_string());
+    let mut audit = Audit::new(asker.is_some(), domain);
+    let facts = listed(&cluster, namespace, &mut audit).await?;
+    let now = Clock::system().now();
+    match asker {
+        None => facts.iter().for_each(|facts| audit.add(facts, false, judge(facts, Asked::Unwanted, now))),
+        Some((asker, _)) => ask_all(args, asker, facts, &mut audit).await,
+    }
+    audit.sort();
+    Ok(audit)
+}
+
+/// Whoever asks the ports, and in which trust domain pods must answer.
+fn asker(args: &AuditArgs) -> Result<(Asker, TrustDomain), Stop> {
+    let dir = certificates::dir(args.certs_dir.as_deref()).ok_or_else(|| {
+        Stop::Usage(format!(
+            "secure ports can only be asked with certificates of the mesh: give --certs-dir ({DEFAULT_CERTS_DIR} is not there), \
+             run it in an agent's pod, or give --no-connect"
+        ))
+    })?;
+    let ours = Ours::load(&dir, args.trust_domain.clone()).map_err(Stop::Usage)?;
+    let domain = ours.trust_domain.clone().ok_or_else(|| Stop::Usage(certificates::NO_TRUST_DOMAIN.to_owned()))?;
+    let limits = Limits { timeout: args.timeout, pause: Duration::from_secs(1) / args.rate };
+    let credentials = Arc::clone(&ours.credentials.borrow());
+    Ok((Asker::new(credentials, domain.clone(), limits), domain))
+}
+
+/// The pods of the mesh; of the others only how many they are.
+async fn listed(
+    cluster: &Cluster,
+    namespace: Option<&str>,
+    audit: &mut Audit,
+) -> Result<Vec<Arc<Facts>>, ClusterError> {
+    let mut meshed = Vec::new();
+    let summary = &mut audit.summary;
+    cluster
+        .each_pod(namespace, |pod| {
+            summary.listed += 1;
+            match Sighting::of(&pod) {
+                Sighting::Meshed(facts) => meshed.push(Arc::from(facts)),
+                Sighting::Foreign => summary.foreign += 1,
+                Sighting::Finished => summary.finished += 1,
+                Sighting::Leaving => summary.leaving += 1,
+            }
+        })
+        .await?;
+    Ok(meshed)
+}
+
+/// Asks the ports of all pods, some pods at a time, until all are done or the time is over.
+async fn ask_all(args: &AuditArgs, asker: Asker, pods: Vec<Arc<Facts>>, audit: &mut Audit) {
+    let end = Instant::now() + args.time_limit;
+    let mut progress = Progress::of(pods.len());
+    let mut asking = JoinSet::new();
+    let mut waiting = pods.into_iter();
+    loop {
+        while asking.len() < args.parallel as usize
+            && let Some(facts) = waiting.next()
+        {
+            let asker = asker.clone();
+            asking.spawn(async move {
+                // Whose turn comes too late is not even dialled.
+                let seen = match Instant::now() < end {
+                    true => timeout_at(end, asker.look(&facts)).await.ok(),
+                    false => None,
+                };
+                (facts, seen)
+            });
+        }
+        let Some(asked) = asking.join_next().await else { break };
+        let (facts, seen) = asked.expect("nothing in there panics");
+        let asked = match &seen {
+            Some(Some(seen)) => Asked::All(seen),
+            Some(None) => Asked::Unwanted,
+            None => {
+                audit.complete = false;
+                Asked::TooLate
+            }
+        };
+        audit.add(&facts, matches!(asked, Asked::All(_)), judge(&facts, asked, Clock::system().now()));
+        progress.step();
+    }
+    progress.end();
+}
+
+fn print(audit: &Audit, output: Output) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match output {
+        Output::Table => {
+            let width = terminal_size().map(|(columns, _)| columns);
+            return out.write_all(table::text(audit, width, Paint::for_stdout()).as_bytes());
+        }
+        Output::Json => serde_json::to_writer_pretty(&mut out, audit)?,
+        Output::Sarif => serde_json::to_writer_pretty(&mut out, &sarif::document(audit))?,
+    }
+    out.write_all(b"\n")
+}
+
+/// How far it is, on the terminal of standard error and nowhere else.
+struct Progress {
+    done: usize,
+    all: usize,
+    shown: bool,
+}
+
+impl Progress {
+    fn of(all: usize) -> Self {
+        Self { done: 0, all, shown: std::io::stderr().is_terminal() }
+    }
+
+    fn step(&mut self) {
+        self.done += 1;
+        if self.shown {
+            eprint!("\r{} of {} pods", self.done, self.all);
+        }
+    }
+
+    /// Leaves the line as it was.
+    fn end(&self) {
+        if self.shown {
+            eprint!("\r\x1b[K");
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! What the API server says of a pod, as far as the exposure of its metrics depends on it: a pure function of the object.
+//!
+//! The environment of the proxy's container says which ports are open, because the injector writes every `proxyMetadata`
+//! there, that of the whole mesh included. Annotations say what is announced. Everything in them is its owner's word.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use crate::cli::istio::{
+    ENVOY_ANNOTATION, ENVOY_PORT, ENVOY_VARIABLE, EXCLUDE_ANNOTATION, GATEWAY_NAME_LABEL, INCLUDE_ANNOTATION,
+    LOCALHOST_ONLY_VARIABLE, MERGED_ANNOTATION, MERGED_PORT, MERGED_VARIABLE, PROXY_CONTAINER,
+};
+use crate::cli::remedy::Source;
+use crate::cli::scrape::port_of;
+
+/// What a pod is to somebody who looks at the mesh.
+#[derive(Debug)]
+pub(in crate::cli) enum Sighting {
+    /// Part of it.
+    Meshed(Box<Facts>),
+    /// No proxy, and not in ambient mode.
+    Foreign,
+    /// It has ended: its address may belong to another pod.
+    Finished,
+    /// Its deletion has begun.
+    Leaving,
+}
+
+/// A pod of the mesh.
+#[derive(Clone, Debug)]
+pub(in crate::cli) struct Facts {
+    pub(in crate::cli) namespace: String,
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) account: String,
+    pub(in crate::cli) role: Role,
+    pub(in crate::cli) whereabouts: Whereabouts,
+    /// The port of merged metrics, by the proxy's environment.
+    pub(in crate::cli) merged: Opening,
+    /// The port of Envoy's own.
+    pub(in crate::cli) envoy: Opening,
+    /// The proxy closes its plaintext ports to everybody outside the pod.
+    pub(in crate::cli) restricted: bool,
+    /// The annotations that name secure ports, merged first.
+    pub(in crate::cli) announced: Vec<Announced>,
+    /// The port that the `prometheus.io` annotations have scraped in plain text.
+    pub(in crate::cli) plainly_scraped: Option<u16>,
+    pub(in crate::cli) source: Source,
+    capture: Capture,
+}
+
+/// What the proxy is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) enum Role {
+    Sidecar,
+    Gateway,
+    Waypoint,
+    /// The node's proxy of ambient mode.
+    Ztunnel,
+    /// A workload in ambient mode: there is no proxy in it.
+    Ambient,
+}
+
+/// Where a pod can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) enum Whereabouts {
+    /// On an address of its own.
+    At(IpAddr),
+    /// It has none yet, or none that is one.
+    Nowhere,
+    /// On that of its node, which it shares with others.
+    OnNode,
+}
+
+/// What the environment says of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) enum Opening {
+    Off,
+    On(u16),
+    /// The value stands elsewhere (`valueFrom`).
+    Unknown,
+}
+
+/// Which of the two secure ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) enum Kind {
+    Merged,
+    Envoy,
+}
+
+impl Kind {
+    pub(in crate::cli) fn annotation(self) -> &'static str {
+        match self {
+            Kind::Merged => MERGED_ANNOTATION,
+            Kind::Envoy => ENVOY_ANNOTATION,
+        }
+    }
+
+    pub(in crate::cli) fn variable(self) -> &'static str {
+        match self {
+            Kind::Merged => MERGED_VARIABLE,
+            Kind::Envoy => ENVOY_VARIABLE,
+        }
+    }
+
+    /// The number by convention.
+    pub(in crate::cli) fn usual(self) -> u16 {
+        match self {
+            Kind::Merged => MERGED_PORT,
+            Kind::Envoy => ENVOY_PORT,
+        }
+    }
+}
+
+/// An annotation that names a secure port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Announced {
+    pub(in crate::cli) kind: Kind,
+    /// As it was written.
+    pub(in crate::cli) text: String,
+    /// If it is a port of Istio's convention.
+    pub(in crate::cli) port: Option<u16>,
+}
+
+/// Which ports inbound capture is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Capture {
+    /// None: all.
+    included: Option<Vec<u16>>,
+    excluded: Vec<u16>,
+    /// What the annotation says that excludes ports.
+    written: String,
+}
+
+impl Sighting {
+    pub(in crate::cli) fn of(pod: &Pod) -> Self {
+        let status = pod.status.as_ref();
+        if matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed")) {
+            return Sighting::Finished;
+        }
+        let proxy = proxy(pod);
+        let ambient = annotation(pod, "ambient.istio.io/redirection") == Some("enabled");
+        let role = match proxy {
+            Some(proxy) => role(pod, proxy),
+            None if ambient => Role::Ambient,
+            None => return Sighting::Foreign,
+        };
+        if pod.metadata.deletion_timestamp.is_some() {
+            return Sighting::Leaving;
+        }
+        Sighting::Meshed(Box::new(Facts::of(pod, role, proxy)))
+    }
+}
+
+impl Facts {
+    fn of(pod: &Pod, role: Role, proxy: Option<&Container>) -> Self {
+        let spec = pod.spec.as_ref();
+        let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).and_then(|ip| ip.parse().ok());
+        let account = spec.and_then(|spec| spec.service_account_name.as_deref()).filter(|name| !name.is_empty());
+        let announced = [Kind::Merged, Kind::Envoy].into_iter().filter_map(|kind| {
+            let text = annotation(pod, kind.annotation())?.to_owned();
+            let port = port_of(&text).filter(|port| is_secure(*port));
+            Some(Announced { kind, text, port })
+        });
+        let scraped = annotation(pod, "prometheus.io/scrape") == Some("true");
+        Self {
+            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+            name: pod.metadata.name.clone().unwrap_or_default(),
+            account: account.unwrap_or("default").to_owned(),
+            role,
+            whereabouts: match (spec.and_then(|spec| spec.host_network), ip) {
+                (Some(true), _) => Whereabouts::OnNode,
+                (_, Some(ip)) => Whereabouts::At(ip),
+                (_, None) => Whereabouts::Nowhere,
+            },
+            merged: opening(proxy, MERGED_VARIABLE),
+            envoy: opening(proxy, ENVOY_VARIABLE),
+            restricted: matches!(
+                variable(proxy, LOCALHOST_ONLY_VARIABLE),
+                Some(Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
+            ),
+            announced: announced.collect(),
+            plainly_scraped: annotation(pod, "prometheus.io/port").filter(|_| scraped).and_then(port_of),
+            source: Source::of(pod),
+            capture: Capture::of(pod),
+        }
+    }
+
+    /// The ports that the proxy opens, by its environment.
+    pub(in crate::cli) fn opened(&self) -> Vec<(Kind, u16)> {
+        let both = [(Kind::Merged, self.merged), (Kind::Envoy, self.envoy)];
+        let open = both.into_iter().filter_map(|(kind, opening)| match opening {
+            Opening::On(port) => Some((kind, port)),
+            Opening::Off | Opening::Unknown => None,
+        });
+        open.collect()
+    }
+
+    /// Whether the environment does not tell all that is open.
+    pub(in crate::cli) fn is_vague(&self) -> bool {
+        self.merged == Opening::Unknown || self.envoy == Opening::Unknown
+    }
+
+    /// Whether a port of its pod is announced though no proxy opens it: a listener of before Istio 1.31 may be there, which is
+    /// made elsewhere.
+    pub(in crate::cli) fn may_be_legacy(&self, port: u16) -> bool {
+        port == ENVOY_PORT
+            && self.announced.iter().any(|announced| announced.port == Some(port))
+            && !self.is_vague()
+            && self.opened().iter().all(|(_, open)| *open != port)
+    }
+
+    /// The secure ports to ask: announced or open, and of Istio's convention.
+    pub(in crate::cli) fn secure_ports(&self) -> Vec<u16> {
+        let announced = self.announced.iter().filter_map(|announced| announced.port);
+        let opened = self.opened().into_iter().map(|(_, port)| port).filter(|port| is_secure(*port));
+        let mut ports = Vec::new();
+        for port in announced.chain(opened) {
+            if !ports.contains(&port) {
+                ports.push(port);
+            }
+        }
+        ports
+    }
+
+    /// Whether a connection to this port goes through the sidecar's inbound capture.
+    pub(in crate::cli) fn is_captured(&self, port: u16) -> bool {
+        self.role == Role::Sidecar
+            && self.capture.included.as_ref().is_none_or(|included| included.contains(&port))
+            && !self.capture.excluded.contains(&port)
+    }
+
+    /// The value of the annotation that takes the secure ports out of inbound capture, besides what it takes out now.
+    pub(in crate::cli) fn excluding(&self) -> String {
+        let missing = [ENVOY_PORT, MERGED_PORT].into_iter().filter(|port| !self.capture.excluded.contains(port));
+        let missing = missing.map(|port| port.to_string());
+        let written = Some(self.capture.written.clone()).filter(|written| !written.is_empty());
+        written.into_iter().chain(missing).collect::<Vec<_>>().join(",")
+    }
+}
+
+impl Capture {
+    fn of(pod: &Pod) -> Self {
+        let ports = |text: &str| text.split(',').filter_map(|port| port_of(port.trim())).collect::<Vec<_>>();
+        let written = annotation(pod, EXCLUDE_ANNOTATION).unwrap_or_default();
+        let included = annotation(pod, INCLUDE_ANNOTATION).filter(|text| text.trim() != "*").map(ports);
+        Self { included, excluded: ports(written), written: written.to_owned() }
+    }
+}
+
+/// The ports that may be asked, whatever a pod says.
+fn is_secure(port: u16) -> bool {
+    matches!(port, MERGED_PORT | ENVOY_PORT)
+}
+
+fn annotation<'p>(pod: &'p Pod, name: &str) -> Option<&'p str> {
+    pod.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
+/// The proxy's container; as a native sidecar it is an init container.
+fn proxy(pod: &Pod) -> Option<&Container> {
+    let spec = pod.spec.as_ref()?;
+    let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    all.into_iter().find(|container| container.name == PROXY_CONTAINER)
+}
+
+/// What the proxy is told to be; without a word of that, what the pod looks like.
+fn role(pod: &Pod, proxy: &Container) -> Role {
+    let label = |name: &str| pod.metadata.labels.as_ref()?.get(name).map(String::as_str);
+    match proxy.args.iter().flatten().map(String::as_str).find(|word| *word != "proxy") {
+        Some("sidecar") => return Role::Sidecar,
+        Some("router") => return Role::Gateway,
+        Some("waypoint") => return Role::Waypoint,
+        Some("ztunnel") => return Role::Ztunnel,
+        _ => {}
+    }
+    let alone = pod.spec.as_ref().is_some_and(|spec| spec.containers.len() == 1 && spec.containers[0] == *proxy);
+    match label("gateway.istio.io/managed") {
+        Some("istio.io-mesh-controller") => Role::Waypoint,
+        _ if label("app") == Some("ztunnel") => Role::Ztunnel,
+        _ if alone || label(GATEWAY_NAME_LABEL).is_some() => Role::Gateway,
+        _ => Role::Sidecar,
+    }
+}
+
+/// A variable of the proxy: not there, there without a value of its own, or this.
+fn variable<'p>(proxy: Option<&'p Container>, name: &str) -> Option<Option<&'p str>> {
+    let found = proxy?.env.iter().flatten().rfind(|variable| variable.name == name)?;
+    let elsewhere = found.value_from.is_some();
+    Some(found.value.as_deref().filter(|value| !value.is_empty()).or((!elsewhere).then_some("")))
+}
+
+fn opening(proxy: Option<&Container>, name: &str) -> Opening {
+    match variable(proxy, name) {
+        None => Opening::Off,
+        Some(None) => Opening::Unknown,
+        // What is no number the proxy takes for 0, which is off.
+        Some(Some(text)) => port_of(text).map_or(Opening::Off, Opening::On),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn facts(change: impl FnOnce(&mut Value)) -> Facts {
+        match sighting(change) {
+            Sighting::Meshed(facts) => *facts,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn sighting(change: impl FnOnce(&mut Value)) -> Sighting {
+        let mut pod = json!({
+            "metadata": {"name": "cart-1", "namespace": "shop", "annotations": {}, "labels": {}},
+            "spec": {"serviceAccountName": "cart", "containers": [
+                {"name": "app"}, {"name": "istio-proxy", "args": ["proxy", "sidecar"], "env": []},
+            ]},
+            "status": {"phase": "Running", "podIP": "10.0.0.17"},
+        });
+        change(&mut pod);
+        Sighting::of(&serde_json::from_value(pod).expect("a pod"))
+    }
+
+    #[test]
+    fn the_environment_says_what_is_open() {
+        let env = |value: Value| {
+            facts(|pod| pod["spec"]["containers"][1]["env"] = json!([{"name": MERGED_VARIABLE, "value": value}])).merged
+        };
+        assert_eq!(env(json!("15092")), Opening::On(15092));
+        for off in ["", "0", "x", "-1"] {
+            assert_eq!(env(json!(off)), Opening::Off, "{off:?}");
+        }
+        assert_eq!(facts(|_| {}).merged, Opening::Off);
+        let elsewhere = json!([{"name": MERGED_VARIABLE, "valueFrom": {"configMapKeyRef": {"key": "k", "name": "n"}}}]);
+        let vague = facts(|pod| pod["spec"]["containers"][1]["env"] = elsewhere);
+        assert!(vague.merged == Opening::Unknown && vague.is_vague());
+        let restricted = |value: &str| {
+            let env = json!([{"name": LOCALHOST_ONLY_VARIABLE, "value": value}]);
+            facts(|pod| pod["spec"]["containers"][1]["env"] = env).restricted
+        };
+        assert!(restricted("true") && restricted("1") && !restricted("yes") && !restricted("false"));
+    }
+
+    #[test]
+    fn who_is_part_of_the_mesh() {
+        let role = |change: fn(&mut Value)| facts(change).role;
+        assert_eq!(role(|_| {}), Role::Sidecar);
+        assert_eq!(role(|pod| pod["spec"]["containers"][1]["args"][1] = json!("router")), Role::Gateway);
+        assert_eq!(role(|pod| pod["spec"]["containers"][1]["args"][1] = json!("waypoint")), Role::Waypoint);
+        assert_eq!(role(|pod| pod["spec"]["containers"][1]["args"][1] = json!("ztunnel")), Role::Ztunnel);
+        assert_eq!(role(|pod| pod["spec"]["containers"] = json!([{"name": "istio-proxy"}])), Role::Gateway);
+        let native = |pod: &mut Value| {
+            let proxy = pod["spec"]["containers"].as_array_mut().and_then(Vec::pop).expect("the proxy");
+            pod["spec"]["initContainers"] = json!([proxy]);
+        };
+        assert_eq!(role(native), Role::Sidecar);
+        let ambient = |pod: &mut Value| {
+            pod["spec"]["containers"] = json!([{"name": "app"}]);
+            pod["metadata"]["annotations"]["ambient.istio.io/redirection"] = json!("enabled");
+        };
+        assert_eq!(role(ambient), Role::Ambient);
+        assert!(matches!(sighting(|pod| pod["spec"]["containers"] = json!([{"name": "app"}])), Sighting::Foreign));
+        assert!(matches!(sighting(|pod| pod["status"]["phase"] = json!("Failed")), Sighting::Finished));
+        let leaving = |pod: &mut Value| pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        assert!(matches!(sighting(leaving), Sighting::Leaving));
+    }
+
+    #[test]
+    fn only_ports_of_the_convention_on_an_address_of_its_own_are_asked() {
+        let announced =
+            |text: &str| facts(|pod| pod["metadata"]["annotations"][MERGED_ANNOTATION] = json!(text)).secure_ports();
+        assert_eq!(announced("15092"), [15092]);
+        assert_eq!(announced("15091"), [15091]);
+        for other in ["22", "15020", "x@evil:443", "15092abc", ""] {
+            assert_eq!(announced(other), [0_u16; 0], "{other:?}");
+        }
+        let opened = |port: &str| {
+            let env = json!([{"name": ENVOY_VARIABLE, "value": port}]);
+            facts(|pod| pod["spec"]["containers"][1]["env"] = env)
+        };
+        assert_eq!(opened("15091").secure_ports(), [15091]);
+        assert_eq!(opened("22").secure_ports(), [0_u16; 0]);
+        let on_node = facts(|pod| pod["spec"]["hostNetwork"] = json!(true));
+        assert_eq!(on_node.whereabouts, Whereabouts::OnNode);
+        assert_eq!(facts(|pod| pod["status"]["podIP"] = json!("x")).whereabouts, Whereabouts::Nowhere);
+    }
+
+    #[test]
+    fn what_inbound_capture_is_for() {
+        let with = |name: &str, value: &str| facts(|pod| pod["metadata"]["annotations"][name] = json!(value));
+        assert!(facts(|_| {}).is_captured(15092));
+        assert!(!with(EXCLUDE_ANNOTATION, "8080, 15092").is_captured(15092));
+        assert!(with(EXCLUDE_ANNOTATION, "8080, 15092").is_captured(15091));
+        assert!(with(INCLUDE_ANNOTATION, "*").is_captured(15092));
+        assert!(!with(INCLUDE_ANNOTATION, "").is_captured(15092));
+        assert!(!with(INCLUDE_ANNOTATION, "8080").is_captured(15092));
+        assert!(!facts(|pod| pod["spec"]["containers"][1]["args"][1] = json!("router")).is_captured(15092));
+        assert_eq!(facts(|_| {}).excluding(), "15091,15092");
+        assert_eq!(with(EXCLUDE_ANNOTATION, "8080,15091").excluding(), "8080,15091,15092");
+    }
+
+    #[test]
+    fn a_listener_of_before_is_announced_and_not_opened_by_the_proxy() {
+        let announced = |env: Value| {
+            facts(|pod| {
+                pod["metadata"]["annotations"][MERGED_ANNOTATION] = json!("15091");
+                pod["spec"]["containers"][1]["env"] = env;
+            })
+        };
+        assert!(announced(json!([])).may_be_legacy(15091));
+        assert!(!announced(json!([])).may_be_legacy(15092));
+        assert!(!announced(json!([{"name": ENVOY_VARIABLE, "value": "15091"}])).may_be_legacy(15091));
+    }
+}

@@ -1,0 +1,202 @@
+//! What the ports of a pod do when they are asked, from where this process runs.
+//!
+//! Always holds: of nothing but the pod's own address are the ports asked that are given here; connections begin no faster than
+//! they may and each ends in time; no byte of a body is read; whoever answers over TLS was verified to be the pod's own
+//! service account. It must not know: what an answer means for the pod.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
+
+use super::{Facts, Role, Whereabouts};
+use crate::cli::istio::{METRICS_PATH, PLAIN_ENVOY_PORT, PLAIN_MERGED_PORT};
+use crate::clock::Clock;
+use crate::connect::{Answered, PlainAnswer, Request, Shown, ask_plainly, ask_verified};
+use crate::identity::Credentials;
+use crate::model::{Address, Alpn, Failure, Peer, Reason, SpiffeId, TrustDomain};
+
+/// What a listener from before Istio 1.31 may want to be offered.
+const LEGACY_ALPN: &str = "istio-http/1.1";
+/// Without it a hanging application would leave a request behind in Istio's agent.
+const SCRAPE_TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
+/// Envoy's route to Istio's agent gives up after 15 s.
+const LONGEST_ANSWER: Duration = Duration::from_secs(14);
+
+/// How a secure port answered a client that shows our certificate.
+#[derive(Clone, Debug)]
+pub(in crate::cli) struct Securely {
+    pub(in crate::cli) port: u16,
+    pub(in crate::cli) outcome: Result<Answered, Failure>,
+    /// Only once a protocol of Istio's was offered did it answer.
+    pub(in crate::cli) wants_alpn: bool,
+}
+
+/// How a port answered plain HTTP.
+#[derive(Clone, Debug)]
+pub(in crate::cli) struct Plainly {
+    pub(in crate::cli) port: u16,
+    pub(in crate::cli) outcome: Result<PlainAnswer, Failure>,
+}
+
+impl Plainly {
+    /// Whether whoever asks gets metrics in plain text.
+    pub(in crate::cli) fn gives_metrics(&self) -> bool {
+        matches!(self.outcome, Ok(PlainAnswer::Status(200)))
+    }
+}
+
+/// All that was seen of one pod.
+#[derive(Clone, Debug, Default)]
+pub(in crate::cli) struct Seen {
+    pub(in crate::cli) secure: Vec<Securely>,
+    /// Plaintext ports, and secure ones that may have been made by hand.
+    pub(in crate::cli) plain: Vec<Plainly>,
+}
+
+/// How much may be asked.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cli) struct Limits {
+    /// How long each connection may take, from its first packet to the status of the answer.
+    pub(in crate::cli) timeout: Duration,
+    /// The least time between the beginnings of two connections.
+    pub(in crate::cli) pause: Duration,
+}
+
+/// Whoever asks.
+#[derive(Clone)]
+pub(in crate::cli) struct Asker {
+    credentials: Arc<Credentials>,
+    trust_domain: TrustDomain,
+    clock: Clock,
+    limits: Limits,
+    /// When the next connection may begin.
+    next: Arc<Mutex<Instant>>,
+}
+
+impl Asker {
+    pub(in crate::cli) fn new(credentials: Arc<Credentials>, trust_domain: TrustDomain, limits: Limits) -> Self {
+        let next = Arc::new(Mutex::new(Instant::now()));
+        Self { credentials, trust_domain, clock: Clock::system(), limits, next }
+    }
+
+    /// Who must answer for a pod.
+    fn expected(&self, facts: &Facts) -> Result<Peer, Failure> {
+        SpiffeId::of_service_account(&self.trust_domain, &facts.namespace, &facts.account).map(Peer::exactly).map_err(
+            |error| Failure::new(Reason::NoExpectedIdentity, format!("its service account has no SPIFFE ID: {error}")),
+        )
+    }
+
+    /// Asks all of a pod that an audit asks; of one without an address of its own, nothing.
+    pub(in crate::cli) async fn look(&self, facts: &Facts) -> Option<Seen> {
+        let Whereabouts::At(ip) = facts.whereabouts else { return None };
+        let mut seen = Seen::default();
+        if facts.role == Role::Ambient {
+            return Some(seen);
+        }
+        for port in facts.secure_ports() {
+            let securely = self.secure(facts, ip, port).await;
+            if facts.may_be_legacy(port) {
+                seen.plain.push(self.plain(ip, port).await);
+            }
+            seen.secure.push(securely);
+        }
+        seen.plain.push(self.plain(ip, PLAIN_MERGED_PORT).await);
+        if facts.role != Role::Ztunnel {
+            seen.plain.push(self.plain(ip, PLAIN_ENVOY_PORT).await);
+        }
+        Some(seen)
+    }
+
+    /// Asks a secure port as a scrape does. A close after a good handshake is only a sign of inbound capture if it happens
+    /// every time, so it has to happen twice.
+    async fn secure(&self, facts: &Facts, ip: IpAddr, port: u16) -> Securely {
+        let none = Alpn::default();
+        let mut outcome = self.verified(facts, ip, port, &none).await;
+        if reason(&outcome) == Some(Reason::ClosedAfterHandshake) {
+            outcome = self.verified(facts, ip, port, &none).await;
+        }
+        let closed = matches!(reason(&outcome), Some(Reason::ClosedInHandshake | Reason::ClosedAfterHandshake));
+        if facts.may_be_legacy(port) && closed {
+            let offered = self.verified(facts, ip, port, &legacy_alpn()).await;
+            if offered.is_ok() {
+                return Securely { port, outcome: offered, wants_alpn: true };
+            }
+        }
+        Securely { port, outcome, wants_alpn: false }
+    }
+
+    /// Asks in plain HTTP.
+    async fn plain(&self, ip: IpAddr, port: u16) -> Plainly {
+        self.turn().await;
+        Plainly { port, outcome: ask_plainly(&self.request(ip, port)).await }
+    }
+
+    async fn verified(&self, facts: &Facts, ip: IpAddr, port: u16, alpn: &Alpn) -> Result<Answered, Failure> {
+        let peer = self.expected(facts)?;
+        self.turn().await;
+        ask_verified(&self.request(ip, port), &peer, &self.credentials, Shown::OurCertificate, alpn, &self.clock).await
+    }
+
+    fn request(&self, ip: IpAddr, port: u16) -> Request {
+        let address = SocketAddr::new(ip, port).to_string();
+        let mut headers = HeaderMap::new();
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("meshscrape/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(ACCEPT, HeaderValue::from_static("text/plain"));
+        let promised = self.limits.timeout.mul_f64(0.9).min(LONGEST_ANSWER).as_secs_f64().to_string();
+        headers.insert(SCRAPE_TIMEOUT, HeaderValue::try_from(promised).expect("digits"));
+        Request {
+            address: Address::parse(&address).expect("an IP address and a port"),
+            path_and_query: METRICS_PATH.into(),
+            headers,
+            deadline: Instant::now() + self.limits.timeout,
+        }
+    }
+
+    /// Waits until another connection may begin.
+    async fn turn(&self) {
+        let at = {
+            let mut next = self.next.lock().await;
+            let at = (*next).max(Instant::now());
+            *next = at + self.limits.pause;
+            at
+        };
+        sleep_until(at).await;
+    }
+}
+
+fn legacy_alpn() -> Alpn {
+    Alpn::parse(LEGACY_ALPN).expect("a protocol that may be offered")
+}
+
+fn reason(outcome: &Result<Answered, Failure>) -> Option<Reason> {
+    outcome.as_ref().err().map(|failure| failure.reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_begin_no_faster_than_they_may() {
+        let limits = Limits { timeout: Duration::from_secs(1), pause: Duration::from_millis(20) };
+        let domain = TrustDomain::parse("cluster.local").expect("a trust domain");
+        let asker = Asker::new(Arc::default(), domain, limits);
+        let begin = Instant::now();
+        let turns = (0..6).map(|_| {
+            let asker = asker.clone();
+            tokio::spawn(async move { asker.turn().await })
+        });
+        for turn in turns.collect::<Vec<_>>() {
+            turn.await.expect("it ends");
+        }
+        assert_eq!(begin.elapsed(), Duration::from_millis(100), "the first at once");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let begin = Instant::now();
+        asker.turn().await;
+        assert_eq!(begin.elapsed(), Duration::ZERO, "nothing is owed for idle time");
+    }
+}

@@ -1,0 +1,12 @@
+//! How a pod of the mesh exposes its metrics: what the API server says of it, and what its ports do when they are asked.
+//!
+//! [`Facts`] come from the pod object alone, [`Seen`] from connections alone; neither judges. What is asked, and only this:
+//! the pod's own address on the two plaintext ports and the two secure ones of Istio's convention, whatever its owner wrote.
+
+mod facts;
+mod look;
+
+pub(super) use facts::{Announced, Facts, Kind, Role, Sighting, Whereabouts};
+#[cfg(test)]
+pub(super) use look::Plainly;
+pub(super) use look::{Asker, Limits, Securely, Seen};

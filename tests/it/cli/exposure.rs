@@ -1,0 +1,30 @@
+//! What `meshscrape audit` refuses before it asks anybody.
+
+use super::{meshscrape, text};
+use crate::support::mesh::{Mesh, ONLY_13};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_makes_no_sense_is_a_usage_error() {
+    let mesh = Mesh::new(ONLY_13).await;
+    let certs = mesh.certs.path().display().to_string();
+    let nowhere = ["--kubeconfig", "/nowhere/kubeconfig"];
+    for (arguments, says) in [
+        (vec!["audit", "--all", "-n", "shop"], "cannot be used with"),
+        (vec!["audit", "--rate", "0"], "0 is not in 1..=1000"),
+        (vec!["audit", "--fail-on", "bad"], "[possible values: note, warning, error]"),
+        (vec!["audit", "--timeout", "0s"], "longer than 0s"),
+        (
+            vec!["audit", "--all"],
+            "give --certs-dir (/etc/istio-certs is not there), run it in an agent's pod, or give --no-connect",
+        ),
+        (vec!["audit", "--all", "--certs-dir", "/nowhere"], "run `meshscrape check certs /nowhere`"),
+        (vec!["audit", "--all", "--certs-dir", &certs, nowhere[0], nowhere[1]], "/nowhere/kubeconfig"),
+        (vec!["audit", "--all", "--no-connect", nowhere[0], nowhere[1]], "/nowhere/kubeconfig"),
+    ] {
+        let output = meshscrape(&arguments).await;
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(error.contains(says), "{arguments:?}: {says:?} is missing in\n{error}");
+        assert_eq!(text(&output.stdout), "", "{arguments:?}");
+    }
+}

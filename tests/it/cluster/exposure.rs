@@ -1,0 +1,4 @@
+//! `meshscrape audit` on a real API server, with a real Envoy in the place of every kind of pod.
+
+mod audit;
+mod town;

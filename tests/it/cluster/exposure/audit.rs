@@ -1,0 +1,239 @@
+//! The audit says the right thing of each pod, asks nothing that it need not, and its forms and exit codes hold.
+
+use std::collections::BTreeMap;
+use std::process::Output;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::town::{MERGED, Town};
+use crate::support::kubernetes::{Cluster, Namespace, pod};
+use crate::support::loopback;
+use crate::support::mesh::{Mesh, ONLY_13};
+use crate::support::program::Program;
+use crate::support::tls_server::{Server, Talk};
+
+/// What is found on each pod of the town: IDs with the port they are about.
+const EXPECTED: &[(&str, &[(&str, u16)])] = &[
+    ("ambient", &[("MS017", 0)]),
+    ("closed", &[("MS014", 15092)]),
+    ("edge", &[("MS002", 15092)]),
+    ("elsewhere", &[("MS003", 0)]),
+    ("envoy-only", &[]),
+    ("estranged", &[("MS014", 15092)]),
+    ("excluded", &[]),
+    ("expired", &[("MS012", 15092)]),
+    ("foreign-mesh", &[("MS011", 15092)]),
+    ("hardened", &[]),
+    ("impostor", &[("MS011", 15092)]),
+    ("ingress", &[]),
+    ("legacy", &[("MS015", 15091), ("MS016", 15091)]),
+    ("legacy-edge", &[("MS015", 15091)]),
+    ("native", &[("MS006", 0)]),
+    ("odd", &[("MS003", 0)]),
+    ("off", &[("MS001", 0), ("MS007", 15020), ("MS007", 15090)]),
+    ("on-node", &[("MS010", 15092), ("MS018", 0)]),
+    ("open", &[("MS005", 15020), ("MS007", 15020), ("MS007", 15090)]),
+    ("overdue", &[("MS013", 15092)]),
+    ("stale", &[("MS004", 15092)]),
+    ("starting", &[("MS014", 15092)]),
+    ("strict", &[("MS009", 15092)]),
+    ("waiting", &[("MS010", 15092), ("MS018", 0)]),
+    ("waypoint", &[]),
+    ("ztunnel", &[("MS007", 15020)]),
+];
+
+/// Why a scrape would fail, where one does.
+const REASONS: &[(&str, &str)] = &[
+    ("closed", "connect_refused"),
+    ("estranged", "client_certificate_rejected"),
+    ("expired", "certificate_expired"),
+    ("foreign-mesh", "unknown_authority"),
+    ("impostor", "identity_mismatch"),
+    ("starting", "closed_in_handshake"),
+    ("strict", "closed_after_handshake"),
+];
+
+/// A kubeconfig of an account that may list pods of this namespace, and nothing else.
+async fn reader(cluster: &Cluster, shop: &Namespace, dir: &TempDir) -> (String, String) {
+    let account = shop.account("auditor").await;
+    shop.allow(cluster, &account, json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}])).await;
+    let file = dir.path().join("kubeconfig");
+    cluster.kubeconfig(&file, &cluster.url(), &shop.token(&account).await);
+    (file.display().to_string(), account.user())
+}
+
+async fn audit(arguments: &[&str]) -> Output {
+    Program::start(&[&["audit"], arguments].concat()).end().await
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+fn findings(pod: &Value) -> Vec<(&str, u16)> {
+    let findings = pod["findings"].as_array().expect("a list").iter();
+    let port = |finding: &Value| finding["port"].as_u64().map_or(0, |port| u16::try_from(port).expect("a port"));
+    findings.map(|finding| (finding["id"].as_str().expect("an ID"), port(finding))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_pod_is_found_as_it_is() {
+    let (town, dir) = (Town::new().await, TempDir::new().expect("a directory"));
+    let (kubeconfig, user) = reader(town.cluster, &town.shop, &dir).await;
+    let certs = town.mesh.certs.path().display().to_string();
+    let fixed = ["-n", town.shop.name(), "--kubeconfig", &kubeconfig, "--certs-dir", &certs, "--timeout", "30s"];
+    let output = audit(&[&fixed, &["--output", "json"][..]].concat()).await;
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let pods: BTreeMap<&str, &Value> = document["pods"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|pod| (pod["name"].as_str().expect("a name"), pod))
+        .collect();
+    let found: Vec<_> = pods.iter().map(|(name, pod)| (*name, findings(pod))).collect();
+    let expected: Vec<_> = EXPECTED.iter().map(|(name, ids)| (*name, ids.to_vec())).collect();
+    assert_eq!(found, expected, "{document:#}");
+    for (name, reason) in REASONS {
+        assert_eq!(pods[name]["findings"][0]["reason"], *reason, "{name}");
+    }
+    assert_eq!(pods["legacy"]["findings"][0]["fix"].as_str().map(|fix| fix.contains("__alpn__")), Some(true));
+    let role = |name: &str| pods[name]["role"].as_str().unwrap_or_default();
+    let roles = ["hardened", "native", "edge", "waypoint", "ztunnel", "ambient"].map(role);
+    assert_eq!(roles, ["sidecar", "sidecar", "gateway", "waypoint", "ztunnel", "ambient"]);
+    let summary = &document["summary"];
+    assert_eq!(
+        (&summary["listed"], &summary["meshed"], &summary["foreign"], &summary["finished"], &summary["leaving"]),
+        (&json!(29), &json!(26), &json!(1), &json!(1), &json!(1))
+    );
+    let secured: Vec<&str> = pods.iter().filter(|(_, pod)| pod["secured"] == true).map(|(name, _)| *name).collect();
+    assert_eq!(secured, ["envoy-only", "excluded", "hardened", "ingress", "legacy-edge", "native", "waypoint"]);
+    assert_eq!(summary["secured"], secured.len());
+    assert_eq!(
+        (&document["version"], &document["connected"], &document["complete"]),
+        (&json!(1), &json!(true), &json!(true))
+    );
+
+    let bystander = town.bystander.as_ref().expect("it is there").connections();
+    assert_eq!(bystander, 0, "an annotation sends nobody to a port of its own");
+    let asked: Vec<_> = town.cluster.asked().into_iter().filter(|asked| asked.user == user).collect();
+    assert!(
+        !asked.is_empty() && asked.iter().all(|asked| asked.verb == "list" && asked.uri.contains("/pods?")),
+        "{asked:?}"
+    );
+
+    // The same as a table, and what makes the exit code.
+    let output = audit(&[&fixed, &["--fail-on", "error"][..]].concat()).await;
+    let table = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{table}");
+    let strict = format!(
+        "error    MS009  {}/strict\n         port 15092 closes every connection right after a good handshake: inbound capture ends \
+         its TLS, as under STRICT\n         fix: kubectl patch statefulset strict -n {} -p '",
+        town.shop.name(),
+        town.shop.name()
+    );
+    assert!(table.contains(&strict), "{table}");
+    assert!(
+        table.contains("26 of 29 pods are in the mesh, 7 secured; ")
+            && table.contains("\nleft out: 1 outside the mesh, "),
+        "{table}"
+    );
+    assert!(table.find("error ") < table.find("warning ") && table.find("warning ") < table.find("note "), "{table}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_connections_the_api_server_says_what_it_can() {
+    let cluster = Cluster::shared().await;
+    let (shop, dir) = (cluster.own_namespace("shop").await, TempDir::new().expect("a directory"));
+    let (kubeconfig, user) = reader(cluster, &shop, &dir).await;
+    let proxy = json!({"name": "istio-proxy", "image": "proxy:1", "args": ["proxy", "sidecar"]});
+    let replica = |name: &str| {
+        let owned = pod(name).account("cart").owned_by("apps/v1", "ReplicaSet", "cart-5d7c9");
+        owned.label("pod-template-hash", "5d7c9").container(proxy.clone()).running("192.0.2.1")
+    };
+    shop.create_pods(["cart-5d7c9-a", "cart-5d7c9-b", "cart-5d7c9-c"].map(replica)).await;
+    // More than come in one answer.
+    shop.create_pods((0..500).map(|number| pod(&format!("foreign-{number}")))).await;
+    let fixed = ["-n", shop.name(), "--kubeconfig", &kubeconfig, "--no-connect"];
+
+    let output = audit(&fixed).await;
+    let expected = format!(
+        "error    MS001  {ns}/cart-5d7c9-a and 2 more of deployment/cart
+         no secure metrics port is open
+         fix: open the port and name it: kubectl patch deployment cart -n {ns} -p '{{\"spec\":{{\"template\":{{\"metadata\":\
+         {{\"annotations\":{{\"prometheus.istio.io/secure-port\":\"15092\",\"proxy.istio.io/config\":\"proxyMetadata: \
+         {{ENVOY_SECURE_MERGED_METRICS_PORT: \\\"15092\\\"}}\"}}}}}}}}}}'
+note     MS008  {ns}/cart-5d7c9-a and 2 more of deployment/cart
+         the proxy does not restrict its plaintext ports 15020 and 15090
+         fix: in the pod template, add METRICS_LOCALHOST_ACCESS_ONLY: \"true\" to the proxyMetadata of proxy.istio.io/config
+
+3 of 503 pods are in the mesh; 3 errors, 0 warnings, 3 notes
+left out: 500 outside the mesh
+no port was asked (--no-connect): this is what the API server says
+",
+        ns = shop.name()
+    );
+    assert_eq!((output.status.code(), text(&output.stdout)), (Some(1), expected), "{}", text(&output.stderr));
+    let asked: Vec<_> = cluster.asked().into_iter().filter(|asked| asked.user == user).collect();
+    assert!(asked.len() == 2 && asked.iter().all(|asked| asked.uri.contains("limit=500")), "{asked:?}");
+
+    let output = audit(&[&fixed, &["--output", "sarif"][..]].concat()).await;
+    let log: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let run = &log["runs"][0];
+    assert_eq!((&log["version"], &run["tool"]["driver"]["name"]), (&json!("2.1.0"), &json!("meshscrape")));
+    let rules = run["tool"]["driver"]["rules"].as_array().expect("rules");
+    let results = run["results"].as_array().expect("results");
+    assert_eq!(results.len(), 6);
+    for result in results {
+        let rule = &rules[usize::try_from(result["ruleIndex"].as_u64().expect("an index")).expect("a small one")];
+        assert_eq!((&rule["id"], &rule["defaultConfiguration"]["level"]), (&result["ruleId"], &result["level"]));
+        let place = &result["locations"][0]["logicalLocations"][0]["fullyQualifiedName"];
+        assert!(place.as_str().is_some_and(|place| place.starts_with(&format!("{}/cart-5d7c9-", shop.name()))));
+        assert!(result["message"]["text"].as_str().is_some_and(|text| text.contains("Fix: ")));
+    }
+    let page = include_str!("../../../../docs/audit.md");
+    for rule in rules {
+        let (id, name) = (rule["id"].as_str().expect("an ID"), rule["name"].as_str().expect("a name"));
+        let (level, when) = (&rule["defaultConfiguration"]["level"], &rule["shortDescription"]["text"]);
+        let row = format!(
+            "| {id} | `{name}` | {} | {} |",
+            level.as_str().expect("a level"),
+            when.as_str().expect("a sentence")
+        );
+        assert!(page.contains(&row), "docs/audit.md lacks this row:\n{row}");
+        for text in ["shortDescription", "fullDescription", "help"] {
+            assert!(rule[text]["text"].as_str().is_some_and(|text| text.ends_with('.')), "{rule}");
+        }
+    }
+
+    let everywhere = ["--all", "--kubeconfig", &kubeconfig, "--no-connect"];
+    let output = audit(&everywhere).await;
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{error}");
+    assert!(error.contains("does not let us list pods in all namespaces"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_called_good_that_was_not_asked_in_time() {
+    let cluster = Cluster::shared().await;
+    let (shop, dir) = (cluster.own_namespace("shop").await, TempDir::new().expect("a directory"));
+    let (kubeconfig, _) = reader(cluster, &shop, &dir).await;
+    let mesh = Mesh::new(ONLY_13).await;
+    let ip = loopback();
+    let hanging = Server::start_at((ip, 15092).into(), Talk::HangBeforeHandshake);
+    let env = json!([
+        {"name": "ENVOY_SECURE_MERGED_METRICS_PORT", "value": "15092"},
+        {"name": "METRICS_LOCALHOST_ACCESS_ONLY", "value": "true"},
+    ]);
+    let proxy = json!({"name": "istio-proxy", "image": "proxy:1", "args": ["proxy", "router"], "env": env});
+    let edge = pod("edge").with(json!({"spec": {"containers": [proxy]}}));
+    shop.create_pod(edge.annotation(MERGED, "15092").running(&ip.to_string())).await;
+    let certs = mesh.certs.path().display().to_string();
+    let fixed = ["-n", shop.name(), "--kubeconfig", &kubeconfig, "--certs-dir", &certs, "--output", "json"];
+    let output = audit(&[&fixed, &["--timeout", "1h", "--time-limit", "1s"][..]].concat()).await;
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((output.status.code(), &document["complete"]), (Some(3), &json!(false)), "{document:#}");
+    assert_eq!(findings(&document["pods"][0]), [("MS018", 0)], "{document:#}");
+    assert_eq!(hanging.connections(), 1);
+}
