@@ -20,6 +20,7 @@ mod run;
 mod scrape;
 mod style;
 mod targets;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,6 +54,8 @@ enum Command {
     Scrape(Box<scrape::ScrapeArgs>),
     /// Audit the pods of a mesh: is metrics exposure secured, and what to change where it is not
     Audit(audit::AuditArgs),
+    /// Verify a pod step by step, as Istio's task on secure metrics does
+    Verify(verify::VerifyArgs),
     /// Show a whole mesh in miniature: no cluster needed, nothing installed
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
@@ -114,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::Targets(args) => with_runtime(targets::run(args)),
         Command::Scrape(args) => with_runtime(scrape::run(*args)),
         Command::Audit(args) => with_runtime(audit::run(args)),
+        Command::Verify(args) => with_runtime(verify::run(args)),
         #[cfg(feature = "demo")]
         Command::Demo(args) => with_runtime(demo::run(args)),
         Command::Completions(args) => written(generated::completions(&args).map(|()| 0)),

@@ -33,6 +33,8 @@ pub(in crate::cli) struct Facts {
     pub(in crate::cli) namespace: String,
     pub(in crate::cli) name: String,
     pub(in crate::cli) account: String,
+    /// The node that it runs on; empty while there is none.
+    pub(in crate::cli) node: String,
     pub(in crate::cli) role: Role,
     pub(in crate::cli) whereabouts: Whereabouts,
     /// The port of merged metrics, by the proxy's environment.
@@ -167,6 +169,7 @@ impl Facts {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             name: pod.metadata.name.clone().unwrap_or_default(),
             account: account.unwrap_or("default").to_owned(),
+            node: spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
             role,
             whereabouts: match (spec.and_then(|spec| spec.host_network), ip) {
                 (Some(true), _) => Whereabouts::OnNode,

@@ -84,7 +84,7 @@ impl Asker {
     }
 
     /// Who must answer for a pod.
-    fn expected(&self, facts: &Facts) -> Result<Peer, Failure> {
+    pub(in crate::cli) fn expected(&self, facts: &Facts) -> Result<Peer, Failure> {
         SpiffeId::of_service_account(&self.trust_domain, &facts.namespace, &facts.account).map(Peer::exactly).map_err(
             |error| Failure::new(Reason::NoExpectedIdentity, format!("its service account has no SPIFFE ID: {error}")),
         )
@@ -113,15 +113,15 @@ impl Asker {
 
     /// Asks a secure port as a scrape does. A close after a good handshake is only a sign of inbound capture if it happens
     /// every time, so it has to happen twice.
-    async fn secure(&self, facts: &Facts, ip: IpAddr, port: u16) -> Securely {
+    pub(in crate::cli) async fn secure(&self, facts: &Facts, ip: IpAddr, port: u16) -> Securely {
         let none = Alpn::default();
-        let mut outcome = self.verified(facts, ip, port, &none).await;
+        let mut outcome = self.verified(facts, ip, port, Shown::OurCertificate, &none).await;
         if reason(&outcome) == Some(Reason::ClosedAfterHandshake) {
-            outcome = self.verified(facts, ip, port, &none).await;
+            outcome = self.verified(facts, ip, port, Shown::OurCertificate, &none).await;
         }
         let closed = matches!(reason(&outcome), Some(Reason::ClosedInHandshake | Reason::ClosedAfterHandshake));
         if facts.may_be_legacy(port) && closed {
-            let offered = self.verified(facts, ip, port, &legacy_alpn()).await;
+            let offered = self.verified(facts, ip, port, Shown::OurCertificate, &legacy_alpn()).await;
             if offered.is_ok() {
                 return Securely { port, outcome: offered, wants_alpn: true };
             }
@@ -129,16 +129,35 @@ impl Asker {
         Securely { port, outcome, wants_alpn: false }
     }
 
+    /// Asks a secure port without showing a certificate, offering what it wants.
+    pub(in crate::cli) async fn anonymous(
+        &self,
+        facts: &Facts,
+        ip: IpAddr,
+        port: u16,
+        wants_alpn: bool,
+    ) -> Result<Answered, Failure> {
+        let alpn = if wants_alpn { legacy_alpn() } else { Alpn::default() };
+        self.verified(facts, ip, port, Shown::Nothing, &alpn).await
+    }
+
     /// Asks in plain HTTP.
-    async fn plain(&self, ip: IpAddr, port: u16) -> Plainly {
+    pub(in crate::cli) async fn plain(&self, ip: IpAddr, port: u16) -> Plainly {
         self.turn().await;
         Plainly { port, outcome: ask_plainly(&self.request(ip, port)).await }
     }
 
-    async fn verified(&self, facts: &Facts, ip: IpAddr, port: u16, alpn: &Alpn) -> Result<Answered, Failure> {
+    async fn verified(
+        &self,
+        facts: &Facts,
+        ip: IpAddr,
+        port: u16,
+        shown: Shown,
+        alpn: &Alpn,
+    ) -> Result<Answered, Failure> {
         let peer = self.expected(facts)?;
         self.turn().await;
-        ask_verified(&self.request(ip, port), &peer, &self.credentials, Shown::OurCertificate, alpn, &self.clock).await
+        ask_verified(&self.request(ip, port), &peer, &self.credentials, shown, alpn, &self.clock).await
     }
 
     fn request(&self, ip: IpAddr, port: u16) -> Request {

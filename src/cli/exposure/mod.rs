@@ -7,6 +7,4 @@ mod facts;
 mod look;
 
 pub(super) use facts::{Announced, Facts, Kind, Role, Sighting, Whereabouts};
-#[cfg(test)]
-pub(super) use look::Plainly;
-pub(super) use look::{Asker, Limits, Securely, Seen};
+pub(super) use look::{Asker, Limits, Plainly, Securely, Seen};

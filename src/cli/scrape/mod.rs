@@ -18,6 +18,7 @@ mod through;
 mod watch;
 
 pub(super) use self::pod::{checked, port_of};
+pub(super) use self::through::target_of;
 
 use std::io::Write;
 use std::path::PathBuf;

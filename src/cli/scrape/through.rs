@@ -235,6 +235,31 @@ fn search<'t>(targets: &'t Targets, namespace: &str, name: &str, wanted: WantedP
     Err(Why::Unknown { forgets: dropped > targets.dropped_targets.len() })
 }
 
+/// Why no active target of an agent is some port of some pod.
+pub(in crate::cli) struct Missing {
+    pub(in crate::cli) why: String,
+    pub(in crate::cli) hint: Option<String>,
+    /// The agent has never heard of the pod: perhaps it is another agent's.
+    pub(in crate::cli) unheard_of: bool,
+}
+
+/// The active target of an agent that is this port of this pod.
+pub(in crate::cli) fn target_of<'t>(
+    targets: &'t Targets,
+    namespace: &str,
+    name: &str,
+    port: u16,
+) -> Result<&'t ActiveTarget, Missing> {
+    let wanted = WantedPort::Number(port);
+    search(targets, namespace, name, wanted).map_err(|why| {
+        let unheard_of = matches!(why, Why::Unknown { .. });
+        match no_target(None, wanted, why) {
+            Stop::NoTarget { why, hint } => Missing { why, hint, unheard_of },
+            Stop::Usage(why) | Stop::NoConnection(why) => Missing { why, hint: None, unheard_of },
+        }
+    })
+}
+
 /// The port that is meant: the one that the pod's annotation names, else the usual one.
 fn wanted_port(discovered: Option<&BTreeMap<String, String>>, wanted: WantedPort) -> u16 {
     match wanted.in_istio() {

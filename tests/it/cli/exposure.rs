@@ -1,4 +1,4 @@
-//! What `meshscrape audit` refuses before it asks anybody.
+//! What `meshscrape audit` and `meshscrape verify` refuse before they ask anybody.
 
 use super::{meshscrape, text};
 use crate::support::mesh::{Mesh, ONLY_13};
@@ -20,6 +20,9 @@ async fn what_makes_no_sense_is_a_usage_error() {
         (vec!["audit", "--all", "--certs-dir", "/nowhere"], "run `meshscrape check certs /nowhere`"),
         (vec!["audit", "--all", "--certs-dir", &certs, nowhere[0], nowhere[1]], "/nowhere/kubeconfig"),
         (vec!["audit", "--all", "--no-connect", nowhere[0], nowhere[1]], "/nowhere/kubeconfig"),
+        (vec!["verify", "cart-1"], "write pod/NAME"),
+        (vec!["verify", "pod/cart-1"], "give --certs-dir (/etc/istio-certs is not there), or run it in an agent's pod"),
+        (vec!["verify", "pod/cart-1", "--certs-dir", &certs, nowhere[0], nowhere[1]], "/nowhere/kubeconfig"),
     ] {
         let output = meshscrape(&arguments).await;
         let error = text(&output.stderr);

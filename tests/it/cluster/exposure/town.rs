@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use crate::support::ca::{HOUR, Leaf, LeafSpec};
@@ -71,7 +72,13 @@ impl Town {
         town
     }
 
-    fn id(&self, account: &str) -> String {
+    /// The address of a pod.
+    pub(super) async fn ip(&self, name: &str) -> String {
+        let pod: Pod = self.shop.api().get(name).await.expect("it is there");
+        pod.status.and_then(|status| status.pod_ip).expect("an address")
+    }
+
+    pub(super) fn id(&self, account: &str) -> String {
         format!("spiffe://cluster.local/ns/{}/sa/{account}", self.shop.name())
     }
 

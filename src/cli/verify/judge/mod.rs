@@ -1,0 +1,284 @@
+//! From the answers to verdicts: a pure function. What a check could not find out is `not asked`, never `ok`.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+
+use super::gather::{Agent, Evidence, SecurePort};
+use crate::cli::agent_api::ActiveTarget;
+use crate::cli::exposure::{Facts, Kind, Plainly};
+use crate::cli::istio::{ENVOY_PORT, LOCALHOST_ONLY_VARIABLE, MERGED_PORT, PLAIN_ENVOY_PORT};
+use crate::cli::scrape::target_of;
+use crate::connect::PlainAnswer;
+use crate::model::{Failure, Reason, clean, clean_to};
+
+/// One check and how it went. The texts are safe to show.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Step {
+    /// What scripts go by, together with the port.
+    pub(super) id: &'static str,
+    pub(super) port: Option<u16>,
+    pub(super) check: String,
+    pub(super) verdict: Verdict,
+    pub(super) seen: String,
+    /// What to do where it failed.
+    pub(super) next: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Verdict {
+    Ok,
+    Failed,
+    /// The pod is not meant to.
+    NotApplicable,
+    /// It could not be found out.
+    NotAsked,
+}
+
+/// Verdict, what was seen, and what to do.
+type Found = (Verdict, String, Option<String>);
+
+/// Every check, in the order of the task: each secure port, its target, the plaintext ports.
+pub(super) fn judge(facts: &Facts, expected: &str, evidence: &Evidence) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut add = |id, port, check: String, (verdict, seen, next): Found| {
+        steps.push(Step { id, port, check, verdict, seen, next });
+    };
+    for kind in [Kind::Merged, Kind::Envoy] {
+        let port = kind.usual();
+        let Some(secure) = evidence.secure.iter().find(|secure| secure.scrape.port == port) else {
+            add("listener", Some(port), format!("{port} speaks TLS"), absent(facts, kind));
+            continue;
+        };
+        add("listener", Some(port), format!("{port} speaks TLS"), listener(secure));
+        add("identity", Some(port), format!("{port} is who it must be"), identity(secure, expected));
+        add("mtls", Some(port), format!("{port} answers 200 over mTLS"), mtls(secure));
+        add("plain_refused", Some(port), format!("{port} refuses plain HTTP"), plain_refused(&secure.plain));
+        add(
+            "anonymous_refused",
+            Some(port),
+            format!("{port} refuses whoever shows no certificate"),
+            anonymous_refused(secure),
+        );
+        add("target", Some(port), format!("{port} is up in its job"), target(facts, port, expected, evidence));
+    }
+    add(
+        "plain",
+        Some(PLAIN_ENVOY_PORT),
+        format!("{PLAIN_ENVOY_PORT} speaks plain text"),
+        plain(facts, &evidence.plain_envoy),
+    );
+    for plain in [&evidence.plain_merged, &evidence.plain_envoy] {
+        add("plain_closed", Some(plain.port), format!("{} is closed to others", plain.port), closed(facts, plain));
+    }
+    steps
+}
+
+fn ok(seen: impl Into<String>) -> Found {
+    (Verdict::Ok, seen.into(), None)
+}
+
+fn failed(seen: impl Into<String>, next: impl Into<String>) -> Found {
+    (Verdict::Failed, seen.into(), Some(next.into()))
+}
+
+fn of_failure(failure: &Failure) -> Found {
+    failed(failure.to_string(), failure.hint())
+}
+
+fn not_asked(why: impl Into<String>) -> Found {
+    (Verdict::NotAsked, why.into(), None)
+}
+
+fn not_applicable(why: impl Into<String>) -> Found {
+    (Verdict::NotApplicable, why.into(), None)
+}
+
+/// A secure port that is neither open nor announced. A pod needs one of the two.
+fn absent(facts: &Facts, kind: Kind) -> Found {
+    let none = facts.secure_ports().is_empty() && kind == Kind::Merged;
+    match facts.is_vague() {
+        true => not_asked(format!(
+            "the value of {} stands elsewhere (valueFrom), and no annotation names the port",
+            kind.variable()
+        )),
+        false if none => failed(
+            "no secure metrics port is open",
+            facts.source.opening(kind.annotation(), kind.variable(), kind.usual()),
+        ),
+        false => not_applicable(format!("the proxy does not open it ({})", kind.variable())),
+    }
+}
+
+fn listener(SecurePort { scrape, .. }: &SecurePort) -> Found {
+    match &scrape.outcome {
+        Ok(answered) => ok(format!("{} {}", answered.peer.tls_version, answered.peer.cipher)),
+        Err(failure) if is_before_tls(failure.reason) => of_failure(failure),
+        Err(_) => ok("TLS"),
+    }
+}
+
+/// Whether it failed before anybody could see a certificate.
+fn is_before_tls(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ConnectRefused
+            | Reason::ConnectTimeout
+            | Reason::ConnectFailed
+            | Reason::PlaintextServer
+            | Reason::ClosedInHandshake
+            | Reason::TlsHandshake
+            | Reason::Timeout
+    )
+}
+
+fn identity(SecurePort { scrape, .. }: &SecurePort, expected: &str) -> Found {
+    match &scrape.outcome {
+        Ok(answered) => ok(answered.peer.identity.clone()),
+        // The handshake had been verified.
+        Err(failure) if failure.reason == Reason::ClosedAfterHandshake => ok(expected),
+        Err(failure) => match failure.reason {
+            Reason::IdentityMismatch
+            | Reason::UnknownAuthority
+            | Reason::NoSpiffeId
+            | Reason::InvalidSvid
+            | Reason::CertificateExpired
+            | Reason::CertificateNotYetValid => of_failure(failure),
+            reason => not_asked(format!("no certificate came to be verified ({reason})")),
+        },
+    }
+}
+
+fn mtls(SecurePort { scrape, .. }: &SecurePort) -> Found {
+    match &scrape.outcome {
+        Ok(answered) if answered.status == 200 && scrape.wants_alpn => ok(
+            "200, once istio-http/1.1 was offered: a listener from before Istio 1.31, whose target wants the label __alpn__",
+        ),
+        Ok(answered) if answered.status == 200 => ok("200"),
+        Ok(answered) => failed(format!("the status is {}", answered.status), Reason::HttpStatus.hint()),
+        Err(failure) => of_failure(failure),
+    }
+}
+
+fn plain_refused(plain: &Plainly) -> Found {
+    match &plain.outcome {
+        Ok(PlainAnswer::Closed) => ok("closed without a byte"),
+        Ok(PlainAnswer::NotHttp) => ok("an answer that is not HTTP"),
+        // The text of Istio's task: the hop passes it on to a port that takes TLS only.
+        Ok(PlainAnswer::Status(503)) => ok("503 from inbound capture, which finds a port that takes TLS only"),
+        Ok(PlainAnswer::Status(status)) => failed(
+            format!("it answers {status} in plain text"),
+            "whoever reaches the pod reads it: set PeerAuthentication STRICT for this port, or open it natively with Istio 1.31",
+        ),
+        Err(failure) => not_asked(failure.to_string()),
+    }
+}
+
+fn anonymous_refused(SecurePort { scrape, anonymous, .. }: &SecurePort) -> Found {
+    if let Err(failure) = &scrape.outcome {
+        return not_asked(format!("who shows one is not let in either ({})", failure.reason));
+    }
+    match anonymous {
+        Ok(answered) => failed(
+            format!("it answers {} to a client that shows no certificate", answered.status),
+            "this is no secure port of Istio's, which asks for a certificate of the mesh: look at what listens there",
+        ),
+        Err(failure) => match failure.reason {
+            Reason::ClientCertificateRejected
+            | Reason::TlsHandshake
+            | Reason::ClosedInHandshake
+            | Reason::ClosedAfterHandshake => ok(failure.detail.clone()),
+            _ => not_asked(failure.to_string()),
+        },
+    }
+}
+
+fn target(facts: &Facts, port: u16, expected: &str, evidence: &Evidence) -> Found {
+    let announced = |port| facts.announced.iter().any(|announced| announced.port == Some(port));
+    let by_merged = port == ENVOY_PORT && announced(MERGED_PORT);
+    if !announced(port) && !by_merged {
+        let kind = if port == MERGED_PORT { Kind::Merged } else { Kind::Envoy };
+        let next = facts.source.annotating(kind.annotation(), &port.to_string());
+        return failed("no annotation names the port, so no job finds it", next);
+    }
+    let (targets, named) = match &evidence.agent {
+        Agent::Told { targets, named } => (targets, *named),
+        Agent::Silent(why) => {
+            let next = "is an agent running there? From elsewhere, forward its port: kubectl port-forward POD 9465";
+            return failed(why.clone(), next);
+        }
+        Agent::Absent(why) => return not_asked(format!("{why}; give --agent")),
+    };
+    match target_of(targets, &facts.namespace, &facts.name, port) {
+        Ok(target) => up(target, &format!("https://{}/", SocketAddr::new(evidence.ip, port)), expected),
+        Err(missing) if missing.unheard_of && !named => {
+            let node = clean(&facts.node);
+            not_asked(format!(
+                "the agent here has never heard of the pod: ask that of node {node}, in its pod or by --agent"
+            ))
+        }
+        Err(_) if by_merged => not_applicable("the merged port has the same series, so its job takes that one"),
+        Err(missing) => failed(missing.why, missing.hint.unwrap_or_else(|| "see meshscrape targets".to_owned())),
+    }
+}
+
+fn up(target: &ActiveTarget, place: &str, expected: &str) -> Found {
+    let shown = |text: &str| clean_to(text, 512).into_owned();
+    let at = format!("{} in job {}", shown(&target.scrape_url), clean(&target.scrape_pool));
+    if !target.scrape_url.starts_with(place) {
+        return failed(
+            format!("{at} is not at {place}"),
+            "look at the rules of the job that write __address__ and __scheme__",
+        );
+    }
+    // Other scrapers verify nobody, and tell nothing of it.
+    if !target.expected_identity.is_empty() && target.expected_identity != expected {
+        let seen = format!("{at} expects {}", shown(&target.expected_identity));
+        return failed(seen, "look at the rules of the job that write __spiffe_id__");
+    }
+    match target.health.as_str() {
+        "up" => ok(at),
+        "down" => {
+            let why = if target.last_error.is_empty() { &target.reason } else { &target.last_error };
+            let hint = if target.hint.is_empty() { "see meshscrape targets" } else { &target.hint };
+            failed(format!("{at} is down: {}", clean_to(why, 1024)), shown(hint))
+        }
+        _ => failed(format!("{at} has not been scraped yet"), "verify again after a scrape interval"),
+    }
+}
+
+fn plain(facts: &Facts, plain: &Plainly) -> Found {
+    match &plain.outcome {
+        _ if facts.restricted => not_applicable(format!("{LOCALHOST_ONLY_VARIABLE} is set")),
+        Ok(PlainAnswer::Status(200)) => ok("200 in plain text"),
+        Ok(PlainAnswer::Status(status)) => {
+            failed(format!("the status is {status}"), "look at what listens there, and at ENVOY_PROMETHEUS_PORT")
+        }
+        Ok(PlainAnswer::NotHttp) => {
+            failed("an answer that is not HTTP", "look at what listens there, and at ENVOY_PROMETHEUS_PORT")
+        }
+        Ok(PlainAnswer::Closed) => not_asked("closed without a byte: something on the way keeps us out"),
+        Err(failure) => not_asked(failure.to_string()),
+    }
+}
+
+/// Only a hardened pod closes its plaintext ports.
+fn closed(facts: &Facts, plain: &Plainly) -> Found {
+    if !facts.restricted {
+        return not_applicable(format!("{LOCALHOST_ONLY_VARIABLE} is not set"));
+    }
+    match &plain.outcome {
+        Ok(PlainAnswer::Status(403)) => ok("403"),
+        Ok(PlainAnswer::Status(status)) => {
+            failed(format!("it answers {status}"), "start the pod anew: a proxy reads its variables once")
+        }
+        Ok(PlainAnswer::Closed | PlainAnswer::NotHttp) => ok("no HTTP answer"),
+        Err(failure) if failure.reason == Reason::ConnectRefused => ok("refused"),
+        Err(failure) => not_asked(failure.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

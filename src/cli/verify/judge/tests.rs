@@ -1,0 +1,216 @@
+//! Answers and the verdicts on them.
+
+use std::net::IpAddr;
+use std::time::UNIX_EPOCH;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::cli::exposure::{Securely, Sighting};
+use crate::connect::Answered;
+use crate::model::PeerReport;
+
+const ID: &str = "spiffe://cluster.local/ns/shop/sa/cart";
+
+/// A sidecar with this environment and these annotations.
+fn sidecar(env: Value, annotations: Value) -> Facts {
+    let pod = json!({
+        "metadata": {"name": "cart-1", "namespace": "shop", "annotations": annotations},
+        "spec": {"serviceAccountName": "cart", "containers": [
+            {"name": "app"}, {"name": "istio-proxy", "args": ["proxy", "sidecar"], "env": env},
+        ]},
+        "status": {"phase": "Running", "podIP": "10.0.0.17"},
+    });
+    match Sighting::of(&serde_json::from_value(pod).expect("a pod")) {
+        Sighting::Meshed(facts) => *facts,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn open() -> Facts {
+    let env = json!([{"name": "ENVOY_SECURE_MERGED_METRICS_PORT", "value": "15092"}]);
+    sidecar(env, json!({"prometheus.istio.io/secure-port": "15092"}))
+}
+
+fn hardened() -> Facts {
+    let env = json!([
+        {"name": "ENVOY_SECURE_MERGED_METRICS_PORT", "value": "15092"},
+        {"name": "METRICS_LOCALHOST_ACCESS_ONLY", "value": "true"},
+    ]);
+    sidecar(env, json!({"prometheus.istio.io/secure-port": "15092"}))
+}
+
+fn good() -> Result<Answered, Failure> {
+    let peer = PeerReport {
+        identity: ID.to_owned(),
+        exact: true,
+        tls_version: "TLSv1.3".to_owned(),
+        cipher: "TLS_AES_256_GCM_SHA384".to_owned(),
+        not_after: UNIX_EPOCH,
+        chain: Vec::new(),
+    };
+    Ok(Answered { status: 200, peer, overdue_after: UNIX_EPOCH })
+}
+
+fn refused<T>(reason: Reason) -> Result<T, Failure> {
+    Err(Failure::new(reason, "as it is"))
+}
+
+fn plain(port: u16, outcome: Result<PlainAnswer, Failure>) -> Plainly {
+    Plainly { port, outcome }
+}
+
+/// A pod in order: everything as it should be, no agent here.
+fn evidence() -> Evidence {
+    Evidence {
+        ip: IpAddr::from([10, 0, 0, 17]),
+        secure: vec![SecurePort {
+            scrape: Securely { port: 15092, outcome: good(), wants_alpn: false },
+            plain: plain(15092, Ok(PlainAnswer::Closed)),
+            anonymous: refused(Reason::ClientCertificateRejected),
+        }],
+        plain_merged: plain(15020, Ok(PlainAnswer::Status(200))),
+        plain_envoy: plain(15090, Ok(PlainAnswer::Status(200))),
+        agent: Agent::Absent("no agent answers".to_owned()),
+    }
+}
+
+/// The verdict of a check, and what was seen.
+fn verdict(facts: &Facts, evidence: &Evidence, id: &str, port: u16) -> (Verdict, String) {
+    let steps = judge(facts, ID, evidence);
+    let step = steps.iter().find(|step| step.id == id && step.port == Some(port)).expect("a check of this name");
+    assert_eq!(step.next.is_some(), step.verdict == Verdict::Failed, "{step:?}");
+    (step.verdict, step.seen.clone())
+}
+
+fn told(health: &str, identity: &str) -> Agent {
+    told_of("https://10.0.0.17:15092/stats/prometheus", health, identity)
+}
+
+fn told_of(url: &str, health: &str, identity: &str) -> Agent {
+    let labels = json!({"__meta_kubernetes_namespace": "shop", "__meta_kubernetes_pod_name": "cart-1"});
+    let target = json!({
+        "id": "x", "scrapePool": "mesh", "scrapeUrl": url, "health": health,
+        "discoveredLabels": labels, "expectedIdentity": identity, "lastError": "timeout: \u{1b}[31m", "hint": "look",
+    });
+    let targets = serde_json::from_value(json!({"activeTargets": [target]})).expect("as an agent tells it");
+    Agent::Told { targets, named: true }
+}
+
+fn nothing(named: bool) -> Agent {
+    Agent::Told { targets: serde_json::from_value(json!({})).expect("nothing"), named }
+}
+
+#[test]
+fn a_pod_in_order_fails_nothing() {
+    let steps = judge(&open(), ID, &evidence());
+    let verdicts: Vec<_> = steps.iter().map(|step| (step.id, step.port.unwrap_or(0), step.verdict)).collect();
+    assert_eq!(
+        verdicts,
+        [
+            ("listener", 15092, Verdict::Ok),
+            ("identity", 15092, Verdict::Ok),
+            ("mtls", 15092, Verdict::Ok),
+            ("plain_refused", 15092, Verdict::Ok),
+            ("anonymous_refused", 15092, Verdict::Ok),
+            ("target", 15092, Verdict::NotAsked),
+            ("listener", 15091, Verdict::NotApplicable),
+            ("plain", 15090, Verdict::Ok),
+            ("plain_closed", 15020, Verdict::NotApplicable),
+            ("plain_closed", 15090, Verdict::NotApplicable),
+        ]
+    );
+}
+
+#[test]
+fn a_failed_scrape_fails_the_check_that_it_is_about_and_proves_nothing_else() {
+    use Verdict::{Failed, NotAsked, Ok};
+    for (reason, listener, identity) in [
+        (Reason::ConnectRefused, Failed, NotAsked),
+        (Reason::PlaintextServer, Failed, NotAsked),
+        (Reason::ClosedInHandshake, Failed, NotAsked),
+        (Reason::IdentityMismatch, Ok, Failed),
+        (Reason::UnknownAuthority, Ok, Failed),
+        (Reason::CertificateExpired, Ok, Failed),
+        (Reason::ClosedAfterHandshake, Ok, Ok),
+        (Reason::ClientCertificateRejected, Ok, NotAsked),
+    ] {
+        let mut evidence = evidence();
+        evidence.secure[0].scrape.outcome = refused(reason);
+        let verdict = |id| verdict(&open(), &evidence, id, 15092).0;
+        assert_eq!((verdict("listener"), verdict("identity")), (listener, identity), "{reason}");
+        assert_eq!((verdict("mtls"), verdict("anonymous_refused")), (Failed, NotAsked), "{reason}");
+    }
+}
+
+#[test]
+fn what_is_asked_to_be_refused_must_be() {
+    let mut evidence = evidence();
+    for (answer, wanted) in [
+        (Ok(PlainAnswer::Closed), Verdict::Ok),
+        (Ok(PlainAnswer::NotHttp), Verdict::Ok),
+        (Ok(PlainAnswer::Status(503)), Verdict::Ok),
+        (Ok(PlainAnswer::Status(200)), Verdict::Failed),
+        (Ok(PlainAnswer::Status(404)), Verdict::Failed),
+        (refused(Reason::Timeout), Verdict::NotAsked),
+    ] {
+        evidence.secure[0].plain.outcome = answer.clone();
+        assert_eq!(verdict(&open(), &evidence, "plain_refused", 15092).0, wanted, "{answer:?}");
+    }
+    for (answer, wanted) in [
+        (refused(Reason::ClosedInHandshake), Verdict::Ok),
+        (refused(Reason::TlsHandshake), Verdict::Ok),
+        (refused(Reason::IdentityMismatch), Verdict::NotAsked),
+        (good(), Verdict::Failed),
+    ] {
+        evidence.secure[0].anonymous = answer.clone();
+        assert_eq!(verdict(&open(), &evidence, "anonymous_refused", 15092).0, wanted, "{answer:?}");
+    }
+}
+
+#[test]
+fn the_target_is_up_as_the_same_identity() {
+    let mut evidence = evidence();
+    for (agent, wanted, says) in [
+        (told("up", ID), Verdict::Ok, "https://10.0.0.17:15092/stats/prometheus in job mesh"),
+        (told("up", ""), Verdict::Ok, "in job mesh"),
+        (told("up", "spiffe://cluster.local/ns/shop/sa/other"), Verdict::Failed, "expects spiffe://"),
+        (told("down", ID), Verdict::Failed, "is down: timeout: \\u{1b}"),
+        (told("unknown", ID), Verdict::Failed, "has not been scraped yet"),
+        (told_of("https://10.0.0.18:15092/x", "up", ID), Verdict::Failed, "is not at https://10.0.0.17:15092/"),
+        (told_of("http://10.0.0.17:15092/x", "up", ID), Verdict::Failed, "is not at https://10.0.0.17:15092/"),
+        (nothing(true), Verdict::Failed, "no job of its agent"),
+        (nothing(false), Verdict::NotAsked, "has never heard of the pod"),
+        (Agent::Silent("gone".to_owned()), Verdict::Failed, "gone"),
+    ] {
+        evidence.agent = agent;
+        let (verdict, seen) = verdict(&open(), &evidence, "target", 15092);
+        assert!(verdict == wanted && seen.contains(says), "{verdict:?} {seen}");
+    }
+    let unnamed = sidecar(json!([{"name": "ENVOY_SECURE_MERGED_METRICS_PORT", "value": "15092"}]), json!({}));
+    assert_eq!(verdict(&unnamed, &evidence, "target", 15092).0, Verdict::Failed);
+}
+
+#[test]
+fn a_hardened_pod_must_keep_its_plaintext_ports_closed() {
+    let mut evidence = evidence();
+    assert_eq!(verdict(&hardened(), &evidence, "plain", 15090).0, Verdict::NotApplicable);
+    assert_eq!(verdict(&hardened(), &evidence, "plain_closed", 15090).0, Verdict::Failed);
+    evidence.plain_merged = plain(15020, Ok(PlainAnswer::Status(403)));
+    evidence.plain_envoy = plain(15090, refused(Reason::ConnectRefused));
+    for port in [15020, 15090] {
+        assert_eq!(verdict(&hardened(), &evidence, "plain_closed", port).0, Verdict::Ok);
+    }
+    evidence.plain_envoy = plain(15090, refused(Reason::ConnectTimeout));
+    assert_eq!(verdict(&hardened(), &evidence, "plain_closed", 15090).0, Verdict::NotAsked);
+    assert_eq!(verdict(&open(), &evidence, "plain", 15090).0, Verdict::NotAsked, "something is in the way");
+}
+
+#[test]
+fn a_pod_without_secure_ports_is_told_how_to_open_one() {
+    let mut evidence = evidence();
+    evidence.secure.clear();
+    let off = sidecar(json!([]), json!({}));
+    assert_eq!(verdict(&off, &evidence, "listener", 15092).0, Verdict::Failed);
+    assert_eq!(verdict(&off, &evidence, "listener", 15091).0, Verdict::NotApplicable);
+}
