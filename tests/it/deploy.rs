@@ -5,5 +5,5 @@ mod consistency;
 mod helm;
 mod image;
 mod kubectl;
-mod rendered;
+pub(crate) mod rendered;
 mod workloads;
