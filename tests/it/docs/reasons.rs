@@ -19,3 +19,22 @@ fn the_page_of_reasons_is_the_table_in_the_code() {
     let written = std::fs::read_to_string(&file).unwrap_or_default();
     assert_eq!(written, page, "docs/reasons.md is behind the code: run this test with UPDATE_EXPECTED=1");
 }
+
+/// The page for people in trouble has a row for each reason, which says what to do, and none for what is no reason.
+#[test]
+fn the_page_of_troubles_says_what_to_do_about_every_reason() {
+    let page = include_str!("../../../docs/troubleshooting.md");
+    let (_, rest) = page.split_once("| reason | do |\n| --- | --- |\n").expect("the table");
+    let rows = rest.lines().take_while(|line| line.starts_with('|')).filter(|line| !line.starts_with("| **"));
+    let mut told: Vec<&str> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.trim_matches('|').splitn(2, '|').map(str::trim).collect();
+            assert!(cells[1].len() > 8, "{row}");
+            cells[0].trim_matches('`')
+        })
+        .collect();
+    let mut reasons: Vec<String> = Reason::ALL.iter().map(ToString::to_string).collect();
+    told.sort_unstable();
+    reasons.sort_unstable();
+    assert_eq!(told, reasons);
+}
