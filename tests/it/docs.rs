@@ -4,3 +4,4 @@ mod examples;
 mod links;
 mod pages;
 mod reasons;
+mod walkthrough;

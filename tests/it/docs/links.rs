@@ -25,6 +25,26 @@ fn every_link_leads_to_a_file_and_a_heading_that_are_there() {
     assert!(count > 80, "{count} links are all that were found");
 }
 
+/// Every file of `deploy/`, `config/` and `docs/` that a command or a sentence names by its path is there.
+#[test]
+fn every_file_that_is_named_is_there() {
+    let mut missing = Vec::new();
+    let mut count = 0;
+    for page in pages::all() {
+        let words = page.text.split(|c: char| !(c.is_ascii_alphanumeric() || "._-/".contains(c)));
+        for word in words.map(|word| word.trim_end_matches(['.', '/'])) {
+            if ["deploy/", "config/", "docs/"].iter().any(|room| word.starts_with(room)) {
+                count += 1;
+                if !root().join(word).exists() {
+                    missing.push(format!("{}: {word}", page.name));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "\n{}", missing.join("\n"));
+    assert!(count > 50, "{count} names are all that were found");
+}
+
 /// Every document in docs/ stands in its index, and the index in the README.
 #[test]
 fn the_index_names_every_document() {
