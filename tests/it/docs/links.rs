@@ -25,7 +25,7 @@ fn every_link_leads_to_a_file_and_a_heading_that_are_there() {
     assert!(count > 80, "{count} links are all that were found");
 }
 
-/// Every file of `deploy/`, `config/` and `docs/` that a command or a sentence names by its path is there.
+/// Every file of the repository that a command or a sentence names by its path is there.
 #[test]
 fn every_file_that_is_named_is_there() {
     let mut missing = Vec::new();
@@ -33,7 +33,7 @@ fn every_file_that_is_named_is_there() {
     for page in pages::all() {
         let words = page.text.split(|c: char| !(c.is_ascii_alphanumeric() || "._-/".contains(c)));
         for word in words.map(|word| word.trim_end_matches(['.', '/'])) {
-            if ["deploy/", "config/", "docs/"].iter().any(|room| word.starts_with(room)) {
+            if ["deploy/", "config/", "docs/", "src/", "tests/", "benches/"].iter().any(|room| word.starts_with(room)) {
                 count += 1;
                 if !root().join(word).exists() {
                     missing.push(format!("{}: {word}", page.name));
