@@ -65,6 +65,43 @@ fn the_command_lines_of_the_documents_are_those_of_the_program() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+/// What is to be pasted into a shell is something that a shell can read.
+#[test]
+fn the_scripts_of_the_documents_are_scripts() {
+    let mut count = 0;
+    for page in pages::all() {
+        for block in page.blocks().iter().filter(|block| block.language == "sh") {
+            count += 1;
+            let read = Command::new("bash").args(["-n", "-c", &block.text]).output().expect("bash runs");
+            let why = String::from_utf8_lossy(&read.stderr);
+            assert!(read.status.success() && why.is_empty(), "{}:{}: {why}", page.name, block.line);
+        }
+    }
+    assert!(count >= 10, "{count} scripts are all that were found");
+}
+
+/// Every metric of ours that a document names is one that the agent has.
+#[test]
+fn the_metrics_of_the_documents_are_those_of_the_agent() {
+    let pages = pages::all();
+    let list = pages.iter().find(|page| page.name == "docs/metrics.md").expect("the list");
+    let known: Vec<&str> = list.text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert!(known.len() > 50, "{known:?}");
+    let mut unknown = Vec::new();
+    let mut count = 0;
+    for page in pages.iter().filter(|page| page.name != "CHANGELOG.md") {
+        let words = page.text.split(|c: char| !(c.is_ascii_lowercase() || c == '_'));
+        for word in words.filter(|word| word.starts_with("meshscrape_") && !word.ends_with('_')) {
+            count += 1;
+            if !known.contains(&word) {
+                unknown.push(format!("{}: {word}", page.name));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "\n{}", unknown.join("\n"));
+    assert!(count > 40, "{count} names are all that were found");
+}
+
 /// The command lines in a block of code. Where it shows what was printed, only lines behind a `$` are typed.
 fn in_block(page: &Page, block: &Block<'_>) -> Vec<(String, Vec<String>)> {
     let joined = block.text.replace("\\\n", " ");
