@@ -1,7 +1,7 @@
 //! `meshscrape audit`: is metrics exposure secured, for every pod of the mesh?
 //!
 //! The API server is asked for pods, in chunks, and for nothing else; then the ports of each pod are, a bounded number of
-//! connections at a time and in a second. What is known goes through one pure judgement ([`judge`]); the result goes to
+//! connections at a time and in a second. What is known goes through one pure judgement ([`judge()`]); the result goes to
 //! standard output as a table, JSON or SARIF, and what happens meanwhile to standard error.
 
 mod judge;
