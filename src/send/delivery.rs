@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::backoff::Backoff;
 use super::complaints::Complaints;
 use super::demand::Work;
+use super::earlier::Earlier;
 use super::gate::Gate;
 use super::message::{Messages, Request};
 use super::metrics::ReceiverMetrics;
@@ -60,6 +61,8 @@ pub(super) struct State {
     /// When the receiver last rejected each part alone: for a while it is not asked so again, as it may reject whatever it
     /// gets.
     pub(super) all_rejected: Option<Instant>,
+    /// What is known of the targets of which an earlier run left something.
+    pub(super) earlier: Earlier,
     /// What was sent so far, and the time it took.
     pub(super) work: Work,
     /// What it said to be too large, in bytes before compression: half of that, and when.
@@ -114,6 +117,7 @@ impl State {
             complaints: Complaints::default(),
             apart: HashMap::new(),
             all_rejected: None,
+            earlier: Earlier::default(),
             work: Work::default(),
             too_large: None,
         }
@@ -123,6 +127,7 @@ impl State {
 impl Delivery {
     /// Settles all blocks of a lease, in one request if the receiver likes them all.
     pub(super) async fn deliver(&self, mut lease: Lease) {
+        self.deliver_earlier(&mut lease).await;
         let alone = {
             let apart = &mut self.state().apart;
             apart.retain(|_, apart| apart.since.elapsed() < APART_FOR);

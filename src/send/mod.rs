@@ -35,6 +35,7 @@ mod complaints;
 mod delivery;
 mod demand;
 mod describe;
+mod earlier;
 mod error;
 mod gate;
 mod message;

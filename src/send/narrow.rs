@@ -26,6 +26,17 @@ const ENOUGH: u32 = 2;
 /// How many series at fault are remembered of one target.
 const MAX_REMEMBERED: usize = 100;
 
+/// What a search is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Search {
+    /// Series at fault: with growing pauses, and a receiver that took nothing is believed to take nothing.
+    AtFault,
+    /// The same in what the receiver may have already, which says nothing of what it takes: with the shortest pauses.
+    Again,
+    /// The same where that found nothing once: only two halves, if neither is taken.
+    AgainBriefly,
+}
+
 impl Delivery {
     /// Whether it is known which series of these blocks are at fault.
     pub(super) fn knows_offenders(&self, blocks: &[Block]) -> bool {
@@ -36,19 +47,21 @@ impl Delivery {
     pub(super) async fn narrow(&self, blocks: Vec<Block>, rejection: Option<Rejection>) {
         let known = self.offenders(&blocks);
         if rejection.is_some() || known.is_empty() {
-            return self.search(blocks, rejection).await;
+            self.search(blocks, rejection, Search::AtFault).await;
+            return;
         }
         match without(&blocks, &known) {
             Ok([good, bad]) => {
-                self.search(good, None).await;
+                self.search(good, None, Search::AtFault).await;
                 self.try_again(bad, &known).await;
             }
             Err(error) => self.drop_damaged(&blocks, &error),
         }
     }
 
-    /// Settles all blocks of one target, in as many parts as it takes.
-    async fn search(&self, blocks: Vec<Block>, rejection: Option<Rejection>) {
+    /// Settles all blocks of one target, in as many parts as it takes; whether any was taken.
+    pub(super) async fn search(&self, blocks: Vec<Block>, rejection: Option<Rejection>, search: Search) -> bool {
+        let again = search != Search::AtFault;
         // Last first: what is to be sent, or was rejected and is to be split.
         let mut left = vec![(blocks, rejection)];
         // Rejected, and not split before it is known whether the receiver takes anything.
@@ -84,14 +97,18 @@ impl Delivery {
                     pauses = self.backoff.pauses();
                     left.extend(held.drain(..).rev().map(|(piece, rejection)| (piece, Some(rejection))));
                 }
-                Settled::Rejected(rejection) if self.may_split(&rejection) => {
+                Settled::Rejected(rejection) if again || self.may_split(&rejection) => {
                     rejections += 1;
                     // Pieces with several series have none in common, so that their order is free.
-                    let doubtful = !any_taken && singles >= ENOUGH && !rejection.is_about_size();
+                    let enough = search == Search::AgainBriefly || singles >= ENOUGH;
+                    let doubtful = !any_taken && enough && !rejection.is_about_size();
                     if doubtful && spans_series(&piece) {
                         held.push((piece, rejection));
                     } else {
                         left.push((piece, Some(rejection)));
+                    }
+                    if again {
+                        pauses = self.backoff.pauses();
                     }
                     sleep(pauses.next(None)).await;
                 }
@@ -100,15 +117,18 @@ impl Delivery {
             }
         }
         if let Some((piece, _)) = held.first()
-            && !self.others_are_taken(piece)
+            && (again || !self.others_are_taken(piece))
         {
             // It took nothing, so that its answers say nothing of single series.
             self.forgive(piece);
-            self.state().all_rejected = Some(Instant::now());
+            if !again {
+                self.state().all_rejected = Some(Instant::now());
+            }
         }
         for (piece, rejection) in held {
             self.drop_rejected(&piece, rejection, None);
         }
+        any_taken
     }
 
     /// What was at fault may be taken now.

@@ -148,6 +148,19 @@ impl Lease {
         (!blocks.is_empty()).then(|| Lease { queue: Arc::clone(&self.queue), blocks })
     }
 
+    /// Whether an earlier run has left any of them on disk. It may have sent them: what was acknowledged just before it was
+    /// killed comes again.
+    pub fn has_earlier(&self) -> bool {
+        self.blocks.iter().any(Waiting::is_earlier)
+    }
+
+    /// The same of those that an earlier run has left.
+    pub fn take_out_earlier(&mut self, mut which: impl FnMut(&Block) -> bool) -> Option<Lease> {
+        let earlier = self.blocks.extract_if(.., |waiting| waiting.is_earlier() && which(&waiting.block));
+        let blocks: Vec<_> = earlier.collect();
+        (!blocks.is_empty()).then(|| Lease { queue: Arc::clone(&self.queue), blocks })
+    }
+
     /// They are delivered, or given up for good: the queue forgets them.
     pub fn ack(mut self) {
         let blocks = std::mem::take(&mut self.blocks);

@@ -4,6 +4,7 @@
 //! Over real sockets. Time is real, because the clients' sockets are; pauses are made short by configuration, and only
 //! lower bounds of a time are asserted.
 
+mod again;
 mod narrowing;
 mod received;
 mod refusing;
@@ -22,7 +23,7 @@ use meshscrape::config::{MetadataConfig, OrdinaryTls, QueueConfig, ReceiverSecur
 use meshscrape::identity::Credentials;
 use meshscrape::model::{Block, Labels, Metadata, MetricType, Sample, TargetId, WriteFormat};
 use meshscrape::send::{self, Monitor, Prepared, ReceiverSnapshot, TroubleKind, Undelivered};
-use meshscrape::spool::{self, QueueSettings, Spool};
+use meshscrape::spool::{self, DiskSettings, QueueSettings, Spool};
 use meshscrape::wire::v2::{Dictionary, Draft, What};
 use meshscrape::wire::{self, compress, encode_labels, push_sample};
 use prometheus_client::metrics::counter::Counter;
@@ -164,6 +165,18 @@ impl Pipe {
     ) -> Self {
         let mut registry = Registry::default();
         let spool = Spool::new(spool::Metrics::new(&mut registry));
+        Self::over(spool, None, registry, remotes, clock, credentials)
+    }
+
+    /// With what is on disk.
+    fn over(
+        spool: Spool,
+        disk: Option<DiskSettings>,
+        mut registry: Registry,
+        remotes: Vec<RemoteWrite>,
+        clock: Clock,
+        credentials: impl Fn(&SpiffeReceiver) -> watch::Receiver<Arc<Credentials>>,
+    ) -> Self {
         let metrics = send::Metrics::new(&mut registry);
         let (inlet, blocks) = mpsc::channel(16);
         tokio::spawn(spool.clone().run(blocks));
@@ -174,7 +187,7 @@ impl Pipe {
                 name: remote.name.clone(),
                 labels: send::labels(&remote),
                 capacity_bytes: remote.queue.max_memory,
-                disk: None,
+                disk: disk.clone(),
             };
             let outlet = spool.open(number, settings);
             let prepared = Prepared::new(Arc::new(remote)).expect("usable");

@@ -51,6 +51,11 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// Whether it was in the log when that was opened.
+    pub(super) fn is_earlier(&self) -> bool {
+        self.number < FIRST
+    }
+
     /// What it costs to keep it in memory.
     fn bytes(&self) -> u64 {
         (self.block.elements.len() + size_of::<Self>()) as u64
