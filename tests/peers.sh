@@ -87,7 +87,7 @@ version_of() {
         return
     fi
     file=$(readlink -f "$2")
-    if [[ $file == "$home"/debian/* ]]; then
+    if [[ $file == "$(readlink -f "$home")"/debian/* ]]; then
         first_number <"$(dirname "$file")/../../VERSION"
     elif package=$(dpkg-query -S "$file" 2>/dev/null); then
         dpkg-query -W -f '${Version}\n' "${package%%:*}" | first_number
