@@ -147,7 +147,7 @@ impl Delivery {
         }
         match self.settle(&mut blocks, Some(&mut part)).await {
             Settled::Delivered => self.forgive(&blocks),
-            Settled::Rejected(rejection) if !self.may_split(&rejection) => self.drop_rejected(&blocks, rejection, None),
+            Settled::Rejected(rejection) if !self.may_split(&rejection) => self.give_up(blocks, rejection).await,
             Settled::Rejected(_) if spans_targets(&blocks) => return self.deliver_apart(part).await,
             Settled::Rejected(rejection) => self.narrow(blocks, Some(rejection)).await,
             Settled::Nothing => {}
@@ -171,18 +171,40 @@ impl Delivery {
             }
             part.ack();
         }
-        if !any_delivered && !rejected.is_empty() {
-            self.state().all_rejected = Some(Instant::now());
-        }
+        let (any_rejected, mut any_taken) = (!rejected.is_empty(), any_delivered);
         for (part, blocks, rejection) in rejected {
             if any_delivered && let Some(first) = blocks.first() {
                 self.set_apart(first.target, true);
             }
             match self.may_split(&rejection) && (any_delivered || rejection.is_about_size()) {
                 true => self.narrow(blocks, Some(rejection)).await,
-                false => self.drop_rejected(&blocks, rejection, None),
+                false => any_taken |= self.scrape_by_scrape(blocks, rejection).await,
             }
             part.ack();
+        }
+        if any_rejected && !any_taken {
+            self.state().all_rejected = Some(Instant::now());
+        }
+    }
+
+    /// What is rejected by a receiver that took nothing of late, or for what no splitting helps. There is nothing to be
+    /// asked but for what of a target is newer than what is at fault.
+    async fn give_up(&self, blocks: Vec<Block>, rejection: Rejection) {
+        let mut targets: Vec<Vec<Block>> = Vec::new();
+        for block in blocks {
+            match targets.iter_mut().find(|known| known[0].target == block.target) {
+                Some(known) => known.push(block),
+                None => targets.push(vec![block]),
+            }
+        }
+        if targets.iter().all(|blocks| blocks.len() == 1) {
+            return self.drop_rejected(&targets.concat(), rejection, None);
+        }
+        for blocks in targets {
+            if self.scrape_by_scrape(blocks, rejection.clone()).await {
+                // It takes something: what is rejected can be searched again.
+                self.state().all_rejected = None;
+            }
         }
     }
 

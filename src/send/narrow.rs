@@ -8,6 +8,7 @@
 //! the pauses of the backoff after rejections. The series that are known to be at fault are sent apart from the rest for a
 //! while, so that they cost one request more and not the whole search. Once some series were rejected and nothing was taken,
 //! what is left is tried as it is, and it ends if none of that is taken, either. It ends, too, after so many rejections that going on would cost the other samples of the target more than it saves.
+//! What is given up so is tried once more, scrape by scrape, because scrapes may be at fault instead of series.
 
 use std::collections::HashSet;
 
@@ -88,7 +89,7 @@ impl Delivery {
                 }
             }
             if let Some(rejection) = rejected {
-                self.drop_rejected(&piece, rejection, None);
+                any_taken |= self.scrape_by_scrape(piece, rejection).await;
                 continue;
             }
             match self.settle(&mut piece, None).await {
@@ -116,17 +117,46 @@ impl Delivery {
                 Settled::Nothing => {}
             }
         }
-        if let Some((piece, _)) = held.first()
-            && (again || !self.others_are_taken(piece))
+        let mut parts = Vec::new();
+        for (piece, rejection) in held {
+            parts.push(piece.first().cloned());
+            any_taken |= self.scrape_by_scrape(piece, rejection).await;
+        }
+        if !any_taken
+            && let Some(first) = parts.into_iter().flatten().next()
+            && (again || !self.others_are_taken(std::slice::from_ref(&first)))
         {
             // It took nothing, so that its answers say nothing of single series.
-            self.forgive(piece);
+            self.forgive(std::slice::from_ref(&first));
             if !again {
                 self.state().all_rejected = Some(Instant::now());
             }
         }
-        for (piece, rejection) in held {
-            self.drop_rejected(&piece, rejection, None);
+        any_taken
+    }
+
+    /// Blocks of one target that were rejected together, and are not searched for series at fault. It may be for the oldest of
+    /// them only, as where a clock was wrong for a while: each scrape is tried alone, so that the others are not lost with
+    /// it. Whether any was taken.
+    pub(super) async fn scrape_by_scrape(&self, blocks: Vec<Block>, rejection: Rejection) -> bool {
+        if blocks.len() < 2 || !self.remote.queue.split_rejected || !rejection.is_about_content() {
+            self.drop_rejected(&blocks, rejection, None);
+            return false;
+        }
+        let (mut any_taken, mut pauses) = (false, self.backoff.pauses());
+        for block in blocks {
+            let mut alone = vec![block];
+            match self.settle(&mut alone, None).await {
+                Settled::Delivered => {
+                    any_taken = true;
+                    pauses = self.backoff.pauses();
+                }
+                Settled::Rejected(rejection) => {
+                    self.drop_rejected(&alone, rejection, None);
+                    sleep(pauses.next(None)).await;
+                }
+                Settled::Nothing => {}
+            }
         }
         any_taken
     }

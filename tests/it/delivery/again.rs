@@ -99,3 +99,37 @@ async fn what_is_new_is_not_lost_with_what_the_receiver_has_already() {
         comes_again(3, 20, has.min(7), Some(1)).await;
     }
 }
+
+/// As after an outage under which somebody set the clock: what came first is refused, what came later is not.
+#[tokio::test]
+async fn what_has_right_timestamps_is_not_lost_with_what_has_not() {
+    for (targets, series) in [(1, 200), (3, 20)] {
+        for (has, together) in [(5, SCRAPES), (7, 3)] {
+            let receiver = Receiver::start(strict(has, None)).await;
+            let mut remote = remote("main", &receiver.url());
+            remote.queue.batch_send_deadline = Duration::from_secs(3600);
+            remote.queue.max_requests_in_flight = 1;
+            remote.queue.max_samples_per_send = targets as usize * series as usize * together as usize;
+            let pipe = Pipe::to(vec![remote]);
+            for scrape in 1..=SCRAPES {
+                for target in 0..targets {
+                    pipe.push(block_of(target, scrape, series)).await;
+                }
+            }
+            assert_eq!(pipe.end().await, [Undelivered::default()]);
+            let case = format!("{targets} targets of {series} series, {together} scrapes together");
+            let taken = receiver.recorded().into_iter().filter(|one| one.was_taken());
+            let mut came: HashMap<Labels, Vec<f64>> = HashMap::new();
+            for (labels, sample) in taken.flat_map(|one| one.samples) {
+                came.entry(labels).or_default().push(sample.value);
+            }
+            assert_eq!(came.len() as u64, targets * u64::from(series), "{case}");
+            for (labels, values) in came {
+                let first = has + labels.value("target").parse::<u32>().expect("a number");
+                let new: Vec<_> = (first..=SCRAPES).map(f64::from).collect();
+                assert_eq!(values, new, "{case}: {labels:?}");
+            }
+            println!("{case}: {} requests", receiver.recorded().len());
+        }
+    }
+}
