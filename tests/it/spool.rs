@@ -5,12 +5,20 @@
 
 mod damaged;
 mod drained;
+mod flat;
 mod full;
+mod judged;
 mod killed;
 mod matrix;
 mod measured;
+mod numbered;
 mod others;
 mod reloaded;
+mod rotated;
+mod silent;
+mod stepped;
+mod stored;
+mod unequal;
 mod version2;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +27,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use meshscrape::model::is_stale;
+use numbered::{Losses, Numbered};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -26,20 +35,12 @@ use crate::support::agent::eventually;
 use crate::support::program::Program;
 use crate::support::receiver::{Answer, Receiver, Recorded, Rule};
 use crate::support::scale;
-use crate::support::tls_server::{Reply, Server, Talk};
-
-/// How long before a kill an answer must have been given to count as finished. The promise is 100 ms; beside other tests
-/// the machine may be too busy for it.
-fn finished_after() -> Duration {
-    scale(Duration::from_millis(1000), Duration::from_millis(100))
-}
 
 /// A target, a receiver and a directory.
 struct Stage {
     dir: TempDir,
-    target: Server,
-    /// When each answer was given; they are numbered from 1.
-    answered: Arc<Mutex<Vec<Instant>>>,
+    target: Numbered,
+    interval: Duration,
     receiver: Receiver,
     up: Arc<AtomicBool>,
 }
@@ -47,33 +48,26 @@ struct Stage {
 impl Stage {
     /// With a receiver that is down.
     async fn new() -> Self {
-        let answered = Arc::new(Mutex::new(Vec::new()));
-        let record = Arc::clone(&answered);
-        let target = Server::start(Talk::Plain(Arc::new(move |_| {
-            let mut record = record.lock().expect("no panic while it is held");
-            record.push(Instant::now());
-            // Enough to fill a small disk before long.
-            let rest: String = (0..200).map(|n| format!("filler{{n=\"{n}\"}} {}\n", record.len())).collect();
-            Reply::ok(&format!("answer_number {}\n{rest}", record.len()))
-        })));
+        // Enough series to fill a small disk before long.
+        Self { interval: Duration::from_millis(150), ..Self::with(Numbered::start(200)).await }
+    }
+
+    /// With this target.
+    async fn with(target: Numbered) -> Self {
         let (up, rule) = switched();
         let receiver = Receiver::start(rule).await;
-        Self { dir: TempDir::new().expect("a directory"), target, answered, receiver, up }
+        Self { dir: TempDir::new().expect("a directory"), target, interval: interval(), receiver, up }
     }
 
     fn config(&self) -> String {
         format!(
             "scrape_configs:
-- job_name: plain
-  scrape_interval: 150ms
-  scrape_timeout: 150ms
-  static_configs: [{{targets: ['{}']}}]
-remote_write:
+{}remote_write:
 - url: {}?token=canary
   basic_auth: {{username: somebody, password: canary}}
   queue_config: {{batch_send_deadline: 20ms, min_backoff: 20ms, max_backoff: 50ms}}
 ",
-            self.target.address(),
+            self.target.job("plain", self.interval),
             self.receiver.url(),
         )
     }
@@ -84,36 +78,25 @@ remote_write:
 
     /// The arguments of the program.
     fn arguments(&self, data: &Path) -> Vec<String> {
-        let file = self.dir.path().join("meshscrape.yaml");
-        std::fs::write(&file, self.config()).expect("a configuration");
-        let path = |path: &Path| path.to_str().expect("a path in UTF-8").to_owned();
-        let mut arguments = vec!["run".to_owned(), "--config".to_owned(), path(&file)];
-        arguments.extend(["--data-dir".to_owned(), path(data)]);
-        let rest = ["--listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0", "--flush-deadline", "500ms"];
-        arguments.extend(rest.map(str::to_owned));
-        arguments
+        arguments(self.dir.path(), data, &self.config())
     }
 
     fn start(&self) -> Program {
-        let arguments = self.arguments(&self.data());
-        Program::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+        start(self.dir.path(), &self.config())
     }
 
     fn answers(&self) -> usize {
-        self.answered.lock().expect("no panic while it is held").len()
+        self.target.answers()
     }
 
     /// Waits for so many more answers.
     async fn scrapes(&self, more: usize) {
-        let enough = self.answers() + more;
-        eventually("more scrapes", async || (self.answers() >= enough).then_some(())).await;
+        self.target.scrapes(more).await;
     }
 
     /// The numbers of answers that were finished at `moment`, of those behind `before`.
     fn finished(&self, before: usize, moment: Instant) -> Vec<u64> {
-        let answered = self.answered.lock().expect("no panic while it is held");
-        let numbered = (1..).zip(answered.iter()).skip(before);
-        numbered.filter(|(_, at)| **at + finished_after() <= moment).map(|(number, _)| number).collect()
+        self.target.finished(before, moment)
     }
 
     fn receiver_is(&self, up: bool) {
@@ -140,6 +123,34 @@ remote_write:
         files.sort_unstable();
         files
     }
+}
+
+/// The arguments of the program, whose configuration is put into `dir`.
+fn arguments(dir: &Path, data: &Path, config: &str) -> Vec<String> {
+    let file = dir.join("meshscrape.yaml");
+    std::fs::write(&file, config).expect("a configuration");
+    let path = |path: &Path| path.to_str().expect("a path in UTF-8").to_owned();
+    let mut arguments = vec!["run".to_owned(), "--config".to_owned(), path(&file)];
+    arguments.extend(["--data-dir".to_owned(), path(data)]);
+    let rest = ["--listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0", "--flush-deadline", "500ms"];
+    arguments.extend(rest.map(str::to_owned));
+    arguments
+}
+
+/// The program with this configuration, which is put into `dir`, and its queues in `data` there.
+fn start(dir: &Path, config: &str) -> Program {
+    let arguments = arguments(dir, &dir.join("data"), config);
+    Program::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// How often targets are scraped: not so often that a scrape runs out of time on a machine that has much else to do.
+fn interval() -> Duration {
+    scale(Duration::from_millis(250), Duration::from_millis(500))
+}
+
+/// For how long a receiver is in trouble.
+fn trouble() -> Duration {
+    scale(Duration::from_secs(5), Duration::from_secs(600))
 }
 
 /// A receiver that takes what it gets while it is up.

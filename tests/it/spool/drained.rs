@@ -14,6 +14,7 @@ use meshscrape::wire::{compress, encode_labels, push_sample};
 use prometheus_client::registry::Registry;
 
 use super::*;
+use crate::support::tls_server::{Reply, Server, Talk};
 
 /// How often the live target is scraped.
 const INTERVAL: Duration = Duration::from_millis(500);

@@ -1,30 +1,34 @@
-//! A disk that has no space, and one that has some again.
-
-use std::process::Command;
+//! A disk that has no space or cannot be written to, and one that can be used again.
 
 use super::*;
+use crate::support::namespaces::SmallDisk;
+
+/// The program with its queues on a file system of its own.
+fn start_on(stage: &Stage, disk: &SmallDisk) -> Program {
+    // Segments are so small that one is full before long.
+    let config = stage.config().replace("queue_config: {", "queue_config: {max_disk: 16MiB, ");
+    let arguments = arguments(stage.dir.path(), &stage.dir.path().join("small/data"), &config);
+    let mut command = disk.inside();
+    command.arg(env!("CARGO_BIN_EXE_meshscrape")).args(arguments);
+    Program::spawn(command)
+}
+
+async fn says(program: &Program, words: &str) {
+    let deadline = Instant::now() + scale(Duration::from_secs(60), Duration::from_secs(600));
+    while !program.said().contains(words) {
+        assert!(Instant::now() < deadline, "it never says that {words}: {}", program.said());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_nothing_and_heals_by_itself() {
     let stage = Stage::new().await;
-    let small = stage.dir.path().join("small");
-    std::fs::create_dir(&small).expect("a directory");
-    // A file system of its own, in namespaces that end with the program.
-    let mut command = Command::new("unshare");
-    command.args([
-        "--map-root-user",
-        "--mount",
-        "sh",
-        "-c",
-        r#"mount -t tmpfs -o size=2m,mode=0700 none "$0" && exec "$@""#,
-    ]);
-    command.arg(&small).arg(env!("CARGO_BIN_EXE_meshscrape")).args(stage.arguments(&small.join("data")));
-    command.env("NODE_NAME", "node-1");
-    let program = Program::spawn(command);
+    let disk = SmallDisk::at(&stage.dir.path().join("small"), 2);
+    let program = start_on(&stage, &disk);
     stage.scrapes(2).await;
-    let inside = PathBuf::from(format!("/proc/{}/root", program.id())).join(small.strip_prefix("/").expect("absolute"));
     // All that is left of it is somebody else's.
-    let filler = inside.join("filler");
+    let filler = disk.outside().join("filler");
     let full = std::fs::write(&filler, vec![1; 4 << 20]).expect_err("it is not that large");
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
     stage.scrapes(40).await;
@@ -35,13 +39,50 @@ async fn a_full_disk_stops_nothing_and_heals_by_itself() {
     let (now, all) = (Instant::now(), stage.answers());
     stage.receiver_is(true);
     stage.takes(all).await;
-    let finished = stage.finished(0, now);
-    assert!(finished.len() > backlog, "{} of {backlog}", finished.len());
-    assert_all_in_order(&stage.taken(), &finished);
+    let losses = Losses::of(&stage.finished(0, now), &stage.taken());
+    println!("a full disk, and then space again: {losses}");
+    assert!(losses.finished > backlog, "{} of {backlog}", losses.finished);
+    losses.assert_none("a full disk");
     program.signal("TERM");
     let said = stderr(&program.end().await);
     assert!(said.contains("the queue on disk does not work"), "{said}");
     assert!(said.contains("the queue on disk works again"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_read_only_for_a_while_costs_nothing() {
+    let while_read_only = scale(Duration::from_secs(2), Duration::from_secs(240));
+    let stage = Stage::with(Numbered::bulky(scale(500, 30), 100)).await;
+    let disk = SmallDisk::at(&stage.dir.path().join("small"), 32);
+    let (first, began) = (start_on(&stage, &disk), stage.answers());
+    stage.scrapes(5).await;
+    // Linux does not let a file system become read-only while a file is open for writing. But what is mounted over it lets
+    // nothing be made, given another name or opened to be written, until it is gone again; only what is open goes on.
+    disk.sh(r#"mount --bind "$0" "$0" && mount -o remount,bind,ro "$0""#);
+    says(&first, "the queue on disk does not work").await;
+    tokio::time::sleep(while_read_only).await;
+    disk.sh(r#"umount --lazy "$0""#);
+    says(&first, "the queue on disk works again").await;
+    stage.scrapes(5).await;
+    first.signal("KILL");
+    let mut finished = stage.finished(began, Instant::now());
+    first.end().await;
+
+    // Nothing is open any more.
+    disk.sh(r#"mount -o remount,ro "$0""#);
+    let (second, began) = (start_on(&stage, &disk), stage.answers());
+    says(&second, "the queue on disk does not work").await;
+    tokio::time::sleep(while_read_only).await;
+    disk.sh(r#"mount -o remount,rw "$0""#);
+    says(&second, "the queue on disk works again").await;
+    stage.scrapes(5).await;
+    finished.extend(stage.finished(began, Instant::now()));
+    stage.receiver_is(true);
+    stage.takes(stage.answers()).await;
+    let losses = Losses::of(&finished, &stage.taken());
+    println!("{while_read_only:?} read-only under way, and as long from the start: {losses}");
+    losses.assert_none("a read-only disk");
+    assert_eq!(losses.twice, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,6 @@
 //! The same troubles for meshscrape, a real Prometheus in agent mode and a real vmagent, side by side: what each of them loses,
 //! sends twice or out of order. What is ours is a promise; of the others is only told what they did.
 
-use std::fmt;
 use std::process::Command;
 
 use super::*;
@@ -18,8 +17,7 @@ pub(super) enum Who {
 pub(super) struct Contestant {
     who: Who,
     dir: TempDir,
-    target: Server,
-    answered: Arc<Mutex<Vec<Instant>>>,
+    target: Numbered,
     receiver: Receiver,
     rule: Switch,
 }
@@ -27,37 +25,14 @@ pub(super) struct Contestant {
 /// How the receiver answers at the moment.
 pub(super) type Switch = Arc<Mutex<Answer>>;
 
-/// What became of finished answers.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Losses {
-    pub(super) finished: usize,
-    pub(super) lost: usize,
-    pub(super) twice: usize,
-    pub(super) out_of_order: usize,
-}
-
-impl fmt::Display for Losses {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { finished, lost, twice, out_of_order } = self;
-        write!(out, "{lost} of {finished} lost, {twice} twice, {out_of_order} out of order")
-    }
-}
-
 impl Contestant {
     /// With a receiver that answers so.
     pub(super) async fn new(who: Who, answer: Answer) -> Self {
-        let answered = Arc::new(Mutex::new(Vec::new()));
-        let record = Arc::clone(&answered);
-        let target = Server::start(Talk::Plain(Arc::new(move |_| {
-            let mut record = record.lock().expect("no panic while it is held");
-            record.push(Instant::now());
-            Reply::ok(&format!("answer_number {}\n", record.len()))
-        })));
         let rule: Switch = Arc::new(Mutex::new(answer));
         let current = Arc::clone(&rule);
         let answer = move |_: &Recorded| current.lock().expect("no panic while it is held").clone();
         let receiver = Receiver::start(Box::new(answer)).await;
-        Self { who, dir: TempDir::new().expect("a directory"), target, answered, receiver, rule }
+        Self { who, dir: TempDir::new().expect("a directory"), target: Numbered::start(0), receiver, rule }
     }
 
     pub(super) fn answers_are(&self, answer: Answer) {
@@ -66,12 +41,7 @@ impl Contestant {
 
     pub(super) fn start(&self) -> Program {
         let url = self.receiver.url();
-        let scraping = format!(
-            "global: {{scrape_interval: 500ms, scrape_timeout: 500ms}}
-scrape_configs: [{{job_name: plain, static_configs: [{{targets: ['{}']}}]}}]
-",
-            self.target.address()
-        );
+        let scraping = format!("scrape_configs:\n{}", self.target.job("plain", Duration::from_millis(500)));
         let receiving = format!(
             "remote_write: [{{url: '{url}', remote_timeout: 2s, queue_config: {{batch_send_deadline: 200ms}}}}]\n"
         );
@@ -118,12 +88,11 @@ scrape_configs: [{{job_name: plain, static_configs: [{{targets: ['{}']}}]}}]
     }
 
     pub(super) fn answers(&self) -> usize {
-        self.answered.lock().expect("no panic while it is held").len()
+        self.target.answers()
     }
 
     pub(super) async fn scrapes(&self, more: usize) {
-        let enough = self.answers() + more;
-        eventually("more scrapes", async || (self.answers() >= enough).then_some(())).await;
+        self.target.scrapes(more).await;
     }
 
     /// Waits until what is scraped now has come, and says what became of the answers behind `before` that were finished at
@@ -135,19 +104,7 @@ scrape_configs: [{{job_name: plain, static_configs: [{{targets: ['{}']}}]}}]
         self.receiver.until("what is scraped now is delivered", newest).await;
         // Who is behind with the rest has time to come.
         tokio::time::sleep(scale(Duration::from_secs(3), Duration::from_secs(30))).await;
-        let finished: Vec<u64> = {
-            let answered = self.answered.lock().expect("no panic while it is held");
-            let numbered = (1..).zip(answered.iter()).skip(before);
-            numbered.filter(|(_, at)| **at + finished_after() <= moment).map(|(number, _)| number).collect()
-        };
-        let came = taken(&self.receiver.recorded());
-        let once = first_times(&came);
-        Losses {
-            lost: finished.iter().filter(|number| !once.contains(number)).count(),
-            finished: finished.len(),
-            twice: came.len() - once.len(),
-            out_of_order: once.windows(2).filter(|two| two[1] < two[0]).count(),
-        }
+        Losses::of(&self.target.finished(before, moment), &taken(&self.receiver.recorded()))
     }
 
     /// Killed with a backlog, and then a receiver that is overloaded for a while.
@@ -184,6 +141,6 @@ async fn nobody_loses_less() {
     }
     let (_, kill, overload) = ours;
     for losses in [kill, overload] {
-        assert_eq!((losses.lost, losses.out_of_order), (0, 0), "{losses}");
+        losses.assert_none("what is ours");
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod http;
 pub(crate) mod kubelet;
 pub(crate) mod kubernetes;
 pub(crate) mod mesh;
+pub(crate) mod namespaces;
 pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod prometheus;

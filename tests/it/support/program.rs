@@ -2,11 +2,15 @@
 
 use std::fs::File;
 use std::io::{Read, Seek};
+use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::agent::eventually;
+use super::http;
 use super::usage::Usage;
 
 /// How long it may take to end. Generous: only a failure waits this long.
@@ -48,14 +52,38 @@ impl Program {
         assert!(sent.success());
     }
 
-    /// Its process id.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// What it has used so far.
     pub(crate) fn usage(&self) -> Usage {
         Usage::of(self.child.id())
+    }
+
+    /// What it has said so far on standard error.
+    pub(crate) fn said(&self) -> String {
+        let mut bytes = vec![0; self.stderr.metadata().expect("an open file").len() as usize];
+        // Not by the handle's position, which is where the program writes.
+        self.stderr.read_exact_at(&mut bytes, 0).expect("a readable file");
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Where its probes and `/metrics` are; waits for it to say so.
+    pub(crate) async fn listen(&self) -> SocketAddr {
+        let address = async || {
+            let said = self.said();
+            said.split_once("listen=").and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok())
+        };
+        eventually("it says where it listens", address).await
+    }
+
+    /// The sum of one of its own metrics over all its series.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let address = self.listen().await;
+        // It hangs up on who takes too long to ask, as a test may that has much to do.
+        let answer = eventually("/metrics answers", async || http::get(address, "/metrics").await.ok()).await;
+        let lines = answer.text().lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+        let values: Vec<f64> =
+            lines.map(|line| line.rsplit(' ').next().expect("a value").parse().expect("a number")).collect();
+        assert!(!values.is_empty(), "{name} is not in\n{}", answer.text());
+        values.iter().sum()
     }
 
     /// Waits for its end and gives what it printed.

@@ -16,7 +16,7 @@ use super::stored::{LabelMap, Point, Stored, labels_from_json, sorted};
 /// One running Prometheus, empty at first.
 pub(crate) struct Prometheus {
     address: SocketAddr,
-    _process: Process,
+    process: Process,
 }
 
 impl Prometheus {
@@ -43,7 +43,12 @@ impl Prometheus {
                 http::get(address, "/-/ready").await.ok().filter(|answer| answer.status == 200)
             })
             .await;
-        Self { address, _process: process }
+        Self { address, process }
+    }
+
+    /// Sends it a signal, such as `STOP`.
+    pub(crate) async fn signal(&mut self, name: &str) {
+        self.process.signal(name).await;
     }
 
     /// Where it listens.

@@ -170,6 +170,7 @@ pub(crate) struct Receiver {
 }
 
 struct Shared {
+    tls: Mutex<Option<TlsAcceptor>>,
     rule: Mutex<Rule>,
     recorded: Mutex<Vec<Recorded>>,
     count: watch::Sender<usize>,
@@ -189,12 +190,31 @@ impl Receiver {
     /// Where the test says.
     pub(crate) async fn start_at(address: SocketAddr, tls: Option<Arc<ServerConfig>>, rule: Rule) -> Self {
         let listener = TcpListener::bind(address).await.expect("a port on loopback");
+        Self::serve(listener, tls, rule)
+    }
+
+    /// In the clear, behind a socket that listens already, be it in another network.
+    pub(crate) fn on(listener: std::net::TcpListener, rule: Rule) -> Self {
+        listener.set_nonblocking(true).expect("a socket option");
+        Self::serve(TcpListener::from_std(listener).expect("a runtime"), None, rule)
+    }
+
+    fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, rule: Rule) -> Self {
         let address = listener.local_addr().expect("a bound socket");
-        let shared =
-            Arc::new(Shared { rule: Mutex::new(rule), recorded: Mutex::default(), count: watch::Sender::new(0) });
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let serving = tokio::spawn(serve(listener, tls.map(TlsAcceptor::from), Arc::clone(&shared)));
+        let shared = Arc::new(Shared {
+            tls: Mutex::new(tls.map(TlsAcceptor::from)),
+            rule: Mutex::new(rule),
+            recorded: Mutex::default(),
+            count: watch::Sender::new(0),
+        });
+        let serving = tokio::spawn(serve(listener, Arc::clone(&shared)));
         Self { address, scheme, shared, serving }
+    }
+
+    /// From now on new connections are met so; those that are open stay as they are.
+    pub(crate) fn shows(&self, tls: Arc<ServerConfig>) {
+        *self.shared.tls.lock().unwrap_or_else(PoisonError::into_inner) = Some(tls.into());
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -284,12 +304,13 @@ impl Shared {
 }
 
 /// Ends with all its connections when it is aborted.
-async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
+async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     let mut number = 0;
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
-        let (shared, tls, this) = (Arc::clone(&shared), tls.clone(), number);
+        let tls = shared.tls.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (shared, this) = (Arc::clone(&shared), number);
         number += 1;
         connections.spawn(async move {
             match tls {

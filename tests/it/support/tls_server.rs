@@ -181,7 +181,11 @@ impl Server {
     /// Listens on this loopback address.
     pub(crate) fn start_at(address: SocketAddr, talk: Talk) -> Self {
         assert!(address.ip().is_loopback(), "tests stay on this machine");
-        let listener = std::net::TcpListener::bind(address).expect("a free port");
+        Self::on(std::net::TcpListener::bind(address).expect("a free port"), talk)
+    }
+
+    /// Serves a socket that listens already, be it in another network.
+    pub(crate) fn on(listener: std::net::TcpListener, talk: Talk) -> Self {
         listener.set_nonblocking(true).expect("a socket option");
         let listener = TcpListener::from_std(listener).expect("a runtime");
         let address = listener.local_addr().expect("it is bound");

@@ -13,7 +13,7 @@ use super::stored::{LabelMap, Point, Stored, labels_from_json, sorted};
 /// One running VictoriaMetrics, empty at first.
 pub(crate) struct Victoria {
     address: SocketAddr,
-    _process: Process,
+    process: Process,
 }
 
 impl Victoria {
@@ -29,7 +29,12 @@ impl Victoria {
                 http::get(address, "/health").await.ok().filter(|answer| answer.status == 200)
             })
             .await;
-        Self { address, _process: process }
+        Self { address, process }
+    }
+
+    /// Sends it a signal, such as `STOP`.
+    pub(crate) async fn signal(&mut self, name: &str) {
+        self.process.signal(name).await;
     }
 
     /// Where it listens.

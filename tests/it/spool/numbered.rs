@@ -1,0 +1,132 @@
+//! A target that numbers its answers, and what becomes of them.
+//!
+//! Its own record of when it gave each is the truth. Every series of an answer has the number of the answer as its value, so
+//! that whoever looks at what came sees what is missing, of which series, and what came twice or late.
+
+use std::fmt;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::first_times;
+use crate::support::agent::eventually;
+use crate::support::scale;
+use crate::support::tls_server::{Reply, Script, Server, Talk};
+
+/// How long before an event an answer must have been given to count as finished. The promise is 100 ms, which holds as long as
+/// the machine lets the program run: with 27 who would run on 2 processors, three scrapes of a hundred that were cut off so
+/// were not written in 100 ms.
+fn finished_after() -> Duration {
+    scale(Duration::from_millis(1000), Duration::from_millis(100))
+}
+
+/// The target.
+pub(super) struct Numbered {
+    server: Server,
+    /// When each answer was given; they are numbered from 1.
+    answered: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Numbered {
+    /// With so many series beside `answer_number`.
+    pub(super) fn start(fillers: usize) -> Self {
+        Self::with(fillers, 0, Server::start)
+    }
+
+    /// The same, each with so much in a label that nothing makes smaller.
+    pub(super) fn bulky(fillers: usize, bytes: usize) -> Self {
+        Self::with(fillers, bytes, Server::start)
+    }
+
+    /// The same behind a socket that listens somewhere.
+    pub(super) fn on(listener: TcpListener, fillers: usize) -> Self {
+        Self::with(fillers, 0, |talk| Server::on(listener, talk))
+    }
+
+    fn with(fillers: usize, bytes: usize, serve: impl FnOnce(Talk) -> Server) -> Self {
+        let answered = Arc::new(Mutex::new(Vec::new()));
+        let record = Arc::clone(&answered);
+        let bulk = || (0..bytes).map(|_| char::from(rand::random_range(b'!'..=b'Z'))).filter(|c| *c != '"').collect();
+        let bulk: Vec<String> = (0..fillers).map(|_| bulk()).collect();
+        let answer: Script = Arc::new(move |_| {
+            let number = {
+                let mut record = record.lock().expect("no panic while it is held");
+                record.push(Instant::now());
+                record.len()
+            };
+            let series = bulk.iter().enumerate();
+            let rest: String =
+                series.map(|(n, bulk)| format!("filler{{n=\"{n}\",bulk=\"{bulk}\"}} {number}\n")).collect();
+            Reply::ok(&format!("answer_number {number}\n{rest}"))
+        });
+        Self { server: serve(Talk::Plain(answer)), answered }
+    }
+
+    /// A job that scrapes it so often.
+    pub(super) fn job(&self, name: &str, interval: Duration) -> String {
+        let (address, ms) = (self.server.address(), interval.as_millis());
+        format!(
+            "- {{job_name: {name}, scrape_interval: {ms}ms, scrape_timeout: {ms}ms, static_configs: [{{targets: ['{address}']}}]}}\n"
+        )
+    }
+
+    /// How many it has given.
+    pub(super) fn answers(&self) -> usize {
+        self.record().len()
+    }
+
+    /// Waits for so many more.
+    pub(super) async fn scrapes(&self, more: usize) {
+        let enough = self.answers() + more;
+        eventually("more scrapes", async || (self.answers() >= enough).then_some(())).await;
+    }
+
+    /// The numbers of the answers behind `before` that were finished at `moment`.
+    pub(super) fn finished(&self, before: usize, moment: Instant) -> Vec<u64> {
+        let record = self.record();
+        let numbered = (1..).zip(record.iter()).skip(before);
+        numbered.filter(|(_, at)| **at + finished_after() <= moment).map(|(number, _)| number).collect()
+    }
+
+    fn record(&self) -> MutexGuard<'_, Vec<Instant>> {
+        self.answered.lock().expect("no panic while it is held")
+    }
+}
+
+/// What became of finished answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Losses {
+    pub(super) finished: usize,
+    pub(super) lost: usize,
+    pub(super) twice: usize,
+    pub(super) out_of_order: usize,
+}
+
+impl Losses {
+    /// Of these, if those came in this order.
+    pub(super) fn of(finished: &[u64], came: &[u64]) -> Self {
+        let once = first_times(came);
+        let known: std::collections::HashSet<_> = once.iter().collect();
+        Self {
+            finished: finished.len(),
+            lost: finished.iter().filter(|number| !known.contains(number)).count(),
+            twice: came.len() - once.len(),
+            out_of_order: once.windows(2).filter(|two| two[1] < two[0]).count(),
+        }
+    }
+
+    /// Nothing is lost or out of order, of as many as make a test.
+    pub(super) fn assert_none(&self, of: &str) {
+        assert!(self.finished > 3, "{of}: {self}: this was no test");
+        assert_eq!((self.lost, self.out_of_order), (0, 0), "{of}: {self}");
+    }
+}
+
+impl fmt::Display for Losses {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { finished, lost, twice, out_of_order } = self;
+        write!(out, "{lost} of {finished} lost, {twice} twice, {out_of_order} out of order")
+    }
+}
