@@ -137,6 +137,9 @@ fn block(format: WriteFormat, raw: &[u8]) -> Block {
     Block {
         target: TargetId(1),
         receiver: 0,
+        tenant: None,
+        histograms: 0,
+        exemplars: 0,
         format,
         samples: SERIES,
         min_ms: NOW_MS,

@@ -8,7 +8,7 @@ use http::HeaderName;
 use url::Url;
 
 use super::{Auth, HttpHeader, OAuth2, OrdinaryTls, Proxies, Secret, SpiffeReceiver};
-use crate::model::WriteFormat;
+use crate::model::{TenantRule, WriteFormat};
 use crate::relabel::Rule;
 
 /// One receiver.
@@ -23,6 +23,8 @@ pub struct RemoteWrite {
     pub headers: Vec<(HeaderName, Secret)>,
     /// More of them, which may stand in files.
     pub http_headers: Vec<HttpHeader>,
+    /// Whose the samples of each target are, where it serves several tenants.
+    pub tenant: Option<TenantHeader>,
     /// Through which proxies it is asked; none where its SPIFFE ID is verified.
     pub proxies: Option<Arc<Proxies>>,
     /// The deadline of one request, connect to last byte of the answer.
@@ -67,6 +69,7 @@ impl fmt::Debug for RemoteWrite {
             url: _,
             headers,
             http_headers,
+            tenant,
             proxies,
             remote_timeout,
             auth,
@@ -86,6 +89,7 @@ impl fmt::Debug for RemoteWrite {
             .field("url", &self.shown_url())
             .field("headers", headers)
             .field("http_headers", http_headers)
+            .field("tenant", tenant)
             .field("proxies", proxies)
             .field("remote_timeout", remote_timeout)
             .field("auth", auth)
@@ -101,6 +105,15 @@ impl fmt::Debug for RemoteWrite {
             .field("queue", queue)
             .finish()
     }
+}
+
+/// `tenant` of a receiver: which requests carry the samples of which targets. A section of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantHeader {
+    /// The header that names the tenant; none that is set otherwise.
+    pub name: HeaderName,
+    /// What it says.
+    pub rule: TenantRule,
 }
 
 /// How a receiver is verified.

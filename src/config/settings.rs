@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Auth, HttpHeader, HttpSd, JobSecurity, KubernetesSd, OAuth2, Proxies, RemoteWrite};
-use crate::model::{Cidr, Labels, MAX_SCHEMA, MIN_SCHEMA, Scheme};
+use crate::model::{Cidr, Labels, MAX_SCHEMA, MIN_SCHEMA, Scheme, TenantRule};
 use crate::relabel::{NameScheme, Rule};
 
 /// A whole configuration.
@@ -120,6 +120,8 @@ pub struct ScrapeConfig {
     pub http_headers: Vec<HttpHeader>,
     /// Through which proxies targets are asked; none where SPIFFE IDs are verified.
     pub proxies: Option<Arc<Proxies>>,
+    /// The rules by which receivers tell whose the samples of a target are, each once.
+    pub tenants: Vec<TenantRule>,
 }
 
 impl ScrapeConfig {
@@ -135,6 +137,7 @@ impl ScrapeConfig {
             oauth2: other.oauth2.clone(),
             http_headers: other.http_headers.clone(),
             proxies: other.proxies.clone(),
+            tenants: other.tenants.clone(),
             ..self.clone()
         };
         alike == *other
@@ -182,6 +185,7 @@ impl ScrapeConfig {
             oauth2,
             http_headers,
             proxies,
+            tenants: _,
         } = self;
         *follow_redirects == other.follow_redirects
             && *enable_http2 == other.enable_http2

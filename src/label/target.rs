@@ -19,7 +19,7 @@ use super::place;
 use crate::config::{Histograms, JobSecurity, ScrapeConfig, format_duration, parse_duration};
 use crate::model::{
     Address, Alpn, Candidate, DroppedTarget, Failure, HistogramReading, JobTargets, Labels, Peer, Pod, Reason, Scheme,
-    Target, TargetId, TrustDomain, Verification, clean,
+    Target, TargetId, Tenants, TrustDomain, Verification, clean,
 };
 
 const ADDRESS: &str = "__address__";
@@ -188,6 +188,7 @@ fn target_of(
         }
     };
     let alpn = alpn(job, labels.value(ALPN))?;
+    let tenants = Tenants::of(&job.tenants, &labels);
     // How histograms are read makes no other target.
     labels.retain(|name, _| !name.starts_with(META_PREFIX) && ![NATIVE, CLASSIC_TOO, CONVERT].contains(&name));
     if !labels.contains("instance") {
@@ -201,6 +202,7 @@ fn target_of(
         scheme,
         path_and_query: path_and_query.into(),
         labels: labels.public(),
+        tenants,
         discovered: discovered.clone(),
         interval,
         timeout,

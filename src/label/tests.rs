@@ -10,7 +10,10 @@ use crate::config::{
     CertificateFiles, EscapingScheme, Histograms, JobSecurity, Limits, OrdinaryTls, ScrapeConfig, ScrapeProtocol,
     SpiffeJob,
 };
-use crate::model::{Candidate, JobTargets, Labels, Match, Pod, Reason, Scheme, Target, TrustDomain, Verification};
+use crate::model::{
+    Candidate, JobTargets, Labels, Match, Pod, Reason, Scheme, Target, Tenant, TenantRule, Tenants, TrustDomain,
+    Verification,
+};
 use crate::relabel::{Action, NameScheme, Rule, RuleSpec};
 
 /// An ordinary job with Prometheus's defaults.
@@ -53,6 +56,7 @@ pub(crate) fn ordinary_job() -> ScrapeConfig {
         oauth2: None,
         http_headers: Vec::new(),
         proxies: None,
+        tenants: Vec::new(),
     }
 }
 
@@ -586,4 +590,31 @@ fn what_is_wrong_with_a_pod_is_told_once_whatever_the_number_of_its_ports() {
     job.relabel = vec![rule_on(Action::Drop, "__meta_kubernetes_pod_name", "a", None)];
     let told = targets_of(&job, &candidates[..2], Some(&domain()));
     assert_eq!((told.dropped.len(), told.dropped_count), (2, 2));
+}
+
+#[test]
+fn tenants_come_from_the_labels_after_relabelling_internal_ones_among_them() {
+    let templates = ["{__meta_kubernetes_namespace}", "{__tenant}", "{app}", "{__meta_kubernetes_pod_name}"];
+    let rules: Vec<_> = templates.map(|text| TenantRule::new(text, None).expect(text)).into();
+    let spec = |source: &str, target: &str| RuleSpec {
+        source_labels: vec![source.to_owned()],
+        target_label: Some(target.to_owned()),
+        ..RuleSpec::default()
+    };
+    let relabel = [spec("__meta_kubernetes_namespace", "__tenant"), spec("__meta_app", "app")];
+    let relabel = relabel.map(|spec| Rule::new(spec, NameScheme::Utf8).expect("a rule")).into();
+    let job = ScrapeConfig { tenants: rules.clone(), relabel, ..ordinary_job() };
+    let found = [("__address__", "t:1"), ("__meta_kubernetes_namespace", "shop"), ("__meta_app", "cart")];
+    let candidate = Candidate { labels: found.into_iter().collect(), source: "test".into(), pod: None };
+    let target = judge(&job, &candidate, None).expect("a target");
+    let tenants: Vec<_> = rules.iter().map(|rule| target.tenants.by(rule).map(Tenant::as_str)).collect();
+    assert_eq!(tenants, [Some("shop"), Some("shop"), Some("cart"), None]);
+    assert!(!target.labels.contains("__tenant"));
+
+    let elsewhere = [("__address__", "t:1"), ("__meta_kubernetes_namespace", "bank"), ("__meta_app", "cart")];
+    let other =
+        judge(&job, &Candidate { labels: elsewhere.into_iter().collect(), ..candidate }, None).expect("a target");
+    assert!(other.labels == target.labels && !other.succeeds(&target) && !other.continues(&target));
+    let later = Target { tenants: Tenants::of(&rules[2..], &target.labels), ..Target::clone(&target) };
+    assert!(later.succeeds(&target) && !later.continues(&target), "he goes on where only receivers have changed");
 }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::TargetId;
+use super::{TargetId, Tenant};
 
 /// As which message of remote write the samples of a block are written. The numbers are those on disk and never change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -26,10 +26,16 @@ pub struct Block {
     pub target: TargetId,
     /// Which receiver it is for: the position of its entry in the configuration.
     pub receiver: usize,
+    /// Whose samples they are, all of them; `None` where the receiver has no tenants, or tells them in another way.
+    pub tenant: Option<Tenant>,
     /// As which message they are encoded.
     pub format: WriteFormat,
     /// How many samples and histograms are inside.
     pub samples: u32,
+    /// How many of these are histograms.
+    pub histograms: u32,
+    /// How many exemplars are inside.
+    pub exemplars: u32,
     /// The oldest timestamp inside, milliseconds since the Unix epoch.
     pub min_ms: i64,
     /// The newest timestamp inside, milliseconds since the Unix epoch.

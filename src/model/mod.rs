@@ -20,6 +20,7 @@ mod report;
 mod sample;
 mod spiffe;
 mod target;
+mod tenant;
 
 pub use address::{Address, AddressError, Host};
 pub use alpn::{Alpn, AlpnError};
@@ -39,3 +40,4 @@ pub use spiffe::{Acceptance, Match, Peer, SpiffeId, SpiffeIdError, TrustDomain, 
 pub use target::{
     Candidate, DroppedTarget, HistogramReading, JobTargets, Scheme, Target, TargetId, TargetSet, Verification,
 };
+pub use tenant::{NoTenant, Tenant, TenantError, TenantRule, TenantRuleError, Tenants};

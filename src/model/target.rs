@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use md5::{Digest, Md5};
 
-use super::{Address, Alpn, Failure, Labels, Peer, Pod};
+use super::{Address, Alpn, Failure, Labels, Peer, Pod, Tenants};
 
 /// Something that discovery found, before relabelling.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -95,6 +95,8 @@ pub struct Target {
     pub path_and_query: Arc<str>,
     /// The labels that every series of it gets.
     pub labels: Labels,
+    /// Whose its samples are, where receivers have tenants.
+    pub tenants: Tenants,
     /// The labels before relabelling, for people.
     pub discovered: Labels,
     /// How often.
@@ -139,6 +141,7 @@ impl Target {
             scheme,
             path_and_query,
             labels,
+            tenants,
             discovered: _,
             interval,
             timeout,
@@ -153,6 +156,7 @@ impl Target {
             && *scheme == other.scheme
             && *path_and_query == other.path_and_query
             && *labels == other.labels
+            && *tenants == other.tenants
             && *interval == other.interval
             && *timeout == other.timeout
             && *histograms == other.histograms
@@ -161,10 +165,13 @@ impl Target {
             && self.pod_uid() == other.pod_uid()
     }
 
-    /// Whether the series of this target are those of `other`, however it is reached now: the labels and the pod are the
-    /// same ones.
+    /// Whether the series of this target are those of `other`, however it is reached now: the labels, the tenants and the
+    /// pod are the same ones.
     pub fn succeeds(&self, other: &Target) -> bool {
-        self.pool == other.pool && self.labels == other.labels && self.pod_uid() == other.pod_uid()
+        self.pool == other.pool
+            && self.labels == other.labels
+            && self.tenants.agree_with(&other.tenants)
+            && self.pod_uid() == other.pod_uid()
     }
 
     fn pod_uid(&self) -> Option<&Arc<str>> {

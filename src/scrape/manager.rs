@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::merge::MergeWatch;
 use super::orders::Orders;
@@ -19,9 +20,13 @@ use super::{Budget, Metrics, Probe, ProbeError, TargetStatus, schedule};
 use crate::clock::Clock;
 use crate::config::ScrapeConfig;
 use crate::connect::CredentialsFeed;
-use crate::model::{Block, DroppedTarget, Failure, JobTargets, Labels, Reason, Target, TargetId, TargetSet};
+use crate::model::{Block, DroppedTarget, Failure, JobTargets, Labels, Reason, Target, TargetId, TargetSet, clean};
 use crate::series::{Catalogue, Descriptions, View};
+use crate::telemetry::Repeated;
 use crate::token::Tokens;
+
+/// That targets belong to no tenant is said at most this often.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// One scrape config and what its connections are verified with.
 #[derive(Clone)]
@@ -203,6 +208,7 @@ pub fn spawn(
         setups: setups_seen,
         followed,
         stop,
+        without_tenant: Repeated::new(SAY_EVERY),
     };
     (Handle { shared, prober, setups, in_force }, tokio::spawn(manager.run(targets)))
 }
@@ -218,6 +224,8 @@ struct Manager {
     running: HashMap<TargetId, Running>,
     shared: Arc<Mutex<Shared>>,
     stop: CancellationToken,
+    /// How often it was said that a target belongs to no tenant.
+    without_tenant: Repeated,
 }
 
 struct Running {
@@ -273,6 +281,7 @@ impl Manager {
             };
             self.judge(&pool, targets);
             for target in &targets.active {
+                self.tell_of_tenants(target);
                 let orders = self.orders(&pool, target);
                 match self.running.get(&target.id) {
                     Some(running) => {
@@ -370,6 +379,25 @@ impl Manager {
         pool.state.send_if_modified(|current| std::mem::replace(current, new.clone()) != new);
     }
 
+    /// Says that a target which is new, or is asked anew whose it is, belongs to no tenant of a receiver.
+    fn tell_of_tenants(&mut self, target: &Target) {
+        let known = self.running.get(&target.id).map(Running::target);
+        for (rule, tenant) in target.tenants.iter() {
+            let Err(why) = tenant else { continue };
+            let is_known = known.as_ref().is_some_and(|known| known.tenants.iter().any(|(other, _)| other == rule));
+            if !is_known && let Some(held_back) = self.without_tenant.speak() {
+                warn!(
+                    job = &*target.pool,
+                    target = %clean(target.labels.value("instance")),
+                    template = rule.template(),
+                    %why,
+                    held_back,
+                    "a target belongs to no tenant: its samples are not sent to receivers with this template"
+                );
+            }
+        }
+    }
+
     fn orders(&self, pool: &Pool, target: &Arc<Target>) -> Arc<Orders> {
         Arc::new(Orders {
             target: Arc::clone(target),
@@ -403,7 +431,7 @@ impl Manager {
         };
         let orders = watch::Sender::new(orders);
         let task = tokio::spawn(task.run(orders.subscribe()));
-        info!(job = &*target.pool, target = %crate::model::clean(target.labels.value("instance")), "scraping");
+        info!(job = &*target.pool, target = %clean(target.labels.value("instance")), "scraping");
         self.running.insert(target.id, Running { orders, leaving, gone, task });
         lock(&self.shared).statuses.insert(target.id, status);
     }

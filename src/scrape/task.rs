@@ -378,7 +378,7 @@ mod tests {
     use tracing_subscriber::fmt::MakeWriter;
 
     use super::*;
-    use crate::model::{Address, Alpn, HistogramReading, Labels, Scheme, TargetId, Verification};
+    use crate::model::{Address, Alpn, HistogramReading, Labels, Scheme, TargetId, Tenants, Verification};
 
     /// Log lines as text.
     #[derive(Clone, Default)]
@@ -417,6 +417,7 @@ mod tests {
             scheme: Scheme::Https,
             path_and_query: "/metrics".into(),
             labels: [("instance", "h:1")].into_iter().collect(),
+            tenants: Tenants::default(),
             discovered: Labels::new(),
             interval: REPEAT_LOG,
             timeout: REPEAT_LOG,

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
+
 use super::complaints::Complaint;
 use super::delivery::{Delivery, Rejection};
-use super::parts::samples_of;
+use super::parts::{samples_of, tenant_of};
 use super::progress::Refusal;
 use super::verdict::Trouble;
-use crate::model::{Block, Labels, clean};
+use crate::model::{Block, Labels, Tenant, clean};
 use crate::spool::Lease;
 use crate::wire::WireError;
 
@@ -15,7 +17,7 @@ impl Delivery {
     /// The receiver has answered that it took `samples`, of which it says that it wrote all but `unwritten`.
     pub(super) fn delivered(&self, blocks: &[Block], samples: u64, unwritten: u64, attempt: u32) {
         self.finished(blocks);
-        self.state().all_rejected = None;
+        self.state().all_rejected.remove(&tenant_of(blocks).cloned());
         let now = self.clock.now();
         let trouble = self.ledger.with(|progress| {
             progress.delivered_samples += samples - unwritten;
@@ -106,6 +108,63 @@ impl Delivery {
             progress.trouble = None;
             progress.last_refusal = Some(refusal);
         });
+    }
+
+    /// Nobody says whose they are at a receiver with tenants, or somebody at one without: they are for nobody.
+    pub(super) fn drop_of_nobody(&self, lease: Lease) {
+        let blocks: Vec<_> = lease.blocks().cloned().collect();
+        let samples = samples_of(&blocks);
+        self.metrics.failed.inc_by(samples);
+        self.ledger.with(|progress| progress.rejected_samples += samples);
+        tracing::error!(
+            receiver = self.remote.name,
+            samples,
+            "BUG: it is not known whose blocks these are; they are dropped"
+        );
+        lease.ack();
+    }
+
+    /// The others can wait no longer for this tenant, whom the receiver refuses.
+    pub(super) fn give_up(&self, lease: Lease) {
+        let blocks: Vec<_> = lease.blocks().cloned().collect();
+        let samples = samples_of(&blocks);
+        let Some(tenant) = tenant_of(&blocks) else { return self.drop_of_nobody(lease) };
+        let words = self.tenants.words(tenant);
+        self.metrics.failed.inc_by(samples);
+        if let Some(unsaid) = self.state().complaints.due(Complaint::GivenUp) {
+            tracing::error!(
+                receiver = self.remote.name,
+                url = self.remote.shown_url(),
+                %tenant,
+                samples,
+                unsaid,
+                words,
+                "the receiver refuses this tenant for so long that others would wait behind it: its samples are dropped"
+            );
+        }
+        let refusal = Refusal { at: self.clock.now(), status: StatusCode::TOO_MANY_REQUESTS.as_u16(), samples, words };
+        self.ledger.with(|progress| {
+            progress.rejected_samples += samples;
+            progress.last_refusal = Some(refusal);
+        });
+        lease.ack();
+    }
+
+    /// The receiver refuses one of its tenants for now; the others go on.
+    pub(super) fn complain_of(&self, tenant: &Tenant, trouble: &Trouble, attempt: u32, pause: Duration) {
+        self.tenants.heard(tenant, &trouble.detail);
+        if let Some(unsaid) = self.state().complaints.due(Complaint::Refused) {
+            tracing::warn!(
+                receiver = self.remote.name,
+                url = self.remote.shown_url(),
+                %tenant,
+                detail = %trouble,
+                attempts = attempt + 1,
+                pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                unsaid,
+                "the receiver refuses the samples of a tenant for now; they are kept and sent again, and the others go on"
+            );
+        }
     }
 
     /// These blocks are settled, one way or the other.

@@ -23,6 +23,10 @@ pub(super) enum Complaint {
     NotKnown,
     /// Metadata was not taken.
     Metadata,
+    /// A tenant is refused.
+    Refused,
+    /// What waits for one is given up.
+    GivenUp,
 }
 
 /// Keeps the log from filling with one complaint.

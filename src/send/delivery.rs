@@ -15,18 +15,19 @@ use super::backoff::Backoff;
 use super::complaints::Complaints;
 use super::demand::Work;
 use super::earlier::Earlier;
-use super::gate::Gate;
+use super::gate::{Gate, Pass};
 use super::message::{Messages, Request};
 use super::metrics::ReceiverMetrics;
-use super::parts::{by_format, by_target, bytes_of, samples_of, spans_targets};
+use super::parts::{by_format, by_target, by_tenant, bytes_of, samples_of, spans_targets, tenant_of};
 use super::post::{Post, Sent};
 use super::progress::Ledger;
 use super::rate::Rate;
 use super::sender::MAX_MESSAGE_BYTES;
-use super::verdict::{Asked, Verdict};
+use super::tenants::Tenants;
+use super::verdict::{Asked, TroubleKind, Verdict};
 use crate::clock::Clock;
 use crate::config::RemoteWrite;
-use crate::model::{Block, Labels, TargetId};
+use crate::model::{Block, Labels, TargetId, Tenant};
 use crate::spool::Lease;
 
 /// How long a target whose samples were rejected alone travels alone, and requests stay as small as the receiver wanted.
@@ -44,6 +45,7 @@ pub(super) struct Delivery {
     pub(super) remote: Arc<RemoteWrite>,
     pub(super) post: Post,
     pub(super) gate: Gate,
+    pub(super) tenants: Tenants,
     pub(super) rate: Rate,
     pub(super) backoff: Backoff,
     pub(super) clock: Clock,
@@ -58,9 +60,9 @@ pub(super) struct State {
     pub(super) complaints: Complaints,
     /// Targets whose samples were rejected while others were taken.
     pub(super) apart: HashMap<TargetId, Apart>,
-    /// When the receiver last rejected each part alone: for a while it is not asked so again, as it may reject whatever it
-    /// gets.
-    pub(super) all_rejected: Option<Instant>,
+    /// When the receiver last rejected each part alone, of which tenant: for a while it is not asked so again, as it may
+    /// reject whatever it gets.
+    pub(super) all_rejected: HashMap<Option<Tenant>, Instant>,
     /// What is known of the targets of which an earlier run left something.
     pub(super) earlier: Earlier,
     /// What was sent so far, and the time it took.
@@ -76,6 +78,17 @@ pub(super) struct Apart {
     pub(super) series: HashSet<Labels>,
     /// Samples of others were taken while its own were rejected: it is not the receiver that takes nothing.
     pub(super) others_taken: bool,
+}
+
+/// Leave to send one request: of the receiver, and of the gate of its tenant.
+struct Passes<'g> {
+    receiver: Pass<'g>,
+    tenant: Option<(&'g Gate, Pass<'g>)>,
+}
+
+/// Whether it is what the tenant does that the receiver does not want: Mimir so says that he sends too much.
+fn is_about_tenant(trouble: TroubleKind) -> bool {
+    trouble == TroubleKind::Status(StatusCode::TOO_MANY_REQUESTS)
 }
 
 /// What became of some blocks.
@@ -116,7 +129,7 @@ impl State {
             messages,
             complaints: Complaints::default(),
             apart: HashMap::new(),
-            all_rejected: None,
+            all_rejected: HashMap::new(),
             earlier: Earlier::default(),
             work: Work::default(),
             too_large: None,
@@ -125,8 +138,22 @@ impl State {
 }
 
 impl Delivery {
-    /// Settles all blocks of a lease, in one request if the receiver likes them all.
-    pub(super) async fn deliver(&self, mut lease: Lease) {
+    /// Settles all blocks of a lease, in one request if the receiver likes them all. They are of one tenant, which nobody
+    /// relies on here.
+    pub(super) async fn deliver(&self, lease: Lease) {
+        for part in by_tenant(lease) {
+            let tenant = part.blocks().next().and_then(|block| block.tenant.clone());
+            if tenant.is_some() != self.remote.tenant.is_some() {
+                self.drop_of_nobody(part);
+                continue;
+            }
+            let _presence = tenant.as_ref().map(|tenant| self.tenants.enter(tenant));
+            self.deliver_of_one(part).await;
+        }
+    }
+
+    /// Settles all blocks of one tenant.
+    async fn deliver_of_one(&self, mut lease: Lease) {
         self.deliver_earlier(&mut lease).await;
         let alone = {
             let apart = &mut self.state().apart;
@@ -147,7 +174,9 @@ impl Delivery {
         }
         match self.settle(&mut blocks, Some(&mut part)).await {
             Settled::Delivered => self.forgive(&blocks),
-            Settled::Rejected(rejection) if !self.may_split(&rejection) => self.give_up(blocks, rejection).await,
+            Settled::Rejected(rejection) if !self.may_split(&rejection, &blocks) => {
+                self.give_up(blocks, rejection).await;
+            }
             Settled::Rejected(_) if spans_targets(&blocks) => return self.deliver_apart(part).await,
             Settled::Rejected(rejection) => self.narrow(blocks, Some(rejection)).await,
             Settled::Nothing => {}
@@ -172,24 +201,26 @@ impl Delivery {
             part.ack();
         }
         let (any_rejected, mut any_taken) = (!rejected.is_empty(), any_delivered);
+        let tenant = rejected.first().and_then(|(_, blocks, _)| tenant_of(blocks).cloned());
         for (part, blocks, rejection) in rejected {
             if any_delivered && let Some(first) = blocks.first() {
                 self.set_apart(first.target, true);
             }
-            match self.may_split(&rejection) && (any_delivered || rejection.is_about_size()) {
+            match self.may_split(&rejection, &blocks) && (any_delivered || rejection.is_about_size()) {
                 true => self.narrow(blocks, Some(rejection)).await,
                 false => any_taken |= self.scrape_by_scrape(blocks, rejection).await,
             }
             part.ack();
         }
         if any_rejected && !any_taken {
-            self.state().all_rejected = Some(Instant::now());
+            self.all_rejected(tenant);
         }
     }
 
     /// What is rejected by a receiver that took nothing of late, or for what no splitting helps. There is nothing to be
     /// asked but for what of a target is newer than what is at fault.
     async fn give_up(&self, blocks: Vec<Block>, rejection: Rejection) {
+        let tenant = tenant_of(&blocks).cloned();
         let mut targets: Vec<Vec<Block>> = Vec::new();
         for block in blocks {
             match targets.iter_mut().find(|known| known[0].target == block.target) {
@@ -203,14 +234,22 @@ impl Delivery {
         for blocks in targets {
             if self.scrape_by_scrape(blocks, rejection.clone()).await {
                 // It takes something: what is rejected can be searched again.
-                self.state().all_rejected = None;
+                self.state().all_rejected.remove(&tenant);
             }
         }
     }
 
-    /// Whether sending in parts may help.
-    pub(super) fn may_split(&self, rejection: &Rejection) -> bool {
-        let helps = || self.state().all_rejected.is_none_or(|since| since.elapsed() >= TOGETHER_FOR);
+    /// The receiver rejects each part of what this tenant sends alone.
+    pub(super) fn all_rejected(&self, tenant: Option<Tenant>) {
+        let known = &mut self.state().all_rejected;
+        known.retain(|_, since| since.elapsed() < TOGETHER_FOR);
+        known.insert(tenant, Instant::now());
+    }
+
+    /// Whether sending these blocks in parts may help.
+    pub(super) fn may_split(&self, rejection: &Rejection, blocks: &[Block]) -> bool {
+        let tenant = tenant_of(blocks).cloned();
+        let helps = || self.state().all_rejected.get(&tenant).is_none_or(|since| since.elapsed() >= TOGETHER_FOR);
         self.remote.queue.split_rejected && rejection.is_about_content() && (rejection.is_about_size() || helps())
     }
 
@@ -251,7 +290,12 @@ impl Delivery {
         let mut ready: Option<Request> = None;
         for attempt in 0u32.. {
             self.rate.wait(samples_of(blocks)).await;
-            let pass = self.gate.enter().await;
+            let own_gate = tenant_of(blocks).and_then(|tenant| self.tenants.gate_of(tenant));
+            let own_pass = match &own_gate {
+                Some(gate) => Some((&**gate, gate.enter().await)),
+                None => None,
+            };
+            let passes = Passes { receiver: self.gate.enter().await, tenant: own_pass };
             let changed = self.drop_aged(blocks, lease.as_deref_mut());
             let Some(first) = blocks.first() else { break };
             let format = self.state().messages.format_for(first.format);
@@ -276,7 +320,8 @@ impl Delivery {
             self.metrics.bytes.inc_by(request.body.len() as u64);
             let started = Instant::now();
             let asked = Asked { format: request.format, samples };
-            let Sent { verdict, connection } = self.post.send(request.body.clone(), asked, attempt).await;
+            let sent = self.post.send(request.body.clone(), asked, attempt, first.tenant.as_ref()).await;
+            let Sent { verdict, connection } = sent;
             let took = started.elapsed();
             self.metrics.duration.observe(took.as_secs_f64());
             {
@@ -287,13 +332,13 @@ impl Delivery {
             }
             match verdict {
                 Verdict::Delivered { unwritten } => {
-                    self.gate.answered(pass);
+                    self.answered(passes);
                     self.state().messages.settled(&request);
                     self.delivered(blocks, samples, unwritten, attempt);
                     return Settled::Delivered;
                 }
                 Verdict::Rejected { status, words, written } => {
-                    self.gate.answered(pass);
+                    self.answered(passes);
                     let rejection = Rejection { status, words, written };
                     if rejection.is_about_size() {
                         let limit = (bytes_of(blocks) / 2).clamp(MIN_MESSAGE_BYTES, MAX_MESSAGE_BYTES);
@@ -302,7 +347,7 @@ impl Delivery {
                     return Settled::Rejected(rejection);
                 }
                 Verdict::NotKnown { words } => {
-                    self.gate.answered(pass);
+                    self.answered(passes);
                     self.state().messages.refused(connection);
                     self.metrics.retried.inc_by(samples);
                     self.say_not_known(&words);
@@ -310,15 +355,37 @@ impl Delivery {
                 Verdict::Retry { after, trouble } => {
                     // Its own pause, for it may fail for its own sake, and that of the receiver, for all.
                     let own = pauses.next(after);
-                    let pause = own.max(self.gate.failed(pass, after));
                     self.metrics.retried.inc_by(samples);
-                    self.complain(trouble, attempt, pause);
+                    if let Some(tenant) = tenant_of(blocks).filter(|_| is_about_tenant(trouble.kind)) {
+                        let pause = own.max(self.refused(passes, after));
+                        self.complain_of(tenant, &trouble, attempt, pause);
+                    } else {
+                        let pause = own.max(self.gate.failed(passes.receiver, after));
+                        self.complain(trouble, attempt, pause);
+                    }
                     tokio::time::sleep(own).await;
                 }
             }
             ready = Some(request);
         }
         Settled::Nothing
+    }
+
+    /// There is a final answer.
+    fn answered(&self, passes: Passes<'_>) {
+        self.gate.answered(passes.receiver);
+        if let Some((gate, pass)) = passes.tenant {
+            gate.answered(pass);
+            self.tenants.changed.notify_one();
+        }
+    }
+
+    /// The receiver is well and refuses the tenant for now. Gives how long his pause is.
+    fn refused(&self, passes: Passes<'_>, after: Option<Duration>) -> Duration {
+        self.gate.answered(passes.receiver);
+        let pause = passes.tenant.map_or(Duration::ZERO, |(gate, pass)| gate.failed(pass, after));
+        self.tenants.changed.notify_one();
+        pause
     }
 
     fn request(&self, blocks: &[Block]) -> Result<Request, crate::wire::WireError> {

@@ -1,6 +1,7 @@
 //! What metric families are, told to a receiver every so often, in requests of their own.
 //!
-//! With remote write 2.0 there is nothing to do here: each series says itself what it is.
+//! With remote write 2.0 there is nothing to do here: each series says itself what it is. A receiver with tenants is told
+//! nothing by 1.0: what one tenant's families are called is not for another.
 //!
 //! It is best effort: the samples are what counts. A request is sent once, between two of samples, and what it could not
 //! tell waits for the next time, when everything is told anew. The pause before that begins when all is told or given up:
@@ -47,7 +48,8 @@ impl Describer {
     pub(super) fn new(remote: &RemoteWrite, source: MetadataSource) -> Self {
         let config = remote.metadata;
         Self {
-            tells: config.send && remote.message == WriteFormat::V1,
+            // Nobody says whose families these are.
+            tells: config.send && remote.message == WriteFormat::V1 && remote.tenant.is_none(),
             interval: config.send_interval,
             at_once: config.max_samples_per_send as u64,
             source,

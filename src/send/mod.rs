@@ -13,6 +13,9 @@
 //!   `sample_age_limit`: at least once, in order;
 //! - a request that gets no answer holds back its own targets and no others, and a receiver in trouble is asked one
 //!   request at a time, with one pause for all ([`gate`]);
+//! - no request has samples of two tenants, and one that the receiver refuses with 429 holds up no other ([`tenants`]): his
+//!   requests have pauses of their own, and what waits for him goes out in its order, or is given up as the oldest of it when
+//!   it fills half of the memory that the queue may have;
 //! - a receiver that answers 415 to remote write 2.0 gets the same samples as 1.0, as long as that connection lasts;
 //! - what an answer means is decided in one place, [`Verdict`];
 //! - receivers know nothing of each other: each has its task, its queue and its client;
@@ -46,6 +49,7 @@ mod post;
 mod progress;
 mod rate;
 mod sender;
+mod tenants;
 mod verdict;
 
 pub use backoff::{Backoff, BackoffError, Pauses};
@@ -59,6 +63,7 @@ pub use verdict::{Trouble, TroubleKind, Verdict};
 use sha2::{Digest, Sha256};
 
 use crate::config::{Auth, RemoteWrite, SecretSource};
+use crate::model::Tenant;
 
 /// What all metrics of a receiver carry, here and in the spool, as Prometheus names it.
 pub fn labels(remote: &RemoteWrite) -> Vec<(String, String)> {
@@ -85,8 +90,13 @@ pub fn spool_name(remote: &RemoteWrite) -> String {
         tenant_of_http.map(|header| as_written(&header.value)),
         user.map(as_written),
     ];
+    // Behind what every receiver has, so that nothing changes for those without tenants.
+    let rule = remote.tenant.iter().flat_map(|tenant| {
+        let default = tenant.rule.default().map_or("", Tenant::as_str);
+        [tenant.name.as_str(), tenant.rule.template(), default].map(|text| Some(text.as_bytes()))
+    });
     let mut hash = Sha256::new();
-    for part in parts {
+    for part in parts.into_iter().chain(rule) {
         let part = part.unwrap_or_default();
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
@@ -138,6 +148,7 @@ mod tests {
             "url: 'https://mimir.example/push2', basic_auth: {username: me, password: canary}",
             "url: 'https://mimir.example:8443/push', basic_auth: {username: me, password: canary}",
             "url: 'https://mimir.example/push', basic_auth: {username: me, password: canary}, headers: {X-Scope-OrgID: a}",
+            "url: 'https://mimir.example/push', basic_auth: {username: me, password: canary}, tenant: {template: '{a}'}",
             "url: 'https://mimir.example/push', basic_auth: {username: me, password: canary}, \
              http_headers: {X-Scope-OrgID: {values: [a]}}",
         ] {

@@ -12,7 +12,7 @@
 
 use std::collections::HashSet;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::delivery::{Delivery, Rejection, Settled};
 use super::parts::{first_series, halves, spans_series, without};
@@ -98,7 +98,7 @@ impl Delivery {
                     pauses = self.backoff.pauses();
                     left.extend(held.drain(..).rev().map(|(piece, rejection)| (piece, Some(rejection))));
                 }
-                Settled::Rejected(rejection) if again || self.may_split(&rejection) => {
+                Settled::Rejected(rejection) if again || self.may_split(&rejection, &piece) => {
                     rejections += 1;
                     // Pieces with several series have none in common, so that their order is free.
                     let enough = search == Search::AgainBriefly || singles >= ENOUGH;
@@ -129,7 +129,7 @@ impl Delivery {
             // It took nothing, so that its answers say nothing of single series.
             self.forgive(std::slice::from_ref(&first));
             if !again {
-                self.state().all_rejected = Some(Instant::now());
+                self.all_rejected(first.tenant.clone());
             }
         }
         any_taken

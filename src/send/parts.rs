@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::model::{Block, Labels};
+use crate::model::{Block, Labels, Tenant};
 use crate::spool::Lease;
 use crate::wire::{self, WireError};
 
@@ -20,12 +20,26 @@ pub(super) fn spans_targets(blocks: &[Block]) -> bool {
 }
 
 /// The blocks of each target, in order, the targets in the order of their first blocks.
-pub(super) fn by_target(mut lease: Lease) -> Vec<Lease> {
+pub(super) fn by_target(lease: Lease) -> Vec<Lease> {
+    parted(lease, |block| block.target)
+}
+
+/// The same by tenant.
+pub(super) fn by_tenant(lease: Lease) -> Vec<Lease> {
+    parted(lease, |block| block.tenant.clone())
+}
+
+fn parted<T: PartialEq>(mut lease: Lease, by: impl Fn(&Block) -> T) -> Vec<Lease> {
     let mut parts = Vec::new();
-    while let Some(target) = first(&lease, |block| block.target) {
-        parts.extend(lease.take_out(|block| block.target == target));
+    while let Some(one) = first(&lease, &by) {
+        parts.extend(lease.take_out(|block| by(block) == one));
     }
     parts
+}
+
+/// Whose these blocks are, all of which are of one tenant.
+pub(super) fn tenant_of(blocks: &[Block]) -> Option<&Tenant> {
+    blocks.first()?.tenant.as_ref()
 }
 
 /// Runs of blocks that are encoded alike, in order: only these can share a request. There is more than one only after the
@@ -117,6 +131,9 @@ mod tests {
         Block {
             target: TargetId(target),
             receiver: 0,
+            tenant: None,
+            histograms: 0,
+            exemplars: 0,
             format: WriteFormat::V1,
             samples: series.len() as u32,
             min_ms: number,

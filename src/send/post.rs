@@ -21,7 +21,7 @@ use super::verdict::{Answer, Asked, Trouble, TroubleKind, Verdict};
 use crate::clock::Clock;
 use crate::config::{Auth, KnownSecrets, RemoteWrite, Secret, SecretError};
 use crate::identity::failure_of;
-use crate::model::{WriteFormat, clean_to};
+use crate::model::{Tenant, WriteFormat, clean_to};
 use crate::token::Tokens;
 
 /// How much of an answer is read.
@@ -59,8 +59,9 @@ impl Post {
         Self { remote, extra, clients: Mutex::new(clients), tokens, clock }
     }
 
-    /// Sends one body; `attempt` is 0 the first time. Always ends within `remote_timeout`.
-    pub(super) async fn send(&self, body: Bytes, asked: Asked, attempt: u32) -> Sent {
+    /// Sends one body; `attempt` is 0 the first time, and `tenant` who all of it belongs to. Always ends within
+    /// `remote_timeout`.
+    pub(super) async fn send(&self, body: Bytes, asked: Asked, attempt: u32, tenant: Option<&Tenant>) -> Sent {
         let deadline = Instant::now() + self.remote.remote_timeout;
         let mut secrets = secrets_of(&self.remote);
         let unanswered = |trouble| Sent { verdict: Verdict::Retry { after: None, trouble }, connection: None };
@@ -69,14 +70,15 @@ impl Post {
             Ok(token) => token,
             Err(trouble) => return unanswered(cleaned(trouble, &secrets)),
         };
-        let response = match timeout_at(deadline, self.ask(body, asked.format, attempt, token, &mut secrets)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(trouble)) => return unanswered(cleaned(trouble, &secrets)),
-            Err(_) => {
-                self.hang_up().await;
-                return unanswered(no_answer(self.remote.remote_timeout));
-            }
-        };
+        let response =
+            match timeout_at(deadline, self.ask(body, asked.format, attempt, tenant, token, &mut secrets)).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(trouble)) => return unanswered(cleaned(trouble, &secrets)),
+                Err(_) => {
+                    self.hang_up().await;
+                    return unanswered(no_answer(self.remote.remote_timeout));
+                }
+            };
         let connection = Connection::of(&response);
         let (status, headers) = (response.status(), response.headers().clone());
         let words = shown(&read(response, deadline).await, &secrets);
@@ -103,6 +105,7 @@ impl Post {
         body: Bytes,
         format: WriteFormat,
         attempt: u32,
+        tenant: Option<&Tenant>,
         token: Option<HeaderValue>,
         secrets: &mut KnownSecrets,
     ) -> Result<Response, Trouble> {
@@ -113,6 +116,9 @@ impl Post {
         let mut request = client.post(url);
         if is_named {
             request = request.header(HOST, authority(&self.remote));
+        }
+        if let (Some(tenant), Some(header)) = (tenant, &self.remote.tenant) {
+            request = request.header(&header.name, tenant.as_str());
         }
         let request = self.request(request, body, format, attempt, token, secrets).await?;
         let response = client.execute(request).await.map_err(trouble)?;

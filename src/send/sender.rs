@@ -22,6 +22,7 @@ use super::metrics::Metrics;
 use super::post::{self, Post, Sent};
 use super::progress::{Ledger, Monitor};
 use super::rate::Rate;
+use super::tenants::Tenants;
 use super::verdict::{Asked, Verdict};
 use crate::clock::Clock;
 use crate::config::{RemoteWrite, SpiffeReceiver};
@@ -103,6 +104,7 @@ impl Prepared {
             delivery: Arc::new(Delivery {
                 metrics: metrics.of(&remote),
                 gate: Gate::new(backoff),
+                tenants: Tenants::new(backoff),
                 rate: Rate::new(remote.queue.max_samples_per_second),
                 state: Mutex::new(State::new(Messages::new(remote.message, listed_bounds))),
                 remote,
@@ -175,6 +177,7 @@ impl Sender {
         loop {
             let leases = under_way.len() - usize::from(telling.is_some());
             self.delivery.metrics.show_in_flight(leases);
+            let aside = self.delivery.tenants.aside();
             if is_over && under_way.is_empty() {
                 return;
             }
@@ -202,13 +205,16 @@ impl Sender {
                     self.delivery.post.hang_up().await;
                     self.describer.end_round();
                 }
+                () = self.delivery.tenants.changed.notified() => {}
                 _ = estimate.tick() => {
                     let work = self.delivery.state().work;
                     if let Some(desired) = demand.estimate(work, self.outlet.snapshot().pending_samples) {
                         self.delivery.metrics.show_desired(desired);
                     }
                 }
-                lease = self.outlet.lease(limits), if leases < most && !is_over => match lease {
+                lease = self.outlet.lease_except(limits, |tenant| self.delivery.tenants.refuses(tenant)),
+                    if leases.saturating_sub(aside) < most && !is_over => match lease {
+                    Some(lease) if lease.is_overdue() => self.delivery.give_up(lease),
                     Some(lease) => {
                         let delivery = Arc::clone(&self.delivery);
                         under_way.spawn(async move {
@@ -256,7 +262,7 @@ impl Sender {
         let telling = under_way.spawn(async move {
             // Only 1.0 tells of families in requests of their own.
             let asked = Asked { format: WriteFormat::V1, samples: 0 };
-            let Sent { verdict, .. } = delivery.post.send(body, asked, 0).await;
+            let Sent { verdict, .. } = delivery.post.send(body, asked, 0, None).await;
             Ended::Told(verdict, families)
         });
         Some((telling, families))

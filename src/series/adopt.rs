@@ -18,6 +18,7 @@ impl Table {
     /// count as new again unless only `sample_limit` or the HTTP client have changed.
     pub fn adopt(&mut self, job: &Arc<ScrapeConfig>, target: &Target, views: &Arc<[View]>, external: &Labels) {
         self.target = target.series_id();
+        self.tenants.clone_from(&target.tenants);
         let seen_alike = Arc::ptr_eq(&self.views, views);
         if !seen_alike {
             self.adopt_views(views);

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::model::{Block, CUSTOM_SCHEMA, Histogram, Metadata, Sample, TargetId, WriteFormat};
+use crate::model::{Block, CUSTOM_SCHEMA, Histogram, Metadata, Sample, TargetId, Tenants, WriteFormat};
 use crate::wire;
 use crate::wire::v2::{Dictionary, Draft, What};
 
 use super::View;
+use super::view::Recipient;
 
 /// A block of so many bytes takes nothing more, however few samples they are.
 const FULL_BYTES: usize = 4 << 20;
@@ -50,21 +51,26 @@ impl PointRef<'_> {
 pub(super) struct BlockBuilder<'v> {
     view: &'v View,
     target: TargetId,
+    tenants: &'v Tenants,
     message: Message<'v>,
     samples: usize,
+    histograms: usize,
+    exemplars: usize,
     min_ms: i64,
     max_ms: i64,
     done: Vec<Block>,
 }
 
 impl<'v> BlockBuilder<'v> {
-    /// For 2.0, labels must be encoded by `dictionary`.
-    pub(super) fn new(view: &'v View, target: TargetId, dictionary: &'v Dictionary) -> Self {
+    /// Of the target that is called `target` and belongs to `tenants`. For 2.0, labels must be encoded by `dictionary`.
+    pub(super) fn new(view: &'v View, target: TargetId, tenants: &'v Tenants, dictionary: &'v Dictionary) -> Self {
         let message = match view.format {
             WriteFormat::V1 => Message::V1(Vec::new()),
             WriteFormat::V2 => Message::V2(Draft::new(dictionary)),
         };
-        Self { view, target, message, samples: 0, min_ms: i64::MAX, max_ms: i64::MIN, done: Vec::new() }
+        let (samples, histograms, exemplars) = (0, 0, 0);
+        let (min_ms, max_ms) = (i64::MAX, i64::MIN);
+        Self { view, target, tenants, message, samples, histograms, exemplars, min_ms, max_ms, done: Vec::new() }
     }
 
     /// Adds one point of a series and its exemplars, as far as they are for the receivers of the view.
@@ -73,6 +79,7 @@ impl<'v> BlockBuilder<'v> {
         // As in Prometheus, also those of a histogram that is not for these receivers.
         let exemplified = self.view.exemplars && !written.exemplars.is_empty();
         if exemplified {
+            self.exemplars += written.exemplars.len();
             let exemplars = written.exemplars.iter().map(|(_, exemplar)| &**exemplar);
             match &mut self.message {
                 Message::V1(raw) => wire::push_exemplars(raw, written.labels, exemplars),
@@ -87,6 +94,7 @@ impl<'v> BlockBuilder<'v> {
         }
         let timestamp_ms = written.point.timestamp_ms();
         self.samples += usize::from(pushed);
+        self.histograms += usize::from(pushed && matches!(written.point, PointRef::Histogram(..)));
         self.min_ms = self.min_ms.min(timestamp_ms);
         self.max_ms = self.max_ms.max(timestamp_ms);
         if self.samples >= self.view.max_samples || self.message.len() >= FULL_BYTES {
@@ -106,8 +114,8 @@ impl<'v> BlockBuilder<'v> {
             }
             (PointRef::Histogram(..), _) if !self.view.histograms => false,
             (PointRef::Histogram(histogram, _), Message::V1(_)) if histogram.schema == CUSTOM_SCHEMA => {
-                for dropped in &self.view.listed_bounds {
-                    dropped.inc();
+                for recipient in &self.view.recipients {
+                    recipient.listed_bounds.inc();
                 }
                 false
             }
@@ -137,19 +145,23 @@ impl<'v> BlockBuilder<'v> {
                 let block = Block {
                     target: self.target,
                     receiver: 0,
+                    tenant: None,
                     format: self.view.format,
-                    samples: u32::try_from(self.samples).unwrap_or(u32::MAX),
+                    samples: number(self.samples),
+                    histograms: number(self.histograms),
+                    exemplars: number(self.exemplars),
                     min_ms: self.min_ms,
                     max_ms: self.max_ms,
-                    raw_len: u32::try_from(raw.len()).unwrap_or(u32::MAX),
+                    raw_len: number(raw.len()),
                     elements: elements.into(),
                 };
-                self.done.extend(self.view.receivers.iter().map(|&receiver| Block { receiver, ..block.clone() }));
+                self.done.extend(self.view.recipients.iter().filter_map(|one| block_for(one, self.tenants, &block)));
             }
             // Only a length of 4 GiB and more cannot be compressed, and a block is closed long before.
             Err(error) => tracing::error!(%error, "BUG: a block cannot be encoded; its samples are dropped"),
         }
-        (self.samples, self.min_ms, self.max_ms) = (0, i64::MAX, i64::MIN);
+        (self.samples, self.histograms, self.exemplars) = (0, 0, 0);
+        (self.min_ms, self.max_ms) = (i64::MAX, i64::MIN);
     }
 }
 
@@ -175,6 +187,26 @@ impl Message<'_> {
             Message::V2(draft) => draft.finish(),
         }
     }
+}
+
+/// A block as this receiver gets it; `None`, and counted, where nobody says whose it would be there.
+fn block_for(recipient: &Recipient, tenants: &Tenants, block: &Block) -> Option<Block> {
+    let tenant = match &recipient.tenants {
+        None => None,
+        Some(rule) => match tenants.by(rule) {
+            Some(tenant) => Some(tenant.clone()),
+            None => {
+                recipient.without_tenant.inc_by(block.samples.into());
+                return None;
+            }
+        },
+    };
+    Some(Block { receiver: recipient.number, tenant, ..block.clone() })
+}
+
+/// A block is closed long before that overflows.
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// A series as remote write 2.0 has it.

@@ -11,6 +11,7 @@ use crate::config::RemoteWrite;
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     histograms_dropped: Family<Dropped, Counter>,
+    without_tenant: Family<Vec<(String, String)>, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -29,6 +30,11 @@ impl Metrics {
             "Native histograms that were not sent, by reason",
             metrics.histograms_dropped.clone(),
         );
+        registry.register(
+            "meshscrape_samples_without_tenant",
+            "Samples that were not sent to a receiver with tenants, because their target belongs to none of them",
+            metrics.without_tenant.clone(),
+        );
         metrics
     }
 
@@ -37,10 +43,23 @@ impl Metrics {
         self.histograms_dropped.get_or_create_owned(&Dropped::listed_bounds(remote))
     }
 
+    /// Samples of targets that belong to no tenant of this receiver; it is shown only if the receiver has tenants.
+    pub fn without_tenant(&self, remote: &RemoteWrite) -> Counter {
+        match remote.tenant {
+            Some(_) => self.without_tenant.get_or_create_owned(&labels(remote)),
+            None => Counter::default(),
+        }
+    }
+
     /// Nothing more will be counted of this receiver: nothing is left of it.
     pub fn remove(&self, remote: &RemoteWrite) {
         self.histograms_dropped.remove(&Dropped::listed_bounds(remote));
+        self.without_tenant.remove(&labels(remote));
     }
+}
+
+fn labels(remote: &RemoteWrite) -> Vec<(String, String)> {
+    vec![("remote_name".to_owned(), remote.name.clone()), ("url".to_owned(), remote.shown_url())]
 }
 
 impl Dropped {

@@ -22,7 +22,9 @@ use super::known::{Described, Series};
 use super::{View, synthetic};
 use crate::config::{JobSecurity, ScrapeConfig};
 use crate::label::SampleRules;
-use crate::model::{Block, Failure, Histogram, Labels, Reason, Sample, Target, TargetId, WriteFormat, stale_nan};
+use crate::model::{
+    Block, Failure, Histogram, Labels, Reason, Sample, Target, TargetId, Tenants, WriteFormat, stale_nan,
+};
 use crate::parse;
 use crate::wire::v2::Dictionary;
 
@@ -39,6 +41,8 @@ pub struct Table {
     pub(super) job: Arc<ScrapeConfig>,
     pub(super) target: TargetId,
     pub(super) target_labels: Labels,
+    /// Whose its samples are.
+    pub(super) tenants: Tenants,
     pub(super) external: Labels,
     pub(super) views: Arc<[View]>,
     pub(super) hasher: RandomState,
@@ -147,6 +151,7 @@ impl Table {
             job,
             target: target.series_id(),
             target_labels,
+            tenants: target.tenants.clone(),
             external: external.clone(),
             views,
             hasher,
@@ -426,7 +431,7 @@ impl Table {
     }
 
     fn encode<'s>(&self, points: impl Iterator<Item = (&'s Series, PointRef<'s>, Encoded<'s>)>) -> Vec<Block> {
-        let builder = |view| BlockBuilder::new(view, self.target, &self.dictionary);
+        let builder = |view| BlockBuilder::new(view, self.target, &self.tenants, &self.dictionary);
         let mut builders: Vec<_> = self.views.iter().map(builder).collect();
         for (series, point, exemplars) in points {
             for (builder, encoded) in builders.iter_mut().zip(&series.encoded) {

@@ -1,12 +1,13 @@
 //! How receivers see a series: after their own `write_relabel_configs`.
 //!
-//! Receivers with the same wishes share a view, so their blocks are encoded once.
+//! Receivers with the same wishes share a view, so their blocks are encoded once. Whose samples they are is no such wish:
+//! it is said of a block, not in it.
 
 use prometheus_client::metrics::counter::Counter;
 
 use super::Metrics;
 use crate::config::RemoteWrite;
-use crate::model::{Labels, WriteFormat};
+use crate::model::{Labels, TenantRule, WriteFormat};
 use crate::relabel::{self, Rule};
 use crate::wire;
 use crate::wire::v2::Dictionary;
@@ -14,10 +15,8 @@ use crate::wire::v2::Dictionary;
 /// One way in which series are written, and the receivers that want it so.
 #[derive(Debug)]
 pub struct View {
-    /// The numbers of the receivers.
-    pub receivers: Vec<usize>,
-    /// Their names, under which is counted what is dropped.
-    names: Vec<String>,
+    /// Who gets them so.
+    pub(super) recipients: Vec<Recipient>,
     /// As which message they get them.
     pub(super) format: WriteFormat,
     /// `write_relabel_configs`.
@@ -30,8 +29,27 @@ pub struct View {
     pub(super) exemplars: bool,
     /// Whether each series says what it is: only remote write 2.0 has a place for it.
     pub(super) metadata: bool,
-    /// For each receiver, the histograms with listed bounds, which remote write 1.0 cannot hold.
-    pub(super) listed_bounds: Vec<Counter>,
+}
+
+/// A receiver, as far as it matters to what is made for it.
+#[derive(Debug)]
+pub(super) struct Recipient {
+    pub(super) number: usize,
+    /// Under which is counted what is dropped.
+    name: String,
+    /// By which rule the samples of a target belong to one of its tenants, if it has any.
+    pub(super) tenants: Option<TenantRule>,
+    /// Samples of targets that belong to none of them.
+    pub(super) without_tenant: Counter,
+    /// Histograms with listed bounds, which remote write 1.0 cannot hold.
+    pub(super) listed_bounds: Counter,
+}
+
+/// Of receivers with the same numbers, which stay with their URLs, and the same names the counters are the same ones.
+impl PartialEq for Recipient {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number && self.name == other.name && self.tenants == other.tenants
+    }
 }
 
 /// The views of all receivers, each with its number. Those that are in `before` keep its order and the others come behind
@@ -44,28 +62,30 @@ pub fn views_of<'r>(
     let mut views: Vec<View> = Vec::new();
     for (number, receiver) in receivers {
         let max_samples = receiver.queue.max_samples_per_send.max(1);
-        let listed_bounds = metrics.listed_bounds(receiver);
+        let recipient = Recipient {
+            number,
+            name: receiver.name.clone(),
+            tenants: receiver.tenant.as_ref().map(|tenant| tenant.rule.clone()),
+            without_tenant: metrics.without_tenant(receiver),
+            listed_bounds: metrics.listed_bounds(receiver),
+        };
         let format = receiver.message;
         let metadata = receiver.metadata.send && format == WriteFormat::V2;
         let wishes =
             (format, &receiver.write_relabel, receiver.send_native_histograms, receiver.send_exemplars, metadata);
         match views.iter_mut().find(|view| view.wishes() == wishes) {
             Some(view) => {
-                view.receivers.push(number);
-                view.names.push(receiver.name.clone());
-                view.listed_bounds.push(listed_bounds);
+                view.recipients.push(recipient);
                 view.max_samples = view.max_samples.min(max_samples);
             }
             None => views.push(View {
-                receivers: vec![number],
-                names: vec![receiver.name.clone()],
+                recipients: vec![recipient],
                 format,
                 rules: receiver.write_relabel.clone(),
                 max_samples,
                 histograms: receiver.send_native_histograms,
                 exemplars: receiver.send_exemplars,
                 metadata,
-                listed_bounds: vec![listed_bounds],
             }),
         }
     }
@@ -73,14 +93,10 @@ pub fn views_of<'r>(
     views
 }
 
-/// Of receivers with the same numbers, which stay with their URLs, and the same names the counters are the same ones.
 impl PartialEq for View {
     fn eq(&self, other: &Self) -> bool {
-        let Self { receivers, names, max_samples, .. } = self;
-        *receivers == other.receivers
-            && *names == other.names
-            && *max_samples == other.max_samples
-            && self.wishes() == other.wishes()
+        let Self { recipients, max_samples, .. } = self;
+        *recipients == other.recipients && *max_samples == other.max_samples && self.wishes() == other.wishes()
     }
 }
 

@@ -115,6 +115,9 @@ fn block(number: i64, samples: u32) -> Block {
         // Each of a target of its own: several leases may be out at a time.
         target: TargetId(number.unsigned_abs()),
         receiver: 0,
+        tenant: None,
+        histograms: 0,
+        exemplars: 0,
         format: WriteFormat::V1,
         samples,
         min_ms: number,

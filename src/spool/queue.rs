@@ -17,7 +17,7 @@ use super::log::Count;
 use super::lost::Lost;
 use super::metrics::{Metrics, QueueMetrics};
 use super::window::{Take, Waiting, Window};
-use crate::model::Block;
+use crate::model::{Block, Tenant};
 
 /// A full queue is complained about at most this often.
 const WARN_EVERY: Duration = Duration::from_secs(30);
@@ -80,16 +80,25 @@ impl Outlet {
     }
 
     /// Waits for enough blocks, or for the oldest to have waited long enough, or for the end of input, and takes them.
-    /// There may be several leases at a time, which never have blocks of the same target.
+    /// There may be several leases at a time, which never have blocks of the same target. All blocks of one are of one
+    /// tenant.
     ///
     /// `None` once the queue is closed and every block was acknowledged or dropped, or once another outlet was opened.
     ///
     /// Nothing is lost if the wait is cancelled.
     pub async fn lease(&mut self, limits: LeaseLimits) -> Option<Lease> {
+        self.lease_except(limits, |_| false).await
+    }
+
+    /// The same, without what waits for tenants that are `refused`; when these are others, it is to be asked anew. Only what
+    /// is [overdue](Lease::is_overdue) is of one of them.
+    pub async fn lease_except(&mut self, limits: LeaseLimits, refused: impl Fn(&Tenant) -> bool) -> Option<Lease> {
         loop {
             let changed = self.queue.changed.notified();
-            match self.queue.take(self.number, limits) {
-                Take::Blocks(blocks) => return Some(Lease { queue: Arc::clone(&self.queue), blocks }),
+            let lease = |blocks, is_overdue| Some(Lease { queue: Arc::clone(&self.queue), blocks, is_overdue });
+            match self.queue.take(self.number, limits, &refused) {
+                Take::Blocks(blocks) => return lease(blocks, false),
+                Take::Overdue(blocks) => return lease(blocks, true),
                 Take::Over => return None,
                 Take::Nothing => changed.await,
                 Take::Until(full_enough) => tokio::select! {
@@ -133,6 +142,7 @@ impl Drop for Outlet {
 pub struct Lease {
     queue: Arc<Queue>,
     blocks: Vec<Waiting>,
+    is_overdue: bool,
 }
 
 impl Lease {
@@ -141,11 +151,18 @@ impl Lease {
         self.blocks.iter().map(|waiting| &waiting.block)
     }
 
+    /// Whether these are the oldest blocks of a refused tenant, for which the others can wait no longer: they are to be given
+    /// up.
+    pub fn is_overdue(&self) -> bool {
+        self.is_overdue
+    }
+
     /// Takes those out for which `which` is true, as a lease of their own; `None` if there are none. This one may be left
     /// with nothing.
     pub fn take_out(&mut self, mut which: impl FnMut(&Block) -> bool) -> Option<Lease> {
         let blocks: Vec<_> = self.blocks.extract_if(.., |waiting| which(&waiting.block)).collect();
-        (!blocks.is_empty()).then(|| Lease { queue: Arc::clone(&self.queue), blocks })
+        let is_overdue = self.is_overdue;
+        (!blocks.is_empty()).then(|| Lease { queue: Arc::clone(&self.queue), blocks, is_overdue })
     }
 
     /// Whether an earlier run has left any of them on disk. It may have sent them: what was acknowledged just before it was
@@ -254,14 +271,17 @@ impl Queue {
         self.settle(state);
     }
 
-    fn take(&self, outlet: u64, limits: LeaseLimits) -> Take {
+    fn take(&self, outlet: u64, limits: LeaseLimits, refused: &dyn Fn(&Tenant) -> bool) -> Take {
         let mut state = self.state();
         if state.newest_outlet != outlet {
             return Take::Over;
         }
-        let take = state.window.take(limits);
-        if matches!(take, Take::Blocks(_)) {
+        let take = state.window.take(limits, refused);
+        let is_taken = matches!(take, Take::Blocks(_) | Take::Overdue(_));
+        if is_taken {
             state.show();
+        }
+        if is_taken || state.window.passes_over_tenants() {
             // There may be room to read more.
             state.has_work = true;
             self.work.notify_all();

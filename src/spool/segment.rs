@@ -134,7 +134,7 @@ impl<F: StoredFile> Walk<F> {
     /// The next record, past any damage.
     pub(super) fn next(&mut self) -> io::Result<Option<(Meta, Block)>> {
         if let Some((meta, block)) = self.record_at(self.offset)? {
-            self.offset += record::len(&block) as u64;
+            self.offset += meta.len as u64;
             return Ok(Some((meta, block)));
         }
         if self.offset >= self.len {
@@ -144,7 +144,7 @@ impl<F: StoredFile> Walk<F> {
         while let Some(at) = self.find_marker(from)? {
             if let Some((meta, block)) = self.record_at(at)? {
                 self.damage += 1;
-                self.offset = at + record::len(&block) as u64;
+                self.offset = at + meta.len as u64;
                 return Ok(Some((meta, block)));
             }
             self.false_beginnings += 1;

@@ -117,9 +117,19 @@ mod tests {
     fn leave(home: &Home, name: &str, done: bool) {
         let limits = LogLimits { segment_bytes: 1_000, max_bytes: 1_000, max_age: AGE };
         let mut log = Log::open(home.directory(name).expect("it is free"), limits, 0, false).expect("it opens");
-        let (format, elements) = (WriteFormat::V1, Bytes::new());
-        let block =
-            Block { target: TargetId(1), receiver: 0, format, samples: 1, min_ms: 0, max_ms: 0, raw_len: 0, elements };
+        let block = Block {
+            target: TargetId(1),
+            receiver: 0,
+            tenant: None,
+            format: WriteFormat::V1,
+            samples: 1,
+            histograms: 0,
+            exemplars: 0,
+            min_ms: 0,
+            max_ms: 0,
+            raw_len: 0,
+            elements: Bytes::new(),
+        };
         log.append(&[(0, block)], 0).expect("written");
         if done {
             log.finish(0, 1);

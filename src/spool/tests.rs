@@ -22,6 +22,9 @@ fn block(number: i64) -> Block {
     Block {
         target: TargetId(number.unsigned_abs()),
         receiver: 0,
+        tenant: None,
+        histograms: 0,
+        exemplars: 0,
         format: WriteFormat::V1,
         samples: 10,
         min_ms: number,

@@ -37,7 +37,7 @@ pub fn series_of(block: &Block) -> Result<Vec<Labels>, WireError> {
 /// The block is not as it was made.
 pub fn part(block: &Block, wanted: impl Fn(usize) -> bool) -> Result<Option<Block>, WireError> {
     let message = message_of(block)?;
-    let (mut raw, mut samples, mut at) = (Vec::new(), 0, 0);
+    let (mut raw, mut held, mut at) = (Vec::new(), Held::default(), 0);
     for field in Fields::of(&message) {
         let field = field?;
         let Content::Bytes(entry) = field.content else { return Err(UNKNOWN_FIELD) };
@@ -47,10 +47,11 @@ pub fn part(block: &Block, wanted: impl Fn(usize) -> bool) -> Result<Option<Bloc
             if !wanted(at - 1) {
                 continue;
             }
-            samples += u32::from(holds_sample(block.format, entry)?);
+            held.add(block.format, entry)?;
         }
         raw.extend_from_slice(field.whole);
     }
+    let Held { samples, histograms, exemplars } = held;
     if samples == 0 {
         return Ok(None);
     }
@@ -59,22 +60,32 @@ pub fn part(block: &Block, wanted: impl Fn(usize) -> bool) -> Result<Option<Bloc
     }
     let raw_len =
         u32::try_from(raw.len()).map_err(|_| WireError::TooLong { len: raw.len(), limit: u32::MAX.into() })?;
-    Ok(Some(Block { samples, raw_len, elements: compress(&raw)?.into(), ..block.clone() }))
+    let elements = compress(&raw)?.into();
+    Ok(Some(Block { samples, histograms, exemplars, raw_len, elements, ..block.clone() }))
 }
 
-/// Whether there is a sample or a histogram in an entry, not just an exemplar.
-fn holds_sample(format: WriteFormat, entry: &[u8]) -> Result<bool, WireError> {
-    let histogram = match format {
-        WriteFormat::V1 => 4,
-        WriteFormat::V2 => 3,
-    };
-    for field in Fields::of(entry) {
-        let number = field?.number;
-        if number == 2 || number == histogram {
-            return Ok(true);
+/// What is in some entries, counted as a block counts.
+#[derive(Clone, Copy, Default)]
+struct Held {
+    samples: u32,
+    histograms: u32,
+    exemplars: u32,
+}
+
+impl Held {
+    fn add(&mut self, format: WriteFormat, entry: &[u8]) -> Result<(), WireError> {
+        let (histogram, exemplar) = match format {
+            WriteFormat::V1 => (4, 3),
+            WriteFormat::V2 => (3, 4),
+        };
+        for field in Fields::of(entry) {
+            let number = field?.number;
+            self.samples += u32::from(number == 2 || number == histogram);
+            self.histograms += u32::from(number == histogram);
+            self.exemplars += u32::from(number == exemplar);
         }
+        Ok(())
     }
-    Ok(false)
 }
 
 fn labels_of_1(entry: &[u8]) -> Result<Labels, WireError> {

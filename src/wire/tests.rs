@@ -31,6 +31,9 @@ fn block(series: &[(Labels, Sample)]) -> Block {
     Block {
         target: TargetId(1),
         receiver: 0,
+        tenant: None,
+        histograms: 0,
+        exemplars: 0,
         format: WriteFormat::V1,
         samples: series.len() as u32,
         min_ms: 0,

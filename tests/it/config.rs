@@ -166,7 +166,7 @@ fn the_shipped_file_verifies_everybody() {
 }
 
 /// What has no default: it must be written, or is written in the reference as an example.
-const NO_DEFAULT: [&str; 20] = [
+const NO_DEFAULT: [&str; 21] = [
     "scrape_configs.job_name",
     "scrape_configs.http_headers.X-Team.values",
     "scrape_configs.tls_config.certs_dir",
@@ -182,6 +182,7 @@ const NO_DEFAULT: [&str; 20] = [
     "scrape_configs.file_sd_configs.files",
     "scrape_configs.relabel_configs.target_label",
     "remote_write.url",
+    "remote_write.tenant.template",
     "remote_write.basic_auth.username",
     "remote_write.basic_auth.password_file",
     "remote_write.authorization.credentials_file",

@@ -10,6 +10,7 @@ mod received;
 mod refusing;
 mod retrying;
 mod secrecy;
+mod tenants;
 mod verified;
 mod version2;
 mod window;
@@ -44,6 +45,7 @@ fn remote(name: &str, url: &str) -> RemoteWrite {
         url: url.parse().expect("a URL"),
         headers: Vec::new(),
         http_headers: Vec::new(),
+        tenant: None,
         proxies: None,
         remote_timeout: Duration::from_secs(20),
         auth: None,
@@ -83,6 +85,9 @@ fn block_of(target: u64, scrape: u32, series: u32) -> Block {
     Block {
         target: TargetId(target),
         receiver: 0,
+        tenant: None,
+        histograms: 0,
+        exemplars: 0,
         format: WriteFormat::V1,
         samples: series,
         min_ms: timestamp_ms,

@@ -19,6 +19,7 @@ mod silent;
 mod stepped;
 mod stored;
 mod unequal;
+mod tenants;
 mod version2;
 
 use std::path::{Path, PathBuf};

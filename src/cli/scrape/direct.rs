@@ -17,8 +17,8 @@ use crate::clock::Clock;
 use crate::config::{self, JobSecurity, ScrapeConfig, SpiffeJob};
 use crate::connect::{Client, CredentialsFeed};
 use crate::model::{
-    Address, HistogramReading, Labels, Match, Peer, Scheme, SpiffeId, Target, TargetId, TrustDomain, Verification,
-    clean,
+    Address, HistogramReading, Labels, Match, Peer, Scheme, SpiffeId, Target, TargetId, Tenants, TrustDomain,
+    Verification, clean,
 };
 use crate::scrape::{Budget, Exchange, RequestHead, exchange};
 
@@ -180,6 +180,7 @@ fn plan(
         scheme,
         path_and_query: path_and_query.into(),
         labels: Labels::new(),
+        tenants: Tenants::default(),
         discovered: Labels::new(),
         interval: args.timeout,
         timeout: args.timeout,

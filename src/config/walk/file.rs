@@ -7,6 +7,7 @@ use super::fields::{Fields, Item, Valued, read_bool, read_count};
 use super::keys::nearest;
 use super::scalar::{Scalar, is_variable};
 use super::tables::{FILE, GLOBAL};
+use super::tenant::Tenancy;
 use super::unique::Unique;
 use super::{Walk, jobs, receiver};
 use crate::config::problem::Wrong;
@@ -206,19 +207,20 @@ pub(super) fn read(walk: &Walk<'_>, root: Option<&Node>) -> Config {
     };
     fields.show("global", global_fields.close());
 
-    let jobs = jobs::read(&mut fields, &global, &inherited);
-
     let mut receivers = Vec::new();
     let mut shown = Vec::new();
     let mut names = Unique::new("name");
+    let mut tenancy = Tenancy::default();
     for item in fields.items("remote_write") {
-        if let Some((receiver, name, effective)) = receiver::read(walk, &item, inherited.names.value) {
+        if let Some((receiver, name, effective)) = receiver::read(walk, &item, inherited.names.value, &mut tenancy) {
             names.check(walk, &receiver.name, &name);
             receivers.push(Arc::new(receiver));
             shown.push(effective);
         }
     }
     fields.show("remote_write", Shown::Seq(shown));
+
+    let jobs = jobs::read(&mut fields, &global, &inherited, &tenancy);
 
     let effective = fields.close().to_yaml().into();
     Config { global, scrape_configs: jobs, remote_write: receivers, effective }

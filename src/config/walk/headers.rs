@@ -90,6 +90,18 @@ pub(super) fn name(walk: &Walk<'_>, named: &Named<'_>, others: &[HeaderName]) ->
     Some(name)
 }
 
+/// The name of a header that the agent does not set otherwise.
+pub(super) fn free_name(text: &str) -> Result<HeaderName, Wrong> {
+    let Ok(name) = HeaderName::from_bytes(text.as_bytes()) else {
+        let message = format!("{:?} cannot be the name of a header", clean(text));
+        return Err(Wrong::new(message, "write letters, digits and dashes"));
+    };
+    match RESERVED.contains(&name.as_str()) {
+        true => Err(Wrong::new("this header is set by the agent itself", "write another one")),
+        false => Ok(name),
+    }
+}
+
 /// As [`name`], whoever sets such a header.
 pub(super) fn any_name(walk: &Walk<'_>, named: &Named<'_>, others: &[HeaderName]) -> Option<HeaderName> {
     let path = &named.item.path;

@@ -7,6 +7,7 @@
 
 use super::fields::Fields;
 use super::relabel::LocatedRule;
+use super::tainted::{Copies, METADATA, Tainted, could_become, is_vouched};
 use crate::config::problem::Wrong;
 use crate::relabel::{Action, DEFAULT_REGEX, DEFAULT_REPLACEMENT};
 use crate::yaml::Pos;
@@ -14,27 +15,9 @@ use crate::yaml::Pos;
 /// The label.
 pub(super) const SPIFFE_ID: &str = "__spiffe_id__";
 
-/// What discovery finds in Kubernetes; with the exceptions below, users of the cluster write it.
-const METADATA: &str = "__meta_kubernetes_";
-
-/// What the API server vouches for, or the kubelet reports.
-const VOUCHED: [&str; 11] = [
-    "__meta_kubernetes_namespace",
-    "__meta_kubernetes_pod_service_account_name",
-    "__meta_kubernetes_pod_uid",
-    "__meta_kubernetes_pod_ip",
-    "__meta_kubernetes_pod_host_ip",
-    "__meta_kubernetes_pod_node_name",
-    "__meta_kubernetes_pod_phase",
-    "__meta_kubernetes_pod_ready",
-    "__meta_kubernetes_node_name",
-    "__meta_kubernetes_endpoint_node_name",
-    "__meta_kubernetes_endpointslice_endpoint_node_name",
-];
-
 /// Refuses rules that let a tenant choose his identity, unless the job says that it may be so.
 pub(super) fn check(fields: &Fields<'_>, rules: &[LocatedRule]) {
-    let mut tainted = Tainted::default();
+    let mut tainted = Tainted::new(is_vouched);
     for located in rules {
         let spec = located.rule.spec();
         let refuse = |key: &str, pos: Pos, message: String| {
@@ -48,14 +31,12 @@ pub(super) fn check(fields: &Fields<'_>, rules: &[LocatedRule]) {
             Action::LabelMap => {
                 let regex = spec.regex.as_deref().unwrap_or(DEFAULT_REGEX);
                 let replacement = spec.replacement.as_deref().unwrap_or(DEFAULT_REPLACEMENT);
-                let Some(copies) = Copies::of(regex, replacement) else { continue };
-                if copies.could_be_named(SPIFFE_ID) {
+                if Copies::of(regex, replacement).is_some_and(|copies| copies.could_be_named(SPIFFE_ID)) {
                     let message = format!(
                         "this could copy what a pod's owner writes to {SPIFFE_ID}, and he could so choose the identity that is accepted for him"
                     );
                     refuse("regex", located.pos, message);
                 }
-                tainted.copies.push(copies);
             }
             _ => {
                 let source = spec.source_labels.iter().position(|source| tainted.contains(source));
@@ -70,11 +51,9 @@ pub(super) fn check(fields: &Fields<'_>, rules: &[LocatedRule]) {
                     );
                     refuse(&format!("source_labels[{at}]"), *pos, message);
                 }
-                if source.is_some() {
-                    tainted.targets.push(target.to_owned());
-                }
             }
         }
+        tainted.follow(spec);
     }
 }
 
@@ -102,135 +81,6 @@ pub(super) fn keep_sources(fields: &Fields<'_>, rules: &[LocatedRule], sources: 
             let message = format!("this could change {source}, which istio_sd_configs writes a label from at the end");
             let path = format!("{}.{key}", located.path);
             fields.walk.problem(pos, &path, Wrong::new(message, "name other labels, or remove the rule"));
-        }
-    }
-}
-
-/// The labels that hold what a tenant wrote, as far as the rules so far tell.
-#[derive(Default)]
-struct Tainted {
-    /// Target labels of rules with tainted sources; they may be templates.
-    targets: Vec<String>,
-    copies: Vec<Copies>,
-}
-
-impl Tainted {
-    fn contains(&self, label: &str) -> bool {
-        (label.starts_with(METADATA) && !VOUCHED.contains(&label))
-            || self.targets.iter().any(|target| could_become(target, label))
-            || self.copies.iter().any(|copies| copies.could_be_named(label))
-    }
-}
-
-/// What a `labelmap` makes of the names of such metadata.
-#[derive(PartialEq, Eq)]
-enum Copies {
-    /// The template, filled in with parts of the name.
-    Template(String),
-    /// The name without its first part, so that it begins with this.
-    Rest(&'static str),
-    /// The key of a label or annotation, or what follows [`METADATA`]: it begins with a letter or digit.
-    Key,
-}
-
-impl Copies {
-    /// `None` if the rule cannot match such metadata.
-    fn of(regex: &str, replacement: &str) -> Option<Self> {
-        let head = &regex[..regex.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(regex.len())];
-        // An operator behind a character can make that character optional; an alternative can make all of it so.
-        let sure =
-            if regex[head.len()..].starts_with(['?', '*', '{']) { &head[..head.len().saturating_sub(1)] } else { head };
-        if !regex.contains('|') && !sure.starts_with(METADATA) && !METADATA.starts_with(sure) {
-            return None;
-        }
-        if !matches!(&regex[sure.len()..], "(.+)" | "(.*)") || !matches!(replacement, "$1" | "${1}") {
-            return Some(Self::Template(replacement.to_owned()));
-        }
-        let keys = ["_label_", "_annotation_", "_labelpresent_", "_annotationpresent_"];
-        Some(match METADATA.strip_prefix(sure) {
-            Some("") => Self::Key,
-            Some(rest) => Self::Rest(rest),
-            None if keys.iter().any(|end| sure.ends_with(end)) => Self::Key,
-            None => Self::Template(replacement.to_owned()),
-        })
-    }
-
-    fn could_be_named(&self, name: &str) -> bool {
-        match self {
-            Self::Template(template) => could_become(template, name),
-            Self::Rest(start) => name.starts_with(start),
-            Self::Key => name.starts_with(|c: char| c.is_ascii_alphanumeric()),
-        }
-    }
-}
-
-/// Whether `template` can become `name` once its groups are filled in: they can be filled with anything.
-fn could_become(template: &str, name: &str) -> bool {
-    let (Some(first), Some(last)) = (template.find('$'), template.rfind('$')) else { return template == name };
-    let (head, after) = (&template[..first], &template[last + 1..]);
-    let tail = match after.strip_prefix('{') {
-        Some(group) => group.split_once('}').map_or("", |(_, tail)| tail),
-        None => after.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_'),
-    };
-    name.len() >= head.len() + tail.len() && name.starts_with(head) && name.ends_with(tail)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn templates() {
-        for (template, expected) in [
-            ("__spiffe_id__", true),
-            ("__spiffe_id", false),
-            ("$1", true),
-            ("${1}", true),
-            ("__spiffe_$1", true),
-            ("__${1}_id__", true),
-            ("${1}_id", false),
-            ("x_$1", false),
-            ("__param_${1}", false),
-            ("__spiffe_id__${1}", true),
-            ("__spiffe_id___${1}_", false),
-            ("$1-x", false),
-            ("$1$2_id__", true),
-            ("${1}${2}_id__", true),
-            ("$$", true),
-        ] {
-            assert_eq!(could_become(template, SPIFFE_ID), expected, "{template}");
-        }
-    }
-
-    #[test]
-    fn label_maps() {
-        let copied = |regex: &str, replacement: &str| {
-            Copies::of(regex, replacement).is_some_and(|copies| copies.could_be_named(SPIFFE_ID))
-        };
-        for (regex, replacement) in [
-            (".*(__.*)", "$1"),
-            ("__meta_kubernetes_pod_label_x(.+)", "$1"),
-            ("__meta_kubernetes_pod_label_x(.+)y", "$1"),
-            ("__meta_kubernetes_pod_annotation_(.)(.+)", "$2"),
-            ("__meta_kubernetes_pod_annotation_(.+)", "__${1}__"),
-            ("__meta_kubernetes_pod_annotation_?(.+)", "$1"),
-            ("x|__meta_kubernetes_pod_annotation_x(.+)", "$1"),
-            ("other(.*)|(.*)", "$2"),
-            ("_*(.*)", "$1"),
-        ] {
-            assert!(copied(regex, replacement), "{regex} to {replacement} was accepted");
-        }
-        for (regex, replacement) in [
-            ("__meta_kubernetes_pod_label_(.+)", "$1"),
-            ("__meta_kubernetes_service_annotation_(.*)", "${1}"),
-            ("__meta_kubernetes_pod_label_x(.+)", "pod_$1"),
-            ("(.*)", "$1"),
-            ("__meta_(.+)", "$1"),
-            ("__meta_kubernetes_(.+)", "$1"),
-            ("__meta_consul_(.+)", "$1"),
-            ("(.*)", "app"),
-        ] {
-            assert!(!copied(regex, replacement), "{regex} to {replacement} was refused");
         }
     }
 }

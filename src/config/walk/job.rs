@@ -8,6 +8,7 @@ use super::keys::is_discovery;
 use super::relabel::LocatedRule;
 use super::tables::SCRAPE;
 use super::targets::Job;
+use super::tenant::{self, Tenancy};
 use super::unique::Place;
 use super::{Walk, auth, headers, http_sd, identity, istio, kubernetes, oauth2, proxy, relabel, targets, tls};
 use crate::config::problem::Wrong;
@@ -24,6 +25,7 @@ pub(super) fn read<'w>(
     item: &Item<'w>,
     global: &Global,
     inherited: &Inherited,
+    tenancy: &Tenancy,
 ) -> Option<(ScrapeConfig, Place, Shown)> {
     let mut fields = Fields::open(walk, item, &SCRAPE)?;
     let name = read_name(&mut fields);
@@ -64,6 +66,7 @@ pub(super) fn read<'w>(
     } else if !identity_from_annotations {
         identity::check(&fields, &rules);
     }
+    tenant::check(walk, &rules, tenancy);
     let job = Job {
         security: &security,
         names: own.names.value,
@@ -156,6 +159,7 @@ pub(super) fn read<'w>(
         oauth2,
         http_headers,
         proxies,
+        tenants: tenancy.rules.clone(),
     };
     let place = Place { pos: fields.pos_of("job_name"), key: fields.path_of("job_name"), shown: Some(name.shown) };
     Some((config, place, fields.close()))

@@ -11,6 +11,7 @@ use super::fields::{Fields, Item};
 use super::file::Inherited;
 use super::scalar::{self, Scalar};
 use super::tables::FILE_OF_JOBS;
+use super::tenant::Tenancy;
 use super::unique::Unique;
 use super::{Included, Walk, job};
 use crate::config::problem::Wrong;
@@ -21,8 +22,14 @@ use crate::model::clean;
 const FILES: &str = "scrape_config_files";
 
 /// Reads the jobs of the main file, `fields`, and of the files that it names.
-pub(super) fn read(fields: &mut Fields<'_>, global: &Global, inherited: &Inherited) -> Vec<Arc<ScrapeConfig>> {
-    let mut jobs = Jobs { global, inherited, names: Unique::new("job_name"), found: Vec::new(), shown: Vec::new() };
+pub(super) fn read(
+    fields: &mut Fields<'_>,
+    global: &Global,
+    inherited: &Inherited,
+    tenancy: &Tenancy,
+) -> Vec<Arc<ScrapeConfig>> {
+    let mut jobs =
+        Jobs { global, inherited, tenancy, names: Unique::new("job_name"), found: Vec::new(), shown: Vec::new() };
     jobs.take(fields);
     for file in files(fields) {
         jobs.include(fields.walk, file);
@@ -34,6 +41,7 @@ pub(super) fn read(fields: &mut Fields<'_>, global: &Global, inherited: &Inherit
 struct Jobs<'g> {
     global: &'g Global,
     inherited: &'g Inherited,
+    tenancy: &'g Tenancy,
     names: Unique,
     found: Vec<Arc<ScrapeConfig>>,
     shown: Vec<Shown>,
@@ -42,7 +50,9 @@ struct Jobs<'g> {
 impl Jobs<'_> {
     fn take(&mut self, fields: &Fields<'_>) {
         for item in fields.items("scrape_configs") {
-            if let Some((job, name, effective)) = job::read(fields.walk, &item, self.global, self.inherited) {
+            if let Some((job, name, effective)) =
+                job::read(fields.walk, &item, self.global, self.inherited, self.tenancy)
+            {
                 self.names.check(fields.walk, &job.job_name, &name);
                 self.found.push(Arc::new(job));
                 self.shown.push(effective);

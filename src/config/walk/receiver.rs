@@ -8,6 +8,7 @@ use url::Url;
 
 use super::fields::{Fields, Item, Valued};
 use super::tables::{METADATA, QUEUE, REMOTE_WRITE};
+use super::tenant::{self, Tenancy};
 use super::unique::Place;
 use super::{Scalar, Walk, auth, headers, oauth2, proxy, relabel, tls, urls};
 use crate::config::problem::Wrong;
@@ -27,7 +28,12 @@ const MAX_IN_FLIGHT: u64 = 256;
 const MIN_DISK: u64 = 16 * 1024 * 1024;
 
 /// Reads the receiver `item`, and where its name stands.
-pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -> Option<(RemoteWrite, Place, Shown)> {
+pub(super) fn read<'w>(
+    walk: &'w Walk<'w>,
+    item: &Item<'w>,
+    names: NameScheme,
+    tenancy: &mut Tenancy,
+) -> Option<(RemoteWrite, Place, Shown)> {
     let mut fields = Fields::open(walk, item, &REMOTE_WRITE)?;
     let url = read_url(&mut fields);
     let security = tls::of_receiver(&mut fields);
@@ -52,6 +58,13 @@ pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -
     let send_native_histograms = fields.flag("send_native_histograms", false);
     let send_exemplars = fields.flag("send_exemplars", false);
     let own_headers = read_headers(&mut fields);
+    let set: Vec<_> = own_headers
+        .iter()
+        .map(|(name, _)| name)
+        .chain(http_headers.iter().map(|header| &header.name))
+        .cloned()
+        .collect();
+    let tenant = tenant::read(&mut fields, &set, tenancy);
     let remote_timeout = fields.some_duration("remote_timeout", DEFAULT_TIMEOUT);
     let follow_redirects = fields.flag("follow_redirects", true);
     let enable_http2 = fields.flag("enable_http2", false);
@@ -75,6 +88,7 @@ pub(super) fn read<'w>(walk: &'w Walk<'w>, item: &Item<'w>, names: NameScheme) -
         url,
         headers: own_headers,
         http_headers,
+        tenant,
         proxies,
         remote_timeout,
         auth,

@@ -390,6 +390,7 @@ pub(super) static REMOTE_WRITE: Section = Section {
         "bearer_token_file",
         "oauth2",
         "http_headers",
+        "tenant",
         "proxy_url",
         "no_proxy",
         "proxy_from_environment",
@@ -409,6 +410,9 @@ pub(super) static REMOTE_WRITE: Section = Section {
         absent("failed_request_logging", IgnoredUnlessOff, "refused requests are always logged"),
     ],
 };
+
+pub(super) static TENANT: Section =
+    Section { name: "tenant", keys: &["template", "header", "default", "from_pod_metadata"], absent: &[] };
 
 pub(super) static METADATA: Section =
     Section { name: "metadata_config", keys: &["send", "send_interval", "max_samples_per_send"], absent: &[] };
@@ -436,7 +440,7 @@ pub(super) static QUEUE: Section = Section {
 };
 
 /// All of the main file.
-pub(super) static SECTIONS: [&Section; 24] = [
+pub(super) static SECTIONS: [&Section; 25] = [
     &FILE,
     &GLOBAL,
     &SCRAPE,
@@ -459,6 +463,7 @@ pub(super) static SECTIONS: [&Section; 24] = [
     &REMOTE_WRITE,
     &RECEIVER_TLS,
     &RECEIVER_SPIFFE,
+    &TENANT,
     &METADATA,
     &QUEUE,
 ];

@@ -39,7 +39,7 @@ fn native_histograms_go_to_those_who_want_them_and_listed_bounds_to_nobody() {
     assert_eq!((histograms_for(0, &blocks), histograms_for(1, &blocks)), (1, 0));
     let blocks = scrape_histogram(&mut scene, 2000, "h 1\n", &histogram(vec![1.0]));
     assert_eq!((histograms_for(0, &blocks), histograms_for(1, &blocks)), (0, 0));
-    let dropped: Vec<u64> = scene.views.iter().map(|view| view.listed_bounds[0].get()).collect();
+    let dropped: Vec<u64> = scene.views.iter().map(|view| view.recipients[0].listed_bounds.get()).collect();
     assert_eq!(dropped, [1, 0], "counted where it is wanted");
     let l = r#"{instance="t:1", job="j"}"#;
     assert_eq!(lines_for(1, &scene.scrape(3000, "")), [format!("h{l} stale 3000")]);
@@ -55,8 +55,8 @@ fn a_receiver_with_another_name_is_counted_under_that() {
     let (one, same, renamed) = (views("one"), views("one"), views("renamed"));
     assert_eq!(one, same);
     assert_ne!(one, renamed, "where they count is another counter");
-    one[0].listed_bounds[0].inc();
-    let counted = [same, renamed].map(|views| views[0].listed_bounds[0].get());
+    one[0].recipients[0].listed_bounds.inc();
+    let counted = [same, renamed].map(|views| views[0].recipients[0].listed_bounds.get());
     assert_eq!(counted, [1, 0]);
 }
 

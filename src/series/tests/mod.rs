@@ -2,6 +2,7 @@
 
 mod adopt;
 mod histograms;
+mod tenants;
 mod version2;
 
 use std::sync::Arc;

@@ -154,8 +154,8 @@ fn listed_bounds_and_exemplars_arrive() {
     let came: Vec<_> = request_of_2.timeseries.iter().flat_map(|series| &series.histograms).collect();
     assert_eq!((came.len(), came[0].schema, &*came[0].custom_values), (1, -53, &[0.5, 2.5][..]));
     assert!(request(2, &blocks).timeseries.iter().all(|series| series.histograms.is_empty()), "who wants none");
-    let view = told.scene.views.iter().find(|view| view.receivers == [1]).expect("receiver 1 has a view");
-    assert_eq!(view.listed_bounds[0].get(), 0, "nothing is lost");
+    let view = told.scene.views.iter().find(|view| view.recipients[0].number == 1).expect("receiver 1 has a view");
+    assert_eq!(view.recipients[0].listed_bounds.get(), 0, "nothing is lost");
 
     let blocks = told.scrape(2_000, "# TYPE a counter\na_total 1 # {trace=\"abc\"} 0.5 1.5\n");
     let request = request(1, &blocks);

@@ -16,12 +16,15 @@ fn block(number: u64) -> Block {
     Block {
         target: TargetId(number % 3),
         receiver: 4,
+        tenant: None,
+        histograms: 0,
+        exemplars: 0,
         format: WriteFormat::V1,
         samples: 10,
         min_ms: number as i64,
         max_ms: number as i64 + 1,
         raw_len: 500,
-        elements: Bytes::from(format!("{number:-<250}")),
+        elements: Bytes::from(format!("{number:-<241}")),
     }
 }
 

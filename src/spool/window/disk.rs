@@ -85,7 +85,7 @@ impl Window {
     /// From which number on blocks are to be read, and how many bytes; `None` if none are needed.
     pub(in crate::spool) fn next_to_read(&self) -> Option<(u64, u64)> {
         let gap = self.gap()?;
-        let missing = self.front_bytes.saturating_sub(self.bytes_in_front());
+        let missing = self.front_limit().saturating_sub(self.bytes_in_front());
         (missing > self.front_bytes / 2 || self.waiting.front().is_none_or(|one| one.number >= gap.start))
             .then_some((gap.start, missing.max(1)))
     }

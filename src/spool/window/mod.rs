@@ -14,11 +14,17 @@
 //! and come back when the front runs empty. A lease that stays out for long delays other targets only once half of the front
 //! is filled with what waits for it. What cannot be written stays in the tail. Without a disk all is tail.
 //!
+//! A lease has blocks of one tenant only. Tenants that the receiver refuses are passed over, whoever says which these are: what
+//! waits for them in the front may take half of the memory besides, so that the others do not wait behind it. Beyond that the
+//! oldest of it is handed out as overdue, to be given up.
+//!
 //! What always holds: the bytes in memory are bounded (besides what is leased), and what is dropped for it is the oldest
 //! that is nowhere else, and counted; a block is in one of front, gap, tail and leases. All of this is done under a lock, so
 //! nothing here touches a file, and nothing waits.
 
 mod disk;
+#[cfg(test)]
+mod tests;
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::collections::{BTreeMap, VecDeque};
@@ -30,7 +36,7 @@ use tokio::time::Instant;
 use super::log::Count;
 use super::lost::Lost;
 use super::queue::LeaseLimits;
-use crate::model::{Block, TargetId};
+use crate::model::{Block, TargetId, Tenant};
 
 /// The number of the first block that comes in. What a log holds from before has lower ones.
 pub(super) const FIRST: u64 = 1 << 63;
@@ -103,6 +109,8 @@ impl Sum {
 /// What an outlet finds.
 pub(super) enum Take {
     Blocks(Vec<Waiting>),
+    /// The oldest blocks of a refused tenant, for which others would have to wait too long.
+    Overdue(Vec<Waiting>),
     /// Blocks wait, but may wait for more until then.
     Until(Instant),
     Nothing,
@@ -126,6 +134,8 @@ pub(super) struct Window {
     capacity_bytes: u64,
     /// How many bytes the front may have.
     front_bytes: u64,
+    /// How many bytes of it were of refused tenants when it was looked through last.
+    refused_bytes: u64,
     dropped: BTreeMap<Lost, Count>,
     disk: Option<OnDisk>,
 }
@@ -184,6 +194,7 @@ impl Window {
             closed: false,
             capacity_bytes,
             front_bytes: FRONT_BYTES.min(capacity_bytes / 2),
+            refused_bytes: 0,
             dropped: BTreeMap::new(),
             disk: with_disk.then_some(disk),
         }
@@ -214,14 +225,23 @@ impl Window {
         self.make_room();
     }
 
-    /// Takes blocks out for a lease: the oldest of targets that no other lease has anything of.
-    pub(super) fn take(&mut self, limits: LeaseLimits) -> Take {
+    /// Takes blocks out for a lease: the oldest of targets that no other lease has anything of, all of one tenant that is
+    /// not `refused`.
+    pub(super) fn take(&mut self, limits: LeaseLimits, refused: &dyn Fn(&Tenant) -> bool) -> Take {
         if let Some(disk) = self.disk.as_ref().filter(|disk| !disk.tried && Instant::now() < disk.tried_by) {
             return Take::Until(disk.tried_by);
         }
         let gap = self.gap();
-        let (picked, is_full) = self.pick(gap.as_ref(), limits);
+        let (picked, is_full) = self.pick(gap.as_ref(), limits, refused);
         let Some(oldest) = picked.first().and_then(|&at| self.waiting.get(at)) else {
+            let refused_bytes = self.refused_bytes;
+            if gap.is_some() && refused_bytes > self.capacity_bytes / 2 {
+                let (overdue, _) = self.pick(gap.as_ref(), limits, &|tenant| !refused(tenant));
+                self.refused_bytes = refused_bytes;
+                if !overdue.is_empty() {
+                    return Take::Overdue(self.take_out(&overdue));
+                }
+            }
             // A lease that is still out may come back.
             let over = self.closed && self.waiting.is_empty() && self.leased.is_empty() && gap.is_none();
             return if over { Take::Over } else { Take::Nothing };
@@ -237,30 +257,51 @@ impl Window {
         Take::Blocks(self.take_out(&picked))
     }
 
-    /// Where the blocks are that a lease may have now, in order, and whether there is no point in waiting for more.
-    fn pick(&mut self, gap: Option<&Range<u64>>, limits: LeaseLimits) -> (Vec<usize>, bool) {
-        let (mut picked, mut sum) = (Vec::new(), Sum::default());
+    /// Where the blocks are that a lease may have now, in order, and whether there is no point in waiting for more. Those of
+    /// the tenant that fills a lease first, else of the one that has waited longest.
+    fn pick(
+        &mut self,
+        gap: Option<&Range<u64>>,
+        limits: LeaseLimits,
+        refused: &dyn Fn(&Tenant) -> bool,
+    ) -> (Vec<usize>, bool) {
+        let mut parts: Vec<(Option<&Tenant>, Vec<usize>, Sum)> = Vec::new();
+        let (mut all_busy, mut refused_bytes) = (true, 0);
         let from = self.place_of(self.busy_to);
         for (at, next) in self.waiting.iter().enumerate().skip(from) {
             if gap.is_some_and(|gap| next.number >= gap.start) {
                 break;
             }
+            let tenant = next.block.tenant.as_ref();
+            let is_refused = tenant.is_some_and(refused);
+            refused_bytes += if is_refused { next.bytes() } else { 0 };
             if self.busy.contains_key(&next.block.target) {
-                if picked.is_empty() {
+                if all_busy {
                     self.busy_to = next.number + 1;
                 }
                 continue;
             }
-            sum.add(next);
-            if sum.exceeds(limits) && !picked.is_empty() {
-                return (picked, true);
+            all_busy = false;
+            if is_refused {
+                continue;
             }
-            picked.push(at);
-            if sum.reaches(limits) {
-                return (picked, true);
+            let place = parts.iter().position(|(known, ..)| *known == tenant).unwrap_or_else(|| {
+                parts.push((tenant, Vec::new(), Sum::default()));
+                parts.len() - 1
+            });
+            let (_, picked, sum) = &mut parts[place];
+            sum.add(next);
+            let exceeds = sum.exceeds(limits) && !picked.is_empty();
+            if !exceeds {
+                picked.push(at);
+            }
+            if exceeds || sum.reaches(limits) {
+                return (std::mem::take(picked), true);
             }
         }
-        (picked, false)
+        self.refused_bytes = refused_bytes;
+        // They stand in the order of their first blocks.
+        (parts.into_iter().next().map(|(_, picked, _)| picked).unwrap_or_default(), false)
     }
 
     fn take_out(&mut self, picked: &[usize]) -> Vec<Waiting> {
@@ -360,7 +401,7 @@ impl Window {
 
     /// Leaves to the disk what is there and does not belong into memory, and drops the oldest of what is too much.
     fn make_room(&mut self) {
-        while self.bytes_in_front() > self.front_bytes && self.leave_to_disk() {}
+        while self.bytes_in_front() > self.front_limit() && self.leave_to_disk() {}
         while self.is_full() && self.waiting.len() > 1 {
             if self.leave_to_disk() {
                 continue;
@@ -392,6 +433,11 @@ impl Window {
         self.sum.bytes + reserved > self.capacity_bytes
     }
 
+    /// How many bytes the front may have beside what waits in it for refused tenants.
+    fn front_limit(&self) -> u64 {
+        self.front_bytes + self.refused_bytes.min(self.capacity_bytes / 2)
+    }
+
     /// How many bytes are in memory besides those that are not written.
     fn bytes_in_front(&self) -> u64 {
         self.disk.as_ref().map_or(0, |disk| self.sum.bytes.saturating_sub(disk.unwritten_bytes))
@@ -420,6 +466,11 @@ impl Window {
         let sum = self.dropped.entry(why).or_default();
         sum.blocks += lost.blocks;
         sum.samples += lost.samples;
+    }
+
+    /// Whether anything waits for a refused tenant, as far as was looked.
+    pub(super) fn passes_over_tenants(&self) -> bool {
+        self.refused_bytes > 0
     }
 
     /// What was dropped so far.

@@ -1,7 +1,7 @@
 //! `GET /api/v1/targets?state=active|dropped|any&scrapePool=JOB` and `GET /api/v1/scrape_pools`.
 //!
 //! They answer as Prometheus does; each active target also has `id`, `reason`, `hint`, `podTerminating`, `expectedIdentity`,
-//! `presentedIdentity` and `peer`, each dropped one what dropped it, and the whole has `problems`, what the agent is in trouble
+//! `presentedIdentity`, `peer` and, where receivers have tenants, `tenants`, each dropped one what dropped it, and the whole has `problems`, what the agent is in trouble
 //! with.
 
 use std::borrow::Cow;
@@ -12,7 +12,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use super::{found, map, rfc3339};
-use crate::model::{Failure, PeerReport, Verification};
+use crate::model::{Failure, NoTenant, PeerReport, Tenant, TenantRule, Verification};
 use crate::scrape::{PoolSnapshot, TargetSnapshot};
 use crate::status::Sources;
 
@@ -64,6 +64,19 @@ struct ActiveTarget {
     scrapes_succeeded: u64,
     scrapes_failed: u64,
     peer: Option<Peer>,
+    /// Whose its samples are, by the template of each receiver with tenants.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tenants: Vec<TenantOf>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TenantOf {
+    template: String,
+    /// Empty if they are nobody's, and not sent.
+    tenant: String,
+    /// Why they are nobody's.
+    error: String,
 }
 
 #[derive(Serialize)]
@@ -187,6 +200,15 @@ fn active_target(TargetSnapshot { target, status }: &TargetSnapshot) -> ActiveTa
         scrapes_succeeded: status.succeeded,
         scrapes_failed: status.failed,
         peer: peer.map(peer_of),
+        tenants: target.tenants.iter().map(|(rule, tenant)| tenant_of(rule, tenant)).collect(),
+    }
+}
+
+fn tenant_of(rule: &TenantRule, tenant: &Result<Tenant, NoTenant>) -> TenantOf {
+    TenantOf {
+        template: rule.template().to_owned(),
+        tenant: tenant.as_ref().map(ToString::to_string).unwrap_or_default(),
+        error: tenant.as_ref().err().map(ToString::to_string).unwrap_or_default(),
     }
 }
 

@@ -53,6 +53,7 @@ pub fn recode(block: &Block) -> Result<Recoded, WireError> {
     let block = Block {
         format: WriteFormat::V1,
         samples: block.samples.saturating_sub(listed_bounds),
+        histograms: block.histograms.saturating_sub(listed_bounds),
         raw_len: u32::try_from(raw.len()).map_err(|_| WireError::TooLong { len: raw.len(), limit: u32::MAX.into() })?,
         elements: compress(&raw)?.into(),
         ..block.clone()

@@ -87,6 +87,9 @@ fn block(message: &[u8], samples: usize) -> Block {
     Block {
         target: TargetId(1),
         receiver: 0,
+        tenant: None,
+        histograms: 0,
+        exemplars: 0,
         format: WriteFormat::V2,
         samples: samples as u32,
         min_ms: 0,

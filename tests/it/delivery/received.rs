@@ -41,6 +41,9 @@ fn blocks(targets: &[Series], scrape: usize, timestamp_ms: i64, format: WriteFor
         let block = Block {
             target: TargetId(target as u64),
             receiver: 0,
+            tenant: None,
+            histograms: 0,
+            exemplars: 0,
             format: WriteFormat::V1,
             samples: series.len() as u32,
             min_ms: timestamp_ms,

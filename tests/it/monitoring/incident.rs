@@ -111,6 +111,7 @@ remote_write:
 - {{name: central, url: '{url}'}}
 - {{name: strict, url: '{strict}'}}
 - {{name: gone, url: 'http://{closed}/api/v1/write'}}
+- {{name: shared, url: '{url}', tenant: {{template: '{{__tenant}}'}}}}
 ",
             certs = mesh.certs.path().display(),
             dir = dir.path().display(),

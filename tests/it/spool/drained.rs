@@ -28,6 +28,9 @@ fn scrape(target: usize, labels: &[Vec<u8>], timestamp_ms: i64) -> Block {
     Block {
         target: TargetId(target as u64),
         receiver: 0,
+        tenant: None,
+        histograms: 0,
+        exemplars: 0,
         format: WriteFormat::V1,
         samples: labels.len() as u32,
         min_ms: timestamp_ms,

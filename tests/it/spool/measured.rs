@@ -34,6 +34,9 @@ fn scrape(target: u64) -> Block {
     Block {
         target: TargetId(target),
         receiver: 0,
+        tenant: None,
+        histograms: 0,
+        exemplars: 0,
         format: WriteFormat::V1,
         samples: SERIES,
         min_ms: 0,
