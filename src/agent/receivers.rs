@@ -20,7 +20,7 @@ use super::counted::Counted;
 use super::identities::Identities;
 use crate::clock::Clock;
 use crate::config::RemoteWrite;
-use crate::send::{self, MetadataSource, Prepared, SendError, Undelivered};
+use crate::send::{self, HistogramsDropped, MetadataSource, Prepared, SendError, Undelivered};
 use crate::series::{self, View};
 use crate::spool::{DiskLimits, DiskSettings, QueueSettings, QueueSnapshot, Spool};
 
@@ -192,7 +192,10 @@ impl Receivers {
             self.clock.clone(),
             &self.metrics.send,
             Arc::clone(&self.metadata),
-            self.metrics.series.listed_bounds(&remote),
+            HistogramsDropped {
+                listed_bounds: self.metrics.series.listed_bounds(&remote),
+                too_old: self.metrics.series.too_old(&remote),
+            },
         );
         let (give_up, ended) = (self.give_up.child_token(), CancellationToken::new());
         let (given_up, end) = (give_up.clone(), ended.clone().drop_guard());

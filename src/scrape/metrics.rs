@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::model::Reason;
-use crate::series::Counts;
+use crate::series::{Counts, Output};
 
 use super::merge::Part;
 
@@ -31,6 +31,9 @@ pub struct Metrics {
     over_target_limit: Counter,
     targets: Family<PoolLabel, Gauge>,
     held_bytes: Gauge,
+    samples_in: Counter,
+    histograms_in: Counter,
+    exemplars_in: Counter,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -139,6 +142,21 @@ impl Metrics {
             Unit::Bytes,
             m.held_bytes,
         );
+        registry.register(
+            "prometheus_remote_storage_samples_in",
+            "Samples scraped for receivers, each counted once however many there are",
+            m.samples_in,
+        );
+        registry.register(
+            "prometheus_remote_storage_histograms_in",
+            "Native histograms scraped for receivers, each counted once however many there are",
+            m.histograms_in,
+        );
+        registry.register(
+            "prometheus_remote_storage_exemplars_in",
+            "Exemplars scraped for receivers, each counted once however many there are",
+            m.exemplars_in,
+        );
         metrics
     }
 
@@ -159,6 +177,13 @@ impl Metrics {
         self.out_of_order.inc_by(counts.out_of_order as u64);
         self.out_of_bounds.inc_by(counts.out_of_bounds as u64);
         self.exemplars_out_of_order.inc_by(counts.exemplars_out_of_order as u64);
+    }
+
+    /// A target gave this.
+    pub(super) fn gave(&self, output: Output) {
+        self.samples_in.inc_by(output.samples);
+        self.histograms_in.inc_by(output.histograms);
+        self.exemplars_in.inc_by(output.exemplars);
     }
 
     pub(super) fn merged_in_part(&self, job: &str, missing: &[Part]) {

@@ -154,6 +154,7 @@ impl TargetTask {
                 attempt = self.attempt(&head, at_ms) => attempt,
             };
             log.tell(&self.orders.target, attempt.report.failure.as_ref(), attempt.report.lack.as_ref());
+            self.metrics.gave(self.table.take_output());
             let (series, families) = (self.table.len(), self.descriptions.changed());
             self.status.write(|status| {
                 match attempt.report.failure {
@@ -171,6 +172,7 @@ impl TargetTask {
             }
         }
         let blocks = self.table.end(self.clock.now_ms());
+        self.metrics.gave(self.table.take_output());
         self.hand_on(blocks).await;
     }
 

@@ -6,6 +6,7 @@ use http::StatusCode;
 
 use super::complaints::Complaint;
 use super::delivery::{Delivery, Rejection};
+use super::kinds::Kinds;
 use super::parts::{samples_of, tenant_of};
 use super::progress::Refusal;
 use super::verdict::Trouble;
@@ -14,8 +15,10 @@ use crate::spool::Lease;
 use crate::wire::WireError;
 
 impl Delivery {
-    /// The receiver has answered that it took `samples`, of which it says that it wrote all but `unwritten`.
-    pub(super) fn delivered(&self, blocks: &[Block], samples: u64, unwritten: u64, attempt: u32) {
+    /// The receiver has answered that it took what was `held`, of which it says that it wrote all but `unwritten`.
+    pub(super) fn delivered(&self, blocks: &[Block], held: Kinds, unwritten: Kinds, attempt: u32) {
+        self.metrics.failed.add(unwritten);
+        let (samples, unwritten) = (held.points(), unwritten.points());
         self.finished(blocks);
         self.state().all_rejected.remove(&tenant_of(blocks).cloned());
         let now = self.clock.now();
@@ -25,18 +28,17 @@ impl Delivery {
             progress.last_delivery = Some(now);
             progress.trouble.take()
         });
-        if unwritten > 0 {
-            self.metrics.failed.inc_by(unwritten);
-            if let Some(unsaid) = self.state().complaints.due(Complaint::Unwritten) {
-                tracing::warn!(
-                    receiver = self.remote.name,
-                    url = self.remote.shown_url(),
-                    samples,
-                    unwritten,
-                    unsaid,
-                    "the receiver took a request and says that it wrote fewer samples than are in it"
-                );
-            }
+        if unwritten > 0
+            && let Some(unsaid) = self.state().complaints.due(Complaint::Unwritten)
+        {
+            tracing::warn!(
+                receiver = self.remote.name,
+                url = self.remote.shown_url(),
+                samples,
+                unwritten,
+                unsaid,
+                "the receiver took a request and says that it wrote fewer samples than are in it"
+            );
         }
         if let Some((since, _)) = trouble {
             self.state().complaints.forget_troubles();
@@ -66,20 +68,21 @@ impl Delivery {
     pub(super) fn drop_damaged(&self, blocks: &[Block], error: &WireError) {
         let samples = samples_of(blocks);
         self.finished(blocks);
-        self.metrics.failed.inc_by(samples);
+        self.metrics.failed.add(Kinds::of(blocks));
         tracing::error!(receiver = self.remote.name, samples, %error, "BUG: blocks cannot be sent; they are dropped");
     }
 
     /// These blocks are not wanted; with a `series`, they are of that one, which is told for the first time.
     pub(super) fn drop_rejected(&self, blocks: &[Block], rejection: Rejection, series: Option<&Labels>) {
         let Rejection { status, words, written } = rejection;
-        let written = written.min(samples_of(blocks));
-        let samples = samples_of(blocks) - written;
         if samples_of(blocks) == 0 {
             return;
         }
+        let unwritten = Kinds::of(blocks).without(written);
+        let samples = unwritten.points();
+        let written = samples_of(blocks) - samples;
         self.finished(blocks);
-        self.metrics.failed.inc_by(samples);
+        self.metrics.failed.add(unwritten);
         if let Some(series) = series {
             tracing::error!(
                 receiver = self.remote.name,
@@ -114,7 +117,7 @@ impl Delivery {
     pub(super) fn drop_of_nobody(&self, lease: Lease) {
         let blocks: Vec<_> = lease.blocks().cloned().collect();
         let samples = samples_of(&blocks);
-        self.metrics.failed.inc_by(samples);
+        self.metrics.failed.add(Kinds::of(&blocks));
         self.ledger.with(|progress| progress.rejected_samples += samples);
         tracing::error!(
             receiver = self.remote.name,
@@ -130,7 +133,7 @@ impl Delivery {
         let samples = samples_of(&blocks);
         let Some(tenant) = tenant_of(&blocks) else { return self.drop_of_nobody(lease) };
         let words = self.tenants.words(tenant);
-        self.metrics.failed.inc_by(samples);
+        self.metrics.failed.add(Kinds::of(&blocks));
         if let Some(unsaid) = self.state().complaints.due(Complaint::GivenUp) {
             tracing::error!(
                 receiver = self.remote.name,
@@ -209,7 +212,7 @@ impl Delivery {
         if let Some(old) = lease.and_then(|lease| lease.take_out(|block| block.max_ms < oldest_ms)) {
             old.ack();
         }
-        self.metrics.too_old.inc_by(samples);
+        self.metrics.too_old.add(Kinds::of(&old));
         self.ledger.with(|progress| progress.too_old_samples += samples);
         if let Some(unsaid) = self.state().complaints.due(Complaint::TooOld) {
             tracing::warn!(

@@ -16,6 +16,7 @@ use super::complaints::Complaints;
 use super::demand::Work;
 use super::earlier::Earlier;
 use super::gate::{Gate, Pass};
+use super::kinds::Kinds;
 use super::message::{Messages, Request};
 use super::metrics::ReceiverMetrics;
 use super::parts::{by_format, by_target, by_tenant, bytes_of, samples_of, spans_targets, tenant_of};
@@ -103,15 +104,15 @@ pub(super) enum Settled {
 pub(super) struct Rejection {
     pub(super) status: StatusCode,
     pub(super) words: String,
-    /// How many samples it wrote nevertheless, by its own count.
-    pub(super) written: u64,
+    /// What it wrote nevertheless, by its own count.
+    pub(super) written: Kinds,
 }
 
 impl Rejection {
     /// Whether it may hang on what was sent rather than on who sends it where. Who wrote some of it has written all that it
     /// wants.
     pub(super) fn is_about_content(&self) -> bool {
-        self.written == 0
+        self.written.points() == 0
             && matches!(
                 self.status,
                 StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY
@@ -309,17 +310,17 @@ impl Delivery {
                     }
                 },
             };
-            if request.samples == 0 {
+            if request.held.points() == 0 {
                 self.state().messages.settled(&request);
                 self.finished(blocks);
                 break;
             }
 
-            let samples = request.samples;
-            self.metrics.samples.inc_by(samples);
+            let held = request.held;
+            self.metrics.sent.add(held);
             self.metrics.bytes.inc_by(request.body.len() as u64);
             let started = Instant::now();
-            let asked = Asked { format: request.format, samples };
+            let asked = Asked { format: request.format, held };
             let sent = self.post.send(request.body.clone(), asked, attempt, first.tenant.as_ref()).await;
             let Sent { verdict, connection } = sent;
             let took = started.elapsed();
@@ -328,13 +329,13 @@ impl Delivery {
                 let mut state = self.state();
                 state.messages.answered(connection);
                 state.work.busy += took;
-                state.work.samples += if matches!(verdict, Verdict::Delivered { .. }) { samples } else { 0 };
+                state.work.samples += if matches!(verdict, Verdict::Delivered { .. }) { held.points() } else { 0 };
             }
             match verdict {
                 Verdict::Delivered { unwritten } => {
                     self.answered(passes);
                     self.state().messages.settled(&request);
-                    self.delivered(blocks, samples, unwritten, attempt);
+                    self.delivered(blocks, held, unwritten, attempt);
                     return Settled::Delivered;
                 }
                 Verdict::Rejected { status, words, written } => {
@@ -349,13 +350,13 @@ impl Delivery {
                 Verdict::NotKnown { words } => {
                     self.answered(passes);
                     self.state().messages.refused(connection);
-                    self.metrics.retried.inc_by(samples);
+                    self.metrics.retried.add(held);
                     self.say_not_known(&words);
                 }
                 Verdict::Retry { after, trouble } => {
                     // Its own pause, for it may fail for its own sake, and that of the receiver, for all.
                     let own = pauses.next(after);
-                    self.metrics.retried.inc_by(samples);
+                    self.metrics.retried.add(held);
                     if let Some(tenant) = tenant_of(blocks).filter(|_| is_about_tenant(trouble.kind)) {
                         let pause = own.max(self.refused(passes, after));
                         self.complain_of(tenant, &trouble, attempt, pause);

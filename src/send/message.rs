@@ -13,6 +13,7 @@ use prometheus_client::metrics::counter::Counter;
 use reqwest::Response;
 use tokio::time::Instant;
 
+use super::kinds::Kinds;
 use crate::model::{Block, WriteFormat};
 use crate::wire::{self, WireError};
 
@@ -38,8 +39,8 @@ impl Connection {
 pub(super) struct Request {
     pub(super) format: WriteFormat,
     pub(super) body: Bytes,
-    /// The samples in it.
-    pub(super) samples: u64,
+    /// What is in it.
+    pub(super) held: Kinds,
     /// How many histograms of the blocks are not in it, because 1.0 has no place for their bounds.
     pub(super) listed_bounds: u64,
 }
@@ -71,19 +72,19 @@ impl Messages {
     pub(super) fn request(&self, blocks: &[Block]) -> Result<Request, WireError> {
         let encoded = blocks.first().map_or(self.configured, |block| block.format);
         let format = self.format_for(encoded);
-        let samples = blocks.iter().map(|block| u64::from(block.samples)).sum();
         if format == encoded {
             return Ok(Request {
                 format,
                 body: wire::join(&blocks.iter().collect::<Vec<_>>())?.into(),
-                samples,
+                held: Kinds::of(blocks),
                 listed_bounds: 0,
             });
         }
         let recoded: Vec<_> = blocks.iter().map(wire::v2::recode).collect::<Result<_, _>>()?;
         let listed_bounds = recoded.iter().map(|one| u64::from(one.listed_bounds)).sum();
-        let body = wire::join(&recoded.iter().map(|one| &one.block).collect::<Vec<_>>())?.into();
-        Ok(Request { format, body, samples: samples - listed_bounds, listed_bounds })
+        let recoded: Vec<_> = recoded.into_iter().map(|one| one.block).collect();
+        let body = wire::join(&recoded.iter().collect::<Vec<_>>())?.into();
+        Ok(Request { format, body, held: Kinds::of(&recoded), listed_bounds })
     }
 
     /// There is a final answer on this request.

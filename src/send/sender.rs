@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex};
 
 use http::{HeaderMap, StatusCode};
-use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
@@ -17,8 +16,9 @@ use super::demand::{Demand, EVERY};
 use super::describe::{Describer, Description, MetadataSource};
 use super::error::SendError;
 use super::gate::Gate;
+use super::kinds::Kinds;
 use super::message::Messages;
-use super::metrics::Metrics;
+use super::metrics::{HistogramsDropped, Metrics};
 use super::post::{self, Post, Sent};
 use super::progress::{Ledger, Monitor};
 use super::rate::Rate;
@@ -83,8 +83,8 @@ impl Prepared {
     }
 
     /// A sender from `outlet`. `credentials` is asked only if the receiver is verified by SPIFFE ID; the channel may still
-    /// be without a certificate, then blocks wait. `metadata` is what the receiver is told of metric families, and
-    /// `listed_bounds` counts histograms that it cannot be sent.
+    /// be without a certificate, then blocks wait. `metadata` is what the receiver is told of metric families, and `dropped`
+    /// counts histograms that it is not sent.
     pub fn sender(
         self,
         outlet: Outlet,
@@ -92,7 +92,7 @@ impl Prepared {
         clock: Clock,
         metrics: &Metrics,
         metadata: MetadataSource,
-        listed_bounds: Counter,
+        dropped: HistogramsDropped,
     ) -> Sender {
         let Self { remote, backoff, headers } = self;
         let clients = Clients::new(Arc::clone(&remote), credentials, clock.clone());
@@ -102,11 +102,11 @@ impl Prepared {
             monitor: Monitor::new(&remote, ledger.clone(), &outlet, clock.clone()),
             describer: Describer::new(&remote, metadata),
             delivery: Arc::new(Delivery {
-                metrics: metrics.of(&remote),
+                metrics: metrics.of(&remote, dropped.too_old),
                 gate: Gate::new(backoff),
                 tenants: Tenants::new(backoff),
                 rate: Rate::new(remote.queue.max_samples_per_second),
-                state: Mutex::new(State::new(Messages::new(remote.message, listed_bounds))),
+                state: Mutex::new(State::new(Messages::new(remote.message, dropped.listed_bounds))),
                 remote,
                 post,
                 backoff,
@@ -154,7 +154,7 @@ impl Sender {
             samples: queue.pending_samples.saturating_sub(queue.kept_samples),
         };
         if left.samples > 0 {
-            metrics.failed.inc_by(left.samples);
+            metrics.failed.add(Kinds { samples: left.samples, ..Kinds::default() });
             tracing::warn!(
                 receiver = remote.name,
                 url = remote.shown_url(),
@@ -261,7 +261,7 @@ impl Sender {
         let delivery = Arc::clone(&self.delivery);
         let telling = under_way.spawn(async move {
             // Only 1.0 tells of families in requests of their own.
-            let asked = Asked { format: WriteFormat::V1, samples: 0 };
+            let asked = Asked { format: WriteFormat::V1, held: Kinds::default() };
             let Sent { verdict, .. } = delivery.post.send(body, asked, 0, None).await;
             Ended::Told(verdict, families)
         });

@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime};
 use http::header::{LOCATION, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 
+use super::kinds::Kinds;
 use crate::model::WriteFormat;
 
 /// What becomes of the samples of a request.
@@ -26,7 +27,7 @@ pub enum Verdict {
     /// The receiver has them.
     Delivered {
         /// But for so many, by its own count.
-        unwritten: u64,
+        unwritten: Kinds,
     },
     /// The receiver does not know the message of 2.0; another one may say the same.
     NotKnown {
@@ -47,7 +48,7 @@ pub enum Verdict {
         /// What the receiver said, safe to show.
         words: String,
         /// How many of them it wrote nevertheless, by its own count.
-        written: u64,
+        written: Kinds,
     },
 }
 
@@ -55,8 +56,8 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     pub(super) format: WriteFormat,
-    /// The samples and histograms in it.
-    pub(super) samples: u64,
+    /// What is in it.
+    pub(super) held: Kinds,
 }
 
 /// Why samples are not delivered yet.
@@ -123,24 +124,24 @@ impl Verdict {
     /// What an answer means. `now` is for dates in `Retry-After`.
     pub(super) fn on(answer: Answer, asked: Asked, retry_on_429: bool, now: SystemTime) -> Self {
         let Answer { status, headers, words } = answer;
-        let written = Written::told_by(&headers);
+        let written = written(&headers);
         let code = status.as_u16();
         let retry = |kind, detail| Verdict::Retry {
             after: headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now)),
             trouble: Trouble { kind, detail },
         };
         match code {
-            200..=299 if asked.format == WriteFormat::V2 && asked.samples > 0 && !written.is_some_and(Written::any) => {
-                Verdict::Rejected { status, words: UNCONFIRMED.to_owned(), written: 0 }
+            200..=299 if asked.format == WriteFormat::V2 && asked.held.points() > 0 && is_nothing(written) => {
+                Verdict::Rejected { status, words: UNCONFIRMED.to_owned(), written: Kinds::default() }
             }
             200..=299 => {
-                let unwritten = written.map_or(0, |written| asked.samples.saturating_sub(written.samples));
+                let unwritten = written.map(|written| asked.held.without(written)).unwrap_or_default();
                 Verdict::Delivered { unwritten }
             }
             300..=399 => retry(TroubleKind::Redirect, redirect(status, &headers)),
             429 if retry_on_429 => retry(TroubleKind::Status(status), words),
             415 if asked.format == WriteFormat::V2 => Verdict::NotKnown { words },
-            400..=499 => Verdict::Rejected { status, words, written: written.map_or(0, |written| written.samples) },
+            400..=499 => Verdict::Rejected { status, words, written: written.unwrap_or_default() },
             _ => retry(TroubleKind::Status(status), words),
         }
     }
@@ -150,30 +151,22 @@ impl Verdict {
 const UNCONFIRMED: &str = "the receiver took remote write 2.0 and does not say that it wrote anything: most likely it only \
      knows 1.0; write protobuf_message: prometheus.WriteRequest";
 
-/// What a receiver says that it wrote: with 2.0 each must say so.
-#[derive(Clone, Copy)]
-struct Written {
-    /// Samples and histograms.
-    samples: u64,
-    exemplars: u64,
+/// What a receiver says that it wrote: with 2.0 each must say so. A header that is missing is 0; `None` if there is none of
+/// them.
+fn written(headers: &HeaderMap) -> Option<Kinds> {
+    let number = |name: &str| -> Option<u64> {
+        let value = headers.get(name)?.to_str().ok()?;
+        // Sums of what nobody could send must not overflow.
+        value.trim().parse().ok().map(|number: u64| number.min(u64::MAX / 4))
+    };
+    let told =
+        ["samples", "histograms", "exemplars"].map(|what| number(&format!("x-prometheus-remote-write-{what}-written")));
+    let [samples, histograms, exemplars] = told.map(Option::unwrap_or_default);
+    told.iter().any(Option::is_some).then_some(Kinds { samples, histograms, exemplars })
 }
 
-impl Written {
-    /// A header that is missing is 0; `None` if there is none of them.
-    fn told_by(headers: &HeaderMap) -> Option<Self> {
-        let number = |name: &str| -> Option<u64> {
-            let value = headers.get(name)?.to_str().ok()?;
-            value.trim().parse().ok()
-        };
-        let told = ["samples", "histograms", "exemplars"]
-            .map(|what| number(&format!("x-prometheus-remote-write-{what}-written")));
-        let [samples, histograms, exemplars] = told.map(Option::unwrap_or_default);
-        told.iter().any(Option::is_some).then(|| Self { samples: samples.saturating_add(histograms), exemplars })
-    }
-
-    fn any(self) -> bool {
-        self.samples > 0 || self.exemplars > 0
-    }
+fn is_nothing(written: Option<Kinds>) -> bool {
+    written.unwrap_or_default() == Kinds::default()
 }
 
 /// Where a redirect points, without its query: only redirects within the origin, with 307 or 308, are followed.
@@ -207,8 +200,10 @@ mod tests {
 
     use super::*;
 
-    const OF_1: Asked = Asked { format: WriteFormat::V1, samples: 10 };
-    const OF_2: Asked = Asked { format: WriteFormat::V2, samples: 10 };
+    const HELD: Kinds = Kinds { samples: 6, histograms: 4, exemplars: 3 };
+    const NOTHING: Kinds = Kinds { samples: 0, histograms: 0, exemplars: 0 };
+    const OF_1: Asked = Asked { format: WriteFormat::V1, held: HELD };
+    const OF_2: Asked = Asked { format: WriteFormat::V2, held: HELD };
 
     fn on(status: u16, headers: &[(&'static str, &str)]) -> Verdict {
         on_asking(OF_1, status, headers)
@@ -234,7 +229,7 @@ mod tests {
     #[test]
     fn every_status_has_one_meaning() {
         for status in 200..300 {
-            assert_eq!(on(status, &[]), Verdict::Delivered { unwritten: 0 }, "{status}");
+            assert_eq!(on(status, &[]), Verdict::Delivered { unwritten: NOTHING }, "{status}");
         }
         for status in (300..400).chain([429]).chain(500..1000) {
             assert!(matches!(on(status, &[]), Verdict::Retry { .. }), "{status}");
@@ -255,13 +250,17 @@ mod tests {
                 Verdict::Delivered { unwritten } => unwritten,
                 other => panic!("{other:?}"),
             };
-            assert_eq!(unwritten(&[(SAMPLES, "10")]), 0);
-            assert_eq!(unwritten(&[(SAMPLES, "6"), (HISTOGRAMS, "4"), (EXEMPLARS, "3")]), 0);
-            assert_eq!(unwritten(&[(SAMPLES, "11")]), 0);
-            assert_eq!(unwritten(&[(HISTOGRAMS, "7")]), 3);
-            assert_eq!(unwritten(&[(EXEMPLARS, "1")]), 10);
+            let of = |samples, histograms, exemplars| Kinds { samples, histograms, exemplars };
+            assert_eq!(unwritten(&[(SAMPLES, "10")]), of(0, 0, 3), "whatever it took histograms for");
+            assert_eq!(unwritten(&[(SAMPLES, "6"), (HISTOGRAMS, "4"), (EXEMPLARS, "3")]), NOTHING);
+            assert_eq!(unwritten(&[(SAMPLES, "11"), (EXEMPLARS, "4")]), NOTHING);
+            assert_eq!(unwritten(&[(HISTOGRAMS, "3"), (EXEMPLARS, "3")]), of(6, 1, 0));
+            assert_eq!(unwritten(&[(EXEMPLARS, "1")]), of(6, 4, 2));
+            let most = u64::MAX.to_string();
+            assert_eq!(unwritten(&[(SAMPLES, &most), (HISTOGRAMS, &most), (EXEMPLARS, &most)]), NOTHING);
             let rejected = on_asking(asked, 400, &[(SAMPLES, "6"), (HISTOGRAMS, "1")]);
-            assert!(matches!(rejected, Verdict::Rejected { written: 7, .. }), "{rejected:?}");
+            let wrote = of(6, 1, 0);
+            assert!(matches!(rejected, Verdict::Rejected { written, .. } if written == wrote), "{rejected:?}");
         }
     }
 
@@ -269,15 +268,15 @@ mod tests {
     fn who_takes_2_and_wrote_nothing_took_it_for_something_else() {
         for headers in [&[][..], &[(SAMPLES, "0"), (HISTOGRAMS, "0"), (EXEMPLARS, "0")], &[(SAMPLES, "many")]] {
             match on_asking(OF_2, 200, headers) {
-                Verdict::Rejected { status: StatusCode::OK, words, written: 0 } => {
+                Verdict::Rejected { status: StatusCode::OK, words, written: NOTHING } => {
                     assert!(words.contains("protobuf_message: prometheus.WriteRequest"), "{words}");
                 }
                 other => panic!("{headers:?}: {other:?}"),
             }
         }
-        assert_eq!(on(200, &[(SAMPLES, "0")]), Verdict::Delivered { unwritten: 10 }, "1.0 must not be confirmed");
-        let nothing = Asked { samples: 0, ..OF_2 };
-        assert_eq!(on_asking(nothing, 200, &[]), Verdict::Delivered { unwritten: 0 });
+        assert_eq!(on(200, &[(SAMPLES, "0")]), Verdict::Delivered { unwritten: HELD }, "1.0 must not be confirmed");
+        let nothing = Asked { held: NOTHING, ..OF_2 };
+        assert_eq!(on_asking(nothing, 200, &[]), Verdict::Delivered { unwritten: NOTHING });
     }
 
     #[test]

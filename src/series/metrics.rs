@@ -43,6 +43,11 @@ impl Metrics {
         self.histograms_dropped.get_or_create_owned(&Dropped::listed_bounds(remote))
     }
 
+    /// Histograms that grew too old before this receiver had them.
+    pub fn too_old(&self, remote: &RemoteWrite) -> Counter {
+        self.histograms_dropped.get_or_create_owned(&Dropped::too_old(remote))
+    }
+
     /// Samples of targets that belong to no tenant of this receiver; it is shown only if the receiver has tenants.
     pub fn without_tenant(&self, remote: &RemoteWrite) -> Counter {
         match remote.tenant {
@@ -54,6 +59,7 @@ impl Metrics {
     /// Nothing more will be counted of this receiver: nothing is left of it.
     pub fn remove(&self, remote: &RemoteWrite) {
         self.histograms_dropped.remove(&Dropped::listed_bounds(remote));
+        self.histograms_dropped.remove(&Dropped::too_old(remote));
         self.without_tenant.remove(&labels(remote));
     }
 }
@@ -64,6 +70,14 @@ fn labels(remote: &RemoteWrite) -> Vec<(String, String)> {
 
 impl Dropped {
     fn listed_bounds(remote: &RemoteWrite) -> Self {
-        Self { remote_name: remote.name.clone(), url: remote.shown_url(), reason: "nhcb_in_rw1_not_supported" }
+        Self::of(remote, "nhcb_in_rw1_not_supported")
+    }
+
+    fn too_old(remote: &RemoteWrite) -> Self {
+        Self::of(remote, "too_old")
+    }
+
+    fn of(remote: &RemoteWrite, reason: &'static str) -> Self {
+        Self { remote_name: remote.name.clone(), url: remote.shown_url(), reason }
     }
 }

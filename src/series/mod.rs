@@ -14,6 +14,7 @@ mod exemplar;
 mod known;
 mod metadata;
 mod metrics;
+mod output;
 mod pass;
 mod synthetic;
 mod table;
@@ -23,6 +24,7 @@ mod view;
 
 pub use metadata::{Catalogue, Descriptions};
 pub use metrics::Metrics;
+pub use output::Output;
 pub use pass::{Counts, Pass, blames_exposition};
 pub use synthetic::Health;
 pub use table::Table;

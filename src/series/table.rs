@@ -19,6 +19,7 @@ use hashbrown::HashTable;
 use super::block::{BlockBuilder, PointRef, Written};
 use super::exemplar::Exemplars;
 use super::known::{Described, Series};
+use super::output::Output;
 use super::{View, synthetic};
 use crate::config::{JobSecurity, ScrapeConfig};
 use crate::label::SampleRules;
@@ -65,6 +66,8 @@ pub struct Table {
     pub(super) bytes: usize,
     /// What was remembered after the last successful pass.
     good_bytes: usize,
+    /// What was written and not told of yet.
+    output: Output,
 }
 
 /// The encoded exemplars of a point, each with the number of the point.
@@ -167,7 +170,13 @@ impl Table {
             new_bytes: 0,
             bytes: 0,
             good_bytes: 0,
+            output: Output::default(),
         }
+    }
+
+    /// What was written since this was asked last.
+    pub fn take_output(&mut self) -> Output {
+        std::mem::take(&mut self.output)
     }
 
     /// How many series are remembered.
@@ -190,7 +199,8 @@ impl Table {
         let exposed = self.series.iter().flatten().filter(|series| series.exposed == finished);
         let ending = exposed.chain(&self.synthetic).filter(|series| series.newest_ms(at_ms) < at_ms);
         let marker = PointRef::Float(Sample { value: stale_nan(), timestamp_ms: at_ms });
-        let blocks = self.encode(ending.map(|series| (series, marker, NO_EXEMPLARS)));
+        let (blocks, output) = self.encode(ending.map(|series| (series, marker, NO_EXEMPLARS)));
+        self.output += output;
         self.finished = 0;
         blocks
     }
@@ -363,7 +373,8 @@ impl Table {
         let own =
             own.map(|(series, value)| (series, PointRef::Float(Sample { value, timestamp_ms: at_ms }), NO_EXEMPLARS));
         let gone = gone.map(|series| (series, marker, NO_EXEMPLARS));
-        let blocks = self.encode(exposed.chain(gone).chain(own));
+        let (blocks, output) = self.encode(exposed.chain(gone).chain(own));
+        self.output += output;
         for series in self.series.iter_mut().flatten().filter(|series| ends(series)) {
             series.committed_ms = at_ms;
         }
@@ -430,17 +441,26 @@ impl Table {
         self.views.iter().any(|view| view.metadata)
     }
 
-    fn encode<'s>(&self, points: impl Iterator<Item = (&'s Series, PointRef<'s>, Encoded<'s>)>) -> Vec<Block> {
+    fn encode<'s>(
+        &self,
+        points: impl Iterator<Item = (&'s Series, PointRef<'s>, Encoded<'s>)>,
+    ) -> (Vec<Block>, Output) {
+        let mut output = Output::default();
         let builder = |view| BlockBuilder::new(view, self.target, &self.tenants, &self.dictionary);
         let mut builders: Vec<_> = self.views.iter().map(builder).collect();
         for (series, point, exemplars) in points {
+            match point {
+                PointRef::Float(_) => output.samples += 1,
+                PointRef::Histogram(..) => output.histograms += 1,
+            }
+            output.exemplars += exemplars.len() as u64;
             for (builder, encoded) in builders.iter_mut().zip(&series.encoded) {
                 if let Some(labels) = encoded {
                     builder.push(Written { labels, metadata: series.metadata.as_ref(), point, exemplars });
                 }
             }
         }
-        builders.into_iter().flat_map(BlockBuilder::finish).collect()
+        (builders.into_iter().flat_map(BlockBuilder::finish).collect(), output)
     }
 }
 

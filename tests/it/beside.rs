@@ -9,6 +9,7 @@ mod cases;
 mod generate;
 mod metadata;
 mod nhcb;
+mod own;
 mod recorder;
 mod reload;
 mod stage;

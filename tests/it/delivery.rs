@@ -23,11 +23,10 @@ use meshscrape::clock::Clock;
 use meshscrape::config::{MetadataConfig, OrdinaryTls, QueueConfig, ReceiverSecurity, RemoteWrite, SpiffeReceiver};
 use meshscrape::identity::Credentials;
 use meshscrape::model::{Block, Labels, Metadata, MetricType, Sample, TargetId, WriteFormat};
-use meshscrape::send::{self, Monitor, Prepared, ReceiverSnapshot, TroubleKind, Undelivered};
+use meshscrape::send::{self, HistogramsDropped, Monitor, Prepared, ReceiverSnapshot, TroubleKind, Undelivered};
 use meshscrape::spool::{self, DiskSettings, QueueSettings, Spool};
 use meshscrape::wire::v2::{Dictionary, Draft, What};
 use meshscrape::wire::{self, compress, encode_labels, push_sample};
-use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -202,7 +201,7 @@ impl Pipe {
                 clock.clone(),
                 &metrics,
                 Arc::new(|| vec![family("fill"), family("fullness")]),
-                Counter::default(),
+                HistogramsDropped::default(),
             );
             monitors.push(sender.monitor());
             running.push(tokio::spawn(sender.run(give_up.clone())));

@@ -1,6 +1,7 @@
 //! The stage: the exporter that plays the cases, the two scrapers, and the recorder of each.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -174,6 +175,32 @@ pub(super) async fn play_for_metadata(
     let ours_recorded = receivers[1].until_within(patience, "we said what is expected", &enough).await;
     ours.stop().await;
     [theirs_recorded, ours_recorded]
+}
+
+/// What both wrote, and how each is asked for its own metrics.
+pub(super) struct Watched {
+    pub(super) receivers: [Receiver; 2],
+    pub(super) prometheus: SocketAddr,
+    pub(super) ours: agent::Running,
+    _kept: (Process, Server, TempDir),
+}
+
+/// Plays the cases over plain HTTP to both, with these external labels, until nobody watches any more.
+pub(super) async fn play_watched(cases: Vec<Case>, way: Way, external: &str) -> Watched {
+    let cases = cases.into_iter().map(|case| (case.name.clone(), case)).collect();
+    let exporter = Arc::new(Exporter { cases, ..Exporter::default() });
+    let server = Server::start(Talk::Plain(exporter.script()));
+    let receivers = [Receiver::start(takes_everything()).await, Receiver::start(takes_everything()).await];
+    let dir = TempDir::new().expect("a directory");
+    let config = |side, receiver| {
+        let config = config(side, &exporter, &server, way, &CertsDir::at(dir.path()), receiver);
+        config.replace("global: { ", &format!("global: {{ external_labels: {external}, "))
+    };
+    let ours = agent::start(dir.path(), &config(Side::Meshscrape, &receivers[1])).await;
+    let mut process = prometheus(&config(Side::Prometheus, &receivers[0]), way).await;
+    let address = process.says("\"Listening on\" component=web address=").await;
+    let prometheus = address.parse().expect("an address");
+    Watched { receivers, prometheus, ours, _kept: (process, server, dir) }
 }
 
 /// The configuration that both read, but for where to write, for what is a flag of Prometheus, and for the consent that we

@@ -1,5 +1,7 @@
 //! Remote write 2.0: its headers, what the receiver must say, and 1.0 for one that does not know it.
 
+use meshscrape::model::{Counts, Histogram};
+
 use super::secrecy::capture;
 use super::*;
 use crate::support::receiver::{OF_2, Recorded, confirming};
@@ -175,4 +177,90 @@ async fn with_2_families_are_told_of_in_no_request_of_their_own() {
     receiver.samples(20).await;
     pipe.end().await;
     assert!(receiver.recorded().iter().all(|one| !one.samples.is_empty()));
+}
+
+fn histogram_of_nothing() -> Histogram {
+    let counts = Counts::Integer(meshscrape::model::Tally::default());
+    Histogram { schema: 3, zero_threshold: 0.0, sum: 0.0, gauge: false, counts, custom_values: Vec::new() }
+}
+
+/// Two samples, a histogram and three exemplars.
+fn mixed_block(target: u64, scrape: u32) -> Block {
+    let plain = block_of(target, scrape, 0);
+    let mut dictionary = Dictionary::default();
+    let mut labels = |name: &str| {
+        let labels: Labels = [("__name__", name), ("target", &target.to_string())].into_iter().collect();
+        dictionary.encode(&labels)
+    };
+    let [counter, gauge, histogram] = ["c", "g", "h"].map(&mut labels);
+    let what = |labels| What { labels, metadata: None };
+    let mut draft = Draft::new(&dictionary);
+    for labels in [&counter, &gauge] {
+        draft.push_sample(what(labels), Sample { value: f64::from(scrape), timestamp_ms: plain.min_ms });
+    }
+    draft.push_histogram(what(&histogram), &histogram_of_nothing(), plain.min_ms);
+    let exemplar = wire::encode_exemplar(&[("trace_id", "x")].into_iter().collect(), 1.0, plain.min_ms);
+    for _ in 0..3 {
+        draft.push_exemplar(what(&histogram), &exemplar);
+    }
+    Block { samples: 3, histograms: 1, exemplars: 3, ..in_format_2(plain, &draft.finish()) }
+}
+
+fn written(samples: u64, histograms: u64, exemplars: u64) -> Answer {
+    Answer::ok()
+        .header(WRITTEN, samples.to_string())
+        .header("x-prometheus-remote-write-histograms-written", histograms.to_string())
+        .header("x-prometheus-remote-write-exemplars-written", exemplars.to_string())
+}
+
+#[tokio::test]
+async fn each_kind_is_counted_under_its_own_name() {
+    // Tried again, taken in part, rejected in halves until the histogram is known, and taken.
+    let mut number = 0;
+    let receiver = Receiver::start(Box::new(move |request| {
+        number += 1;
+        let request = wire::decode_v2(&request.body).expect("a request of 2.0");
+        let has_histogram = request.timeseries.iter().any(|one| !one.histograms.is_empty());
+        match number {
+            1 => Answer::status(503),
+            2 => written(1, 1, 0),
+            3.. if has_histogram => Answer::status(400),
+            _ => written(2, 0, 0),
+        }
+    }))
+    .await;
+    let pipe = Pipe::to(vec![remote2(&receiver.url())]);
+    let monitor = pipe.monitors[0].clone();
+    pipe.push(mixed_block(1, 1)).await;
+    until(&monitor, |seen| seen.delivered_samples == 2 && seen.rejected_samples == 1).await;
+    let all = |what: &str| {
+        ["samples", "histograms", "exemplars"]
+            .map(|kind| pipe.metric(&format!("prometheus_remote_storage_{kind}{what}_total{{")))
+    };
+    assert_eq!((all(""), all("_retried"), all("_failed")), ([4.0, 2.0, 6.0], [2.0, 1.0, 3.0], [1.0, 0.0, 3.0]));
+
+    // The whole, its two halves, and the halves of that with the histogram.
+    pipe.push(mixed_block(1, 2)).await;
+    until(&monitor, |seen| seen.delivered_samples == 4 && seen.rejected_samples == 2).await;
+    assert_eq!(all("_retried"), [2.0, 1.0, 3.0]);
+    assert_eq!(all("_failed"), [1.0, 1.0, 6.0], "only what was in the part at fault");
+    assert_eq!(pipe.end().await, [Undelivered::default()]);
+}
+
+#[tokio::test]
+async fn each_kind_that_grows_too_old_is_counted_under_its_own_name() {
+    let receiver = Receiver::start(always(Answer::status(503))).await;
+    let mut remote = remote2(&receiver.url());
+    remote.queue.sample_age_limit = Duration::from_secs(60);
+    let pipe = Pipe::to(vec![remote]);
+    let monitor = pipe.monitors[0].clone();
+    let old = mixed_block(1, 1);
+    pipe.push(Block { min_ms: old.min_ms - 120_000, max_ms: old.max_ms - 120_000, ..old }).await;
+    until(&monitor, |seen| seen.too_old_samples == 3).await;
+    // The counter of histograms is one that others count in, too.
+    for (kind, count) in [("samples", 2.0), ("exemplars", 3.0)] {
+        assert_eq!(pipe.metric(&format!("prometheus_remote_storage_{kind}_dropped_total{{")), count, "{kind}");
+    }
+    pipe.end().await;
+    assert!(receiver.recorded().is_empty());
 }
