@@ -57,6 +57,8 @@ impl PublicKey {
 pub struct CertificateFacts {
     /// The SHA-256 of the whole certificate.
     pub fingerprint: Fingerprint,
+    /// The serial number, hexadecimal pairs with colons.
+    pub serial: String,
     /// The subject; Istio leaves it empty in workload certificates.
     pub subject: String,
     /// The issuer.
@@ -82,6 +84,7 @@ impl CertificateFacts {
         });
         Ok(Self {
             fingerprint: Fingerprint::of(certificate),
+            serial: clean(&parsed.raw_serial_as_string()).into_owned(),
             subject: clean(&parsed.subject().to_string()).into_owned(),
             issuer: clean(&parsed.issuer().to_string()).into_owned(),
             uris: uris.collect(),
@@ -230,6 +233,7 @@ mod tests {
         let second = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         let facts = CertificateFacts {
             fingerprint: Fingerprint([0; 32]),
+            serial: String::new(),
             subject: String::new(),
             issuer: String::new(),
             uris: Vec::new(),

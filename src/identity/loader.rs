@@ -17,9 +17,10 @@ use rustls::pki_types::UnixTime;
 use rustls::sign::CertifiedKey;
 use webpki::{EndEntityCert, KeyUsage};
 
-use super::certificate::{CertificateFacts, parse, utc};
+use super::certificate::{CertificateFacts, Fingerprint, parse, utc};
 use super::credentials::{Credentials, OwnIdentity};
 use super::files::{Content, FileSet, Mark};
+use super::history::{History, Outcome, Reload};
 use super::roots::Roots;
 use super::svid::{SvidFault, spiffe_id};
 use super::verify::crypto_provider;
@@ -80,6 +81,8 @@ pub struct IdentitySnapshot {
     pub changes: u64,
     /// How many times what was read was refused, in whole or in part.
     pub refusals: u64,
+    /// What became of the last changes of the files, newest first.
+    pub history: Vec<Reload>,
 }
 
 /// The certificate chain and key of two files, if they belong together. The error is a sentence.
@@ -137,6 +140,7 @@ pub(super) struct Loader {
     notes: Vec<String>,
     changes: u64,
     refusals: u64,
+    history: History,
 }
 
 impl Loader {
@@ -157,6 +161,7 @@ impl Loader {
             notes: Vec::new(),
             changes: 0,
             refusals: 0,
+            history: History::default(),
         }
     }
 
@@ -186,11 +191,19 @@ impl Loader {
         let refused = self.own_problem.is_some() || self.root_problem.is_some();
         if refused && !same_bytes {
             self.refusals += 1;
+            let why = self.own_problem.iter().chain(&self.root_problem).cloned().collect::<Vec<_>>().join("; ");
+            self.history.refused(now, why);
         }
 
         let changed = differs(&next, &self.published);
         if changed {
             next.generation += 1;
+            let outcome = Outcome::Taken {
+                generation: next.generation,
+                own: leafs(&next) != leafs(&self.published),
+                roots: next.roots != self.published.roots,
+            };
+            self.history.taken(now, outcome);
             self.changes += 1;
             self.changed_at = Some(now);
             self.published = Arc::new(next);
@@ -215,6 +228,7 @@ impl Loader {
             problems: self.problems().cloned().collect(),
             changes: self.changes,
             refusals: self.refusals,
+            history: self.history.events().cloned().collect(),
         }
     }
 
@@ -286,8 +300,10 @@ impl Loader {
 
 /// Whether connections made with one can be kept under the other.
 fn differs(next: &Credentials, published: &Credentials) -> bool {
-    let leafs = |credentials: &Credentials| -> Vec<_> {
-        credentials.own().into_iter().flat_map(|own| own.chain.iter().map(|facts| facts.fingerprint)).collect()
-    };
     leafs(next) != leafs(published) || next.roots != published.roots || next.trust_domain != published.trust_domain
+}
+
+/// What tells our own certificates from others.
+fn leafs(credentials: &Credentials) -> Vec<Fingerprint> {
+    credentials.own().into_iter().flat_map(|own| own.chain.iter().map(|facts| facts.fingerprint)).collect()
 }

@@ -18,6 +18,7 @@ mod merge;
 mod metrics;
 mod orders;
 mod probe;
+mod recent;
 mod request;
 mod schedule;
 mod state;
@@ -30,6 +31,7 @@ pub use manager::{Context, Handle, Job, PoolSnapshot, Setup, TargetSnapshot, spa
 pub use merge::{MergeCounts, MergeReader};
 pub use metrics::Metrics;
 pub use probe::{MAX_PROBE_TIME, Probe, ProbeError, Wanted};
+pub use recent::{Beat, Recent};
 pub use request::RequestHead;
 pub use task::TargetStatus;
 pub use transcript::DroppedSeries;

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::merge::{MergeReader, MergeWatch};
 use super::orders::Orders;
+use super::recent::{Beat, Recent};
 use super::schedule::Schedule;
 use super::{Budget, Exchange, Gather, Metrics, RequestHead, exchange, leaving};
 use crate::clock::Clock;
@@ -40,6 +41,8 @@ pub struct TargetStatus {
     pub series: usize,
     /// How it describes its metric families, by their names.
     pub families: Arc<[Arc<Metadata>]>,
+    /// How the last scrapes went.
+    pub recent: Recent,
 }
 
 /// A status that one task writes and anybody reads.
@@ -157,6 +160,8 @@ impl TargetTask {
             self.metrics.gave(self.table.take_output());
             let (series, families) = (self.table.len(), self.descriptions.changed());
             self.status.write(|status| {
+                let ok = attempt.report.failure.is_none();
+                status.recent.push(Beat { duration: attempt.report.phases.total, ok });
                 match attempt.report.failure {
                     None => status.succeeded += 1,
                     Some(_) => status.failed += 1,

@@ -23,7 +23,7 @@ impl Delivery {
         self.state().all_rejected.remove(&tenant_of(blocks).cloned());
         let now = self.clock.now();
         let trouble = self.ledger.with(|progress| {
-            progress.delivered_samples += samples - unwritten;
+            progress.took(samples - unwritten);
             progress.rejected_samples += unwritten;
             progress.last_delivery = Some(now);
             progress.trouble.take()
@@ -106,7 +106,7 @@ impl Delivery {
         }
         let refusal = Refusal { at: self.clock.now(), status: status.as_u16(), samples, words };
         self.ledger.with(|progress| {
-            progress.delivered_samples += written;
+            progress.took(written);
             progress.rejected_samples += samples;
             progress.trouble = None;
             progress.last_refusal = Some(refusal);

@@ -49,6 +49,7 @@ mod parts;
 mod post;
 mod progress;
 mod rate;
+mod recent;
 mod sender;
 mod tenants;
 mod verdict;

@@ -3,24 +3,32 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use tokio::time::Instant;
+
+use super::recent::Recent;
 use super::verdict::Trouble;
 use crate::clock::{Clock, unix_ms};
 use crate::config::RemoteWrite;
+use crate::model::WriteFormat;
 use crate::spool::{Outlet, QueueSnapshot};
 
 /// The state of one receiver. Nothing in it is secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ReceiverSnapshot {
     /// Its name.
     pub name: String,
     /// Its URL, without the query.
     pub url: String,
+    /// As which message samples are sent; one that a receiver does not know is sent as 1.0.
+    pub message: WriteFormat,
     /// What waits and what was dropped because the queue was full.
     pub queue: QueueSnapshot,
     /// The age of the oldest sample that is not delivered; zero if there is none.
     pub lag: Duration,
     /// Samples that the receiver has.
     pub delivered_samples: u64,
+    /// How many of them a second, over the last minute.
+    pub samples_per_second: f64,
     /// Samples that it rejected.
     pub rejected_samples: u64,
     /// Samples that grew too old to be sent.
@@ -50,11 +58,20 @@ pub struct Refusal {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress {
     pub(super) delivered_samples: u64,
+    pub(super) recent: Recent,
     pub(super) rejected_samples: u64,
     pub(super) too_old_samples: u64,
     pub(super) last_delivery: Option<SystemTime>,
     pub(super) trouble: Option<(SystemTime, Trouble)>,
     pub(super) last_refusal: Option<Refusal>,
+}
+
+impl Progress {
+    /// The receiver has so many more.
+    pub(super) fn took(&mut self, samples: u64) {
+        self.delivered_samples += samples;
+        self.recent.add(samples, Instant::now());
+    }
 }
 
 /// Where it is written down: shared by the task and its monitors.
@@ -73,6 +90,7 @@ impl Ledger {
 pub struct Monitor {
     name: String,
     url: String,
+    message: WriteFormat,
     ledger: Ledger,
     queue: Arc<dyn Fn() -> QueueSnapshot + Send + Sync>,
     clock: Clock,
@@ -80,20 +98,29 @@ pub struct Monitor {
 
 impl Monitor {
     pub(super) fn new(remote: &RemoteWrite, ledger: Ledger, outlet: &Outlet, clock: Clock) -> Self {
-        Self { name: remote.name.clone(), url: remote.shown_url(), ledger, queue: Arc::new(outlet.observer()), clock }
+        Self {
+            name: remote.name.clone(),
+            url: remote.shown_url(),
+            message: remote.message,
+            ledger,
+            queue: Arc::new(outlet.observer()),
+            clock,
+        }
     }
 
     /// The state now.
     pub fn snapshot(&self) -> ReceiverSnapshot {
         let queue = (self.queue)();
-        let progress = self.ledger.with(|progress| progress.clone());
+        let mut progress = self.ledger.with(|progress| progress.clone());
         let age_ms = queue.oldest_ms.map_or(0, |oldest| unix_ms(self.clock.now()).saturating_sub(oldest));
         ReceiverSnapshot {
             name: self.name.clone(),
             url: self.url.clone(),
+            message: self.message,
             queue,
             lag: Duration::from_millis(u64::try_from(age_ms).unwrap_or(0)),
             delivered_samples: progress.delivered_samples,
+            samples_per_second: progress.recent.per_second(Instant::now()),
             rejected_samples: progress.rejected_samples,
             too_old_samples: progress.too_old_samples,
             last_delivery: progress.last_delivery,

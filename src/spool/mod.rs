@@ -61,7 +61,7 @@ use queue::Queue;
 pub use disk::DiskLimits;
 pub use home::{Home, HomeError};
 pub use metrics::Metrics;
-pub use queue::{Lease, LeaseLimits, Outlet, QueueSnapshot};
+pub use queue::{DiskSnapshot, Lease, LeaseLimits, Outlet, QueueSnapshot};
 
 /// How often directories that no receiver uses are looked after.
 const STRAYS_EVERY: Duration = Duration::from_secs(600);

@@ -54,6 +54,19 @@ pub struct QueueSnapshot {
     pub dropped_blocks: u64,
     /// Samples in them.
     pub dropped_samples: u64,
+    /// Its files, if it has any.
+    pub disk: Option<DiskSnapshot>,
+}
+
+/// The files of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSnapshot {
+    /// Whether blocks are written to them now; else they wait in memory.
+    pub works: bool,
+    /// How many bytes they have.
+    pub bytes: u64,
+    /// How many they may have before the oldest blocks are dropped.
+    pub capacity_bytes: u64,
 }
 
 /// The way out of one queue, until another one is opened to it.
@@ -340,6 +353,13 @@ impl Queue {
             oldest_ms: window.oldest_ms(),
             dropped_blocks: dropped.iter().map(|count| count.blocks).sum(),
             dropped_samples: dropped.iter().map(|count| count.samples).sum(),
+            disk: state.settings.disk.as_ref().zip(state.metrics.disk.as_ref()).map(|(settings, metrics)| {
+                DiskSnapshot {
+                    works: state.metrics.on_disk.get() == 1,
+                    bytes: u64::try_from(metrics.bytes.get()).unwrap_or(0),
+                    capacity_bytes: settings.limits.max_bytes,
+                }
+            }),
         }
     }
 
