@@ -48,7 +48,7 @@ const BLOCKS_IN_TRANSIT: usize = 256;
 pub struct Options {
     /// Where probes and `/metrics` are served; port 0 takes any.
     pub listen: SocketAddr,
-    /// Where the API is served; `None` for nowhere.
+    /// Where the API and the page are served; `None` for nowhere.
     pub api_listen: Option<SocketAddr>,
     /// Where the API and `/metrics` are served to workloads of the mesh, and to which; `None` for nowhere.
     pub mesh: Option<MeshListener>,
@@ -201,10 +201,20 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
         let (identities, discovery) = (identities.clone(), discovery.clone());
         move || readiness(&identities, &discovery)
     };
+    let monitors = receivers.monitors();
     let sources = Sources {
         registry: Arc::new(registry),
         scrape: scrape.clone(),
         readiness: Arc::new(ready),
+        identities: {
+            let identities = identities.clone();
+            Arc::new(move || identities.snapshots())
+        },
+        discovery: {
+            let discovery = discovery.clone();
+            Arc::new(move || discovery.snapshot())
+        },
+        receivers: Arc::new(move || monitors.borrow().iter().map(send::Monitor::snapshot).collect()),
         configuration: reloads.configuration(),
         process: Arc::new(process),
         control: options.control,
@@ -216,7 +226,7 @@ pub async fn start(config: Config, options: Options) -> Result<Agent, AgentError
         |listener, router, audience| tokio::spawn(status::serve(listener, router, audience, stop_serving.clone()));
     let mut serving = vec![serve(listener, status::probes_router(sources.clone()), Audience::Everybody)];
     if let Some(listener) = api_listener {
-        serving.push(serve(listener, status::api_router(sources.clone()), Audience::ThisHost));
+        serving.push(serve(listener, status::loopback_router(sources.clone()), Audience::ThisHost));
     }
     if let (Some(listener), Some(door)) = (mesh_listener, door) {
         serving.push(serve(listener, status::mesh_router(sources), Audience::Mesh(door)));

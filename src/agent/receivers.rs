@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -20,7 +21,7 @@ use super::counted::Counted;
 use super::identities::Identities;
 use crate::clock::Clock;
 use crate::config::RemoteWrite;
-use crate::send::{self, HistogramsDropped, MetadataSource, Prepared, SendError, Undelivered};
+use crate::send::{self, HistogramsDropped, MetadataSource, Monitor, Prepared, SendError, Undelivered};
 use crate::series::{self, View};
 use crate::spool::{DiskLimits, DiskSettings, QueueSettings, QueueSnapshot, Spool};
 
@@ -39,6 +40,8 @@ pub(super) struct Receivers {
     /// Those that are gone, as long as they deliver what they have.
     leaving: Vec<Leaving>,
     next_number: usize,
+    /// Windows on those that run, in the order in which they began.
+    monitors: watch::Sender<Vec<Monitor>>,
 }
 
 struct Running {
@@ -47,6 +50,7 @@ struct Running {
     /// Of its queue, if that is on disk.
     directory: Option<String>,
     queue: Observer,
+    monitor: Monitor,
     task: JoinHandle<Undelivered>,
     give_up: CancellationToken,
     /// Cancelled by the end of the task.
@@ -103,7 +107,13 @@ impl Receivers {
             running: Vec::new(),
             leaving: Vec::new(),
             next_number: 0,
+            monitors: watch::Sender::default(),
         }
+    }
+
+    /// How those that run are doing, for people.
+    pub(super) fn monitors(&self) -> watch::Receiver<Vec<Monitor>> {
+        self.monitors.subscribe()
     }
 
     /// How to come to `wanted`. Nothing is changed yet, and nothing fails once there is a plan.
@@ -154,6 +164,7 @@ impl Receivers {
         for (prepared, predecessor) in begin {
             self.begin(prepared, predecessor);
         }
+        self.monitors.send_replace(self.running.iter().map(|running| running.monitor.clone()).collect());
         if self.running.is_empty() {
             warn!("no remote_write is configured: targets are scraped and nothing is forwarded");
         }
@@ -197,6 +208,7 @@ impl Receivers {
                 too_old: self.metrics.series.too_old(&remote),
             },
         );
+        let monitor = sender.monitor();
         let (give_up, ended) = (self.give_up.child_token(), CancellationToken::new());
         let (given_up, end) = (give_up.clone(), ended.clone().drop_guard());
         let task = tokio::spawn(async move {
@@ -207,7 +219,7 @@ impl Receivers {
             }
             sender.run(given_up).await
         });
-        self.running.push(Running { number, remote, directory, queue, task, give_up, ended });
+        self.running.push(Running { number, remote, directory, queue, monitor, task, give_up, ended });
     }
 
     /// The directory of a receiver that begins: none that is in use by one that runs.

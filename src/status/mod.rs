@@ -3,17 +3,20 @@
 //! configuration is read again.
 //!
 //! Three listeners, because they have three audiences. The one on the pod's address serves probes and `/metrics` and nothing
-//! else: what the mesh protects must not be readable in the clear next door. The one on loopback serves the API, to whoever
-//! may log in to the node or forward a port. The one of the mesh, if there is one, serves the same to workloads that prove by
-//! mTLS to be among those that may ([`Door`]), and lets nobody end the agent or reload it.
+//! else: what the mesh protects must not be readable in the clear next door. The one on loopback serves the API and the
+//! page, to whoever may log in to the node or forward a port. The one of the mesh, if there is one, serves the API to
+//! workloads that prove by mTLS to be among those that may ([`Door`]), and lets nobody end the agent or reload it.
 
 mod api;
 mod door;
+mod foreign;
+mod health;
+mod page;
 mod probes;
 mod process;
+mod relabelled;
 mod server;
 
-pub use api::{mesh_router, router as api_router};
 pub use door::{Door, Refused};
 pub use probes::{Readiness, router as probes_router};
 pub use process::register_process_metrics;
@@ -22,11 +25,15 @@ pub use server::{Audience, serve};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use axum::Router;
+use axum::middleware;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::{lifecycle, scrape};
+use crate::identity::IdentitySnapshot;
+use crate::send::ReceiverSnapshot;
+use crate::{discover, lifecycle, scrape};
 
 /// The header that a request must have to make the agent do something; its value says what.
 const HEADER: &str = "x-meshscrape";
@@ -40,6 +47,12 @@ pub struct Sources {
     pub scrape: scrape::Handle,
     /// Whether the agent can do its work, asked anew for each probe.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    /// The identities of jobs and receivers.
+    pub identities: Arc<dyn Fn() -> Vec<IdentitySnapshot> + Send + Sync>,
+    /// How discovery is doing.
+    pub discovery: Arc<dyn Fn() -> Arc<discover::Snapshot> + Send + Sync>,
+    /// How the receivers are doing.
+    pub receivers: Arc<dyn Fn() -> Vec<ReceiverSnapshot> + Send + Sync>,
     /// The configuration in force.
     pub configuration: watch::Receiver<Configuration>,
     /// What does not change while the process lives.
@@ -70,4 +83,19 @@ pub struct Process {
     pub host: String,
     /// The arguments of the command line, defaults included.
     pub flags: Vec<(String, String)>,
+}
+
+/// The routes of the loopback listener: the API, the page, and what the pod's own port has.
+pub fn loopback_router(sources: Sources) -> Router {
+    let pages = page::router(sources.clone());
+    let all = api::router(sources.clone()).merge(pages).merge(probes::router(sources));
+    all.layer(middleware::from_fn(foreign::refuse_foreign))
+}
+
+/// The routes of the mesh listener: the API and what the pod's own port has, but that nobody ends the agent or reloads it
+/// from afar.
+pub fn mesh_router(sources: Sources) -> Router {
+    let sources = Sources { control: None, ..sources };
+    let all = api::router(sources.clone()).merge(probes::router(sources));
+    all.layer(middleware::from_fn(foreign::refuse_pages))
 }

@@ -25,7 +25,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("scrape", &["clock", "config", "connect", "label", "model", "parse", "series", "telemetry", "token"]),
     ("spool", &["clock", "model"]),
     ("send", &["clock", "config", "identity", "model", "spool", "telemetry", "token", "wire"]),
-    ("status", &["clock", "config", "identity", "lifecycle", "model", "relabel", "scrape", "telemetry"]),
+    (
+        "status",
+        &["clock", "config", "discover", "identity", "lifecycle", "model", "relabel", "scrape", "send", "telemetry"],
+    ),
     (
         "agent",
         &[

@@ -20,6 +20,7 @@ mod layering;
 mod merged;
 mod monitoring;
 mod oauth2;
+mod page;
 mod peers;
 mod pipeline;
 mod pods;

@@ -5,12 +5,11 @@ mod api;
 mod live;
 mod mesh;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use meshscrape::parse::{Entry, Format, Parser, Step};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::support::agent::{self, eventually};
@@ -77,22 +76,13 @@ async fn its_metrics_are_an_exposition_that_parses() {
     agent.stop().await;
 }
 
-/// Sends a request as written and returns the status line of the answer.
-async fn status_line(address: SocketAddr, request: &str) -> String {
-    let mut stream = TcpStream::connect(address).await.expect("a connection");
-    stream.write_all(request.as_bytes()).await.expect("written");
-    let mut answer = String::new();
-    let _ = stream.read_to_string(&mut answer).await;
-    answer.lines().next().unwrap_or_default().to_owned()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_is_for_this_host_only() {
     let (dir, certs) = (TempDir::new().expect("a directory"), TempDir::new().expect("a directory"));
     let agent = agent::start(dir.path(), &config(&CertsDir::at(certs.path()))).await;
     let ask = async |headers: &str| {
         let request = format!("GET /api/v1/targets HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
-        status_line(agent.api(), &request).await
+        http::status_line(agent.api(), &request).await
     };
     for (headers, status) in [
         ("Host: 127.0.0.1:9465\r\n", "HTTP/1.1 200 OK"),

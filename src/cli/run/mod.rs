@@ -39,7 +39,8 @@ pub(super) struct RunArgs {
     /// Where /-/healthy, /-/ready and /metrics are served; the address :: is every one of this host, IPv4 ones too
     #[arg(long, value_name = "ADDR", default_value = "[::]:9464", value_parser = address)]
     listen: SocketAddr,
-    /// Where the API, /api/v1/targets and live scrapes of single targets, is served: a loopback address
+    /// Where the status page, /, and the API, /api/v1/targets and live scrapes of single targets, are served: a loopback
+    /// address
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9465", value_parser = loopback)]
     api_listen: SocketAddr,
     /// Where the API and /metrics are also served to workloads of the mesh, over mTLS and to those of --mesh-allow only

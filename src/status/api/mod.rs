@@ -13,7 +13,7 @@
 //! ```
 //!
 //! What Prometheus has and an agent cannot answer (queries, rules, …) is refused as its agent mode refuses it. Requests
-//! that a browser was talked into are refused: the host must be a loopback address and there must be no foreign `Origin`.
+//! that a browser was talked into are refused ([`foreign`](super::foreign)).
 
 mod live;
 mod manage;
@@ -25,9 +25,7 @@ mod targets;
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
@@ -35,7 +33,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Sources, probes};
+use super::Sources;
 use crate::model::Labels;
 
 /// What Prometheus answers and an agent has nothing to answer from.
@@ -56,17 +54,8 @@ const NOT_IN_AGENTS: [&str; 14] = [
     "/api/v1/admin/tsdb/{action}",
 ];
 
-/// The routes of the loopback listener.
-pub fn router(sources: Sources) -> Router {
-    routes(sources).layer(middleware::from_fn(refuse_foreign))
-}
-
-/// The routes of the mesh listener: the same, but that nobody ends the agent or reloads it from afar.
-pub fn mesh_router(sources: Sources) -> Router {
-    routes(Sources { control: None, ..sources }).layer(middleware::from_fn(refuse_pages))
-}
-
-fn routes(sources: Sources) -> Router {
+/// The routes of the API.
+pub(super) fn router(sources: Sources) -> Router {
     let mut router = Router::new()
         .route("/api/v1/targets", get(targets::targets))
         .route("/api/v1/scrape_pools", get(targets::scrape_pools))
@@ -84,7 +73,7 @@ fn routes(sources: Sources) -> Router {
     for path in NOT_IN_AGENTS {
         router = router.route(path, any(async || not_in_agents()));
     }
-    router.with_state(sources.clone()).merge(probes::router(sources))
+    router.with_state(sources)
 }
 
 fn not_in_agents() -> Response {
@@ -93,47 +82,6 @@ fn not_in_agents() -> Response {
         "execution",
         "unavailable: this is an agent, which stores nothing to ask for",
     )
-}
-
-/// Who is let in by a certificate is no page of another origin; a browser that has one must not act for such a page.
-async fn refuse_pages(request: Request, next: Next) -> Response {
-    match request.headers().contains_key(header::ORIGIN) {
-        true => failed(StatusCode::FORBIDDEN, "forbidden", "requests from pages are refused"),
-        false => next.run(request).await,
-    }
-}
-
-/// Closes the way in through a browser: rebinding a name to loopback, or asking from another page.
-async fn refuse_foreign(request: Request, next: Next) -> Response {
-    let headers = request.headers();
-    let refused = if !is_loopback(headers.get(header::HOST).and_then(|host| host.to_str().ok())) {
-        Some("the Host header does not name a loopback address")
-    } else if headers.contains_key(header::ORIGIN) && !same_origin(headers) {
-        Some("requests from another origin are refused")
-    } else {
-        None
-    };
-    match refused {
-        Some(reason) => failed(StatusCode::FORBIDDEN, "forbidden", reason),
-        None => next.run(request).await,
-    }
-}
-
-fn is_loopback(host: Option<&str>) -> bool {
-    let Some(host) = host else { return false };
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-fn same_origin(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
-    match (text(header::ORIGIN), text(header::HOST)) {
-        (Some(origin), Some(host)) => origin.strip_prefix("http://") == Some(host),
-        _ => false,
-    }
 }
 
 /// An answer in the API's frame.
@@ -147,7 +95,7 @@ fn found(data: impl Serialize) -> Response {
 }
 
 /// An error in the API's frame.
-fn failed(status: StatusCode, kind: &str, error: &str) -> Response {
+pub(super) fn failed(status: StatusCode, kind: &str, error: &str) -> Response {
     let body = serde_json::json!({ "status": "error", "errorType": kind, "error": error });
     (status, Json(body)).into_response()
 }
@@ -178,16 +126,5 @@ mod tests {
         let time = UNIX_EPOCH + Duration::new(1_709_210_096, 123_456_789);
         assert_eq!(rfc3339(Some(time)), "2024-02-29T12:34:56.123456789Z");
         assert_eq!(rfc3339(None), "0001-01-01T00:00:00Z");
-    }
-
-    #[test]
-    fn only_loopback_names_are_hosts() {
-        for good in ["127.0.0.1:9465", "localhost", "[::1]:9465", "LOCALHOST:1", "127.0.0.7"] {
-            assert!(is_loopback(Some(good)), "{good}");
-        }
-        for bad in ["10.0.0.1:9465", "evil.example:9465", "localhost.evil.example", "127.0.0.1.nip.io", "[::2]", ""] {
-            assert!(!is_loopback(Some(bad)), "{bad}");
-        }
-        assert!(!is_loopback(None));
     }
 }

@@ -11,9 +11,9 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use super::{bad_data, found, map};
-use crate::model::Labels;
-use crate::relabel::{DEFAULT_REGEX, DEFAULT_REPLACEMENT, DEFAULT_SEPARATOR, Rule, RuleSpec};
+use crate::relabel::{DEFAULT_REGEX, DEFAULT_REPLACEMENT, DEFAULT_SEPARATOR, RuleSpec};
 use crate::status::Sources;
+use crate::status::relabelled::{Step, steps};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,11 +26,11 @@ pub(super) struct StepsQuery {
 
 #[derive(Serialize)]
 struct Steps {
-    steps: Vec<Step>,
+    steps: Vec<StepShown>,
 }
 
 #[derive(Serialize)]
-struct Step {
+struct StepShown {
     rule: RuleShown,
     output: BTreeMap<String, String>,
     keep: bool,
@@ -83,15 +83,6 @@ pub(super) async fn relabel_steps(State(sources): State<Sources>, Query(query): 
         return bad_data(&error);
     };
     let labels = labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    found(Steps { steps: steps(&pool.config.relabel, labels) })
-}
-
-fn steps(rules: &[Rule], mut labels: Labels) -> Vec<Step> {
-    let mut keep = true;
-    let step = |rule: &Rule| {
-        keep = keep && rule.apply(&mut labels);
-        let output = if keep { map(&labels) } else { BTreeMap::new() };
-        Step { rule: rule.spec().into(), output, keep }
-    };
-    rules.iter().map(step).collect()
+    let step = |step: Step<'_>| StepShown { rule: step.rule.spec().into(), output: map(&step.labels), keep: step.keep };
+    found(Steps { steps: steps(&pool.config.relabel, labels).into_iter().map(step).collect() })
 }

@@ -12,9 +12,10 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use super::{found, map, rfc3339};
-use crate::model::{Failure, NoTenant, PeerReport, Tenant, TenantRule, Verification};
+use crate::model::{Failure, NoTenant, PeerReport, Tenant, TenantRule};
 use crate::scrape::{PoolSnapshot, TargetSnapshot};
 use crate::status::Sources;
+use crate::status::health::Health;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -156,22 +157,10 @@ fn dropped_targets(pool: &PoolSnapshot) -> impl Iterator<Item = DroppedTarget> {
     })
 }
 
-fn active_target(TargetSnapshot { target, status }: &TargetSnapshot) -> ActiveTarget {
-    let last = status.last.as_ref();
-    // Who may not be connected at all has failed before the first attempt.
-    let refused = match &target.verification {
-        Verification::Refused(failure) => Some(failure),
-        _ => None,
-    };
-    let failure = last.map_or(refused, |report| report.failure.as_ref());
-    let lack = last.and_then(|report| report.lack.as_ref());
-    let peer = last.and_then(|report| report.peer.as_ref());
-    let expected = match &target.verification {
-        Verification::Spiffe(peer) => peer.to_string(),
-        Verification::Refused(failure) => failure.expected.clone().unwrap_or_default(),
-        Verification::HostName | Verification::None => String::new(),
-    };
-    let presented = failure.and_then(|failure| failure.presented.clone());
+fn active_target(snapshot: &TargetSnapshot) -> ActiveTarget {
+    let TargetSnapshot { target, status } = snapshot;
+    let health = Health::of(snapshot);
+    let (last, failure, complaint) = (health.last, health.failure, health.complaint());
     ActiveTarget {
         discovered_labels: map(&target.discovered),
         labels: map(&target.labels),
@@ -181,25 +170,21 @@ fn active_target(TargetSnapshot { target, status }: &TargetSnapshot) -> ActiveTa
         last_error: failure.map(ToString::to_string).unwrap_or_default(),
         last_scrape: rfc3339(last.map(|report| report.started)),
         last_scrape_duration: last.map_or(0.0, |report| report.phases.total.as_secs_f64()),
-        health: match (last, failure) {
-            (_, Some(_)) => "down",
-            (Some(_), None) => "up",
-            (None, None) => "unknown",
-        },
+        health: health.state.word(),
         scrape_interval: crate::config::format_duration(target.interval),
         scrape_timeout: crate::config::format_duration(target.timeout),
         id: target.id.to_string(),
-        reason: failure.or(lack).map_or("", |failure| failure.reason.name()),
-        hint: failure.or(lack).map(Failure::hint).unwrap_or_default(),
-        lack: lack.map(|lack| lack.detail.clone()).unwrap_or_default(),
+        reason: complaint.map_or("", |failure| failure.reason.name()),
+        hint: complaint.map(Failure::hint).unwrap_or_default(),
+        lack: health.lack.map(|lack| lack.detail.clone()).unwrap_or_default(),
         pod_terminating: target.pod.as_ref().is_some_and(|pod| pod.terminating),
-        expected_identity: expected,
-        presented_identity: presented.or_else(|| peer.map(|peer| peer.identity.clone())).unwrap_or_default(),
+        expected_identity: health.expected(),
+        presented_identity: health.presented().to_owned(),
         samples_scraped: last.map_or(0, |report| report.samples),
         samples_kept: last.map_or(0, |report| report.samples_kept),
         scrapes_succeeded: status.succeeded,
         scrapes_failed: status.failed,
-        peer: peer.map(peer_of),
+        peer: health.peer().map(peer_of),
         tenants: target.tenants.iter().map(|(rule, tenant)| tenant_of(rule, tenant)).collect(),
     }
 }

@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use meshscrape::agent::{self, Agent, Options, ReloadError, Stopped};
+pub(crate) use meshscrape::agent::Options;
+use meshscrape::agent::{self, Agent, ReloadError, Stopped};
 use meshscrape::clock::Clock;
 use meshscrape::config;
 use serde_json::Value;

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::HeaderMap;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Any error of an exchange: none of the callers tells them apart.
@@ -43,6 +43,15 @@ impl Answer {
 /// `GET` of a path on a plain port.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<Answer, Error> {
     exchange(TcpStream::connect(address).await?, "GET", path, &[], Bytes::new()).await
+}
+
+/// Sends a request as written and returns the status line of the answer.
+pub(crate) async fn status_line(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    stream.write_all(request.as_bytes()).await.expect("written");
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer).await;
+    answer.lines().next().unwrap_or_default().to_owned()
 }
 
 /// `POST` of a body to a path on a plain port.

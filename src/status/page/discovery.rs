@@ -1,0 +1,284 @@
+//! What was found, by job, and why the rest is no target.
+//!
+//! The question of this view is "why is my pod not a target?", and it has three answers: it is one; it was found, and a rule
+//! dropped it or it cannot be scraped as it is described; or it was never found, because nobody looked where it is. The third
+//! cannot name the pod, so the view says for each job where it looks.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use maud::{Markup, html};
+
+use super::layout::{Here, Page};
+use super::look::Look;
+use super::pager::Slice;
+use super::parts::{chip, labels, name, nothing, pod, rule, state, target_url};
+use super::query::{Query, link};
+use super::target::relabeling;
+use super::targets::job_choice;
+use super::words::{count, counted};
+use crate::config::{KubernetesSd, format_duration};
+use crate::model::{DroppedTarget, Labels, clean};
+use crate::scrape::PoolSnapshot;
+use crate::status::health::Health;
+
+const PATH: &str = "/service-discovery";
+/// How many targets a search names; the view of targets has the rest.
+const FOUND: usize = 10;
+
+pub(super) fn page(look: &Look, query: &Query) -> Page {
+    let chosen: Vec<_> = candidates(look).filter(|(pool, dropped)| matches(pool, dropped, query)).collect();
+    let slice = Slice::of(chosen, query);
+    let body = html! {
+        h1 { "Service discovery" }
+        (troubles(look))
+        (filter(look, query))
+        @if !query.words.is_empty() { (among_targets(look, query)) }
+        section aria-labelledby="dropped" {
+            h2 #dropped { "Found, and not a target" }
+            p.count role="status" { "Showing " (slice.range()) "." (forgotten(look, query)) }
+            @if slice.rows.is_empty() { (nothing("None is like that.")) } @else {
+                (table(&slice.rows))
+                (slice.ways(PATH, query))
+            }
+        }
+        section aria-labelledby="sources" {
+            h2 #sources { "Where each job looks" }
+            p { "What is in neither list was not found: it is not where its job looks, or it has no address yet." }
+            @for pool in look.pools.iter().filter(|pool| query.job.is_empty() || *query.job == *pool.pool) { (job(pool)) }
+        }
+    };
+    Page { here: Here::Discovery, title: "Service discovery".to_owned(), body }
+}
+
+/// The page of a candidate that is no target, or one that says that there is none.
+pub(super) fn dropped(look: &Look, key: &str) -> Result<Page, Page> {
+    let Some((pool, dropped)) = candidates(look).find(|(pool, dropped)| key_of(pool, dropped) == key) else {
+        let body = html! {
+            h1 { "No such candidate" }
+            p { "It is gone, or it has other labels now, since the page that led here was made." }
+            p { a href=(PATH) { "Service discovery" } }
+        };
+        return Err(Page { here: Here::Discovery, title: "No such candidate".to_owned(), body });
+    };
+    let title = called(dropped);
+    let body = html! {
+        p.back { a href=(PATH) { "Service discovery" } }
+        h1 { "Why " (title) " is not a target" }
+        p { "Job " a href=(link(PATH, "", "", &pool.pool)) { (clean(&pool.pool)) } ": " (why(pool, dropped)) }
+        (relabeling(&pool.config.relabel, &dropped.discovered))
+        (labels("As it was discovered", &dropped.discovered))
+    };
+    Ok(Page { here: Here::Discovery, title, body })
+}
+
+fn candidates(look: &Look) -> impl Iterator<Item = (&PoolSnapshot, &Arc<DroppedTarget>)> {
+    look.pools.iter().flat_map(|pool| pool.dropped.iter().map(move |dropped| (pool, dropped)))
+}
+
+/// What it is found by again: it has no name of its own.
+fn key_of(pool: &PoolSnapshot, dropped: &DroppedTarget) -> String {
+    let mut hasher = DefaultHasher::new();
+    (&pool.pool, &dropped.discovered).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+fn called(dropped: &DroppedTarget) -> String {
+    let address = clean(dropped.discovered.value("__address__"));
+    pod(&dropped.discovered, &Labels::new()).unwrap_or_else(|| address.into_owned())
+}
+
+fn matches(pool: &PoolSnapshot, dropped: &DroppedTarget, query: &Query) -> bool {
+    let state = if dropped.error.is_some() { "malformed" } else { "dropped" };
+    (query.state.is_empty() || query.state == state)
+        && (query.job.is_empty() || *query.job == *pool.pool)
+        && query.finds(|text| {
+            text.push_str(&pool.pool);
+            for (label, value) in dropped.discovered.iter() {
+                text.extend(["\n", label, "=", value]);
+            }
+        })
+}
+
+fn troubles(look: &Look) -> Markup {
+    html! {
+        @if !look.discovery.problems.is_empty() || look.discovery.unconfirmed {
+            ul.findings {
+                @if look.discovery.unconfirmed {
+                    li.finding.warn { p { (chip("warn", "Warning")) " The API server has not been heard for too long: pods may have changed unseen." } }
+                }
+                @for problem in &look.discovery.problems {
+                    li.finding.warn {
+                        p { (chip("warn", "Warning")) " " code { (clean(&problem.source)) } " " (problem.message) }
+                        p.muted { "What it said before still holds." }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn filter(look: &Look, query: &Query) -> Markup {
+    html! {
+        form.filter method="get" action=(PATH) role="search" {
+            p.wide {
+                label for="search" { "Why is it not a target?" }
+                input #search type="search" name="search" value=(query.search) autocomplete="off" spellcheck="false"
+                    placeholder="pod, address, label";
+            }
+            p {
+                label for="state" { "Because" }
+                select #state name="state" {
+                    option value="" { "of anything" }
+                    option value="dropped" selected[query.state == "dropped"] { "a rule drops it" }
+                    option value="malformed" selected[query.state == "malformed"] { "it cannot be scraped so" }
+                }
+            }
+            (job_choice(look, query))
+            p.buttons { button type="submit" { "Filter" } @if query.narrows() { " " a href=(PATH) { "Show all" } } }
+        }
+    }
+}
+
+/// What a search finds among those that are targets, so that nobody looks for a reason that is none.
+fn among_targets(look: &Look, query: &Query) -> Markup {
+    let found: Vec<_> = look
+        .targets()
+        .filter(|(pool, active)| {
+            (query.job.is_empty() || *query.job == *pool.pool)
+                && query.finds(|text| {
+                    for (label, value) in active.target.discovered.iter() {
+                        text.extend(["\n", label, "=", value]);
+                    }
+                })
+        })
+        .collect();
+    html! {
+        @if !found.is_empty() {
+            section aria-labelledby="are-targets" {
+                h2 #are-targets { (counted(found.len(), "target")) " like that" }
+                ul.plain {
+                    @for (pool, active) in found.iter().take(FOUND) {
+                        li { (state(&Health::of(active))) " " a href=(target_url(&active.target)) { (name(&active.target)) } span.muted { " in " (clean(&pool.pool)) } }
+                    }
+                }
+                @if found.len() > FOUND {
+                    p { a href=(Query { state: String::new(), ..query.clone() }.url("/targets", 1)) { "All of them" } }
+                }
+            }
+        }
+    }
+}
+
+/// Of many that rules drop, only some are remembered.
+fn forgotten(look: &Look, query: &Query) -> Markup {
+    let pools = look.pools.iter().filter(|pool| query.job.is_empty() || *query.job == *pool.pool);
+    let forgotten: usize = pools.map(|pool| pool.dropped_count.saturating_sub(pool.dropped.len())).sum();
+    html! {
+        @if forgotten > 0 {
+            " Of " (count(forgotten as u64)) " more only the number is known: keep_dropped_targets says how many are remembered."
+        }
+    }
+}
+
+fn table(rows: &[(&PoolSnapshot, &Arc<DroppedTarget>)]) -> Markup {
+    html! {
+        table.list.stack {
+            caption.hidden { "Candidates that are not scraped" }
+            thead { tr { th scope="col" { "Candidate" } th scope="col" { "Job" } th scope="col" { "Why it is not a target" } } }
+            tbody {
+                @for (pool, dropped) in rows {
+                    tr {
+                        th.target scope="row" data-label="Candidate" {
+                            a href={ (PATH) "/" (key_of(pool, dropped)) } { (called(dropped)) }
+                            span.where { (clean(dropped.discovered.value("__address__"))) }
+                        }
+                        td data-label="Job" { (clean(&pool.pool)) }
+                        td data-label="Why" { (why(pool, dropped)) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn why(pool: &PoolSnapshot, dropped: &DroppedTarget) -> Markup {
+    html! {
+        @if let Some(error) = &dropped.error {
+            (chip("bad", "malformed")) " " (clean(error))
+        } @else if let Some(number) = dropped.by_rule {
+            (chip("idle", "dropped")) " by relabel rule " (number + 1)
+            @if let Some(found) = pool.config.relabel.get(number) { ": " code.rule { (rule(found)) } }
+        }
+    }
+}
+
+fn job(pool: &PoolSnapshot) -> Markup {
+    let mut by_rule: BTreeMap<usize, usize> = BTreeMap::new();
+    for number in pool.dropped.iter().filter_map(|dropped| dropped.by_rule) {
+        *by_rule.entry(number).or_default() += 1;
+    }
+    html! {
+        section.job {
+            h3 { (clean(&pool.pool)) }
+            p {
+                (count((pool.active.len() + pool.dropped_count) as u64)) " found: "
+                a href=(link("/targets", "", "", &pool.pool)) { (counted(pool.active.len(), "target")) }
+                ", " (count(pool.dropped_count as u64)) " dropped"
+            }
+            ul { @for source in sources(pool) { li { (source) } } }
+            @if !by_rule.is_empty() {
+                table.list {
+                    caption { "What its rules drop" }
+                    thead { tr { th.number scope="col" { "Rule" } th scope="col" { "It says" } th.number scope="col" { "Drops" } } }
+                    tbody {
+                        @for (number, drops) in by_rule {
+                            tr {
+                                th.number scope="row" { (number + 1) }
+                                td { @if let Some(found) = pool.config.relabel.get(number) { code.rule { (rule(found)) } } }
+                                td.number { (count(drops as u64)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where a job looks, in words.
+fn sources(pool: &PoolSnapshot) -> Vec<String> {
+    let config = &pool.config;
+    let listed: usize = config.static_configs.iter().map(|entry| entry.targets.len()).sum();
+    let listed = (listed > 0).then(|| format!("{} in the configuration itself", counted(listed, "address")));
+    let files = config
+        .file_sd_configs
+        .iter()
+        .flat_map(|files| files.files.iter().map(|file| format!("the file {}", clean(&file.display().to_string()))));
+    let lists = config.http_sd_configs.iter().map(|list| {
+        let url = list.url.split('?').next().unwrap_or_default();
+        format!("the list at {}, every {}", clean(url), format_duration(list.refresh_interval))
+    });
+    listed.into_iter().chain(files).chain(lists).chain(config.kubernetes_sd_configs.iter().map(kubernetes)).collect()
+}
+
+fn kubernetes(source: &KubernetesSd) -> String {
+    let mut namespaces: Vec<&str> = source.namespaces.iter().map(String::as_str).collect();
+    if source.own_namespace {
+        namespaces.push("its own");
+    }
+    let place = match namespaces.is_empty() {
+        true => "all namespaces".to_owned(),
+        false => format!("namespaces {}", clean(&namespaces.join(", "))),
+    };
+    let mut text = format!("Kubernetes, role {}, in {place}", source.role.as_str());
+    for selector in &source.selectors {
+        for (kind, value) in [("label", &selector.label), ("field", &selector.field)] {
+            if !value.is_empty() {
+                text.push_str(&format!(", only {}s with {kind} {}", selector.role.as_str(), clean(value)));
+            }
+        }
+    }
+    text
+}

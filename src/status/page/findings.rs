@@ -1,0 +1,384 @@
+//! What is wrong right now, each with what to do about it, the worst first.
+//!
+//! The thresholds are those of the alerts that are shipped, so that the page and an alert say the same. What repeats itself
+//! for many targets is said once for each reason.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use super::look::Look;
+use super::parts::{Severity, name, target_url};
+use super::query::link;
+use super::words::{count, counted, relative, span};
+use crate::identity::{CertificateFacts, IdentitySnapshot};
+use crate::model::{ExitClass, Failure, Reason, Target, Verification, clean};
+use crate::send::{ReceiverSnapshot, TroubleKind};
+use crate::status::health::Health;
+
+/// How many targets are named one by one.
+const EXAMPLES: usize = 3;
+/// A receiver that is further behind than this is behind.
+const BEHIND: Duration = Duration::from_secs(120);
+/// A refusal that is older than this is history.
+const RECENT: Duration = Duration::from_secs(600);
+/// The least share of its time that a certificate which is renewed in time has left.
+const LEAST_LEFT: f64 = 0.2;
+/// A root that lasts for longer is no worry yet.
+const ROOT_WARNING: Duration = Duration::from_secs(30 * 86_400);
+
+/// One thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub(super) severity: Severity,
+    /// What, in a few words.
+    pub(super) title: String,
+    /// The word of the closed list, where it is a failure of scrapes.
+    pub(super) reason: Option<Reason>,
+    /// What exactly.
+    pub(super) detail: String,
+    /// What to do.
+    pub(super) fix: String,
+    /// Where all of it is to be seen.
+    pub(super) link: (String, String),
+    /// Some of those whom it concerns: page, name, detail.
+    pub(super) examples: Vec<(String, String, String)>,
+}
+
+/// Everything.
+pub(super) fn of(look: &Look) -> Vec<Finding> {
+    let mut all = Vec::new();
+    identities(look, &mut all);
+    targets(look, &mut all);
+    receivers(look, &mut all);
+    discovery(look, &mut all);
+    if !look.configuration.successful {
+        all.push(finding(
+            Severity::Warning,
+            "The configuration that was read last cannot be used",
+            format!("The one of {} stays in force.", relative(look.configuration.taken, look.now)),
+            "run `meshscrape check config FILE`: it names every problem with its place",
+            ("/config", "Configuration in force"),
+        ));
+    }
+    all.sort_by_key(|finding| finding.severity);
+    all
+}
+
+fn finding(severity: Severity, title: &str, detail: String, fix: &str, (url, to): (&str, &str)) -> Finding {
+    Finding {
+        severity,
+        title: title.to_owned(),
+        reason: None,
+        detail,
+        fix: fix.to_owned(),
+        link: (url.to_owned(), to.to_owned()),
+        examples: Vec::new(),
+    }
+}
+
+fn identities(look: &Look, all: &mut Vec<Finding>) {
+    let to = ("/identity", "Identity");
+    for identity in &look.identities {
+        let files = clean(&identity.files.chain.display().to_string()).into_owned();
+        if let Some(failure) = &identity.not_ready {
+            let title = "No handshake can be tried with our certificates";
+            all.push(Finding {
+                reason: Some(failure.reason),
+                ..finding(Severity::Bad, title, format!("{} ({files})", failure.detail), &failure.hint(), to)
+            });
+        }
+        if let Some(why) = &identity.own_certificate_untrusted {
+            let fix = "peers with the same roots refuse us: compare with `meshscrape check certs DIR`";
+            all.push(finding(Severity::Bad, "Our own certificate is not trusted", format!("{why} ({files})"), fix, to));
+        }
+        if !identity.problems.is_empty() {
+            let fix = "the last good content stays in use until it ends; run `meshscrape check certs DIR`";
+            all.push(finding(
+                Severity::Warning,
+                "Certificate files cannot be used as they are",
+                identity.problems.join("; "),
+                fix,
+                to,
+            ));
+        }
+        all.extend(ending(identity, look.now, &files));
+    }
+}
+
+/// Certificates that should have been renewed by now.
+fn ending(identity: &IdentitySnapshot, now: SystemTime, files: &str) -> Vec<Finding> {
+    let to = ("/identity", "Identity");
+    let mut all = Vec::new();
+    if let Some(leaf) = identity.own.first()
+        && identity.not_ready.is_none()
+        && left(leaf, now).1 < LEAST_LEFT
+    {
+        let fix = "its issuer renews it at half or two thirds of its time: look at who writes these files, istio-proxy for example";
+        let title = format!("Our own certificate ends {} and was not renewed", relative(leaf.not_after, now));
+        all.push(finding(Severity::Bad, &title, files.to_owned(), fix, to));
+    }
+    if let Some(root) = identity.roots.iter().max_by_key(|root| root.not_after) {
+        let (time, share) = left(root, now);
+        if time < ROOT_WARNING && share < LEAST_LEFT {
+            let fix = "begin a root rotation: from then on nobody can be verified";
+            let title = format!("The last root ends {}", relative(root.not_after, now));
+            all.push(finding(Severity::Bad, &title, root.name().to_owned(), fix, to));
+        }
+    }
+    all
+}
+
+/// How long a certificate lasts yet, and which share of its whole time that is.
+pub(super) fn left(certificate: &CertificateFacts, now: SystemTime) -> (Duration, f64) {
+    let whole = certificate.not_after.duration_since(certificate.not_before).unwrap_or_default();
+    let left = certificate.not_after.duration_since(now).unwrap_or_default();
+    (left, left.as_secs_f64() / whole.as_secs_f64().max(1.0))
+}
+
+/// Where a failure stands among others: that somebody else answered comes first.
+pub(super) fn rank(failure: &Failure) -> (u8, Reason) {
+    rank_of(failure.reason)
+}
+
+fn rank_of(reason: Reason) -> (u8, Reason) {
+    let order = match reason {
+        Reason::IdentityMismatch => 0,
+        _ if reason.class() == ExitClass::Identity => 1,
+        _ => 2,
+    };
+    (order, reason)
+}
+
+/// The targets that fail, or lack something, for one reason.
+#[derive(Default)]
+struct Group<'a> {
+    count: usize,
+    first: Option<&'a Failure>,
+    examples: Vec<(String, String, String)>,
+}
+
+impl<'a> Group<'a> {
+    fn add(&mut self, target: &Target, failure: &'a Failure) {
+        self.count += 1;
+        self.first.get_or_insert(failure);
+        if self.examples.len() < EXAMPLES {
+            self.examples.push((target_url(target), name(target), failure.detail.clone()));
+        }
+    }
+
+    fn finding(self, severity: Severity, reason: Reason, what: &str, state: &str) -> Finding {
+        Finding {
+            severity,
+            title: format!("{} {what}", counted(self.count, "target")),
+            reason: Some(reason),
+            detail: reason.when().to_owned(),
+            fix: self.first.map(|failure| failure.hint().into_owned()).unwrap_or_default(),
+            link: (
+                link("/targets", state, reason.name(), ""),
+                if self.count > EXAMPLES {
+                    format!("All {}", count(self.count as u64))
+                } else {
+                    "In the list".to_owned()
+                },
+            ),
+            examples: self.examples,
+        }
+    }
+}
+
+fn targets(look: &Look, all: &mut Vec<Finding>) {
+    let mut down: BTreeMap<Reason, Group<'_>> = BTreeMap::new();
+    let mut lacking: BTreeMap<Reason, Group<'_>> = BTreeMap::new();
+    let mut unverified = 0;
+    for (_, active) in look.targets() {
+        let health = Health::of(active);
+        if let Some(failure) = health.failure {
+            down.entry(failure.reason).or_default().add(&active.target, failure);
+        } else if let Some(lack) = health.lack {
+            lacking.entry(lack.reason).or_default().add(&active.target, lack);
+        }
+        unverified += usize::from(active.target.verification == Verification::None);
+    }
+    // A pod that is being deleted is no trouble.
+    let mut down: Vec<_> = down.into_iter().collect();
+    down.sort_by_key(|(reason, group)| (rank_of(*reason).0, Reverse(group.count)));
+    all.extend(down.into_iter().map(|(reason, group)| match reason {
+        Reason::PodTerminating => group.finding(Severity::Note, reason, "of pods that are being deleted", "down"),
+        _ => group.finding(Severity::Bad, reason, "down", "down"),
+    }));
+    all.extend(
+        lacking
+            .into_iter()
+            .map(|(reason, group)| group.finding(Severity::Warning, reason, "up, but lacking something", "up")),
+    );
+    if unverified > 0 {
+        all.push(finding(
+            Severity::Note,
+            &format!("{} in plain text", counted(unverified, "target")),
+            "Their jobs say scheme: http, so nobody checks who answers.".to_owned(),
+            "global.require_identity makes such a job an error of the configuration",
+            ("/targets", "Targets"),
+        ));
+    }
+}
+
+fn receivers(look: &Look, all: &mut Vec<Finding>) {
+    let to = ("/remote-write", "Remote write");
+    if look.receivers.is_empty() {
+        let detail = "Targets are scraped and nothing is forwarded.".to_owned();
+        all.push(finding(
+            Severity::Note,
+            "No remote_write is configured",
+            detail,
+            "write remote_write into the configuration",
+            to,
+        ));
+    }
+    for receiver in &look.receivers {
+        let name = clean(&receiver.name).into_owned();
+        if let Some((since, trouble)) = &receiver.trouble {
+            let waiting = counted(receiver.queue.pending_samples as usize, "sample");
+            let detail = format!("{trouble}. {waiting} waiting; none is lost as long as there is room.");
+            let title = format!(
+                "Receiver {name} takes nothing, since {}",
+                span(look.now.duration_since(*since).unwrap_or_default())
+            );
+            all.push(finding(Severity::Bad, &title, detail, cure(trouble.kind), to));
+        } else if receiver.lag > BEHIND {
+            let title = format!("Receiver {name} is {} behind", span(receiver.lag));
+            let detail = format!("It takes {} samples a second.", count(receiver.samples_per_second as u64));
+            let fix = "look at its load, or raise queue_config.max_requests_in_flight";
+            all.push(finding(Severity::Warning, &title, detail, fix, to));
+        }
+        all.extend(refused(receiver, &name, look.now));
+        if receiver.queue.dropped_samples > 0 {
+            let title =
+                format!("{} for receiver {name} were lost", counted(receiver.queue.dropped_samples as usize, "sample"));
+            let detail =
+                "They were dropped since this agent has started, because the queue was full or they were too old."
+                    .to_owned();
+            let fix = "raise queue_config.max_disk or max_memory to what an outage takes";
+            all.push(finding(Severity::Warning, &title, detail, fix, to));
+        }
+    }
+}
+
+/// What to do about a receiver that takes nothing.
+fn cure(kind: TroubleKind) -> &'static str {
+    match kind {
+        TroubleKind::NotReady => "look at the certificates and secrets that its entry in the configuration names",
+        TroubleKind::Identity => {
+            "somebody else answers at its URL, or its entry names the wrong server_ids, ca_file or server_name"
+        }
+        TroubleKind::Connect => "is it running, is its URL right, and does a NetworkPolicy let us through?",
+        TroubleKind::Timeout => "it, or the way to it, is overloaded: look at its load, or raise remote_timeout",
+        TroubleKind::Network => "something on the way ends the connection: look at proxies and at its log",
+        TroubleKind::Redirect => "write the URL that it leads to into the configuration",
+        TroubleKind::Status(_) => "it answers and cannot take samples now: look at its log and at its limits",
+    }
+}
+
+fn refused(receiver: &ReceiverSnapshot, name: &str, now: SystemTime) -> Option<Finding> {
+    let refusal = receiver.last_refusal.as_ref()?;
+    let recent = now.duration_since(refusal.at).is_ok_and(|ago| ago < RECENT);
+    recent.then(|| {
+        let title = format!("Receiver {name} rejected {}", counted(refusal.samples as usize, "sample"));
+        let detail = format!("{} {}: {}", relative(refusal.at, now), refusal.status, refusal.words);
+        let fix = "they are gone; its words say which series, and the log names the target";
+        finding(Severity::Warning, &title, detail, fix, ("/remote-write", "Remote write"))
+    })
+}
+
+fn discovery(look: &Look, all: &mut Vec<Finding>) {
+    let to = ("/service-discovery", "Service discovery");
+    if !look.discovery.first_pass_done {
+        let detail = "Some source of targets has not answered since the agent has started.".to_owned();
+        all.push(finding(
+            Severity::Warning,
+            "The targets are not known yet",
+            detail,
+            "wait a moment; what is in the way is listed below",
+            to,
+        ));
+    }
+    for problem in &look.discovery.problems {
+        let title = format!("A source of targets cannot be used: {}", clean(&problem.source));
+        let fix = "what it said before still holds";
+        all.push(finding(Severity::Warning, &title, problem.message.clone(), fix, to));
+    }
+    if look.discovery.unconfirmed {
+        let detail =
+            "Pods may have changed unseen, so each is scraped only as long as it is surely the same.".to_owned();
+        let fix = "look at the API server and at the way to it";
+        all.push(finding(Severity::Warning, "The API server has not been heard for too long", detail, fix, to));
+    }
+    let malformed = look.pools.iter().flat_map(|pool| &pool.dropped).filter(|dropped| dropped.error.is_some());
+    let errors: Vec<&str> = malformed.filter_map(|dropped| dropped.error.as_deref()).collect();
+    if let Some(first) = errors.first() {
+        let title = format!("{} cannot be scraped as it is described", counted(errors.len(), "candidate"));
+        let fix = "its annotations, labels or relabel rules make no target of it";
+        let to = ("/service-discovery?state=malformed", "All of them");
+        all.push(finding(Severity::Warning, &title, clean(first).into_owned(), fix, to));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::UNIX_EPOCH;
+
+    use rcgen::{CertificateParams, KeyPair};
+    use time::OffsetDateTime;
+
+    use super::*;
+    use crate::config::CertificateFiles;
+
+    const DAY: u64 = 86_400;
+
+    /// A certificate that is valid on these days since 1970.
+    fn certificate(days: std::ops::Range<u64>) -> CertificateFacts {
+        let day = |number: u64| OffsetDateTime::UNIX_EPOCH + Duration::from_secs(number * DAY);
+        let mut params = CertificateParams::default();
+        (params.not_before, params.not_after) = (day(days.start), day(days.end));
+        let made = params.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate");
+        CertificateFacts::read(made.der()).expect("it can be read")
+    }
+
+    fn said(own: std::ops::Range<u64>, root: std::ops::Range<u64>, today: u64) -> Vec<String> {
+        let identity = IdentitySnapshot {
+            files: CertificateFiles::in_dir(Path::new("certs")),
+            generation: 1,
+            changed_at: None,
+            id: None,
+            trust_domain: None,
+            own: vec![certificate(own)],
+            own_certificate_untrusted: None,
+            roots: vec![certificate(root)],
+            not_ready: None,
+            problems: Vec::new(),
+            changes: 1,
+            refusals: 0,
+            history: Vec::new(),
+        };
+        let now = UNIX_EPOCH + Duration::from_secs(today * DAY);
+        ending(&identity, now, "certs").into_iter().map(|finding| finding.title).collect()
+    }
+
+    #[test]
+    fn certificates_that_should_have_been_renewed_are_told_as_the_alerts_tell_them() {
+        assert_eq!(said(0..100, 0..3_650, 79), [""; 0]);
+        assert_eq!(said(0..100, 0..3_650, 81), ["Our own certificate ends in 19d and was not renewed"]);
+        assert_eq!(said(3_600..3_630, 0..3_650, 3_610), [""; 0], "40 days are enough for a root");
+        assert_eq!(said(3_600..3_650, 0..3_650, 3_621), ["The last root ends in 29d"]);
+        assert_eq!(said(10..20, 10..20, 17), [""; 0], "a root of days is renewed as late as that");
+        assert_eq!(said(10..20, 10..20, 19).len(), 2);
+    }
+
+    #[test]
+    fn that_somebody_else_answered_comes_first() {
+        let mut reasons = [Reason::ConnectRefused, Reason::PlaintextServer, Reason::IdentityMismatch];
+        reasons.sort_by_key(|reason| rank_of(*reason));
+        assert_eq!(reasons, [Reason::IdentityMismatch, Reason::PlaintextServer, Reason::ConnectRefused]);
+    }
+}
