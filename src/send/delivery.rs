@@ -176,7 +176,7 @@ impl Delivery {
         match self.settle(&mut blocks, Some(&mut part)).await {
             Settled::Delivered => self.forgive(&blocks),
             Settled::Rejected(rejection) if !self.may_split(&rejection, &blocks) => {
-                self.give_up(blocks, rejection).await;
+                self.give_up_rejected(blocks, rejection).await;
             }
             Settled::Rejected(_) if spans_targets(&blocks) => return self.deliver_apart(part).await,
             Settled::Rejected(rejection) => self.narrow(blocks, Some(rejection)).await,
@@ -220,7 +220,7 @@ impl Delivery {
 
     /// What is rejected by a receiver that took nothing of late, or for what no splitting helps. There is nothing to be
     /// asked but for what of a target is newer than what is at fault.
-    async fn give_up(&self, blocks: Vec<Block>, rejection: Rejection) {
+    async fn give_up_rejected(&self, blocks: Vec<Block>, rejection: Rejection) {
         let tenant = tenant_of(&blocks).cloned();
         let mut targets: Vec<Vec<Block>> = Vec::new();
         for block in blocks {

@@ -187,8 +187,8 @@ impl Lease {
     /// The same of those that an earlier run has left.
     pub fn take_out_earlier(&mut self, mut which: impl FnMut(&Block) -> bool) -> Option<Lease> {
         let earlier = self.blocks.extract_if(.., |waiting| waiting.is_earlier() && which(&waiting.block));
-        let blocks: Vec<_> = earlier.collect();
-        (!blocks.is_empty()).then(|| Lease { queue: Arc::clone(&self.queue), blocks })
+        let (blocks, is_overdue): (Vec<_>, _) = (earlier.collect(), self.is_overdue);
+        (!blocks.is_empty()).then(|| Lease { queue: Arc::clone(&self.queue), blocks, is_overdue })
     }
 
     /// They are delivered, or given up for good: the queue forgets them.

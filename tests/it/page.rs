@@ -1,5 +1,6 @@
 //! The status page: what the person on call sees, asked for as a browser does, and in one.
 
+mod browser;
 mod stage;
 
 use bytes::Bytes;

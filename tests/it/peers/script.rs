@@ -23,7 +23,7 @@ fn a_peer_that_is_missing_or_not_one_is_said_in_a_sentence() {
     assert_eq!(
         find("gateway", "PATH", "/usr/bin:/bin"),
         "peers: no peer is called 'gateway'; there are: envoy prometheus promtool victoria-metrics vmagent etcd \
-         kube-apiserver kubectl strace helm cargo-deny\n"
+         kube-apiserver kubectl strace helm chromium playwright cargo-deny\n"
     );
 }
 
@@ -63,14 +63,23 @@ fn what_cannot_be_had_is_left_out_and_said_at_the_end() {
     let (status, said) = run("echo \"$@\"; exit 3");
     assert_eq!(status, Some(3), "the run's own end counts");
     let lines: Vec<&str> = said.lines().collect();
-    assert_eq!(lines[0], "-- --skip cluster:: --skip helm::");
+    assert_eq!(lines[0], "-- --skip cluster:: --skip helm:: --skip page::browser::");
     assert!(
         lines[1]
             .starts_with(&format!("not run: the tests named cluster::, because kube-apiserver 1.34 or newer {why}"))
     );
     assert!(lines[2].starts_with(&format!("not run: the tests named helm::, because helm 3.17 or newer {why}")));
-    assert_eq!(lines.len(), 3);
+    assert_eq!(
+        lines[3],
+        "not run: the tests named page::browser::, because playwright 1.65 or newer is not here and running it needs \
+         Node.js 20 or newer with npm, which is not here; name one in MESHSCRAPE_PLAYWRIGHT"
+    );
+    assert_eq!(lines.len(), 4);
 
+    tree.program("bin", "npm", "1");
+    tree.program("bin", "node", "v18.20.1");
+    assert!(run("echo \"$@\"").1.contains("running it needs Node.js 20 or newer, and this is v18.20.1"));
+    tree.program("bin", "node", "v20.0.0");
     tree.program("bin", "kube-apiserver", "Kubernetes v1.99.1");
     tree.program("bin", "helm", "version.BuildInfo{Version:\"v3.99.1\"}");
     assert_eq!(run("echo $#"), (Some(0), "0\n".to_owned()));

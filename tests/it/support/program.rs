@@ -87,14 +87,19 @@ impl Program {
     }
 
     /// Waits for its end and gives what it printed.
-    pub(crate) async fn end(mut self) -> Output {
-        let deadline = Instant::now() + PATIENCE;
+    pub(crate) async fn end(self) -> Output {
+        self.end_within(PATIENCE).await
+    }
+
+    /// The same for what takes its time.
+    pub(crate) async fn end_within(mut self, patience: Duration) -> Output {
+        let deadline = Instant::now() + patience;
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("a child of ours") {
                 break status;
             }
             if Instant::now() >= deadline {
-                panic!("it still runs after {PATIENCE:?}:\n{}", String::from_utf8_lossy(&read(&mut self.stderr)));
+                panic!("it still runs after {patience:?}:\n{}", String::from_utf8_lossy(&read(&mut self.stderr)));
             }
             sleep(Duration::from_millis(5)).await;
         };
