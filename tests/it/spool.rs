@@ -18,8 +18,8 @@ mod rotated;
 mod silent;
 mod stepped;
 mod stored;
-mod unequal;
 mod tenants;
+mod unequal;
 mod version2;
 
 use std::path::{Path, PathBuf};

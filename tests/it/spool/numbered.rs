@@ -14,6 +14,7 @@ use super::first_times;
 use crate::support::agent::eventually;
 use crate::support::scale;
 use crate::support::tls_server::{Reply, Script, Server, Talk};
+use meshscrape::model::Address;
 
 /// How long before an event an answer must have been given to count as finished. The promise is 100 ms, which holds as long as
 /// the machine lets the program run: with 27 who would run on 2 processors, three scrapes of a hundred that were cut off so
@@ -62,6 +63,11 @@ impl Numbered {
             Reply::ok(&format!("answer_number {number}\n{rest}"))
         });
         Self { server: serve(Talk::Plain(answer)), answered }
+    }
+
+    /// Where it is.
+    pub(super) fn address(&self) -> Address {
+        self.server.address()
     }
 
     /// A job that scrapes it so often.
