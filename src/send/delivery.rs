@@ -4,7 +4,7 @@
 //! is known of what it does not take. A part of a lease is acknowledged as soon as it is settled, so that what ends meanwhile
 //! leaves behind only what is not.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -75,8 +75,8 @@ pub(super) struct State {
 /// A target with samples that the receiver does not want.
 pub(super) struct Apart {
     pub(super) since: Instant,
-    /// Its series that are at fault, as far as they are known.
-    pub(super) series: HashSet<Labels>,
+    /// Its series that are at fault, as far as they are known, and when each was last rejected alone.
+    pub(super) series: HashMap<Labels, Instant>,
     /// Samples of others were taken while its own were rejected: it is not the receiver that takes nothing.
     pub(super) others_taken: bool,
 }
@@ -256,7 +256,7 @@ impl Delivery {
 
     /// From now on this target is sent alone.
     pub(super) fn set_apart(&self, target: TargetId, others_taken: bool) {
-        let new = || Apart { since: Instant::now(), series: HashSet::new(), others_taken };
+        let new = || Apart { since: Instant::now(), series: HashMap::new(), others_taken };
         let mut state = self.state();
         let apart = state.apart.entry(target).or_insert_with(new);
         apart.since = Instant::now();

@@ -6,17 +6,18 @@
 //! ```
 //! Halves are of different series first, so that the samples of one series stay in order, and go one after the other, with
 //! the pauses of the backoff after rejections. The series that are known to be at fault are sent apart from the rest for a
-//! while, so that they cost one request more and not the whole search. Once some series were rejected and nothing was taken,
+//! while, so that they cost one request more and not the whole search. If they are rejected together, a few of them that were
+//! not asked alone for a while are: one that is taken again is not dropped for ever because of its neighbours. Once some series were rejected and nothing was taken,
 //! what is left is tried as it is, and it ends if none of that is taken, either. It ends, too, after so many rejections that going on would cost the other samples of the target more than it saves.
 //! What is given up so is tried once more, scrape by scrape, because scrapes may be at fault instead of series.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::delivery::{Delivery, Rejection, Settled};
 use super::parts::{first_series, halves, spans_series, without};
-use crate::model::{Block, Labels};
+use crate::model::{Block, Labels, TargetId};
 
 /// How many rejections one search may cost.
 const MAX_REJECTIONS: u32 = 100;
@@ -38,6 +39,11 @@ pub(super) enum Search {
     AgainBriefly,
 }
 
+/// How many of these are asked alone after they were rejected together, and after how many of the longest pauses of the
+/// backoff again.
+const ASKED_AGAIN: usize = 4;
+const ASKED_AGAIN_AFTER: u32 = 12;
+
 impl Delivery {
     /// Whether it is known which series of these blocks are at fault.
     pub(super) fn knows_offenders(&self, blocks: &[Block]) -> bool {
@@ -46,15 +52,19 @@ impl Delivery {
 
     /// Settles blocks of one target in parts; with a rejection, they were rejected together.
     pub(super) async fn narrow(&self, blocks: Vec<Block>, rejection: Option<Rejection>) {
-        let known = self.offenders(&blocks);
+        let known = self.offenders(&blocks).into_keys().collect::<HashSet<_>>();
         if rejection.is_some() || known.is_empty() {
             self.search(blocks, rejection, Search::AtFault).await;
             return;
         }
         match without(&blocks, &known) {
             Ok([good, bad]) => {
-                self.search(good, None, Search::AtFault).await;
-                self.try_again(bad, &known).await;
+                let target = good.first().map(|block| block.target);
+                if self.search(good, None, Search::AtFault).await {
+                    // It is not the receiver that takes nothing.
+                    target.iter().for_each(|target| self.others_were_taken(*target));
+                }
+                self.try_again(bad).await;
             }
             Err(error) => self.drop_damaged(&blocks, &error),
         }
@@ -95,6 +105,7 @@ impl Delivery {
             match self.settle(&mut piece, None).await {
                 Settled::Delivered => {
                     any_taken = true;
+                    self.forgive_series(&piece);
                     pauses = self.backoff.pauses();
                     left.extend(held.drain(..).rev().map(|(piece, rejection)| (piece, Some(rejection))));
                 }
@@ -161,15 +172,44 @@ impl Delivery {
         any_taken
     }
 
-    /// What was at fault may be taken now.
-    async fn try_again(&self, mut blocks: Vec<Block>, known: &HashSet<Labels>) {
+    /// What was at fault may be taken now, or some of it.
+    async fn try_again(&self, mut blocks: Vec<Block>) {
         if blocks.is_empty() {
             return;
         }
-        match self.settle(&mut blocks, None).await {
-            Settled::Delivered => self.forgive_series(&blocks, known),
-            Settled::Rejected(rejection) => self.drop_rejected(&blocks, rejection, None),
-            Settled::Nothing => {}
+        let rejection = match self.settle(&mut blocks, None).await {
+            Settled::Delivered => return self.forgive_series(&blocks),
+            Settled::Rejected(rejection) => rejection,
+            Settled::Nothing => return,
+        };
+        let asked = match self.may_split(&rejection, &blocks) && spans_series(&blocks) {
+            true => self.asked_alone(&blocks),
+            false => HashSet::new(),
+        };
+        match without(&blocks, &asked) {
+            Ok([rest, asked]) => {
+                self.drop_rejected(&rest, rejection, None);
+                if !asked.is_empty() {
+                    self.search(asked, None, Search::AtFault).await;
+                }
+            }
+            Err(error) => self.drop_damaged(&blocks, &error),
+        }
+    }
+
+    /// Those of the series at fault that were not asked alone for longest, if that is long enough.
+    fn asked_alone(&self, blocks: &[Block]) -> HashSet<Labels> {
+        let after = self.remote.queue.max_backoff * ASKED_AGAIN_AFTER;
+        let mut due: Vec<_> =
+            self.offenders(blocks).into_iter().filter(|(_, asked)| asked.elapsed() >= after).collect();
+        due.sort_by_key(|(_, asked)| *asked);
+        due.into_iter().take(ASKED_AGAIN).map(|(series, _)| series).collect()
+    }
+
+    /// Samples of this target were taken beside those that are not.
+    fn others_were_taken(&self, target: TargetId) {
+        if let Some(apart) = self.state().apart.get_mut(&target) {
+            apart.others_taken = true;
         }
     }
 
@@ -179,8 +219,8 @@ impl Delivery {
         blocks.first().and_then(|block| state.apart.get(&block.target)).is_some_and(|apart| apart.others_taken)
     }
 
-    /// The series of the target of these blocks that are known to be at fault.
-    fn offenders(&self, blocks: &[Block]) -> HashSet<Labels> {
+    /// The series of the target of these blocks that are known to be at fault, and when each was last rejected alone.
+    fn offenders(&self, blocks: &[Block]) -> HashMap<Labels, Instant> {
         let state = self.state();
         let apart = blocks.first().and_then(|block| state.apart.get(&block.target));
         apart.map(|apart| apart.series.clone()).unwrap_or_default()
@@ -194,20 +234,28 @@ impl Delivery {
         };
         self.set_apart(target, false);
         let is_new = match self.state().apart.get_mut(&target) {
-            Some(apart) if apart.series.len() < MAX_REMEMBERED => apart.series.insert(series.clone()),
+            Some(apart) if apart.series.contains_key(&series) || apart.series.len() < MAX_REMEMBERED => {
+                apart.series.insert(series.clone(), Instant::now()).is_none()
+            }
             _ => false,
         };
         self.drop_rejected(piece, rejection, is_new.then_some(&series));
     }
 
     /// What was at fault and is taken now is so no more.
-    fn forgive_series(&self, piece: &[Block], known: &HashSet<Labels>) {
+    fn forgive_series(&self, piece: &[Block]) {
         let Some(target) = piece.first().map(|block| block.target) else { return };
-        let taken = piece.iter().flat_map(|block| crate::wire::series_of(block).unwrap_or_default());
-        let taken: HashSet<_> = taken.filter(|series| known.contains(series)).collect();
+        let known = self.offenders(piece);
+        if known.is_empty() {
+            return;
+        }
+        let mut taken = piece.iter().flat_map(|block| crate::wire::series_of(block).unwrap_or_default());
+        let Some(first) = taken.find(|series| known.contains_key(series)) else { return };
         let mut state = self.state();
         if let Some(apart) = state.apart.get_mut(&target) {
-            apart.series.retain(|series| !taken.contains(series));
+            for series in std::iter::once(first).chain(taken) {
+                apart.series.remove(&series);
+            }
             if apart.series.is_empty() {
                 state.apart.remove(&target);
             }

@@ -1,5 +1,7 @@
 //! What it costs to find the one series that a receiver does not want.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::secrecy::capture;
 use super::*;
 use crate::support::receiver::Recorded;
@@ -106,6 +108,42 @@ async fn a_series_that_is_taken_again_is_forgiven() {
 }
 
 #[tokio::test]
+async fn a_series_that_is_taken_again_is_forgiven_beside_one_that_is_not() {
+    // Five at first, and then only the last of them.
+    let (healed, only_one) = (Arc::new(AtomicBool::new(false)), 4);
+    let is_healed = Arc::clone(&healed);
+    let receiver = Receiver::start(Box::new(move |request| {
+        let number = |labels: &Labels| labels.value("n").parse::<u32>().expect("a number");
+        let bad = if is_healed.load(Ordering::SeqCst) { only_one..5 } else { 0..5 };
+        match request.samples.iter().any(|(labels, _)| bad.contains(&number(labels))) {
+            true => Answer::status(400),
+            false => Answer::ok(),
+        }
+    }))
+    .await;
+    let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+    let monitor = pipe.monitors[0].clone();
+    pipe.push(block_of(1, 1, 16)).await;
+    until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == 16).await;
+    assert_eq!(monitor.snapshot().rejected_samples, 5);
+    healed.store(true, Ordering::SeqCst);
+    let mut rejected = Vec::new();
+    for scrape in 2..200u32 {
+        let before = monitor.snapshot().rejected_samples;
+        pipe.push(block_of(1, scrape, 16)).await;
+        until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == u64::from(scrape) * 16).await;
+        rejected.push(monitor.snapshot().rejected_samples - before);
+        if rejected.ends_with(&[1, 1]) {
+            break;
+        }
+        // Until it is time to ask again.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    pipe.end().await;
+    assert!(rejected.ends_with(&[1, 1]), "{rejected:?}");
+}
+
+#[tokio::test]
 async fn a_receiver_that_takes_nothing_is_not_asked_for_each_series() {
     let receiver = Receiver::start(always(Answer::status(422).saying("no"))).await;
     let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
@@ -131,7 +169,10 @@ async fn neighbours_that_are_poisoned_are_not_taken_for_a_receiver_that_takes_no
         }
     }))
     .await;
-    let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+    let mut remote = remote("main", &receiver.url());
+    // So long that none of them is asked alone again.
+    remote.queue.max_backoff = Duration::from_secs(60);
+    let pipe = Pipe::to(vec![remote]);
     let monitor = pipe.monitors[0].clone();
     for scrape in 1..=2u32 {
         pipe.push(block_of(1, scrape, 64)).await;
