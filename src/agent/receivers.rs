@@ -7,7 +7,7 @@
 //!
 //! With a data directory nothing is lost so: what was queued for one that has changed is sent as the new configuration says,
 //! and what was queued for one that is gone stays on disk for a while, in case it comes back. Whose a directory is, is said
-//! by [`send::spool_name`]; of receivers that it cannot tell apart only the first has that name.
+//! by [`send::spool_name`]; of receivers that it cannot tell apart only the first has that name, and the others add their own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,6 +161,8 @@ impl Receivers {
             self.spool.close(gone.number);
             self.end(gone);
         }
+        // Who has a directory keeps it, and whoever is new finds another.
+        begin.sort_by_key(|(_, predecessor): &(_, Option<Running>)| predecessor.is_none());
         for (prepared, predecessor) in begin {
             self.begin(prepared, predecessor);
         }
@@ -175,7 +177,11 @@ impl Receivers {
         self.next_number = self.next_number.max(number + 1);
         let remote = Arc::clone(prepared.remote());
         self.metrics.hold(&remote);
-        let directory = self.spool.is_on_disk().then(|| self.directory_for(&remote));
+        let before = predecessor.as_ref().filter(|known| same_place(&known.remote, &remote));
+        let directory = self.spool.is_on_disk().then(|| {
+            let its_own = before.and_then(|known| known.directory.clone());
+            its_own.unwrap_or_else(|| self.directory_for(&remote))
+        });
         let settings = QueueSettings {
             name: remote.name.clone(),
             labels: send::labels(&remote),
@@ -222,13 +228,12 @@ impl Receivers {
         self.running.push(Running { number, remote, directory, queue, monitor, task, give_up, ended });
     }
 
-    /// The directory of a receiver that begins: none that is in use by one that runs.
+    /// The directory of a receiver that begins: none that is in use by one that runs. One of several for the same place has
+    /// the directory that bears its name, if there is one: what is in it was queued for this one.
     fn directory_for(&self, remote: &RemoteWrite) -> String {
-        let taken = |name: &String| self.running.iter().any(|running| running.directory.as_ref() == Some(name));
-        let name = send::spool_name(remote);
-        let twins = (1..).map(|number| format!("{name}-{number}"));
-        let mut names = std::iter::once(name.clone()).chain(twins);
-        names.find(|name| !taken(name)).unwrap_or(name)
+        let taken = |name: &str| self.running.iter().any(|running| running.directory.as_deref() == Some(name));
+        let (of_place, own) = (send::spool_name(remote), send::spool_name_of_twin(remote));
+        if taken(&of_place) || (self.spool.has(&own) && !taken(&own)) { own } else { of_place }
     }
 
     /// Lets a receiver whose queue is closed deliver what it has, for as long as that may take.
@@ -269,7 +274,7 @@ impl Receivers {
                 Err(error) => warn!(%error, "BUG: sending ended abnormally"),
             }
         }
-        self.spool.finish().await;
+        undelivered += self.spool.finish().await.samples;
         (undelivered, queues.into_iter().map(|queue| queue().kept_samples).sum())
     }
 }

@@ -10,7 +10,8 @@
 //! What always holds:
 //! - samples of one target leave in the order in which they came, and never two requests with samples of one target are
 //!   under way; a block is acknowledged only when the receiver has it, refused it for good, or it grew older than
-//!   `sample_age_limit`: at least once, in order;
+//!   `sample_age_limit`: at least once, in order. That limit goes by the timestamps and the wall clock of the moment, as in
+//!   Prometheus: a clock that is ahead makes samples too old while it is, which is why there is none unless it is asked for;
 //! - a request that gets no answer holds back its own targets and no others, and a receiver in trouble is asked one
 //!   request at a time, with one pause for all ([`gate`]);
 //! - no request has samples of two tenants, and one that the receiver refuses with 429 holds up no other ([`tenants`]): his
@@ -60,8 +61,10 @@ pub use error::SendError;
 pub use kinds::Kinds;
 pub use metrics::{HistogramsDropped, Metrics};
 pub use progress::{Monitor, ReceiverSnapshot, Refusal};
-pub use sender::{Prepared, Sender, Undelivered};
+pub use sender::{Prepared, Sender};
 pub use verdict::{Trouble, TroubleKind, Verdict};
+
+pub use crate::spool::Undelivered;
 
 use sha2::{Digest, Sha256};
 
@@ -104,10 +107,20 @@ pub fn spool_name(remote: &RemoteWrite) -> String {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    let hash: String = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex(&hash.finalize()[..8]);
     let allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
     let host: String = url.host_str().unwrap_or_default().chars().filter(allowed).take(63).collect();
     format!("{}-{hash}", host.trim_start_matches('.'))
+}
+
+/// The same of a receiver for a place that another one is for, too, whose queue must be another one: with what tells them
+/// apart, its name, whatever order they stand in.
+pub fn spool_name_of_twin(remote: &RemoteWrite) -> String {
+    format!("{}-{}", spool_name(remote), hex(&Sha256::digest(remote.name.as_bytes())[..4]))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn as_written(source: &SecretSource) -> &[u8] {

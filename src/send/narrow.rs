@@ -10,6 +10,9 @@
 //! not asked alone for a while are: one that is taken again is not dropped for ever because of its neighbours. Once some series were rejected and nothing was taken,
 //! what is left is tried as it is, and it ends if none of that is taken, either. It ends, too, after so many rejections that going on would cost the other samples of the target more than it saves.
 //! What is given up so is tried once more, scrape by scrape, because scrapes may be at fault instead of series.
+//!
+//! The blocks stay leased until all parts are settled. Who is cut off in between, at the end of the process, leaves them whole:
+//! the parts that were taken come again, with the same values and timestamps, which receivers take for what they have.
 
 use std::collections::{HashMap, HashSet};
 

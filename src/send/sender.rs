@@ -28,20 +28,11 @@ use crate::clock::Clock;
 use crate::config::{RemoteWrite, SpiffeReceiver};
 use crate::identity::Credentials;
 use crate::model::WriteFormat;
-use crate::spool::{LeaseLimits, Outlet};
+use crate::spool::{LeaseLimits, Outlet, Undelivered};
 
 /// The most bytes of one request before compression; half of what VictoriaMetrics takes by default, and Mimir takes
 /// more.
 pub(super) const MAX_MESSAGE_BYTES: u64 = 16 << 20;
-
-/// What a sender left behind when its time was up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Undelivered {
-    /// Blocks.
-    pub blocks: u64,
-    /// Samples in them.
-    pub samples: u64,
-}
 
 /// A receiver that can be sent to.
 pub struct Prepared {
@@ -125,7 +116,7 @@ impl Sender {
     }
 
     /// Sends until the spool is closed and empty, or until `give_up` is cancelled: then requests in flight are cut off, and
-    /// what is left is counted, said, and returned.
+    /// what is left is counted, said, and returned; unless the queue is on disk, which has its own end.
     pub async fn run(mut self, give_up: CancellationToken) -> Undelivered {
         let mut under_way = JoinSet::new();
         tokio::select! {
@@ -135,34 +126,31 @@ impl Sender {
         }
         // What is not settled of the leases returns to the queue.
         under_way.shutdown().await;
-        if self.outlet.is_superseded() {
+        let queue = self.outlet.snapshot();
+        if self.outlet.is_superseded() || queue.pending_samples == 0 {
             return Undelivered::default();
         }
         let Delivery { remote, metrics, .. } = &*self.delivery;
-        let queue = self.outlet.snapshot();
-        if queue.kept_samples > 0 {
+        let left = Undelivered { blocks: queue.pending_blocks, samples: queue.pending_samples };
+        if self.outlet.is_on_disk() {
             tracing::info!(
-                receiver = remote.name,
-                url = remote.shown_url(),
-                blocks = queue.kept_blocks,
-                samples = queue.kept_samples,
-                "time to deliver is up: these samples stay on disk"
-            );
-        }
-        let left = Undelivered {
-            blocks: queue.pending_blocks.saturating_sub(queue.kept_blocks),
-            samples: queue.pending_samples.saturating_sub(queue.kept_samples),
-        };
-        if left.samples > 0 {
-            metrics.failed.add(Kinds { samples: left.samples, ..Kinds::default() });
-            tracing::warn!(
                 receiver = remote.name,
                 url = remote.shown_url(),
                 blocks = left.blocks,
                 samples = left.samples,
-                "time to deliver is up: these samples are lost"
+                "time to deliver is up: these samples are left to the disk"
             );
+            // What it does not take is not known before it has tried.
+            return Undelivered::default();
         }
+        metrics.failed.add(Kinds { samples: left.samples, ..Kinds::default() });
+        tracing::warn!(
+            receiver = remote.name,
+            url = remote.shown_url(),
+            blocks = left.blocks,
+            samples = left.samples,
+            "time to deliver is up: these samples are lost"
+        );
         left
     }
 

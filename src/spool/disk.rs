@@ -10,15 +10,24 @@
 //! - *every second*: what was written is synced, on another thread, so that no write waits for it. From then on it survives
 //!   the machine's loss of power. At the end, and where a segment ends, the same;
 //! - if the disk takes nothing (full, read-only, failing, not there) it is asked again every second. Meanwhile blocks wait in
-//!   memory, within its bounds, and are delivered from there. They are written in their order once the disk takes them. What
-//!   is on disk only waits until it can be read; what cannot for ten seconds is given up.
+//!   memory, within its bounds, and are delivered from there. They are written in their order once the disk takes them;
+//! - *what cannot be read* is tried again every second for a minute, at the start and later, and nothing is delivered that
+//!   came behind it. Then, or once what cannot be written fills half of the memory, it is given up: counted, and its file
+//!   kept beside the log as `*.unread`, as long as there is room for it.
 //!
 //! What always holds: the lock of the queue is never held while a file is touched, so neither scraping nor sending waits for
 //! the disk; what is wrong is said once, then counted, said again after a while, and its end is said too.
 //!
 //! Numbers of blocks in memory are positions in the log plus a constant: what comes in gets numbers before anybody knows
-//! what is in the log. If a disk is not there when the process starts and has older blocks when it comes, they are sent
-//! then, behind newer ones: late is better than never. No other case changes the order.
+//! what is in the log. So a disk that cannot even say which files there are when the process starts holds everything up, for
+//! a minute, or until what cannot be written fills half of the memory. If it comes later and has older blocks, they are sent
+//! then, behind newer ones: late is better than never. No other case changes the order. Where there surely was nothing, as in
+//! a directory that cannot be made, nothing is waited for.
+//!
+//! *Age* is counted in a time of the log's own. It begins as the wall clock, goes on where the newest block in the log says,
+//! and passes while the process runs, by a clock that does not step. So a wall clock that was wrong when a process began, or
+//! that is set while it runs, makes no block older or younger; the time in which no process runs does not count, either. Who
+//! does not want samples beyond a certain age, whatever they waited for, says so with `sample_age_limit`.
 
 use std::io;
 use std::path::PathBuf;
@@ -26,12 +35,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::log::{Log, LogLimits, Overdue, POSITIONS, Wrongs};
+use super::log::{Batch, Count, Log, LogLimits, Overdue, POSITIONS, Unsynced, Wrongs};
 use super::lost::Lost;
 use super::pauses::{Pauses, Work};
 use super::queue::{Queue, gauge};
 use super::record::{self, MAX_RECORD};
-use super::storage::{Storage, StoredFile};
+use super::storage::{Storage, is_absent};
 use super::window::FIRST;
 use crate::model::Block;
 
@@ -53,11 +62,11 @@ const RETRY_SOON: Duration = Duration::from_millis(20);
 /// How often the same trouble is said.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
-/// How often it is tried to read what cannot be read before it is given up.
-const READ_ATTEMPTS: u32 = 10;
+/// How long what cannot be read is tried again before it is given up.
+pub(super) const READ_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often it is tried to open a log before what of it cannot be read is left out.
-const OPEN_ATTEMPTS: u32 = 5;
+/// How long a queue that has ended waits for a directory that is about to be free; shorter than anybody waits for its end.
+const END_PATIENCE: Duration = Duration::from_secs(8);
 
 /// How the disk part of a queue is bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +93,7 @@ pub(super) enum Next {
     Over,
 }
 
-/// Milliseconds since the Unix epoch that do not step: blocks must not age because somebody sets the clock.
+/// Milliseconds of the log's own time.
 pub(super) struct Ticks {
     began_ms: i64,
     began: Instant,
@@ -118,15 +127,27 @@ pub(super) struct Disk<S: Storage> {
     log: Option<Log<S>>,
     /// The number of the block at position 0.
     zero: u64,
-    open_attempts: u32,
-    read_attempts: u32,
-    syncing: Option<JoinHandle<io::Result<()>>>,
+    patience: Duration,
+    /// Since when the log could not be opened, and since when what is next could not be read.
+    unopened_since: Option<Instant>,
+    unread_since: Option<Instant>,
+    /// Since when nothing comes in or goes out any more.
+    left_since: Option<Instant>,
+    /// What was lost at the end.
+    lost: Count,
+    syncing: Option<Syncing<S::File>>,
     trouble: Option<Trouble>,
     /// What the metrics say of what was wrong.
     counted: Wrongs,
     save_due: Option<Instant>,
     sync_due: Option<Instant>,
     pauses: Pauses,
+}
+
+/// What another thread is syncing.
+struct Syncing<F> {
+    thread: JoinHandle<io::Result<()>>,
+    files: Arc<Unsynced<F>>,
 }
 
 struct Trouble {
@@ -155,8 +176,11 @@ impl<S: Storage> Disk<S> {
             sync_apart,
             log: None,
             zero: FIRST,
-            open_attempts: 0,
-            read_attempts: 0,
+            patience: READ_PATIENCE,
+            unopened_since: None,
+            unread_since: None,
+            left_since: None,
+            lost: Count::default(),
             syncing: None,
             trouble: None,
             counted: Wrongs::default(),
@@ -166,12 +190,21 @@ impl<S: Storage> Disk<S> {
         }
     }
 
+    /// Whether the end is worth waiting for, where somebody else still has the directory.
+    fn may_still_be_written(&self, now: Instant) -> bool {
+        self.left_since.is_some_and(|since| now < since + END_PATIENCE)
+            && self.queue.ask(|window| window.in_memory_only()).blocks > 0
+    }
+
     /// Does all that is due.
     pub(super) fn step(&mut self) -> Next {
         let now = Instant::now();
         let left = self.queue.is_left();
         if left {
             self.pauses = Pauses::default();
+            self.left_since.get_or_insert(now);
+        } else {
+            self.left_since = None;
         }
         if let (Some(limits), Some(log)) = (self.queue.disk_limits(), &mut self.log) {
             log.set_limits(LogLimits { segment_bytes: self.limits.segment_bytes, ..limits.of_log() });
@@ -180,7 +213,12 @@ impl<S: Storage> Disk<S> {
             match self.open() {
                 Ok(()) => {}
                 // The log before this one is about to end.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.pauses.write.begin(now + RETRY_SOON),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.pauses.write.begin(now + RETRY_SOON);
+                    if self.may_still_be_written(now) {
+                        return Next::Within(RETRY_SOON);
+                    }
+                }
                 Err(error) => {
                     self.fail(now, Work::Write, "open", &error);
                 }
@@ -219,7 +257,7 @@ impl<S: Storage> Disk<S> {
     fn tidy(&mut self, now: Instant, left: bool) -> Result<(), (&'static str, io::Error)> {
         let Some(log) = &mut self.log else { return Ok(()) };
         // Each by itself: a name that cannot be deleted must not keep the rest from being safe.
-        let collected = log.collect().map_err(|error| ("delete", error));
+        let collected = log.collect(0).map_err(|error| ("delete", error));
         let mut saved = Ok(());
         if left || is_due(self.save_due, now) {
             self.save_due = None;
@@ -235,8 +273,9 @@ impl<S: Storage> Disk<S> {
     }
 
     /// What could not be written is lost now.
-    fn say_goodbye(&self) {
-        let lost = self.queue.ask(|window| window.in_memory_only());
+    fn say_goodbye(&mut self) {
+        let mut lost = Count::default();
+        self.queue.change(|window| lost = window.lose_unwritten());
         if lost.blocks > 0 {
             tracing::error!(
                 queue = self.queue.name(),
@@ -246,20 +285,25 @@ impl<S: Storage> Disk<S> {
                 "the queue on disk does not take what is left: these samples are lost"
             );
         }
+        self.lost = lost;
     }
 
     fn open(&mut self) -> io::Result<()> {
-        self.open_attempts += 1;
-        let tolerant = self.open_attempts > OPEN_ATTEMPTS;
+        let tolerant = self.is_out_of_patience(self.unopened_since);
         let opened = (self.place)().and_then(|storage| Log::open(storage, self.limits, self.receiver, tolerant));
         let log = match opened {
             Ok(log) => log,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
             Err(error) => {
-                self.queue.change(|window| window.not_opened());
+                self.unopened_since.get_or_insert_with(Instant::now);
+                let is_absent = is_absent(&self.shown_place);
+                self.queue.change(|window| window.not_opened(is_absent));
                 return Err(error);
             }
         };
+        if let Some(newest_ms) = log.newest_arrival_ms() {
+            self.ticks = Ticks::from(newest_ms);
+        }
         self.zero = FIRST - log.next();
         let (first, pending) = (self.zero + log.first(), log.pending());
         if pending.blocks > 0 {
@@ -274,6 +318,12 @@ impl<S: Storage> Disk<S> {
         self.queue.change(|window| window.opened(first, pending, log.oldest_ms(log.first())));
         self.log = Some(log);
         Ok(())
+    }
+
+    /// Whether what fails since then is to be given up.
+    fn is_out_of_patience(&self, since: Option<Instant>) -> bool {
+        let lasts = since.is_some_and(|since| since.elapsed() >= self.patience);
+        lasts || since.is_some() && self.queue.ask(|window| window.is_pressed())
     }
 
     /// The log learns what is done with.
@@ -307,6 +357,8 @@ impl<S: Storage> Disk<S> {
                 window.trimmed(range.start + zero..range.end + zero, pending, why);
             });
             self.save_due.get_or_insert_with(|| Instant::now() + SAVE_EVERY);
+            // At once: what is written next is to have its room. If that fails it is tried again, and said, with the rest.
+            let _ = log.collect(more);
         }
     }
 
@@ -315,7 +367,8 @@ impl<S: Storage> Disk<S> {
         if self.log.is_none() {
             return Ok(false);
         }
-        let batch = self.queue.ask(|window| window.next_to_write(WRITE_BYTES));
+        let at_most = WRITE_BYTES.min(self.limits.segment_bytes);
+        let batch = self.queue.ask(|window| window.next_to_write(at_most));
         let Some((first, block)) = batch.first() else { return Ok(false) };
         if record::len(block) > MAX_RECORD {
             let number = *first;
@@ -342,27 +395,36 @@ impl<S: Storage> Disk<S> {
     fn read(&mut self) -> io::Result<bool> {
         let Some((from, bytes)) = self.queue.ask(|window| window.next_to_read()) else { return Ok(false) };
         let (Some(log), zero) = (&mut self.log, self.zero) else { return Ok(false) };
-        let batch = match log.read(from - zero, bytes) {
-            Ok(batch) => batch,
-            Err(error) if self.read_attempts < READ_ATTEMPTS => {
-                self.read_attempts += 1;
-                return Err(error);
+        let (batch, why) = match log.read(from - zero, bytes) {
+            Ok(batch) => {
+                self.unread_since = None;
+                (batch, Lost::Damage)
             }
             Err(error) => {
+                let since = Some(*self.unread_since.get_or_insert_with(Instant::now));
+                if !self.is_out_of_patience(since) {
+                    return Err(error);
+                }
                 tracing::error!(
                     queue = self.queue.name(),
                     directory = %self.shown_place.display(),
                     %error,
-                    "a part of the queue on disk cannot be read and is given up"
+                    "a file of the queue on disk cannot be read and is given up: what it holds is lost; it is kept as *.unread"
                 );
-                log.give_up(from - zero)
+                let Some(log) = &mut self.log else { return Ok(false) };
+                (log.give_up(from - zero), Lost::Unread)
             }
         };
-        self.read_attempts = 0;
-        let blocks = batch.blocks.into_iter().map(|(position, block)| (position + zero, block)).collect();
-        let lost: Vec<_> = batch.lost.into_iter().map(|(position, samples)| (position + zero, samples)).collect();
+        let Batch { blocks, next, lost, counted_anew } = batch;
+        let batch = Batch {
+            blocks: blocks.into_iter().map(|(position, block)| (position + zero, block)).collect(),
+            next: next + zero,
+            lost: lost.into_iter().map(|(position, samples)| (position + zero, samples)).collect(),
+            counted_anew,
+        };
+        let Some(log) = &self.log else { return Ok(false) };
         self.queue.change(|window| {
-            window.has_read(from, blocks, batch.next + zero, &lost);
+            window.has_read(from, batch, why);
             window.set_stored_oldest(|number| log.oldest_ms(number - zero));
         });
         Ok(true)
@@ -381,29 +443,25 @@ impl<S: Storage> Disk<S> {
         // Samples are synced also where what is done cannot be written.
         let saved = log.save_done();
         self.save_due = None;
-        if let Some(syncing) = self.syncing.take_if(|syncing| wait || syncing.is_finished()) {
-            let synced = syncing.join().unwrap_or_else(|_| Err(io::Error::other("BUG: syncing ended abnormally")));
-            if synced.is_err() {
-                // What the system makes of a page that it could not write is unknown: no more goes there.
-                log.seal();
-            }
-            synced?;
+        if let Some(Syncing { thread, files }) = self.syncing.take_if(|syncing| wait || syncing.thread.is_finished()) {
+            let synced = thread.join().unwrap_or_else(|_| Err(io::Error::other("BUG: syncing ended abnormally")));
+            synced.inspect_err(|_| log.is_unsynced(&files))?;
         }
         // The disk is slower than we are: the next time.
         if self.syncing.is_some() {
             return saved;
         }
-        let files = log.take_unsynced()?;
+        let files = Arc::new(log.take_unsynced()?);
         if files.is_empty() {
             return saved;
         }
-        let sync = move || files.iter().try_for_each(StoredFile::sync);
         if self.sync_apart && !wait {
-            let thread = std::thread::Builder::new().name("spool-sync".to_owned());
-            self.syncing = Some(thread.spawn(sync)?);
+            let (thread, theirs) = (std::thread::Builder::new().name("spool-sync".to_owned()), Arc::clone(&files));
+            let syncing = thread.spawn(move || theirs.sync()).inspect_err(|_| log.is_unsynced(&files))?;
+            self.syncing = Some(Syncing { thread: syncing, files });
             return saved;
         }
-        sync().inspect_err(|_| log.seal())?;
+        files.sync().inspect_err(|_| log.is_unsynced(&files))?;
         saved
     }
 
@@ -416,7 +474,7 @@ impl<S: Storage> Disk<S> {
             ),
             Work::Read => (
                 &mut self.pauses.read,
-                "the queue on disk cannot be read: what is only there is not delivered until it can",
+                "the queue on disk cannot be read: what waits there and behind it is not delivered until it can, or for a minute",
             ),
             Work::Tidy => (
                 &mut self.pauses.tidy,
@@ -486,15 +544,26 @@ impl<S: Storage> Disk<S> {
         (self.save_due, self.sync_due) = (now, now);
         self.pauses = Pauses::default();
     }
+
+    /// So much of the log's time passes.
+    pub(super) fn age(&mut self, by: Duration) {
+        self.ticks.began_ms += by.as_millis() as i64;
+    }
+
+    /// What fails is given up at once.
+    pub(super) fn lose_patience(&mut self) {
+        self.patience = Duration::ZERO;
+    }
 }
 
 fn is_due(due: Option<Instant>, now: Instant) -> bool {
     due.is_some_and(|due| due <= now)
 }
 
-/// Runs the disk part of a queue until it is over.
-pub(super) fn run<S: Storage>(mut disk: Disk<S>) {
+/// Runs the disk part of a queue until it is over; what is lost then.
+pub(super) fn run<S: Storage>(mut disk: Disk<S>) -> Count {
     while let Next::Within(time) = disk.step() {
         disk.queue.wait_for_work(time);
     }
+    disk.lost
 }

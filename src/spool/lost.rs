@@ -9,15 +9,20 @@ pub(super) enum Lost {
     Bytes,
     /// They were on disk for too long.
     Age,
-    /// They could not be read from disk any more.
+    /// What was read of them is not what was written.
     Damage,
+    /// They could not be read for so long that they were given up.
+    Unread,
     /// They are larger than a record may be.
     Size,
+    /// Their queue has ended, and the disk did not take them.
+    Unwritten,
 }
 
 impl Lost {
     /// All of them.
-    pub(super) const ALL: [Lost; 5] = [Lost::Memory, Lost::Bytes, Lost::Age, Lost::Damage, Lost::Size];
+    pub(super) const ALL: [Lost; 7] =
+        [Lost::Memory, Lost::Bytes, Lost::Age, Lost::Damage, Lost::Unread, Lost::Size, Lost::Unwritten];
 
     /// The word for metrics and logs.
     pub(super) fn name(self) -> &'static str {
@@ -26,7 +31,9 @@ impl Lost {
             Lost::Bytes => "disk_full",
             Lost::Age => "too_old",
             Lost::Damage => "damaged",
+            Lost::Unread => "unreadable",
             Lost::Size => "too_large",
+            Lost::Unwritten => "not_written",
         }
     }
 
@@ -38,8 +45,12 @@ impl Lost {
                 "the queue on disk is full: the oldest blocks were dropped; the receiver is down or too slow"
             }
             Lost::Age => "the oldest blocks were on disk for longer than max_age: they were dropped",
-            Lost::Damage => "blocks on disk cannot be read any more: they are lost; the disk may be failing",
+            Lost::Damage => "blocks on disk are damaged: they are lost; the disk may be failing",
+            Lost::Unread => {
+                "blocks on disk could not be read for a minute: they were given up, their files are kept as *.unread"
+            }
             Lost::Size => "a block is larger than what is written to disk: it was dropped",
+            Lost::Unwritten => "the queue has ended, and its disk did not take what was left",
         }
     }
 }

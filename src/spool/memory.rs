@@ -13,6 +13,8 @@ pub(super) enum Fault {
     Full,
     /// Nothing can be changed.
     ReadOnly,
+    /// No file can be deleted or get another name.
+    Undeletable,
     /// Everything fails.
     Broken,
 }
@@ -21,13 +23,15 @@ pub(super) enum Fault {
 #[derive(Clone, Default)]
 pub(super) struct Memory(Arc<Mutex<Disk>>);
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Disk {
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
     files: HashMap<u64, Content>,
     next_file: u64,
     fault: Option<Fault>,
+    /// Files that cannot be read from this byte on.
+    unreadable: HashMap<u64, u64>,
 }
 
 #[derive(Clone, Default)]
@@ -54,6 +58,24 @@ impl Memory {
     /// From now on this does not work, or everything does.
     pub(super) fn fail(&self, fault: Option<Fault>) {
         self.disk().fault = fault;
+    }
+
+    /// Another disk with the same on it.
+    pub(super) fn copy(&self) -> Self {
+        let disk = self.disk();
+        Self(Arc::new(Mutex::new(Disk { unreadable: HashMap::new(), ..disk.clone() })))
+    }
+
+    /// The file with this name cannot be read from this byte on.
+    pub(super) fn hide(&self, name: &str, from: u64) {
+        let mut disk = self.disk();
+        let id = disk.names[name];
+        disk.unreadable.insert(id, from);
+    }
+
+    /// All can be read.
+    pub(super) fn unhide(&self) {
+        self.disk().unreadable.clear();
     }
 
     /// The machine loses its power: of what was not synced only a part is there, `luck` in 256 of it.
@@ -107,6 +129,14 @@ impl Disk {
         }
     }
 
+    fn may_delete(&self) -> io::Result<()> {
+        self.may_change()?;
+        match self.fault {
+            Some(Fault::Undeletable) => Err(io::Error::from_raw_os_error(libc::EPERM)),
+            _ => Ok(()),
+        }
+    }
+
     fn id(&self, name: &str) -> io::Result<u64> {
         self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -115,10 +145,10 @@ impl Disk {
 impl Storage for Memory {
     type File = Handle;
 
-    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+    fn list(&self) -> io::Result<Vec<String>> {
         let disk = self.disk();
         disk.may_read()?;
-        Ok(disk.names.iter().map(|(name, id)| (name.clone(), disk.files[id].bytes.len() as u64)).collect())
+        Ok(disk.names.keys().cloned().collect())
     }
 
     fn create(&self, name: &str) -> io::Result<Handle> {
@@ -145,7 +175,7 @@ impl Storage for Memory {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut disk = self.disk();
-        disk.may_change()?;
+        disk.may_delete()?;
         let id = disk.id(from)?;
         disk.names.remove(from);
         disk.names.insert(to.to_owned(), id);
@@ -154,7 +184,7 @@ impl Storage for Memory {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut disk = self.disk();
-        disk.may_change()?;
+        disk.may_delete()?;
         disk.id(name)?;
         disk.names.remove(name);
         Ok(())
@@ -167,12 +197,21 @@ impl Storage for Memory {
 }
 
 impl StoredFile for Handle {
+    fn len(&self) -> io::Result<u64> {
+        let disk = self.disk.disk();
+        disk.may_read()?;
+        Ok(disk.files[&self.id].bytes.len() as u64)
+    }
+
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let disk = self.disk.disk();
         disk.may_read()?;
         let bytes = &disk.files[&self.id].bytes;
         let from = (offset as usize).min(bytes.len());
         let read = buffer.len().min(bytes.len() - from);
+        if disk.unreadable.get(&self.id).is_some_and(|limit| offset + read as u64 > *limit) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
         buffer[..read].copy_from_slice(&bytes[from..from + read]);
         Ok(read)
     }

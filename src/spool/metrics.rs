@@ -107,7 +107,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "meshscrape_spool_oldest_age",
-            "How long the oldest block that is on disk and not delivered has been there, to the precision of a segment",
+            "How long the oldest block that is on disk and not delivered has been there while an agent ran, to the precision of a segment",
             Unit::Seconds,
             self.oldest_age.clone(),
         );

@@ -45,6 +45,8 @@ mod window;
 #[cfg(test)]
 mod against_model;
 #[cfg(test)]
+mod lives;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{HashMap, HashSet};
@@ -52,10 +54,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use crate::clock::Clock;
 use crate::model::Block;
 use disk::{Disk, Ticks};
+use log::Count;
 use queue::Queue;
 
 pub use disk::DiskLimits;
@@ -66,11 +70,17 @@ pub use queue::{DiskSnapshot, Lease, LeaseLimits, Outlet, QueueSnapshot};
 /// How often directories that no receiver uses are looked after.
 const STRAYS_EVERY: Duration = Duration::from_secs(600);
 
-/// How long they are kept at least, whatever is configured for the others.
-const STRAYS_MIN_AGE: Duration = Duration::from_secs(2 * 60 * 60);
-
 /// How long the end waits for the disk to take what is left.
 const DISK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What nobody will deliver any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Undelivered {
+    /// Blocks.
+    pub blocks: u64,
+    /// Samples in them.
+    pub samples: u64,
+}
 
 /// One queue, as the composition root wants it.
 #[derive(Clone, Debug)]
@@ -114,10 +124,10 @@ struct Disks {
 struct Known {
     /// By their directories.
     queues: HashMap<String, Weak<Queue>>,
-    /// Each tells when its thread has ended.
-    running: Vec<oneshot::Receiver<()>>,
-    /// The longest that anything is kept.
-    max_age: Duration,
+    /// Each tells when its thread has ended, and what was lost by that.
+    running: Vec<(Weak<Queue>, oneshot::Receiver<Count>)>,
+    /// What was lost by those that have ended.
+    lost: Count,
 }
 
 impl Spool {
@@ -135,6 +145,11 @@ impl Spool {
     /// Whether queues can be on disk.
     pub fn is_on_disk(&self) -> bool {
         self.disks.is_some()
+    }
+
+    /// Whether there is a directory of this name for a queue.
+    pub fn has(&self, directory: &str) -> bool {
+        self.disks.as_ref().is_some_and(|disks| disks.home.path_of(directory).is_dir())
     }
 
     /// A queue for the blocks whose [`Block::receiver`] is `receiver`, in place of the one that there may be. The outlet is
@@ -196,7 +211,7 @@ impl Spool {
     /// Takes in what arrives until all senders of `blocks` are gone, then closes the queues.
     pub async fn run(self, mut blocks: mpsc::Receiver<Block>) {
         let mut strays = tokio::time::interval(STRAYS_EVERY);
-        let told = Arc::default();
+        let known_strays = Arc::default();
         loop {
             tokio::select! {
                 biased;
@@ -204,7 +219,7 @@ impl Spool {
                     Some(block) => self.push(block),
                     None => break,
                 },
-                _ = strays.tick(), if self.disks.is_some() => self.look_after_strays(Arc::clone(&told)),
+                _ = strays.tick(), if self.disks.is_some() => self.look_after_strays(Arc::clone(&known_strays)),
             }
         }
         self.write(|queues| queues.drain().for_each(|(_, queue)| queue.close()));
@@ -220,31 +235,42 @@ impl Spool {
         }
     }
 
-    /// Waits until what is left of all queues, which must be closed and without outlets, is on disk.
-    pub async fn finish(&self) {
-        let Some(disks) = &self.disks else { return };
-        let running = std::mem::take(&mut disks.known().running);
-        let all = async {
-            for one in running {
+    /// Waits until what is left of all queues, which must be closed and without outlets, is on disk: how much is not, of
+    /// all queues that have ended, and is lost.
+    pub async fn finish(&self) -> Undelivered {
+        let Some(disks) = &self.disks else { return Undelivered::default() };
+        let mut running = std::mem::take(&mut disks.known().running);
+        let mut lost = disks.known().lost;
+        let deadline = Instant::now() + DISK_PATIENCE;
+        for (queue, ended) in &mut running {
+            let left = match timeout_at(deadline, ended).await {
                 // An end without a word is an end.
-                let _ = one.await;
-            }
-        };
-        if tokio::time::timeout(DISK_PATIENCE, all).await.is_err() {
-            tracing::error!(
-                dir = %disks.home.dir().display(),
-                seconds = DISK_PATIENCE.as_secs(),
-                "the disk does not answer: what was not written to it is lost"
-            );
+                Ok(ended) => ended.unwrap_or_default(),
+                Err(_) => {
+                    let left = queue.upgrade().map(|queue| queue.ask(|window| window.in_memory_only()));
+                    let left = left.unwrap_or_default();
+                    tracing::error!(
+                        dir = %disks.home.dir().display(),
+                        seconds = DISK_PATIENCE.as_secs(),
+                        blocks = left.blocks,
+                        samples = left.samples,
+                        "the disk does not answer: what was not written to it is lost"
+                    );
+                    left
+                }
+            };
+            lost.blocks += left.blocks;
+            lost.samples += left.samples;
         }
+        Undelivered { blocks: lost.blocks, samples: lost.samples }
     }
 
-    fn look_after_strays(&self, told: Arc<Mutex<strays::Told>>) {
+    fn look_after_strays(&self, known: Arc<Mutex<strays::Known>>) {
         let Some(disks) = self.disks.clone() else { return };
         tokio::task::spawn_blocking(move || {
-            let (in_use, max_age) = disks.in_use();
-            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-            strays::look_after(&disks.home, &in_use, max_age, disks.clock.now_ms(), &mut told);
+            let in_use = disks.in_use();
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            strays::look_after(&disks.home, &in_use, Instant::now(), &mut known);
         });
     }
 
@@ -270,24 +296,31 @@ impl Disks {
         let disk = Disk::new(Arc::clone(queue), (place, shown), limits, receiver, ticks, true);
         let (ended, running) = oneshot::channel();
         std::thread::Builder::new().name("spool".to_owned()).spawn(move || {
-            disk::run(disk);
             // Nobody may be waiting for it.
-            let _ = ended.send(());
+            let _ = ended.send(disk::run(disk));
         })?;
         let mut known = self.known();
-        known.running.retain_mut(|one| one.try_recv() == Err(oneshot::error::TryRecvError::Empty));
-        known.running.push(running);
+        let mut lost = known.lost;
+        known.running.retain_mut(|(_, one)| match one.try_recv() {
+            Err(error) => error == oneshot::error::TryRecvError::Empty,
+            Ok(left) => {
+                lost.blocks += left.blocks;
+                lost.samples += left.samples;
+                false
+            }
+        });
+        known.lost = lost;
+        known.running.push((Arc::downgrade(queue), running));
         known.queues.retain(|_, queue| queue.strong_count() > 0);
         known.queues.insert(settings.directory.clone(), Arc::downgrade(queue));
-        known.max_age = known.max_age.max(settings.limits.max_age);
         Ok(())
     }
 
-    /// The directories that are, and how long the others are kept.
-    fn in_use(&self) -> (HashSet<String>, Duration) {
+    /// The directories that are.
+    fn in_use(&self) -> HashSet<String> {
         let known = self.known();
         let living = known.queues.iter().filter(|(_, queue)| queue.strong_count() > 0);
-        (living.map(|(directory, _)| directory.clone()).collect(), known.max_age.max(STRAYS_MIN_AGE))
+        living.map(|(directory, _)| directory.clone()).collect()
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -132,6 +132,11 @@ impl Outlet {
         self.queue.snapshot()
     }
 
+    /// Whether the queue is on disk, or would be if that worked: then what is left at its end is no business of the outlet.
+    pub fn is_on_disk(&self) -> bool {
+        self.queue.state().settings.disk.is_some()
+    }
+
     /// Whether another outlet has taken over: what is pending is its business.
     pub fn is_superseded(&self) -> bool {
         self.queue.state().newest_outlet != self.number

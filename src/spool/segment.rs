@@ -203,7 +203,11 @@ impl<F: StoredFile> Walk<F> {
             let size = wanted.max(CHUNK).min(usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX));
             let mut buffer = std::mem::take(&mut self.buffer);
             buffer.resize(size, 0);
-            let read = self.file.read_at(&mut buffer, offset)?;
+            let read = match self.file.read_at(&mut buffer, offset) {
+                // What was to be read ahead may be what cannot be.
+                Err(_) if size > wanted => self.file.read_at(&mut buffer[..wanted], offset)?,
+                read => read?,
+            };
             buffer.truncate(read);
             self.buffer = buffer;
             self.buffer_at = offset;

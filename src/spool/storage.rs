@@ -19,8 +19,8 @@ pub(super) trait Storage: Send + 'static {
     /// An open file.
     type File: StoredFile;
 
-    /// The names and lengths of all regular files.
-    fn list(&self) -> io::Result<Vec<(String, u64)>>;
+    /// The names of all regular files.
+    fn list(&self) -> io::Result<Vec<String>>;
     /// An empty file of this name, in place of the one that there may be.
     fn create(&self, name: &str) -> io::Result<Self::File>;
     /// An existing file, for reading.
@@ -37,6 +37,8 @@ pub(super) trait Storage: Send + 'static {
 
 /// An open file. Clones are the same one.
 pub(super) trait StoredFile: Clone + Send + Sync + 'static {
+    /// How many bytes it has.
+    fn len(&self) -> io::Result<u64>;
     /// Reads up to `buffer.len()` bytes from `offset` on; fewer only at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all of `bytes` at `offset`. If it fails, any part of them may have been written.
@@ -73,6 +75,12 @@ impl Directory {
     }
 }
 
+/// Whether it is certain that nothing is at this path.
+pub(super) fn is_absent(path: &Path) -> bool {
+    let absent = |error: io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    path.symlink_metadata().is_err_and(absent)
+}
+
 /// Makes a directory, and those above it that are missing, for this user alone.
 pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
@@ -96,7 +104,7 @@ pub(super) fn make_private_directory(path: &Path) -> io::Result<()> {
 impl Storage for Directory {
     type File = Opened;
 
-    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+    fn list(&self) -> io::Result<Vec<String>> {
         let mut found = Vec::new();
         let entries = match std::fs::read_dir(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -108,11 +116,11 @@ impl Storage for Directory {
         for entry in entries {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else { continue };
-            // That of the entry itself: a link is no regular file.
-            let metadata = entry.metadata()?;
-            if metadata.is_file() {
-                found.push((name, metadata.len()));
+            // That of the entry itself: a link is no regular file. One of which nothing can be told is opened, which tells.
+            if entry.file_type().is_ok_and(|kind| !kind.is_file()) {
+                continue;
             }
+            found.push(name);
         }
         Ok(found)
     }
@@ -154,6 +162,10 @@ impl Storage for Directory {
 pub(super) struct Opened(Arc<File>);
 
 impl StoredFile for Opened {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -195,11 +207,12 @@ mod tests {
         let home = tempfile::tempdir().expect("a directory");
         let path = home.path().join("spool/one");
         let directory = Directory::new(path.clone(), None);
-        assert_eq!(directory.list().expect("it is made"), []);
+        assert_eq!(directory.list().expect("it is made"), [""; 0]);
         directory.create("file").expect("a file").write_at(b"some", 0).expect("written");
         let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o777;
         assert_eq!((mode(&home.path().join("spool")), mode(&path), mode(&path.join("file"))), (0o700, 0o700, 0o600));
-        assert_eq!(directory.list().expect("it can be read"), [("file".to_owned(), 4)]);
+        assert_eq!(directory.list().expect("it can be read"), ["file"]);
+        assert_eq!(directory.open("file").and_then(|file| file.len()).expect("it is there"), 4);
     }
 
     #[test]
@@ -217,7 +230,7 @@ mod tests {
             assert!(directory.create(name).is_err(), "{name} is emptied");
         }
         assert_eq!(std::fs::read_to_string(home.path().join("elsewhere")).expect("it is there"), "precious");
-        assert_eq!(directory.list().expect("it can be read"), [("elsewhere".to_owned(), 8)]);
+        assert_eq!(directory.list().expect("it can be read"), ["elsewhere"]);
     }
 
     #[test]

@@ -1,42 +1,51 @@
 //! Directories in the spool that no queue uses: those of receivers that are configured no more, or in another way.
 //!
-//! What is in them is kept as long as it would be for a receiver that is down, in case theirs comes back; then, or if nothing
-//! undelivered is in them, they are removed. Each is spoken of once. A directory that is not one of ours is left alone, and so
-//! is every file in ours that no log makes.
+//! What is in them is kept as long as it would be for a receiver that is down, in case theirs comes back: as its log says, and
+//! counted from when this process saw it first, by a clock that does not step. Then, or if nothing undelivered is in them,
+//! they are removed. Each is spoken of once. A directory that is not one of ours is left alone, and so is every file in ours
+//! that no log makes; one that cannot be read whole is looked at again the next time.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::home::Home;
-use super::log::{Log, LogLimits, is_aside, is_of_a_log};
+use super::log::{Log, LogLimits, is_aside, is_of_a_log, kept_for};
 use super::storage::Storage;
 
-/// Those that were spoken of.
-pub(super) type Told = HashSet<String>;
+/// How long a log is kept that does not say for how long it was to be.
+const UNKNOWN_AGE: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// Looks at all but those in use; may block. It is `now_ms`.
-pub(super) fn look_after(home: &Home, in_use: &HashSet<String>, max_age: Duration, now_ms: i64, told: &mut Told) {
+/// Those that were seen.
+pub(super) type Known = HashMap<String, Seen>;
+
+/// What is known of one.
+pub(super) struct Seen {
+    /// When it was first.
+    since: Instant,
+    /// Whether it was spoken of.
+    told: bool,
+}
+
+/// Looks at all but those in use; may block.
+pub(super) fn look_after(home: &Home, in_use: &HashSet<String>, now: Instant, known: &mut Known) {
+    // Should the receiver of one go again, that is news.
+    known.retain(|name, _| !in_use.contains(name));
     let Ok(entries) = std::fs::read_dir(home.spool()) else { return };
     for entry in entries.flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
         // Not a link to one.
-        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        if in_use.contains(&name) || !entry.file_type().is_ok_and(|kind| kind.is_dir()) || !holds_a_log(&entry.path()) {
             continue;
         }
-        if in_use.contains(&name) {
-            // Should its receiver go again, that is news.
-            told.remove(&name);
-            continue;
-        }
-        if !holds_a_log(&entry.path()) {
-            continue;
-        }
-        match look_at(home, &name, max_age, now_ms, told) {
+        let seen = known.entry(name.clone()).or_insert(Seen { since: now, told: false });
+        match look_at(home, &name, now.saturating_duration_since(seen.since), &mut seen.told) {
             // Somebody has just begun to use it.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) if told.insert(name.clone()) => {
+            Err(error) if !std::mem::replace(&mut seen.told, true) => {
                 tracing::warn!(directory = %home.path_of(&name).display(), %error, "what an earlier receiver left cannot be looked at");
             }
             _ => {}
@@ -51,35 +60,31 @@ fn holds_a_log(path: &Path) -> bool {
     names.iter().any(|name| is_of_a_log(name))
 }
 
-/// How long ago a file was written last; `None` if that cannot be told.
-fn age_of(file: &Path) -> Option<Duration> {
-    file.metadata().ok()?.modified().ok()?.elapsed().ok()
-}
-
-fn look_at(home: &Home, name: &str, max_age: Duration, now_ms: i64, told: &mut Told) -> io::Result<()> {
+fn look_at(home: &Home, name: &str, age: Duration, told: &mut bool) -> io::Result<()> {
+    let storage = home.directory(name)?;
+    let max_age = kept_for(&storage)?.unwrap_or(UNKNOWN_AGE);
     let limits = LogLimits { segment_bytes: u64::MAX, max_bytes: u64::MAX, max_age };
-    let mut log = Log::open(home.directory(name)?, limits, 0, false)?;
+    let mut log = Log::open(storage, limits, 0, false)?;
     let path = home.path_of(name);
-    let (mut blocks, mut samples) = (0, 0);
-    while log.overdue(0, now_ms).is_some()
-        && let Some((_, dropped)) = log.drop_oldest()
-    {
-        blocks += dropped.blocks;
-        samples += dropped.samples;
-    }
-    log.collect()?;
-    log.save_done()?;
     let directory = path.display();
-    if blocks > 0 {
-        tracing::warn!(%directory, blocks, samples, "what was queued for a receiver that is configured no more is too old: it was dropped");
+    if age > max_age {
+        let (mut blocks, mut samples) = (0, 0);
+        while let Some((_, dropped)) = log.drop_oldest() {
+            blocks += dropped.blocks;
+            samples += dropped.samples;
+        }
+        if blocks > 0 {
+            tracing::warn!(%directory, blocks, samples, "what was queued for a receiver that is configured no more is too old: it was dropped");
+        }
     }
+    log.collect(0)?;
+    log.save_done()?;
     let pending = log.pending();
     if pending.blocks == 0 {
         let storage = log.into_storage();
-        // What was damaged is kept for a look at it, as long as what is whole would be.
-        let is_young = |file: &str| is_aside(file) && age_of(&path.join(file)).is_none_or(|age| age < max_age);
-        let files: Vec<_> = storage.list()?.into_iter().map(|(file, _)| file).collect();
-        if files.iter().any(|file| is_young(file)) {
+        let files = storage.list()?;
+        // What was set aside is kept for a look at it, as long as what is whole would be.
+        if age <= max_age && files.iter().any(|file| is_aside(file)) {
             return Ok(());
         }
         for file in files.iter().filter(|file| is_of_a_log(file)) {
@@ -91,7 +96,7 @@ fn look_at(home: &Home, name: &str, max_age: Duration, now_ms: i64, told: &mut T
             removed => removed?,
         }
         tracing::info!(%directory, "removed what a receiver that is configured no more has left; nothing was undelivered");
-    } else if told.insert(name.to_owned()) {
+    } else if !std::mem::replace(told, true) {
         tracing::warn!(
             %directory,
             blocks = pending.blocks,
@@ -145,8 +150,9 @@ mod tests {
             leave(&home, name, done);
         }
         let in_use = HashSet::from(["configured".to_owned()]);
-        let left = |now_ms| {
-            look_after(&home, &in_use, AGE, now_ms, &mut Told::default());
+        let (began, mut known) = (Instant::now(), Known::default());
+        let mut left = |now_ms| {
+            look_after(&home, &in_use, began + Duration::from_millis(now_ms), &mut known);
             let mut names: Vec<_> = std::fs::read_dir(home.spool())
                 .expect("a directory")
                 .map(|entry| entry.expect("readable").file_name().into_string().expect("a name"))
@@ -154,6 +160,7 @@ mod tests {
             names.sort_unstable();
             names
         };
+        assert_eq!(left(0), ["configured", "undelivered"]);
         assert_eq!(left(60_000), ["configured", "undelivered"]);
         assert_eq!(left(60_001), ["configured"]);
     }
@@ -168,7 +175,7 @@ mod tests {
         std::fs::write(mail.join("root"), "a letter").expect("written");
         leave(&home, "old", true);
         std::fs::write(home.path_of("old").join("notes"), "kept").expect("written");
-        look_after(&home, &HashSet::new(), AGE, 0, &mut Told::new());
+        look_after(&home, &HashSet::new(), Instant::now(), &mut Known::new());
         assert_eq!(std::fs::read_dir(&mail).expect("it is there").count(), 1, "and nothing is added");
         let left: Vec<_> = std::fs::read_dir(home.path_of("old")).expect("it is there").flatten().collect();
         assert_eq!(left.iter().map(|entry| entry.file_name()).collect::<Vec<_>>(), ["notes"]);

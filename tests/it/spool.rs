@@ -3,6 +3,7 @@
 //! With the real program as a process of its own. The target numbers its answers, so that nobody has to guess what was
 //! finished; its own record of when it answered is the truth.
 
+mod clock;
 mod damaged;
 mod drained;
 mod flat;

@@ -3,19 +3,58 @@
 use std::io;
 use std::ops::Range;
 
-use super::{ASIDE_SUFFIX, Count, Log, MAX_SEGMENTS, MAX_SET_ASIDE, Overdue, SEGMENT_SUFFIX};
+use super::known::{Fate, Segment};
+use super::{CORRUPT_SUFFIX, Count, Log, MAX_SEGMENTS, MAX_SET_ASIDE, Overdue, SEGMENT_SUFFIX};
 use crate::spool::storage::Storage;
 
+/// A file that is to go.
+pub(super) struct Doomed {
+    pub(super) name: String,
+    pub(super) bytes: u64,
+    pub(super) fate: Fate,
+}
+
+impl From<Segment> for Doomed {
+    fn from(segment: Segment) -> Self {
+        Self { name: segment.name(), bytes: segment.bytes(), fate: segment.fate }
+    }
+}
+
 impl<S: Storage> Log<S> {
+    /// The bytes of all files but the one of what is done.
+    pub(in crate::spool) fn bytes(&self) -> u64 {
+        self.bytes_of_segments() + self.bytes_of_others()
+    }
+
+    fn bytes_of_segments(&self) -> u64 {
+        self.segments.iter().map(Segment::bytes).sum()
+    }
+
+    fn bytes_of_others(&self) -> u64 {
+        let doomed: u64 = self.doomed.iter().map(|doomed| doomed.bytes).sum();
+        doomed + self.set_aside.iter().map(|(_, bytes)| bytes).sum::<u64>()
+    }
+
     /// Whether the oldest segment has to go before `more` bytes are written.
     pub(in crate::spool) fn overdue(&self, more: u64, now_ms: i64) -> Option<Overdue> {
-        let oldest = self.segments.front().filter(|oldest| oldest.end > oldest.first)?;
+        let oldest = self.segments.front().filter(|oldest| !oldest.is_empty())?;
         let max_age_ms = i64::try_from(self.limits.max_age.as_millis()).unwrap_or(i64::MAX);
-        if now_ms.saturating_sub(oldest.arrived_ms.1) > max_age_ms {
+        // How old is what could not be read, what comes behind it may tell.
+        let newest_ms = match oldest.unread {
+            None => oldest.arrived_ms.map(|(_, newest)| newest),
+            Some(_) => self.segments.get(1).and_then(|next| next.arrived_ms).map(|(oldest, _)| oldest),
+        };
+        if newest_ms.is_some_and(|newest_ms| now_ms.saturating_sub(newest_ms) > max_age_ms) {
             return Some(Overdue::Age);
         }
-        let full = self.bytes().saturating_add(more) > self.limits.max_bytes || self.segments.len() > MAX_SEGMENTS;
-        full.then_some(Overdue::Bytes)
+        // Of the other files nothing gets less by that: they go first, or cannot go.
+        let bytes = self.bytes_of_segments().saturating_add(more);
+        (bytes > self.limits.max_bytes || self.segments.len() > MAX_SEGMENTS).then_some(Overdue::Bytes)
+    }
+
+    /// Whether files that should be gone take the place of `more` bytes.
+    pub(super) fn is_out_of_room(&self, more: u64) -> bool {
+        self.bytes_of_others() > 0 && self.bytes().saturating_add(more) > self.limits.max_bytes
     }
 
     /// Takes the oldest segment out of the log: its positions, and what of it was not done. [`Log::collect`] deletes it.
@@ -24,47 +63,71 @@ impl<S: Storage> Log<S> {
             self.seal();
         }
         let oldest = self.segments.pop_front()?;
-        self.done.insert(oldest.first..oldest.end);
+        let (range, pending) = (oldest.first..oldest.reaches(), oldest.pending);
+        self.done.insert(range.clone());
         self.done_changed = true;
-        self.doomed.push((oldest.name(), oldest.damaged));
-        Some((oldest.first..oldest.end, oldest.pending))
+        self.doom(oldest);
+        Some((range, pending))
     }
 
-    /// Deletes the files of which nothing is needed any more.
-    pub(in crate::spool) fn collect(&mut self) -> io::Result<()> {
+    /// Deletes the files of which nothing is needed any more, and of those that were set aside what has no room beside
+    /// `more` bytes.
+    pub(in crate::spool) fn collect(&mut self, more: u64) -> io::Result<()> {
         let written = self.writer.as_ref().and(self.segments.back()).map(|segment| segment.first);
         while let Some(done) =
             self.segments.iter().position(|segment| segment.pending.blocks == 0 && Some(segment.first) != written)
         {
             if let Some(segment) = self.segments.remove(done) {
-                self.doomed.push((segment.name(), segment.damaged));
+                self.doom(segment);
             }
         }
-        while let Some((name, damaged)) = self.doomed.last().cloned() {
-            match if damaged { self.put_aside(&name) } else { self.storage.remove(&name) } {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        // Each by itself: one that cannot be deleted keeps no other.
+        let mut outcome = Ok(());
+        for doomed in std::mem::take(&mut self.doomed) {
+            match self.carry_out(&doomed) {
                 // Should it come back because that was not durable, all of it is done.
-                _ => self.doomed.pop(),
-            };
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    outcome = Err(error);
+                    self.doomed.push(doomed);
+                }
+            }
         }
-        // What was damaged is worth less than what is whole.
-        while self.set_aside.len() > MAX_SET_ASIDE
-            || self.bytes().saturating_add(self.limits.segment_bytes) > self.limits.max_bytes
-        {
-            let Some((name, _)) = self.set_aside.front().cloned() else { break };
-            match self.storage.remove(&name) {
+        outcome?;
+        // What was set aside is worth less than what is to be delivered.
+        while let Some(at) = self.superfluous(more) {
+            match self.storage.remove(&self.set_aside[at].0) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => self.set_aside.pop_front(),
+                _ => self.set_aside.remove(at),
             };
         }
         Ok(())
     }
 
-    fn put_aside(&mut self, name: &str) -> io::Result<()> {
-        let aside = format!("{}{ASIDE_SUFFIX}", name.trim_end_matches(SEGMENT_SUFFIX));
+    fn doom(&mut self, segment: Segment) {
+        self.unsynced.retain(|(first, _)| *first != segment.first);
+        self.doomed.push(segment.into());
+    }
+
+    fn carry_out(&mut self, doomed: &Doomed) -> io::Result<()> {
+        let Doomed { name, bytes, fate } = doomed;
+        let Some(suffix) = fate.suffix() else { return self.storage.remove(name) };
+        let aside = format!("{}{suffix}", name.trim_end_matches(SEGMENT_SUFFIX));
         self.storage.rename(name, &aside)?;
-        let len = self.storage.list()?.into_iter().find(|(found, _)| *found == aside).map_or(0, |(_, len)| len);
-        self.set_aside.push_back((aside, len));
+        self.names_changed = true;
+        self.set_aside.push_back((aside, *bytes));
         Ok(())
+    }
+
+    /// The oldest of those set aside that has to go, if one has to.
+    fn superfluous(&self, more: u64) -> Option<usize> {
+        let more = more.max(self.limits.segment_bytes);
+        if self.bytes().saturating_add(more) > self.limits.max_bytes {
+            return (!self.set_aside.is_empty()).then_some(0);
+        }
+        let is_corrupt = |(name, _): &(String, u64)| name.ends_with(CORRUPT_SUFFIX);
+        let corrupt = self.set_aside.iter().filter(|one| is_corrupt(one)).count();
+        (corrupt > MAX_SET_ASIDE).then(|| self.set_aside.iter().position(is_corrupt)).flatten()
     }
 }

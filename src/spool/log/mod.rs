@@ -5,7 +5,9 @@
 //!   00000000000004d2.log      a segment (segment.rs), named by its first position, in hexadecimal digits
 //!   0000000000000a00.log      the last one is being written
 //!   00000000000002ee.corrupt  was damaged; kept for a look at it, two of them at most
+//!   00000000000001c8.unread   could not be read for so long that it was given up; kept as long as there is room
 //!   acknowledged              which positions are done with (done.rs)
+//!   acknowledged.corrupt      was found in its place and is not ours
 //! ```
 //! - *Append.* A batch of blocks goes to the end of the last segment in one `write`. If that fails, the file is cut off where
 //!   it was; if that fails as well, the segment is ended and another one begun. So a record is whole or it is the last thing
@@ -16,6 +18,12 @@
 //! - *Open.* Every segment is read once. A torn end is cut off, damage is passed over and counted, a file that is no segment
 //!   is set aside, and what is missing between two records counts as done: nothing that is found can keep a log from opening.
 //!   Each process begins a segment of its own, at a position higher than all that was ever used.
+//! - *What cannot be read* for an error of the disk may be whole: damage is only what was read and is wrong. The log opens
+//!   without it, keeps what it has read of that file, leaves the file where it is, and looks again whenever reading comes
+//!   there. Nothing behind it is read before that was settled, so that nothing overtakes it; how long that may take its
+//!   caller says, with [`Log::give_up`].
+//! - *Time* is the log's own: it goes on where the newest block says, and passes only while a process has the log open. What
+//!   any wall clock says between two processes makes nothing old.
 //!
 //! What always holds: records are in the order of their positions, within a segment and from one to the next; the log holds
 //! no block in memory, and of each segment a few numbers; all file access may block and none may panic.
@@ -24,9 +32,12 @@
 //! number that it is given.
 
 mod bounds;
+mod known;
+mod reading;
 mod recover;
 
-pub(super) use recover::{is_aside, is_of_a_log};
+pub(super) use reading::Batch;
+pub(super) use recover::{is_aside, is_of_a_log, kept_for};
 
 #[cfg(test)]
 mod tests;
@@ -35,10 +46,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use self::recover::load_done;
+use self::bounds::Doomed;
+use self::known::Segment;
+use self::reading::Cursor;
+use self::recover::{Found, load_done};
 use super::done::{Done, DoneFile};
-use super::record::{self, Meta};
-use super::segment::{self, Walk};
+use super::record;
+use super::segment;
 use super::storage::{Storage, StoredFile};
 use crate::model::Block;
 
@@ -54,7 +68,8 @@ const MAX_SEGMENTS: usize = 4096;
 
 const DONE_FILE: &str = "acknowledged";
 const SEGMENT_SUFFIX: &str = ".log";
-const ASIDE_SUFFIX: &str = ".corrupt";
+const CORRUPT_SUFFIX: &str = ".corrupt";
+const UNREAD_SUFFIX: &str = ".unread";
 
 /// How large and how old a log may become.
 #[derive(Clone, Copy, Debug)]
@@ -90,68 +105,10 @@ pub(super) enum Overdue {
     Age,
 }
 
-/// What was read.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    /// Blocks that are not done, with their positions.
-    pub(super) blocks: Vec<(u64, Block)>,
-    /// Everything before this position has been read.
-    pub(super) next: u64,
-    /// Positions that should have been there, and about how many samples each had.
-    pub(super) lost: Vec<(u64, u64)>,
-}
-
-struct Segment {
-    first: u64,
-    marker: u64,
-    /// The position behind the last record.
-    end: u64,
-    len: u64,
-    /// When the first and the last block arrived.
-    arrived_ms: (i64, i64),
-    /// The oldest timestamp inside.
-    min_ms: i64,
-    pending: Count,
-    damaged: bool,
-}
-
-impl Segment {
-    fn empty(first: u64, marker: u64) -> Self {
-        let (arrived_ms, min_ms, pending) = ((0, 0), 0, Count::default());
-        Self { first, marker, end: first, len: segment::HEADER, arrived_ms, min_ms, pending, damaged: false }
-    }
-
-    fn name(&self) -> String {
-        name_of(self.first)
-    }
-
-    fn took(&mut self, position: u64, arrived_ms: i64, min_ms: i64) {
-        if self.end == self.first {
-            self.arrived_ms = (arrived_ms, arrived_ms);
-            self.min_ms = min_ms;
-        }
-        self.end = position + 1;
-        self.arrived_ms.1 = arrived_ms.max(self.arrived_ms.1);
-        self.min_ms = self.min_ms.min(min_ms);
-    }
-
-    fn lose(&mut self, samples: u64) {
-        self.pending.blocks = self.pending.blocks.saturating_sub(1);
-        self.pending.samples = self.pending.samples.saturating_sub(samples);
-    }
-}
-
 struct Writer<F> {
     file: F,
     /// Whether something was written that was not handed out to be synced.
     unsynced: bool,
-}
-
-/// Where reading goes on: behind the last block that was read.
-struct Cursor {
-    segment: u64,
-    offset: u64,
-    position: u64,
 }
 
 /// A log that was opened.
@@ -170,10 +127,14 @@ pub(super) struct Log<S: Storage> {
     done_file: Option<DoneFile<S::File>>,
     done_changed: bool,
     /// Files that are no part of the log any more and are still there.
-    doomed: Vec<(String, bool)>,
+    doomed: Vec<Doomed>,
     set_aside: VecDeque<(String, u64)>,
-    unsynced: Vec<S::File>,
+    /// Ended segments by their first positions.
+    unsynced: Vec<(u64, S::File)>,
+    done_unsynced: bool,
     names_changed: bool,
+    /// When the newest block arrived.
+    newest_ms: Option<i64>,
     wrongs: Wrongs,
     scratch: Vec<u8>,
 }
@@ -209,21 +170,23 @@ impl<S: Storage> Log<S> {
         sum
     }
 
-    /// The bytes of all files but the one of what is done.
-    pub(super) fn bytes(&self) -> u64 {
-        let aside: u64 = self.set_aside.iter().map(|(_, len)| len).sum();
-        self.segments.iter().map(|segment| segment.len).sum::<u64>() + aside
+    /// When the newest block arrived, by the log's own time.
+    pub(super) fn newest_arrival_ms(&self) -> Option<i64> {
+        self.newest_ms
     }
 
     /// When the oldest block that is not done arrived, to the precision of a segment.
     pub(super) fn oldest_arrival_ms(&self) -> Option<i64> {
-        self.segments.iter().find(|segment| segment.pending.blocks > 0).map(|segment| segment.arrived_ms.0)
+        self.segments
+            .iter()
+            .filter(|segment| segment.pending.blocks > 0)
+            .find_map(|segment| Some(segment.arrived_ms?.0))
     }
 
-    /// The oldest timestamp in blocks from `position` on, to the precision of a segment.
+    /// The oldest timestamp in blocks from `position` on, to the precision of a segment, as far as it is known.
     pub(super) fn oldest_ms(&self, position: u64) -> Option<i64> {
-        let waiting = self.segments.iter().filter(|segment| segment.end > position && segment.pending.blocks > 0);
-        waiting.map(|segment| segment.min_ms).min()
+        let waiting = self.segments.iter().filter(|segment| segment.reaches() > position && segment.pending.blocks > 0);
+        waiting.filter_map(|segment| segment.min_ms).min()
     }
 
     /// What was found to be wrong.
@@ -238,6 +201,12 @@ impl<S: Storage> Log<S> {
     pub(super) fn append(&mut self, blocks: &[(u64, Block)], now_ms: i64) -> io::Result<()> {
         let Some(first) = blocks.first().map(|(position, _)| *position) else { return Ok(()) };
         let len: u64 = blocks.iter().map(|(_, block)| record::len(block) as u64).sum();
+        if self.is_out_of_room(len) {
+            self.collect(len)?;
+        }
+        if self.is_out_of_room(len) {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "files that cannot be deleted leave no room"));
+        }
         if self.should_roll(len, now_ms) {
             self.seal();
         }
@@ -254,7 +223,11 @@ impl<S: Storage> Log<S> {
             // Without that the rest of the record stays, and must stay the last thing in the file.
             match writer.file.truncate(segment.len) {
                 Ok(()) => self.writer = Some(writer),
-                Err(_) => self.seal(),
+                Err(_) => {
+                    segment.beyond = len;
+                    self.writer = Some(writer);
+                    self.seal();
+                }
             }
             return Err(error);
         }
@@ -266,6 +239,7 @@ impl<S: Storage> Log<S> {
             segment.pending.blocks += 1;
             segment.pending.samples += u64::from(block.samples);
         }
+        self.newest_ms = self.newest_ms.max(Some(now_ms));
         writer.unsynced = true;
         self.writer = Some(writer);
         // One large block must not be remembered for ever.
@@ -282,7 +256,8 @@ impl<S: Storage> Log<S> {
             return false;
         };
         let part_of_age_ms = i64::try_from(self.limits.max_age.as_millis() / 8).unwrap_or(i64::MAX);
-        segment.len + more > self.limits.segment_bytes || now_ms.saturating_sub(segment.arrived_ms.0) > part_of_age_ms
+        let age_ms = segment.arrived_ms.map_or(0, |(oldest, _)| now_ms.saturating_sub(oldest));
+        segment.len + more > self.limits.segment_bytes || age_ms > part_of_age_ms
     }
 
     fn begin(&mut self, first: u64) -> io::Result<Writer<S::File>> {
@@ -295,18 +270,17 @@ impl<S: Storage> Log<S> {
         }
         self.names_changed = true;
         // One that was begun at this position and held nothing had the same name.
-        self.doomed.retain(|(doomed, _)| *doomed != name);
+        self.doomed.retain(|doomed| doomed.name != name);
         self.segments.push_back(Segment::empty(first, marker));
         Ok(Writer { file, unsynced: true })
     }
 
     /// Ends the segment that is written: the next block goes to another one.
     pub(super) fn seal(&mut self) {
-        if let Some(Writer { file, .. }) = self.writer.take() {
-            self.unsynced.push(file);
-        }
-        if let Some(empty) = self.segments.pop_back_if(|last| last.end == last.first) {
-            self.doomed.push((empty.name(), false));
+        let Some(Writer { file, .. }) = self.writer.take() else { return };
+        match self.segments.pop_back_if(|last| last.is_empty()) {
+            Some(empty) => self.doomed.push(empty.into()),
+            None => self.unsynced.extend(self.segments.back().map(|last| (last.first, file))),
         }
     }
 
@@ -320,90 +294,6 @@ impl<S: Storage> Log<S> {
         Ok(has_name)
     }
 
-    /// Reads blocks that are not done from `position` on, about `max_bytes` of them.
-    ///
-    /// # Errors
-    /// Those of the disk; nothing is lost then, and it can be tried again.
-    pub(super) fn read(&mut self, position: u64, max_bytes: u64) -> io::Result<Batch> {
-        let mut batch = Batch { next: position, ..Batch::default() };
-        let mut bytes = 0;
-        while bytes < max_bytes {
-            let Some(at) = self.segments.iter().position(|segment| segment.end > batch.next) else {
-                batch.next = self.next;
-                break;
-            };
-            match self.read_segment(at, &mut batch, &mut bytes, max_bytes) {
-                // What was read before is worth having; the error comes again with what is behind it.
-                Err(_) if !batch.blocks.is_empty() => break,
-                outcome => outcome?,
-            }
-        }
-        Ok(batch)
-    }
-
-    fn read_segment(&mut self, at: usize, batch: &mut Batch, bytes: &mut u64, max_bytes: u64) -> io::Result<()> {
-        let Segment { first, marker, end, len, .. } = self.segments[at];
-        let walk = match self.storage.open(&name_of(first)) {
-            // Somebody has deleted it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            opened => Some(Walk::known(opened?, len, marker, self.receiver)),
-        };
-        let Some(mut walk) = walk else {
-            self.pass(at, end, batch);
-            return Ok(());
-        };
-        match self.cursor.take() {
-            Some(known) if known.segment == first && known.position == batch.next => walk.skip_to(known.offset),
-            _ => {}
-        }
-        while *bytes < max_bytes {
-            let Some((Meta { position, .. }, block)) = walk.next()? else {
-                // What is missing at the end, if anything.
-                self.pass(at, end, batch);
-                return Ok(());
-            };
-            if position < batch.next || position >= end {
-                continue;
-            }
-            self.pass(at, position, batch);
-            batch.next = position + 1;
-            if !self.done.contains(position) {
-                *bytes += record::len(&block) as u64;
-                batch.blocks.push((position, block));
-            }
-        }
-        self.cursor = Some(Cursor { segment: first, offset: walk.offset(), position: batch.next });
-        Ok(())
-    }
-
-    /// Reading comes to `position`: what was not found before it is lost.
-    fn pass(&mut self, at: usize, position: u64, batch: &mut Batch) {
-        let missing: Vec<u64> = (batch.next..position).filter(|one| !self.done.contains(*one)).collect();
-        batch.next = batch.next.max(position);
-        if missing.is_empty() {
-            return;
-        }
-        self.wrongs.damaged += 1;
-        let segment = &mut self.segments[at];
-        segment.damaged = true;
-        let each = segment.pending.samples / segment.pending.blocks.max(1);
-        for one in missing {
-            segment.lose(each);
-            self.done.insert(one..one + 1);
-            batch.lost.push((one, each));
-        }
-        self.done_changed = true;
-    }
-
-    /// Gives up what cannot be read from `position` to the end of its segment.
-    pub(super) fn give_up(&mut self, position: u64) -> Batch {
-        let mut batch = Batch { next: position, ..Batch::default() };
-        if let Some(at) = self.segments.iter().position(|segment| segment.end > position) {
-            self.pass(at, self.segments[at].end, &mut batch);
-        }
-        batch
-    }
-
     /// The block at `position`, which has so many samples, is done with, whether it was written or not.
     pub(super) fn finish(&mut self, position: u64, samples: u64) {
         if self.done.contains(position) {
@@ -411,7 +301,7 @@ impl<S: Storage> Log<S> {
         }
         self.done.insert(position..position + 1);
         self.done_changed = true;
-        let at = self.segments.partition_point(|segment| segment.end <= position);
+        let at = self.segments.partition_point(|segment| segment.reaches() <= position);
         if let Some(segment) = self.segments.get_mut(at).filter(|segment| segment.first <= position) {
             segment.lose(samples);
         }
@@ -423,47 +313,96 @@ impl<S: Storage> Log<S> {
             return Ok(());
         }
         if self.done_file.is_none() {
-            let sequence = load_done(&self.storage)?.0;
-            self.done_file = Some(self.done_file_from(sequence)?);
+            let found = load_done(&self.storage)?;
+            self.done_file = Some(self.done_file_from(&found)?);
         }
         let Some(file) = &mut self.done_file else { return Ok(()) };
-        if let Err(error) = file.write(&self.done) {
+        if let Err(error) = file.write(&self.done, self.limits.max_age) {
             // Opened anew the next time: it may be another file then.
             self.done_file = None;
             return Err(error);
         }
-        self.unsynced.push(file.file().clone());
+        self.done_unsynced = true;
         self.done_changed = false;
         Ok(())
     }
 
     /// The file of what is done, with both its slots.
-    fn done_file_from(&self, sequence: Option<u64>) -> io::Result<DoneFile<S::File>> {
+    fn done_file_from(&mut self, found: &Found) -> io::Result<DoneFile<S::File>> {
+        if matches!(found, Found::Foreign) {
+            let aside = format!("{DONE_FILE}{CORRUPT_SUFFIX}");
+            self.storage.rename(DONE_FILE, &aside)?;
+            self.names_changed = true;
+            let bytes = self.storage.open(&aside).and_then(|file| file.len());
+            self.set_aside.push_back((aside, bytes.unwrap_or_default()));
+        }
         let opened = match self.storage.open_to_write(DONE_FILE) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.storage.create(DONE_FILE),
             opened => opened,
         };
+        let sequence = found.sequence();
         let mut file = DoneFile::new(opened?, sequence);
         // The first write is to the older slot; and if there was none, to both.
-        file.write(&self.done)?;
+        file.write(&self.done, self.limits.max_age)?;
         if sequence.is_none() {
-            file.write(&self.done)?;
+            file.write(&self.done, self.limits.max_age)?;
         }
         Ok(file)
     }
 
-    /// The files that were written since this was asked last, to be synced by whoever has the time.
-    pub(super) fn take_unsynced(&mut self) -> io::Result<Vec<S::File>> {
-        if self.names_changed {
-            self.unsynced.push(self.storage.names()?);
-            self.names_changed = false;
-        }
-        if let Some(writer) = &mut self.writer
+    /// What was written since this was asked last, to be synced by whoever has the time.
+    pub(super) fn take_unsynced(&mut self) -> io::Result<Unsynced<S::File>> {
+        let names = if self.names_changed { Some(self.storage.names()?) } else { None };
+        self.names_changed = false;
+        let mut segments = std::mem::take(&mut self.unsynced);
+        if let (Some(writer), Some(last)) = (&mut self.writer, self.segments.back())
             && std::mem::take(&mut writer.unsynced)
         {
-            self.unsynced.push(writer.file.clone());
+            segments.push((last.first, writer.file.clone()));
         }
-        Ok(std::mem::take(&mut self.unsynced))
+        let done = self.done_file.as_ref().filter(|_| std::mem::take(&mut self.done_unsynced));
+        Ok(Unsynced { segments, done: done.map(|done| done.file().clone()), names })
+    }
+
+    /// Syncing this has failed, of all or of some. What the system makes of a page that it could not write is unknown: no
+    /// more goes there.
+    pub(super) fn is_unsynced(&mut self, failed: &Unsynced<S::File>) {
+        self.seal();
+        let known = |first: u64| self.unsynced.iter().any(|(other, _)| *other == first);
+        let again: Vec<_> = failed.segments.iter().filter(|(first, _)| !known(*first)).cloned().collect();
+        self.unsynced
+            .extend(again.into_iter().filter(|(first, _)| self.segments.iter().any(|one| one.first == *first)));
+        self.done_unsynced |= failed.done.is_some();
+        self.names_changed |= failed.names.is_some();
+    }
+}
+
+/// What is to be synced.
+pub(super) struct Unsynced<F> {
+    /// By their first positions.
+    segments: Vec<(u64, F)>,
+    done: Option<F>,
+    names: Option<F>,
+}
+
+impl<F: StoredFile> Unsynced<F> {
+    fn files(&self) -> impl Iterator<Item = &F> {
+        let segments = self.segments.iter().map(|(_, file)| file);
+        segments.chain(&self.done).chain(&self.names)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.files().next().is_none()
+    }
+
+    /// Syncs each, whatever becomes of the others.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let mut outcome = Ok(());
+        for file in self.files() {
+            let synced = file.sync();
+            outcome = outcome.and(synced);
+        }
+        outcome
     }
 }
 

@@ -90,13 +90,13 @@ fn what_is_acknowledged_does_not_come_again_and_whole_segments_go() {
         log.finish(position, 10);
     }
     log.finish(1, 10);
-    log.collect().expect("deleted");
+    log.collect(0).expect("deleted");
     assert_eq!((log.pending(), disk.names(".log").len()), (count(3), 2));
     log.save_done().expect("written");
     let mut log = open(&disk);
     assert_eq!((log.pending(), all(&mut log)), (count(3), vec![3, 5, 7]));
     [3, 5, 7].into_iter().for_each(|position| log.finish(position, 10));
-    log.collect().expect("deleted");
+    log.collect(0).expect("deleted");
     assert_eq!(disk.names(".log").len(), 0);
     log.save_done().expect("written");
     assert_eq!(open(&disk).next(), 8, "no position is used again");
@@ -182,7 +182,7 @@ fn a_bit_that_flips_while_the_log_is_open_is_found_when_it_is_read() {
     assert_eq!(batch.lost, [(1, 10)]);
     assert_eq!((log.pending(), log.wrongs().damaged), (count(7), 1));
     (0..8).for_each(|position| log.finish(position, 10));
-    log.collect().expect("set aside");
+    log.collect(0).expect("set aside");
     assert_eq!(disk.names(".corrupt"), [format!("{:016x}.corrupt", 0)]);
 }
 
@@ -195,7 +195,7 @@ fn what_is_no_segment_is_set_aside_and_few_of_them_are_kept() {
     }
     let mut log = open(&disk);
     assert_eq!((log.wrongs().damaged, log.next()), (5, 5));
-    log.collect().expect("set aside");
+    log.collect(0).expect("set aside");
     assert_eq!((disk.names(".log").len(), disk.names(".corrupt").len()), (0, MAX_SET_ASIDE));
     append(&mut log, 5..7);
     assert_eq!(all(&mut open(&disk)), [5, 6]);
@@ -226,7 +226,7 @@ fn the_oldest_segments_are_overdue_by_bytes_and_by_age() {
     let age = LIMITS.max_age.as_millis() as i64;
     assert_eq!((log.overdue(0, age), log.overdue(0, age + 1)), (None, Some(Overdue::Age)));
     assert_eq!(log.drop_oldest(), Some((0..3, count(3))));
-    log.collect().expect("deleted");
+    log.collect(0).expect("deleted");
     assert_eq!((all(&mut log), log.bytes()), (Vec::from_iter(3..30), disk.bytes()));
     log.save_done().expect("written");
     assert_eq!(all(&mut open(&disk)), Vec::from_iter(3..30));
@@ -277,7 +277,7 @@ fn a_disk_that_can_only_be_read_is_read() {
 }
 
 #[test]
-fn a_broken_disk_is_an_error_until_it_is_declared_lost() {
+fn a_broken_disk_is_an_error_until_it_is_given_up() {
     let disk = Memory::default();
     let mut log = written(&disk, 0..8);
     disk.fail(Some(Fault::Broken));
@@ -287,6 +287,130 @@ fn a_broken_disk_is_an_error_until_it_is_declared_lost() {
     assert_eq!(lost, [(1, 10), (2, 10)], "the rest of the segment, and no other");
     disk.fail(None);
     assert_eq!(all(&mut log), [0, 3, 4, 5, 6, 7]);
+    assert_eq!(log.wrongs(), Wrongs::default(), "nothing that was read was wrong");
+    (0..8).for_each(|position| log.finish(position, 10));
+    log.collect(0).expect("set aside");
+    assert_eq!(disk.names(".unread"), [format!("{:016x}.unread", 0)]);
+}
+
+/// The bytes of two records, and of a part of the third.
+fn into_the_third() -> u64 {
+    segment::HEADER + 2 * record::len(&block(0)) as u64 + 10
+}
+
+#[test]
+fn what_cannot_be_read_when_a_log_is_opened_is_no_damage_and_comes_once_it_can() {
+    for (hidden, from) in [(0, 0), (3, 0), (3, into_the_third()), (6, 0), (6, into_the_third() - 20)] {
+        let disk = Memory::default();
+        let mut log = written(&disk, 0..8);
+        log.finish(4, 10);
+        log.save_done().expect("written");
+        disk.hide(&name_of(hidden), from);
+        let mut log = open(&disk);
+        assert_eq!(log.wrongs(), Wrongs::default());
+        let next = log.next();
+        append(&mut log, next..next + 1);
+        // What is before it, and of it, comes, and nothing from behind.
+        let (mut position, mut seen) = (0, Vec::new());
+        while let Ok(batch) = log.read(position, u64::MAX) {
+            seen.extend(batch.blocks.iter().map(|(position, _)| *position));
+            position = batch.next;
+        }
+        let whole = Vec::from_iter([0, 1, 2, 3, 5, 6, 7, next]);
+        assert!(whole.starts_with(&seen) && seen.len() < 7, "{hidden} {from}: {seen:?}");
+        log.collect(0).expect("nothing is in the way");
+        log.save_done().expect("written");
+        // The next process finds the same.
+        let mut other = open(&disk.copy());
+        assert!(other.next() > next && other.pending().blocks > 0);
+        assert_eq!(all(&mut other), whole, "{hidden} {from}: as if it never was");
+        disk.unhide();
+        let batch = log.read(position, u64::MAX).expect("it can be read again");
+        seen.extend(batch.blocks.iter().map(|(position, _)| *position));
+        assert_eq!((seen, batch.lost), (whole, Vec::new()), "{hidden} {from}");
+        assert_eq!(log.pending(), count(8), "{hidden} {from}: and no guess is left");
+        assert_eq!(batch.counted_anew.0.blocks, 1);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_given_up_when_somebody_says_so_and_its_file_is_kept() {
+    for from in [0, into_the_third()] {
+        let disk = Memory::default();
+        drop(written(&disk, 0..8));
+        disk.hide(&name_of(3), from);
+        let mut log = open(&disk);
+        let batch = log.read(0, u64::MAX).expect("what is before it");
+        let given_up = log.give_up(batch.next);
+        assert_eq!(given_up.lost.len(), 1, "nobody knows how much it was");
+        assert_eq!(given_up.next, 6);
+        let rest: Vec<_> = log.read(6, u64::MAX).expect("read").blocks.iter().map(|(position, _)| *position).collect();
+        assert_eq!(rest, [6, 7]);
+        (0..8).for_each(|position| log.finish(position, 10));
+        log.collect(0).expect("set aside");
+        log.save_done().expect("written");
+        disk.unhide();
+        let [kept] = &disk.names(".unread")[..] else { panic!("one file") };
+        assert_eq!(disk.open(kept).and_then(|file| file.len()).expect("it is there"), into_the_third() - 10 + 318);
+        let mut log = open(&disk);
+        assert_eq!((log.pending(), all(&mut log)), (Count::default(), vec![]), "it does not come late");
+        assert_eq!(log.bytes(), disk.bytes());
+        // It goes when its room is needed.
+        log.collect(LIMITS.max_bytes - 100).expect("deleted");
+        assert_eq!(disk.names(".unread").len(), 0);
+    }
+}
+
+#[test]
+fn what_is_not_ours_in_the_place_of_the_acknowledgements_is_moved_aside() {
+    let disk = Memory::default();
+    drop(written(&disk, 0..8));
+    disk.change(DONE_FILE, |bytes| *bytes = b"somebody's notes".to_vec());
+    let mut log = open(&disk);
+    assert_eq!((all(&mut log), log.wrongs().damaged), (Vec::from_iter(0..8), 1));
+    disk.change("acknowledged.corrupt", |bytes| assert_eq!(*bytes, b"somebody's notes"));
+    log.finish(0, 10);
+    log.save_done().expect("written");
+    assert_eq!((open(&disk).pending(), open(&disk).wrongs()), (count(7), Wrongs::default()));
+}
+
+#[test]
+fn files_that_cannot_be_deleted_count() {
+    let disk = Memory::default();
+    let mut log = written(&disk, 0..3);
+    disk.fail(Some(Fault::Undeletable));
+    let mut refused = 0;
+    for number in 3..100 {
+        while log.overdue(400, 0).is_some() {
+            log.drop_oldest();
+            log.collect(400).expect_err("nothing can be deleted");
+        }
+        refused += u64::from(log.append(&[(log.next(), block(number))], 0).is_err());
+        assert!(disk.bytes() <= LIMITS.max_bytes, "{}", disk.bytes());
+    }
+    assert!(refused > 50, "{refused}");
+    disk.fail(None);
+    log.collect(400).expect("deleted");
+    let next = log.next();
+    append(&mut log, next..next + 1);
+    assert_eq!(log.bytes(), disk.bytes());
+}
+
+#[test]
+fn what_is_to_be_synced_is_there_once() {
+    let disk = Memory::default();
+    let mut log = written(&disk, 0..30);
+    let files = log.take_unsynced().expect("known").files().count();
+    assert_eq!(files, 10 + 2, "ten segments, the acknowledgements and the names");
+    for position in 0..27 {
+        log.finish(position, 10);
+        log.save_done().expect("written");
+    }
+    append(&mut log, 30..60);
+    (27..54).for_each(|position| log.finish(position, 10));
+    log.collect(0).expect("deleted");
+    let files = log.take_unsynced().expect("known").files().count();
+    assert_eq!(files, 2 + 2, "what is deleted needs no more");
 }
 
 #[test]

@@ -4,23 +4,29 @@ use std::ops::Range;
 
 use super::{Lost, Waiting, Window};
 use crate::model::Block;
-use crate::spool::log::Count;
+use crate::spool::log::{Batch, Count};
 
 impl Window {
     /// The log was opened: this is in it, from the number `first` on.
     pub(in crate::spool) fn opened(&mut self, first: u64, pending: Count, oldest_ms: Option<i64>) {
         let Some(disk) = &mut self.disk else { return };
-        disk.tried = true;
+        disk.settled = true;
         (disk.floor, disk.gap_from) = (first, first);
         (disk.stored, disk.stored_oldest_ms) = (pending, oldest_ms);
         self.make_room();
     }
 
-    /// The log cannot be opened for now.
-    pub(in crate::spool) fn not_opened(&mut self) {
+    /// The log cannot be opened for now; `is_absent`: there is none, so that nothing older has to be waited for.
+    pub(in crate::spool) fn not_opened(&mut self, is_absent: bool) {
         if let Some(disk) = &mut self.disk {
-            disk.tried = true;
+            disk.settled |= is_absent;
+            disk.fails = true;
         }
+    }
+
+    /// Whether what waits to be written fills so much of the memory that older blocks cannot be waited for any longer.
+    pub(in crate::spool) fn is_pressed(&self) -> bool {
+        self.disk.as_ref().is_some_and(|disk| disk.unwritten_bytes > self.capacity_bytes / 2)
     }
 
     /// Which blocks are done with since this was asked last.
@@ -82,6 +88,28 @@ impl Window {
         }
     }
 
+    /// It is over, and the disk has not taken all: this was lost by it.
+    pub(in crate::spool) fn lose_unwritten(&mut self) -> Count {
+        let Some(disk) = &mut self.disk else { return Count::default() };
+        let kept = disk.floor..disk.written_to;
+        disk.unwritten.clear();
+        disk.unwritten_bytes = 0;
+        let mut lost = Count::default();
+        for one in std::mem::take(&mut self.waiting) {
+            if kept.contains(&one.number) {
+                self.waiting.push_back(one);
+            } else {
+                self.sum.remove(&one);
+                lost.blocks += 1;
+                lost.samples += one.samples();
+            }
+        }
+        if lost.blocks > 0 {
+            self.lose(Lost::Unwritten, lost);
+        }
+        lost
+    }
+
     /// From which number on blocks are to be read, and how many bytes; `None` if none are needed.
     pub(in crate::spool) fn next_to_read(&self) -> Option<(u64, u64)> {
         let gap = self.gap()?;
@@ -90,14 +118,17 @@ impl Window {
             .then_some((gap.start, missing.max(1)))
     }
 
-    /// What was read from the number `from` on, up to `next`; what was not there is lost.
-    pub(in crate::spool) fn has_read(&mut self, from: u64, blocks: Vec<(u64, Block)>, next: u64, lost: &[(u64, u64)]) {
+    /// What was read from the number `from` on; what was not there is lost, because of `why`.
+    pub(in crate::spool) fn has_read(&mut self, from: u64, batch: Batch, why: Lost) {
+        let Batch { blocks, next, lost, counted_anew: (thought, found) } = batch;
         let mut damaged = Count::default();
         for (_, samples) in lost.iter().filter(|(number, _)| !self.leased.contains_key(number)) {
             damaged.blocks += 1;
             damaged.samples += samples;
         }
         let Some(disk) = &mut self.disk else { return };
+        disk.stored.blocks = disk.stored.blocks.saturating_sub(thought.blocks) + found.blocks;
+        disk.stored.samples = disk.stored.samples.saturating_sub(thought.samples) + found.samples;
         damaged.blocks = damaged.blocks.min(disk.stored.blocks);
         damaged.samples = damaged.samples.min(disk.stored.samples);
         disk.stored.blocks -= damaged.blocks;
@@ -127,7 +158,7 @@ impl Window {
             }
         }
         if damaged.blocks > 0 {
-            self.lose(Lost::Damage, damaged);
+            self.lose(why, damaged);
         }
         self.make_room();
     }

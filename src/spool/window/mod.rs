@@ -44,7 +44,7 @@ pub(super) const FIRST: u64 = 1 << 63;
 /// The most bytes of the front.
 const FRONT_BYTES: u64 = 4 << 20;
 
-/// How long a disk that does not answer at all keeps blocks from being handed out.
+/// How long a disk that does not say what is on it keeps blocks from being handed out.
 const OPEN_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A block in the queue.
@@ -148,10 +148,12 @@ struct Leased {
 
 /// What is known of the disk's part.
 struct OnDisk {
-    /// Whether it was tried to open the log: before that nobody knows whether older blocks are there, and nothing is handed
-    /// out until it is given up to wait for that.
-    tried: bool,
-    tried_by: Instant,
+    /// Whether it is known which older blocks are there. Before that nothing is handed out, until it is given up to wait
+    /// for that.
+    settled: bool,
+    settled_by: Instant,
+    /// Opening the log has failed.
+    fails: bool,
     floor: u64,
     gap_from: u64,
     written_to: u64,
@@ -171,8 +173,9 @@ impl Window {
     /// Empty. With a disk, it is to be told what is there before anything is handed out.
     pub(super) fn new(capacity_bytes: u64, with_disk: bool) -> Self {
         let disk = OnDisk {
-            tried: false,
-            tried_by: Instant::now() + OPEN_PATIENCE,
+            settled: false,
+            settled_by: Instant::now() + OPEN_PATIENCE,
+            fails: false,
             floor: FIRST,
             gap_from: FIRST,
             written_to: FIRST,
@@ -228,8 +231,8 @@ impl Window {
     /// Takes blocks out for a lease: the oldest of targets that no other lease has anything of, all of one tenant that is
     /// not `refused`.
     pub(super) fn take(&mut self, limits: LeaseLimits, refused: &dyn Fn(&Tenant) -> bool) -> Take {
-        if let Some(disk) = self.disk.as_ref().filter(|disk| !disk.tried && Instant::now() < disk.tried_by) {
-            return Take::Until(disk.tried_by);
+        if let Some(until) = self.waits_for_disk() {
+            return Take::Until(until);
         }
         let gap = self.gap();
         let (picked, is_full) = self.pick(gap.as_ref(), limits, refused);
@@ -255,6 +258,15 @@ impl Window {
             return Take::Until(until);
         }
         Take::Blocks(self.take_out(&picked))
+    }
+
+    /// Until when nothing is handed out, because there may be older blocks on disk.
+    fn waits_for_disk(&mut self) -> Option<Instant> {
+        // What is in memory only would be dropped before long, or lost at the end.
+        let is_pressed = self.is_pressed();
+        let disk = self.disk.as_mut().filter(|disk| !disk.settled)?;
+        disk.settled = Instant::now() >= disk.settled_by || is_pressed || self.closed && disk.fails;
+        (!disk.settled).then_some(disk.settled_by)
     }
 
     /// Where the blocks are that a lease may have now, in order, and whether there is no point in waiting for more. Those of

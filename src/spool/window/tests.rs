@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::model::WriteFormat;
+use crate::spool::log::Batch;
 
 const LIMITS: LeaseLimits = LeaseLimits { max_samples: 30, max_message_bytes: u64::MAX, linger: Duration::ZERO };
 const MIB: u64 = 1 << 20;
@@ -99,7 +100,7 @@ impl Disked {
                     break;
                 }
             }
-            self.window.has_read(from, blocks, next, &[]);
+            self.window.has_read(from, Batch { blocks, next, ..Batch::default() }, Lost::Damage);
         }
     }
 

@@ -4,12 +4,12 @@ use super::*;
 use crate::support::agent::{Running, start_so};
 
 async fn start(stage: &Stage) -> Running {
+    start_with(stage, &stage.config()).await
+}
+
+async fn start_with(stage: &Stage, config: &str) -> Running {
     let data = stage.data();
-    start_so(stage.dir.path(), &stage.config(), |options| meshscrape::agent::Options {
-        data_dir: Some(data),
-        ..options
-    })
-    .await
+    start_so(stage.dir.path(), config, |options| meshscrape::agent::Options { data_dir: Some(data), ..options }).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,6 +51,42 @@ async fn one_that_comes_back_gets_what_was_left_for_it() {
     assert!(came.is_sorted() && missing.is_empty(), "{missing:?} of {until} are missing: {came:?}");
     let stopped = agent.stop().await;
     assert_eq!(stopped.undelivered, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_for_one_place_each_gets_what_is_its_own() {
+    let stage = Stage::new().await;
+    let config = stage.config();
+    let (jobs, receiver) = config.split_once("remote_write:\n").expect("both");
+    let named = |name: &str| {
+        let rule = format!("write_relabel_configs: [{{target_label: to, replacement: {name}}}]");
+        receiver
+            .replace("  basic_auth", &format!("  name: {name}\n  headers: {{x-from: {name}}}\n  {rule}\n  basic_auth"))
+    };
+    let with = |names: [&str; 2]| format!("{jobs}remote_write:\n{}", names.map(named).concat());
+    let agent = start_with(&stage, &with(["first", "second"])).await;
+    stage.scrapes(5).await;
+    let until = stage.answers() as u64;
+    assert_eq!(agent.stop().await.undelivered, 0);
+
+    stage.receiver_is(true);
+    let agent = start_with(&stage, &with(["second", "first"])).await;
+    let of = |name: &str, recorded: &[Recorded]| {
+        let from: Vec<_> = recorded.iter().filter(|one| one.header("x-from") == Some(name)).cloned().collect();
+        (taken(&from), from)
+    };
+    let came = |recorded: &[Recorded]| {
+        ["first", "second"].iter().all(|name| of(name, recorded).0.iter().any(|number| *number > until))
+    };
+    let recorded = stage.receiver.until("both are delivered", came).await;
+    for name in ["first", "second"] {
+        let (numbers, from) = of(name, &recorded);
+        // The last one before it ended may have been cut off.
+        assert!((1..until).all(|number| numbers.contains(&number)) && numbers.is_sorted(), "{name}: {numbers:?}");
+        let samples = from.iter().flat_map(|one| &one.samples);
+        assert!(samples.clone().all(|(labels, _)| labels.value("to") == name), "{name} is sent what is not its own");
+    }
+    agent.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,215 @@
+//! What a queue on disk promises from one process to the next, on a disk in memory: through wrong clocks, and disks that do
+//! not give what is on them.
+
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use prometheus_client::registry::Registry;
+
+use super::disk::{Disk, DiskLimits, Next, Ticks};
+use super::memory::{Fault, Memory};
+use super::*;
+use crate::model::{TargetId, WriteFormat};
+
+const MAX_AGE: Duration = Duration::from_secs(7200);
+const YEARS: i64 = 10 * 365 * 24 * 3600 * 1000;
+
+fn block(number: i64) -> Block {
+    Block {
+        target: TargetId(1),
+        receiver: 0,
+        tenant: None,
+        histograms: 0,
+        exemplars: 0,
+        format: WriteFormat::V1,
+        samples: 10,
+        min_ms: number,
+        max_ms: number,
+        raw_len: 100,
+        elements: Bytes::from(vec![number as u8; 1_000]),
+    }
+}
+
+/// A process.
+struct Life {
+    queue: Arc<Queue>,
+    seen: Box<dyn Fn() -> QueueSnapshot>,
+    outlet: Option<Outlet>,
+    disk: Disk<Memory>,
+}
+
+impl Life {
+    /// Where the wall clock says `now_ms`.
+    fn begin(storage: &Memory, now_ms: i64) -> Self {
+        let storage = storage.clone();
+        Self::at(Box::new(move || Ok(storage.clone())), now_ms)
+    }
+
+    fn at(place: disk::Place<Memory>, now_ms: i64) -> Self {
+        let limits = DiskLimits { max_bytes: 1 << 30, max_age: MAX_AGE };
+        let settings = QueueSettings {
+            name: "one".into(),
+            labels: Vec::new(),
+            capacity_bytes: 100_000,
+            disk: Some(DiskSettings { directory: "one".into(), limits }),
+        };
+        let queue = Arc::new(Queue::new(settings, &Metrics::new(&mut Registry::default())));
+        let mut log_limits = limits.of_log();
+        log_limits.segment_bytes = 5_000;
+        // Of this place it cannot be said that nothing is there.
+        let place = (place, "/".into());
+        let disk = Disk::new(Arc::clone(&queue), place, log_limits, 0, Ticks::from(now_ms), false);
+        let outlet = Outlet::new(Arc::clone(&queue));
+        Self { seen: Box::new(outlet.observer()), outlet: Some(outlet), queue, disk }
+    }
+
+    fn push(&mut self, numbers: std::ops::Range<i64>) {
+        for number in numbers {
+            self.queue.push(block(number));
+            self.work();
+        }
+    }
+
+    /// All that is due, and what would be in a second.
+    fn work(&mut self) -> bool {
+        self.disk.hurry();
+        matches!(self.disk.step(), Next::Within(_))
+    }
+
+    /// The numbers of all that comes out now.
+    fn take(&mut self) -> Vec<i64> {
+        let limits = LeaseLimits { max_samples: 50, max_message_bytes: u64::MAX, linger: Duration::ZERO };
+        let mut taken = Vec::new();
+        for _ in 0..100 {
+            self.work();
+            if let Some(Some(lease)) = self.outlet.as_mut().expect("there is one").lease(limits).now_or_never() {
+                taken.extend(lease.blocks().map(|block| block.min_ms));
+                lease.ack();
+            }
+        }
+        taken
+    }
+
+    fn seen(&self) -> QueueSnapshot {
+        (self.seen)()
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_wrong_or_set_makes_nothing_old() {
+    let storage = Memory::default();
+    let mut pushed = 0;
+    // As of a machine that finds out what time it is after it has started.
+    for now_ms in [0, YEARS, -YEARS, 3 * YEARS, 0] {
+        let mut life = Life::begin(&storage, now_ms);
+        assert!(life.work());
+        assert_eq!((life.seen().pending_blocks, life.seen().dropped_blocks), (pushed as u64, 0), "at {now_ms}");
+        life.push(pushed..pushed + 10);
+        pushed += 10;
+    }
+    assert_eq!(Life::begin(&storage, YEARS).take(), Vec::from_iter(0..50));
+}
+
+#[tokio::test]
+async fn what_waits_for_too_long_goes_also_through_several_processes() {
+    let storage = Memory::default();
+    let mut life = Life::begin(&storage, 0);
+    life.push(0..10);
+    life.disk.age(MAX_AGE / 2);
+    life.push(10..20);
+    drop(life);
+    // The time between them is nobody's.
+    let mut life = Life::begin(&storage, YEARS);
+    life.work();
+    assert_eq!(life.seen().pending_blocks, 20);
+    life.disk.age(MAX_AGE * 3 / 4);
+    life.work();
+    assert_eq!(life.seen().dropped_blocks, 10);
+    assert_eq!(life.take(), Vec::from_iter(10..20));
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_at_first_holds_up_what_is_newer() {
+    let storage = Memory::default();
+    let mut before = Life::begin(&storage, 0);
+    before.push(0..20);
+    let names = storage.names(".log");
+    for name in [&names[0], &names[2]] {
+        let storage = storage.copy();
+        storage.hide(name, 0);
+        let mut life = Life::begin(&storage, 0);
+        life.push(20..30);
+        let mut taken = life.take();
+        assert!(taken.len() < 20 && life.seen().dropped_blocks == 0, "{taken:?}");
+        assert_eq!(life.seen().kept_blocks, life.seen().pending_blocks, "what is new is safe meanwhile");
+        storage.unhide();
+        taken.extend(life.take());
+        assert_eq!(taken, Vec::from_iter(0..30), "{name}");
+        assert_eq!((life.seen().pending_samples, life.seen().dropped_blocks), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_for_too_long_is_given_up_and_kept() {
+    let storage = Memory::default();
+    let mut before = Life::begin(&storage, 0);
+    before.push(0..20);
+    let names = storage.names(".log");
+    storage.hide(&names[1], 0);
+    let mut life = Life::begin(&storage, 0);
+    life.push(20..30);
+    life.disk.lose_patience();
+    let taken = life.take();
+    assert!(taken.is_sorted() && taken.ends_with(&Vec::from_iter(20..30)) && taken.len() < 30, "{taken:?}");
+    assert!(life.seen().dropped_samples > 0 && life.seen().pending_samples == 0, "{:?}", life.seen());
+    assert_eq!(storage.names(".unread").len(), 1);
+    storage.unhide();
+    assert_eq!(Life::begin(&storage, 0).take(), [0; 0], "it does not come behind what is newer");
+}
+
+#[tokio::test]
+async fn a_disk_that_neither_gives_nor_takes_does_not_cost_what_is_new() {
+    let storage = Memory::default();
+    Life::begin(&storage, 0).push(0..10);
+    storage.fail(Some(Fault::Broken));
+    let mut life = Life::begin(&storage, 0);
+    life.push(10..40);
+    assert_eq!(life.take(), [0; 0], "nobody knows what is there");
+    // Half of the memory is filled with what cannot be written.
+    life.push(40..60);
+    assert_eq!(life.take(), Vec::from_iter(10..60));
+}
+
+#[tokio::test]
+async fn the_end_waits_for_a_directory_that_is_about_to_be_free() {
+    let (storage, asked) = (Memory::default(), Arc::new(AtomicU32::new(0)));
+    let place = {
+        let (storage, asked) = (storage.clone(), Arc::clone(&asked));
+        move || match asked.fetch_add(1, Ordering::Relaxed) {
+            0..3 => Err(io::ErrorKind::WouldBlock.into()),
+            _ => Ok(storage.clone()),
+        }
+    };
+    let mut life = Life::at(Box::new(place), 0);
+    life.queue.push(block(1));
+    life.queue.close();
+    life.outlet = None;
+    while life.work() {}
+    assert_eq!((life.seen().dropped_blocks, life.seen().kept_blocks), (0, 1));
+    assert_eq!(Life::begin(&storage, 0).take(), [1]);
+}
+
+#[tokio::test]
+async fn what_the_disk_does_not_take_at_the_end_is_counted() {
+    let storage = Memory::default();
+    let mut life = Life::begin(&storage, 0);
+    life.push(0..1);
+    storage.fail(Some(Fault::Full));
+    life.push(1..3);
+    life.queue.close();
+    life.outlet = None;
+    assert!(!life.work(), "it is over");
+    assert_eq!((life.seen().pending_blocks, life.seen().kept_blocks, life.seen().dropped_samples), (1, 1, 20));
+}
