@@ -76,35 +76,83 @@ async fn leave_backlog(data: &Path, directory: String, targets: usize, series: u
     (targets * series * seconds) as u64
 }
 
+/// What a receiver has seen.
+#[derive(Default)]
+struct Seen {
+    backlog: AtomicU64,
+    out_of_order: AtomicU64,
+    /// The answers of the live target, by their numbers.
+    answers: Mutex<Vec<u64>>,
+    /// Its `up`: when, and whether.
+    up: Mutex<Vec<(i64, bool)>>,
+}
+
 /// Counts the samples of the backlog, and those that are older than the last one of their series.
-fn counting(backlog: Arc<AtomicU64>, out_of_order: Arc<AtomicU64>) -> Rule {
+fn counting(seen: Arc<Seen>) -> Rule {
     let (hasher, mut last) = (RandomState::new(), HashMap::new());
     Box::new(move |request| {
-        for (labels, sample) in &request.samples {
+        for (labels, sample) in request.samples.iter().filter(|(_, sample)| !is_stale(sample.value)) {
             let newest = last.entry(hasher.hash_one(labels)).or_insert(i64::MIN);
             if sample.timestamp_ms < *newest {
-                out_of_order.fetch_add(1, Ordering::Relaxed);
+                seen.out_of_order.fetch_add(1, Ordering::Relaxed);
             }
             *newest = sample.timestamp_ms.max(*newest);
-            if labels.value("job") == "mesh" {
-                backlog.fetch_add(1, Ordering::Relaxed);
+            match (labels.value("job"), labels.value("__name__")) {
+                ("mesh", _) => drop(seen.backlog.fetch_add(1, Ordering::Relaxed)),
+                (_, "live") => seen.answers.lock().expect("no panic while it is held").push(sample.value as u64),
+                (_, "up") => {
+                    let up = (sample.timestamp_ms, sample.value == 1.0);
+                    seen.up.lock().expect("no panic while it is held").push(up);
+                }
+                _ => {}
             }
         }
         Answer::ok().forgetting()
     })
 }
 
+/// Notices when this machine lets a thread wait that has next to nothing to do.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    watching: std::thread::JoinHandle<Vec<(i64, i64)>>,
+}
+
+impl Watch {
+    fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&stop);
+        let watching = std::thread::spawn(move || {
+            let (clock, mut stalls) = (Clock::system(), Vec::new());
+            while !is_over.load(Ordering::Relaxed) {
+                let (before, nap) = (clock.now_ms(), 10);
+                std::thread::sleep(Duration::from_millis(nap));
+                let after = clock.now_ms();
+                if after - before > nap as i64 + 25 {
+                    stalls.push((before, after));
+                }
+            }
+            stalls
+        });
+        Self { stop, watching }
+    }
+
+    /// From when to when it did.
+    fn stalls(self) -> Vec<(i64, i64)> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.watching.join().expect("no panic")
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_drains_ten_times_as_fast_as_it_came_while_scraping_keeps_its_interval() {
     let (targets, series, seconds) = scale((10, 100, 60), (30, 2_000, 300));
     let dir = TempDir::new().expect("a directory");
-    let (backlog, out_of_order) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let receiver = Receiver::start(counting(Arc::clone(&backlog), Arc::clone(&out_of_order))).await;
-    let answered = Arc::new(Mutex::new(Vec::new()));
-    let record = Arc::clone(&answered);
+    let seen = Arc::new(Seen::default());
+    let receiver = Receiver::start(counting(Arc::clone(&seen))).await;
+    let answered = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&answered);
     let target = Server::start(Talk::Plain(Arc::new(move |_| {
-        record.lock().expect("no panic while it is held").push(Instant::now());
-        Reply::ok("live 1\n")
+        Reply::ok(&format!("live {}\n", count.fetch_add(1, Ordering::SeqCst) + 1))
     })));
     let file = dir.path().join("meshscrape.yaml");
     let text = format!(
@@ -125,25 +173,40 @@ remote_write:
     let path = |path: &Path| path.to_str().expect("a path in UTF-8").to_owned();
     let (file, data) = (path(&file), path(&data));
     let arguments = ["run", "--config", &file, "--data-dir", &data, "--listen", "127.0.0.1:0"];
-    let began = Instant::now();
+    let (began, watch) = (Instant::now(), Watch::start());
     let program = Program::start(&[&arguments[..], &["--api-listen", "127.0.0.1:0"]].concat());
-    eventually("the backlog is delivered", async || (backlog.load(Ordering::Relaxed) >= samples).then_some(())).await;
+    let drained = async || (seen.backlog.load(Ordering::Relaxed) >= samples).then_some(());
+    eventually("the backlog is delivered", drained).await;
     let took = began.elapsed();
     // Some more, so that there are intervals to look at.
-    tokio::time::sleep(INTERVAL * 4).await;
-    let watched = began.elapsed();
-    drop(program);
+    let enough = answered.load(Ordering::SeqCst) + 4;
+    eventually("more scrapes", async || (answered.load(Ordering::SeqCst) >= enough).then_some(())).await;
+    program.signal("TERM");
+    let ended = program.end().await;
+    assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+    let stalls = watch.stalls();
 
-    assert_eq!(backlog.load(Ordering::Relaxed), samples, "nothing comes twice");
-    assert_eq!(out_of_order.load(Ordering::Relaxed), 0);
+    assert_eq!(seen.backlog.load(Ordering::Relaxed), samples, "nothing comes twice");
+    assert_eq!(seen.out_of_order.load(Ordering::Relaxed), 0);
     let live = (targets * series) as f64;
     let rate = samples as f64 / took.as_secs_f64();
     println!("{samples} samples in {took:.2?}: {:.1} times as fast as they came", rate / live);
     assert!(rate >= 10.0 * live, "{rate:.0} samples a second, they came at {live}");
-    let answered = answered.lock().expect("nobody panicked");
-    let expected = watched.as_secs_f64() / INTERVAL.as_secs_f64();
-    assert!(answered.len() as f64 >= expected / 2.0 - 2.0, "{} scrapes in {watched:?}", answered.len());
-    let gaps: Vec<_> = answered.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    let longest = gaps.iter().max().expect("some scrapes");
-    println!("the longest pause between two scrapes was {longest:.2?}, of {INTERVAL:?}");
+
+    let (answers, up) = (seen.answers.lock().expect("no panic"), seen.up.lock().expect("no panic"));
+    // The one under way when it was asked to end may be missing.
+    let given = answered.load(Ordering::SeqCst);
+    assert!(answers.iter().copied().eq(1..=answers.len() as u64), "{answers:?}");
+    assert!((given - 1..=given).contains(&(answers.len() as u64)), "{given} answers, and of them came {answers:?}");
+    let failed = up.iter().filter(|(_, up)| !up).count();
+    assert!(failed <= usize::from(answers.len() as u64 != given), "{up:?}");
+    // No beat is left out but where the machine had no time for a thread that does nothing, either.
+    let interval = INTERVAL.as_millis() as i64;
+    let stalled = |from: i64, to: i64| stalls.iter().any(|stall| stall.0 < to + interval && stall.1 > from - interval);
+    let times: Vec<_> = up.iter().map(|(at, _)| *at).collect();
+    let late = times.windows(2).filter(|pair| pair[1] - pair[0] > interval * 3 / 2);
+    let unexplained: Vec<_> = late.filter(|pair| !stalled(pair[0], pair[1])).collect();
+    assert!(unexplained.is_empty(), "{unexplained:?} among {times:?}; stalls: {stalls:?}");
+    let longest = times.windows(2).map(|pair| pair[1] - pair[0]).max().expect("some scrapes");
+    println!("the longest pause between two scrapes was {longest} ms, of {INTERVAL:?}; {} stalls", stalls.len());
 }
