@@ -225,7 +225,7 @@ impl Model {
         // It looks before anything comes in.
         self.process.disk.step();
         let found = self.process.outlet.snapshot().pending_blocks;
-        prop_assert_eq!(found, there.len() as u64);
+        prop_assert!(found == there.len() as u64 || !self.is_roomy(), "{found} of {there:?}");
         self.process.began_with = Some(found);
         let returned: Vec<_> = there.intersection(&gone).collect();
         prop_assert!(returned.is_empty(), "acknowledged and here again: {returned:?}");
@@ -278,7 +278,8 @@ impl Model {
             lease.ack();
         }
         let seen = process.outlet.snapshot();
-        prop_assert_eq!((seen.pending_blocks, seen.dropped_blocks), (0, 0), "only {:?} come of {:?}", there, seen);
+        prop_assert_eq!(seen.pending_blocks, 0, "only {:?} come of {:?}", there, seen);
+        prop_assert!(seen.dropped_blocks == 0 || !self.is_roomy(), "only {there:?} come of {seen:?}");
         Ok(there)
     }
 

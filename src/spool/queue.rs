@@ -151,7 +151,11 @@ impl Outlet {
 
 impl Drop for Outlet {
     fn drop(&mut self) {
-        self.queue.state().outlets -= 1;
+        let mut state = self.queue.state();
+        state.outlets -= 1;
+        // It may be the end, which the thread of the disk is not to find out by chance.
+        state.has_work = true;
+        drop(state);
         self.queue.work.notify_all();
     }
 }

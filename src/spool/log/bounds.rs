@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::known::{Fate, Segment};
 use super::{CORRUPT_SUFFIX, Count, Log, MAX_SEGMENTS, MAX_SET_ASIDE, Overdue, SEGMENT_SUFFIX};
+use crate::spool::segment;
 use crate::spool::storage::Storage;
 
 /// A file that is to go.
@@ -18,6 +19,11 @@ impl From<Segment> for Doomed {
     fn from(segment: Segment) -> Self {
         Self { name: segment.name(), bytes: segment.bytes(), fate: segment.fate }
     }
+}
+
+/// What is written may begin a segment.
+fn with_header(more: u64) -> u64 {
+    if more > 0 { more.saturating_add(segment::HEADER) } else { 0 }
 }
 
 impl<S: Storage> Log<S> {
@@ -48,13 +54,13 @@ impl<S: Storage> Log<S> {
             return Some(Overdue::Age);
         }
         // Of the other files nothing gets less by that: they go first, or cannot go.
-        let bytes = self.bytes_of_segments().saturating_add(more);
+        let bytes = self.bytes_of_segments().saturating_add(with_header(more));
         (bytes > self.limits.max_bytes || self.segments.len() > MAX_SEGMENTS).then_some(Overdue::Bytes)
     }
 
     /// Whether files that should be gone take the place of `more` bytes.
     pub(super) fn is_out_of_room(&self, more: u64) -> bool {
-        self.bytes_of_others() > 0 && self.bytes().saturating_add(more) > self.limits.max_bytes
+        self.bytes_of_others() > 0 && self.bytes().saturating_add(with_header(more)) > self.limits.max_bytes
     }
 
     /// Takes the oldest segment out of the log: its positions, and what of it was not done. [`Log::collect`] deletes it.

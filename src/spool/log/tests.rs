@@ -221,7 +221,7 @@ fn the_oldest_segments_are_overdue_by_bytes_and_by_age() {
     let disk = Memory::default();
     let mut log = written(&disk, 0..30);
     assert_eq!(log.overdue(0, 0), None);
-    let more = LIMITS.max_bytes - log.bytes();
+    let more = LIMITS.max_bytes - log.bytes() - segment::HEADER;
     assert_eq!((log.overdue(more, 0), log.overdue(more + 1, 0)), (None, Some(Overdue::Bytes)));
     let age = LIMITS.max_age.as_millis() as i64;
     assert_eq!((log.overdue(0, age), log.overdue(0, age + 1)), (None, Some(Overdue::Age)));
