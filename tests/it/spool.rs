@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use meshscrape::model::is_stale;
-use numbered::{Losses, Numbered};
+use numbered::{Losses, Numbered, finished_after};
 use tempfile::TempDir;
 use tokio::time::Instant;
 

@@ -17,9 +17,9 @@ use crate::support::tls_server::{Reply, Script, Server, Talk};
 use meshscrape::model::Address;
 
 /// How long before an event an answer must have been given to count as finished. The promise is 100 ms, which holds as long as
-/// the machine lets the program run: with 27 who would run on 2 processors, three scrapes of a hundred that were cut off so
-/// were not written in 100 ms.
-fn finished_after() -> Duration {
+/// the machine lets the program run. An ordinary run must not hang on that: with 27 processes for 2 processors, a kill now
+/// and then cut off what was answered 100 ms before.
+pub(super) fn finished_after() -> Duration {
     scale(Duration::from_millis(1000), Duration::from_millis(100))
 }
 
