@@ -336,7 +336,12 @@ fn host_name() -> String {
 fn register_build_info(registry: &mut Registry) {
     let info = Family::<Vec<(String, String)>, Gauge>::default();
     info.get_or_create(&vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]).set(1);
-    registry.register("meshscrape_build_info", "The version of this program; the value is 1", info);
+    registry.register("meshscrape_build_info", "The version of this program; the value is 1", info.clone());
+    registry.register(
+        "prometheus_build_info",
+        "The same, by which dashboards for Prometheus find their instances",
+        info,
+    );
 }
 
 #[cfg(test)]

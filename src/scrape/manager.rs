@@ -8,6 +8,7 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -279,6 +280,7 @@ impl Manager {
                 error!(job = &**name, "BUG: discovery names a job that the configuration does not have");
                 continue;
             };
+            let began = Instant::now();
             self.judge(&pool, targets);
             for target in &targets.active {
                 self.tell_of_tenants(target);
@@ -298,6 +300,7 @@ impl Manager {
                     None => self.start(orders, &pool),
                 }
             }
+            self.context.metrics.synced(name, began.elapsed());
         }
         let mut shared = lock(&self.shared);
         shared.pools.clone_from(&self.pools);

@@ -1,9 +1,14 @@
 //! What scraping tells of itself on `/metrics`.
+//!
+//! Two families that Prometheus has as summaries are histograms here: `_sum` and `_count`, by which dashboards go, are alike.
+
+use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::model::Reason;
@@ -11,8 +16,8 @@ use crate::series::{Counts, Output};
 
 use super::merge::Part;
 
-/// Counters of all jobs; label values are job names from the configuration and the closed list of reasons.
-#[derive(Clone, Debug, Default)]
+/// Counters of all jobs; label values are job names and intervals from the configuration and the closed list of reasons.
+#[derive(Clone, Debug)]
 pub struct Metrics {
     scrapes: Family<JobLabel, Counter>,
     failures: Family<FailureLabels, Counter>,
@@ -29,7 +34,10 @@ pub struct Metrics {
     over_bucket_limit: Counter,
     over_body_limit: Counter,
     over_target_limit: Counter,
+    over_label_limits: Counter,
     targets: Family<PoolLabel, Gauge>,
+    intervals: Family<IntervalLabel, Histogram, fn() -> Histogram>,
+    syncs: Family<PoolLabel, Histogram, fn() -> Histogram>,
     held_bytes: Gauge,
     samples_in: Counter,
     histograms_in: Counter,
@@ -44,6 +52,21 @@ struct JobLabel {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct PoolLabel {
     scrape_job: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct IntervalLabel {
+    interval: String,
+}
+
+/// From the shortest intervals that anybody uses to the longest.
+fn interval_lengths() -> Histogram {
+    Histogram::new([0.1, 0.5, 1.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0])
+}
+
+/// From a few targets to thousands of which all have changed.
+fn sync_lengths() -> Histogram {
+    Histogram::new([0.000_1, 0.001, 0.01, 0.1, 1.0, 10.0])
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -68,9 +91,37 @@ impl EncodeLabelValue for ReasonLabel {
 }
 
 impl Metrics {
+    fn unregistered() -> Self {
+        Self {
+            scrapes: Family::default(),
+            failures: Family::default(),
+            samples: Family::default(),
+            weaker_matches: Family::default(),
+            partial_merges: Family::default(),
+            handshakes: Family::default(),
+            forged: Counter::default(),
+            duplicates: Counter::default(),
+            out_of_order: Counter::default(),
+            out_of_bounds: Counter::default(),
+            exemplars_out_of_order: Counter::default(),
+            over_sample_limit: Counter::default(),
+            over_bucket_limit: Counter::default(),
+            over_body_limit: Counter::default(),
+            over_target_limit: Counter::default(),
+            over_label_limits: Counter::default(),
+            targets: Family::default(),
+            intervals: Family::new_with_constructor(interval_lengths),
+            syncs: Family::new_with_constructor(sync_lengths),
+            held_bytes: Gauge::default(),
+            samples_in: Counter::default(),
+            histograms_in: Counter::default(),
+            exemplars_in: Counter::default(),
+        }
+    }
+
     /// Registers the counters.
     pub fn new(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+        let metrics = Self::unregistered();
         let m = metrics.clone();
         registry.register("meshscrape_scrapes", "Scrapes attempted", m.scrapes);
         registry.register("meshscrape_scrape_failures", "Scrapes that failed, by reason", m.failures);
@@ -135,7 +186,24 @@ impl Metrics {
             "Times a job exceeded target_limit",
             m.over_target_limit,
         );
+        registry.register(
+            "prometheus_target_scrape_pool_exceeded_label_limits",
+            "Scrapes rejected by label_limit, label_name_length_limit or label_value_length_limit",
+            m.over_label_limits,
+        );
         registry.register("prometheus_target_scrape_pool_targets", "Targets of a job", m.targets);
+        registry.register_with_unit(
+            "prometheus_target_interval_length",
+            "Time from the beginning of a scrape to that of the next, by the interval that the target has",
+            Unit::Seconds,
+            m.intervals,
+        );
+        registry.register_with_unit(
+            "prometheus_target_sync_length",
+            "Time that it took to follow what discovery said of the targets of a job",
+            Unit::Seconds,
+            m.syncs,
+        );
         registry.register_with_unit(
             "meshscrape_scrape_memory",
             "Bytes that all scrapes under way hold until their answers prove good; scrape_memory_limit bounds them",
@@ -199,8 +267,20 @@ impl Metrics {
             Reason::SampleLimit => self.over_sample_limit.inc(),
             Reason::BucketLimit => self.over_bucket_limit.inc(),
             Reason::BodyTooLarge => self.over_body_limit.inc(),
+            Reason::LabelLimit => self.over_label_limits.inc(),
             _ => 0,
         };
+    }
+
+    /// A scrape began so long after the one before; `interval` is how long it should be.
+    pub(super) fn began(&self, interval: Duration, since: Duration) {
+        let label = IntervalLabel { interval: as_go_writes(interval) };
+        self.intervals.get_or_create(&label).observe(since.as_secs_f64());
+    }
+
+    /// The targets of a job are followed, which took so long.
+    pub(super) fn synced(&self, job: &str, took: Duration) {
+        self.syncs.get_or_create(&PoolLabel { scrape_job: job.to_owned() }).observe(took.as_secs_f64());
     }
 
     pub(super) fn shook_hands(&self, job: &str) {
@@ -222,10 +302,47 @@ impl Metrics {
 
     /// A job is gone, and so is the state of it; what was counted stays.
     pub(super) fn forget(&self, job: &str) {
-        self.targets.remove(&PoolLabel { scrape_job: job.to_owned() });
+        let label = PoolLabel { scrape_job: job.to_owned() };
+        self.targets.remove(&label);
+        self.syncs.remove(&label);
     }
 
     pub(super) fn over_target_limit(&self) {
         self.over_target_limit.inc();
+    }
+}
+
+/// A duration as Prometheus writes it in the label `interval`: as Go does, `1m0s` and not `1m`.
+fn as_go_writes(duration: Duration) -> String {
+    if duration < Duration::from_secs(1) {
+        return format!("{}ms", duration.as_millis());
+    }
+    let seconds = duration.as_secs();
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    // Rust leaves out the zeros at its end, as Go does.
+    let rest = (duration - Duration::from_secs(seconds - seconds % 60)).as_secs_f64();
+    match (hours, minutes) {
+        (0, 0) => format!("{rest}s"),
+        (0, _) => format!("{minutes}m{rest}s"),
+        _ => format!("{hours}h{minutes}m{rest}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_written_as_go_writes_them() {
+        for (ms, text) in [
+            (200, "200ms"),
+            (1_500, "1.5s"),
+            (15_000, "15s"),
+            (60_000, "1m0s"),
+            (90_250, "1m30.25s"),
+            (3_661_000, "1h1m1s"),
+        ] {
+            assert_eq!(as_go_writes(Duration::from_millis(ms)), text);
+        }
     }
 }

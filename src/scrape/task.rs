@@ -131,6 +131,7 @@ impl TargetTask {
         let mut head = self.head();
         let mut schedule = self.schedule();
         let mut log = FailureLog::default();
+        let mut before: Option<Instant> = None;
         let (gone, stop) = (self.gone.clone(), self.stop.clone());
         loop {
             tokio::select! {
@@ -144,7 +145,7 @@ impl TargetTask {
                 () = self.wait(schedule.next()) => {}
             }
             let beat = schedule.clone();
-            let at_ms = schedule.begin(self.clock.now_ms());
+            let (at_ms, began) = (schedule.begin(self.clock.now_ms()), Instant::now());
             let (known, mut later) = (Arc::clone(&self.orders), orders.clone());
             let attempt = tokio::select! {
                 biased;
@@ -156,6 +157,9 @@ impl TargetTask {
                 }
                 attempt = self.attempt(&head, at_ms) => attempt,
             };
+            if let Some(before) = before.replace(began) {
+                self.metrics.began(self.orders.target.interval, began - before);
+            }
             log.tell(&self.orders.target, attempt.report.failure.as_ref(), attempt.report.lack.as_ref());
             self.metrics.gave(self.table.take_output());
             let (series, families) = (self.table.len(), self.descriptions.changed());

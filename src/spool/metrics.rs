@@ -18,6 +18,7 @@ type LabelSet = Vec<(String, String)>;
 #[derive(Clone)]
 pub struct Metrics {
     highest_in_seconds: Gauge<f64, AtomicU64>,
+    queue_highest: Family<LabelSet, Gauge<f64, AtomicU64>>,
     pending_samples: Family<LabelSet, Gauge>,
     waiting_bytes: Family<LabelSet, Gauge>,
     capacity_bytes: Family<LabelSet, Gauge>,
@@ -37,6 +38,7 @@ impl Metrics {
     pub fn new(registry: &mut Registry) -> Self {
         let metrics = Metrics {
             highest_in_seconds: Gauge::default(),
+            queue_highest: Family::default(),
             pending_samples: Family::default(),
             waiting_bytes: Family::default(),
             capacity_bytes: Family::default(),
@@ -55,6 +57,12 @@ impl Metrics {
             "Newest timestamp of all samples that came in for a receiver",
             Unit::Seconds,
             metrics.highest_in_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "prometheus_remote_storage_queue_highest_timestamp",
+            "Newest timestamp of all samples that came in for this receiver",
+            Unit::Seconds,
+            metrics.queue_highest.clone(),
         );
         registry.register(
             "prometheus_remote_storage_samples_pending",
@@ -142,6 +150,7 @@ impl Metrics {
             gauge.remove(labels);
         }
         self.oldest_age.remove(labels);
+        self.queue_highest.remove(labels);
     }
 
     /// Nothing more will be counted of queues with these labels: nothing is left of them.
@@ -168,6 +177,7 @@ impl Metrics {
         on_disk.set(0);
         QueueMetrics {
             highest_in_seconds: self.highest_in_seconds.clone(),
+            queue_highest: self.queue_highest.get_or_create_owned(labels),
             pending_samples: self.pending_samples.get_or_create_owned(labels),
             waiting_bytes: self.waiting_bytes.get_or_create_owned(labels),
             dropped: Lost::ALL
@@ -211,6 +221,7 @@ const OPERATIONS: [&str; 6] = ["open", "write", "read", "delete", "acknowledge",
 /// The metrics of one queue.
 pub(super) struct QueueMetrics {
     highest_in_seconds: Gauge<f64, AtomicU64>,
+    queue_highest: Gauge<f64, AtomicU64>,
     pub(super) pending_samples: Gauge,
     pub(super) waiting_bytes: Gauge,
     dropped: Vec<(Lost, Counter, Counter)>,
@@ -232,8 +243,10 @@ impl QueueMetrics {
     /// A sample of this time came in.
     pub(super) fn saw(&self, timestamp_ms: i64) {
         let seconds = timestamp_ms as f64 / 1000.0;
-        if seconds > self.highest_in_seconds.get() {
-            self.highest_in_seconds.set(seconds);
+        for highest in [&self.highest_in_seconds, &self.queue_highest] {
+            if seconds > highest.get() {
+                highest.set(seconds);
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod incident;
 mod live;
+mod mixin;
 mod own;
 mod page;
 mod shipped;

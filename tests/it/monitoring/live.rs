@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::incident::{ALERTS, Incident};
+use super::mixin;
 use super::page::{Family, exposed};
 use super::shipped::root;
 use crate::support::prometheus::Prometheus;
@@ -45,6 +46,7 @@ scrape_configs: [{{job_name: meshscrape, static_configs: [{{targets: ['{ill}', '
     let families = exposed(&incident).await;
     every_expression_is_about_what_agents_expose(&prometheus, &families).await;
     every_panel_shows_something(&prometheus, incident.agent.clock.now_ms()).await;
+    mixin::has_an_answer(&prometheus, incident.agent.clock.now_ms()).await;
     incident.agent.stop().await;
     healthy.agent.stop().await;
 }
