@@ -5,6 +5,7 @@
 //! would not ask.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerifier as _};
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -54,12 +55,12 @@ impl Admission {
         Arc::clone(&self.config)
     }
 
-    /// Who was let in, after the handshake has succeeded.
+    /// Who was let in, after the handshake has succeeded, and the end of the first certificate of the verified chain.
     ///
     /// # Errors
     /// `tls_handshake` for a connection that the verifier was not asked about.
-    pub fn client(self) -> Result<SpiffeId, Failure> {
-        self.verifier.take_verdict().map(|verdict| verdict.id)
+    pub fn client(self) -> Result<(SpiffeId, SystemTime), Failure> {
+        self.verifier.take_verdict().map(|verdict| (verdict.id, verdict.not_after))
     }
 }
 

@@ -171,7 +171,7 @@ impl Verified {
 pub(super) struct Verdict {
     pub(super) id: SpiffeId,
     exact: bool,
-    not_after: SystemTime,
+    pub(super) not_after: SystemTime,
     anchor: Arc<TrustAnchor<'static>>,
 }
 

@@ -1,5 +1,6 @@
 //! A small HTTP server that slow and numerous clients cannot wear down.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use crate::scrape::MAX_PROBE_TIME;
 
 /// Connections served at once; more wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 64;
+/// Clients greeted at once on the mesh listener, before it is known who they are. They take no place of those who may come.
+const MAX_GREETINGS: usize = 128;
 /// How long a client may take over the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long answers that are under way may take once the server is asked to stop.
@@ -46,14 +49,18 @@ impl Audience {
 /// Serves `router` on `listener` until `stop` is cancelled, and returns soon after.
 pub async fn serve(listener: TcpListener, router: Router, audience: Audience, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let entrance = match audience {
+        Audience::Everybody | Audience::ThisHost => Arc::clone(&places),
+        Audience::Mesh(_) => Arc::new(Semaphore::new(MAX_GREETINGS)),
+    };
     let connections = TaskTracker::new();
     // Cancelled when the time to drain is up.
     let hang_up = CancellationToken::new();
-    while let Some((place, stream)) = stop.run_until_cancelled(next(&listener, &places)).await {
+    while let Some(arrived) = stop.run_until_cancelled(next(&listener, &entrance)).await {
         let (router, stop, hang_up, audience) = (router.clone(), stop.clone(), hang_up.clone(), audience.clone());
+        let places = Arc::clone(&places);
         connections.spawn(async move {
-            let _place = place;
-            let life = tokio::time::timeout(audience.lifetime(), attend(stream, router, &audience, stop));
+            let life = tokio::time::timeout(audience.lifetime(), attend(arrived, places, router, &audience, stop));
             if hang_up.run_until_cancelled(life).await.is_some_and(|outcome| outcome.is_err()) {
                 debug!("a status connection took too long and was closed");
             }
@@ -66,12 +73,19 @@ pub async fn serve(listener: TcpListener, router: Router, audience: Audience, st
     }
 }
 
+/// A connection, and the place that it takes.
+struct Arrived {
+    stream: TcpStream,
+    from: IpAddr,
+    place: OwnedSemaphorePermit,
+}
+
 /// The next connection, once there is a place for it.
-async fn next(listener: &TcpListener, places: &Arc<Semaphore>) -> (OwnedSemaphorePermit, TcpStream) {
-    let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
+async fn next(listener: &TcpListener, places: &Arc<Semaphore>) -> Arrived {
+    let place = take(places).await;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (place, stream),
+            Ok((stream, from)) => return Arrived { stream, from: from.ip(), place },
             Err(error) => {
                 warn!(%error, "cannot accept a connection on the status listener");
                 // Out of file descriptors, most likely: give others time to close theirs.
@@ -81,9 +95,24 @@ async fn next(listener: &TcpListener, places: &Arc<Semaphore>) -> (OwnedSemaphor
     }
 }
 
-async fn attend(stream: TcpStream, router: Router, audience: &Audience, stop: CancellationToken) {
-    let Audience::Mesh(door) = audience else { return converse(stream, router, stop).await };
-    let Some(admitted) = door.admit(stream).await else { return };
+async fn take(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed")
+}
+
+async fn attend(
+    Arrived { stream, from, place }: Arrived,
+    places: Arc<Semaphore>,
+    router: Router,
+    audience: &Audience,
+    stop: CancellationToken,
+) {
+    let Audience::Mesh(door) = audience else {
+        converse(stream, router, stop).await;
+        return drop(place);
+    };
+    let Some(admitted) = door.admit(stream, from).await else { return };
+    drop(place);
+    let _place = take(&places).await;
     // What it was let in by has changed: it may come again and be judged anew.
     let retire = stop.child_token();
     let changed = async {

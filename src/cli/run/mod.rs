@@ -46,10 +46,12 @@ pub(super) struct RunArgs {
     /// Where the API and /metrics are also served to workloads of the mesh, over mTLS and to those of --mesh-allow only
     #[arg(long, value_name = "ADDR", requires = "mesh_allow", value_parser = address)]
     mesh_listen: Option<SocketAddr>,
-    /// A SPIFFE ID that may ask at --mesh-listen; may be given several times
+    /// A SPIFFE ID that may ask at --mesh-listen; may be given several times, all of one trust domain, whose roots are those of
+    /// --mesh-certs-dir
     #[arg(long, value_name = "ID", requires = "mesh_listen", value_parser = spiffe_id)]
     mesh_allow: Vec<SpiffeId>,
-    /// The certificates shown at --mesh-listen and the roots of those who ask: cert-chain.pem, key.pem, root-cert.pem
+    /// The certificates shown at --mesh-listen and the roots of those who ask: cert-chain.pem, key.pem, root-cert.pem. The
+    /// agent is not ready before they are there
     #[arg(long, value_name = "DIR", requires = "mesh_listen", default_value = "/etc/istio-certs")]
     mesh_certs_dir: PathBuf,
     /// Let POST /-/reload and /-/quit at the API's address read the configuration again and end the agent, with the header
@@ -96,13 +98,23 @@ impl RunArgs {
         .to_vec()
     }
 
-    /// The listener for workloads of the mesh. Whose roots count for whom our own certificate says.
-    fn mesh(&self) -> Option<MeshListener> {
-        let listen = self.mesh_listen?;
-        let allowed = Peer::any_of(self.mesh_allow.clone())?;
+    /// The listener for workloads of the mesh. Our own certificate may be of any kind; the roots are those of the trust domain
+    /// that may ask. The error is a sentence.
+    fn mesh(&self) -> Result<Option<MeshListener>, String> {
+        let (Some(listen), Some(allowed)) = (self.mesh_listen, Peer::any_of(self.mesh_allow.clone())) else {
+            return Ok(None);
+        };
+        let domain = allowed.expected().trust_domain().clone();
+        if let Some(other) = self.mesh_allow.iter().find(|id| *id.trust_domain() != domain) {
+            return Err(format!(
+                "--mesh-allow {other} is of another trust domain than {}: one set of roots vouches for one of them; leave \
+                 out the others",
+                allowed.expected()
+            ));
+        }
         let files = CertificateFiles::in_dir(&self.mesh_certs_dir);
-        let identity = IdentitySettings { files, trust_domain: None, aliases: Vec::new() };
-        Some(MeshListener { listen, identity, allowed })
+        let identity = IdentitySettings { files, trust_domain: Some(domain), aliases: Vec::new() };
+        Ok(Some(MeshListener { listen, identity, allowed }))
     }
 }
 
@@ -135,6 +147,13 @@ fn load(file: &Path) -> Loaded {
 /// Runs the agent; returns the exit code.
 pub(super) async fn run(args: RunArgs) -> u8 {
     telemetry::init(args.log_format, args.log_level);
+    let mesh = match args.mesh() {
+        Ok(mesh) => mesh,
+        Err(why) => {
+            error!("{why}");
+            return 2;
+        }
+    };
     let loaded = load(&args.config);
     for warning in &loaded.warnings {
         warn!("{warning}");
@@ -167,7 +186,7 @@ pub(super) async fn run(args: RunArgs) -> u8 {
     let options = agent::Options {
         listen: args.listen,
         api_listen: Some(args.api_listen),
-        mesh: args.mesh(),
+        mesh,
         clock: Clock::system(),
         flush_deadline: args.flush_deadline,
         data_dir: args.data_dir.clone(),

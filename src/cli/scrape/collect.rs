@@ -18,6 +18,8 @@ pub(super) struct Collector {
     /// Series that would not be forwarded, where that was asked for.
     pub(super) dropped: Vec<Dropped>,
     pub(super) samples: usize,
+    /// There is more that was not told.
+    pub(super) cut: bool,
     forwarding: Option<Forwarding>,
     merge: MergeReader,
     families: BTreeSet<String>,
@@ -150,7 +152,7 @@ impl Collector {
         });
     }
 
-    /// Whether what would be forwarded was asked for: then the series that are kept, histograms among them.
+    /// How many series are kept, histograms among them.
     pub(super) fn kept(&self) -> usize {
         self.items.iter().filter(|item| item.labels().is_some()).count()
     }

@@ -1,4 +1,4 @@
-//! What has changed between two scrapes of a target: series that came, that went, and values.
+//! What has changed between two scrapes of a target: series that came, that went, and values. Native histograms are left out.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -19,6 +19,8 @@ pub(super) struct Changes {
     vanished: Vec<(Labels, f64)>,
     changed: Vec<(Labels, f64, f64)>,
     unchanged: usize,
+    /// One of the two was told in part, so that nobody knows what came or went.
+    cut: bool,
     apart: Duration,
 }
 
@@ -29,16 +31,21 @@ impl Changes {
         let values = |of: &Collector| -> BTreeMap<Labels, f64> {
             of.samples().map(|(labels, sample, _)| (labels.clone(), sample.value)).collect()
         };
+        let cut = before.cut || after.cut;
         let (mut before, after) = (values(before), values(after));
-        let mut changes = Self { appeared: Vec::new(), vanished: Vec::new(), changed: Vec::new(), unchanged: 0, apart };
+        let mut changes =
+            Self { appeared: Vec::new(), vanished: Vec::new(), changed: Vec::new(), unchanged: 0, cut, apart };
         for (labels, value) in after {
             match before.remove(&labels) {
+                None if cut => {}
                 None => changes.appeared.push((labels, value)),
                 Some(old) if old.to_bits() == value.to_bits() => changes.unchanged += 1,
                 Some(old) => changes.changed.push((labels, old, value)),
             }
         }
-        changes.vanished = before.into_iter().collect();
+        if !cut {
+            changes.vanished = before.into_iter().collect();
+        }
         changes
     }
 
@@ -75,6 +82,14 @@ impl Changes {
 
     /// How much of what.
     pub(super) fn counts(&self) -> String {
+        if self.cut {
+            return format!(
+                "{} series changed, {} as before of those that are in both; the exposition is longer than what was told, so \
+                 what came or went is not known",
+                self.changed.len(),
+                self.unchanged
+            );
+        }
         format!(
             "{} series changed, {} appeared, {} vanished, {} as before",
             self.changed.len(),
@@ -103,6 +118,7 @@ impl Changes {
             "vanished": listed(&self.vanished),
             "changed": changed,
             "unchangedCount": self.unchanged,
+            "cut": self.cut,
             "secondsApart": self.apart.as_secs_f64(),
         })
     }
@@ -111,6 +127,19 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_what_was_told_in_part_nothing_has_come_or_gone() {
+        let read = |body: &str, cut| {
+            let mut collector = Collector::read(body).expect("it is good");
+            collector.cut = cut;
+            collector
+        };
+        let changes = Changes::between(&read("a 1\nb 1\n", false), &read("a 2\nc 1\n", true), Duration::from_secs(1));
+        let text = changes.text(false, Paint::none());
+        assert!(text.starts_with("~ a 1 -> 2 (+1, 1.000/s)\n1 series changed, 0 as before of those"), "{text}");
+        assert_eq!((text.lines().count(), &changes.json()["cut"]), (2, &true.into()));
+    }
 
     #[test]
     fn what_came_what_went_and_what_moved() {

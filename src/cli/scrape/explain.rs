@@ -104,7 +104,10 @@ fn steps(report: &Report, collector: &Collector, forwarded: bool) -> Vec<Step> {
         steps.push(step(
             Stage::Forwarding,
             "forwarding",
-            format!("{} would go to the receivers", forwarded_of(collector)),
+            format!(
+                "{} after metric_relabel_configs; what receivers drop by write_relabel_configs is not played",
+                forwarded_of(collector)
+            ),
         ));
     }
     steps

@@ -314,9 +314,10 @@ pub(super) fn json_labels(labels: &Labels) -> serde_json::Value {
 
 /// How much would be forwarded, and how much not.
 pub(super) fn forwarded_of(collector: &Collector) -> String {
+    let at_least = if collector.cut { "at least " } else { "" };
     match collector.dropped.len() {
-        0 => format!("{} series", collector.kept()),
-        dropped => format!("{} series, {dropped} dropped by relabelling", collector.kept()),
+        0 => format!("{at_least}{} series", collector.kept()),
+        dropped => format!("{at_least}{} series, {dropped} dropped by relabelling", collector.kept()),
     }
 }
 

@@ -182,6 +182,7 @@ pub(super) async fn live(args: &ScrapeArgs, Found { agent, target }: &Found) -> 
     }
     let strange = |error| Stop::NoConnection(format!("what answers at {} is no agent: {error}", agent.place()));
     let mut collector = Collector::read(&live.body).map_err(strange)?;
+    collector.cut = live.body_cut;
     for NotForwarded { series, why } in live.dropped {
         let read = Collector::read(&format!("{series} 0\n")).map_err(strange)?;
         collector

@@ -30,6 +30,7 @@ pub(super) async fn run(args: &ScrapeArgs, pause: Duration) -> u8 {
     let mut beat = tokio::time::interval(pause);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut code, mut found, mut before) = (0, None, None::<(Instant, Collector)>);
+    let mut any_seen = false;
     loop {
         tokio::select! {
             () = stop.cancelled() => return code,
@@ -44,12 +45,14 @@ pub(super) async fn run(args: &ScrapeArgs, pause: Duration) -> u8 {
             Ok(scraped) => scraped,
             Err(stop) => {
                 code = told(&stop);
-                if args.view.watch.is_none() || before.is_none() {
+                // What cannot even begin will not begin by itself; what went on a moment ago may.
+                if args.view.watch.is_none() || !any_seen {
                     return code;
                 }
                 continue;
             }
         };
+        any_seen = true;
         code = report.exit_code();
         let good = report.failure.is_none();
         let changes = match (&before, good) {

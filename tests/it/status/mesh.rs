@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use meshscrape::agent::{MeshListener, Options};
 use meshscrape::identity::{IdentitySettings, crypto_provider};
@@ -145,20 +146,66 @@ async fn a_connection_does_not_outlive_the_roots_that_let_it_in() {
         let request = hyper::Request::get("/-/healthy").header("host", NAME);
         request.body(http_body_util::Empty::<bytes::Bytes>::new()).expect("a request")
     };
-    assert_eq!(sender.send_request(request()).await.expect("served").status(), 200);
+    // Kept busy, because an idle one ends by itself; for longer than that takes.
+    let mut served = async |stage: &Stage| {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let _ = stage;
+        sender.ready().await.is_ok() && sender.send_request(request()).await.is_ok_and(|answer| answer.status() == 200)
+    };
+    for _ in 0..30 {
+        assert!(served(&stage).await, "nothing has changed");
+    }
     // Withdrawn: what the old root signed counts no more, and ours is signed by the new one.
     let new = Ca::new("cluster.local");
     stage.certs.write(&ours(&new), &[&new]);
-    tokio::time::timeout(std::time::Duration::from_secs(30), connection)
-        .await
-        .expect("it is closed")
-        .expect("no panic")
-        .ok();
+    let ended = async { while served(&stage).await {} };
+    tokio::time::timeout(Duration::from_secs(30), ended).await.expect("it is closed");
+    connection.await.expect("no panic").ok();
     let old = stage.ask(&stage.prometheus(), "/metrics").await;
     assert!(old.is_err(), "{old:?}");
     let fresh = connect(stage.at, &new, Some(&new.leaf(PROMETHEUS))).await.expect("let in");
     let answer = http::exchange(fresh, "GET", "/-/healthy", &[], "".into()).await.expect("served");
     assert_eq!(answer.status, 200);
+    stage.agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_ends_with_the_certificate_that_let_it_in() {
+    let stage = Stage::new().await;
+    // Its clock is ours, so this one has five seconds left.
+    let short = stage.ca.issue(&LeafSpec::of(PROMETHEUS).valid(-60, 5));
+    let stream = connect(stage.at, &stage.ca, Some(&short)).await.expect("let in");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.expect("HTTP");
+    tokio::spawn(connection);
+    let mut answers = 0;
+    let ended = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let request = hyper::Request::get("/-/healthy").header("host", NAME);
+            let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).expect("a request");
+            if sender.ready().await.is_err() || sender.send_request(request).await.is_err() {
+                return;
+            }
+            answers += 1;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), ended).await.expect("it is closed");
+    assert!(answers > 0);
+    stage.agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_connects_keeps_nobody_out() {
+    let stage = Stage::new().await;
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(stage.at).await.expect("a connection"));
+    }
+    // All come from one address here, so that it is our own handshakes that have to wait; places are free all the same.
+    eventually("served", async || stage.ask(&stage.prometheus(), "/metrics").await.ok()).await;
+    assert!(stage.refused("timeout").await >= 200.0, "those over the few of one address are sent away at once");
+    drop(silent);
     stage.agent.stop().await;
 }
 
