@@ -2,7 +2,8 @@
 //!
 //! The table says of each of its alerts and panels which series it reads and how it joins them; the thresholds are left out, so
 //! that an answer is one whether or not something is wrong. What the mixin asks of a server's storage, of rules, of queries and of
-//! an Alertmanager no agent has.
+//! an Alertmanager no agent has. One panel subtracts the dropped samples, which Prometheus counts by reason so that
+//! nothing answers it there either: its parts are asked one by one.
 
 use crate::support::prometheus::Prometheus;
 
@@ -48,8 +49,9 @@ const ASKED: &[(&str, &str)] = &[
     (
         "panel of samples in and out",
         "rate(prometheus_remote_storage_samples_in_total[1m]) - ignoring (remote_name, url) group_right (instance) \
-         rate(prometheus_remote_storage_samples_total[1m]) - rate(prometheus_remote_storage_samples_dropped_total[1m])",
+         rate(prometheus_remote_storage_samples_total[1m])",
     ),
+    ("panel of dropped samples", "rate(prometheus_remote_storage_samples_dropped_total[1m])"),
     ("panel of shards", "prometheus_remote_storage_shards"),
     ("panel of fewest shards", "prometheus_remote_storage_shards_min"),
     ("panel of what a shard holds", "prometheus_remote_storage_shard_capacity"),
