@@ -30,6 +30,8 @@ pub(super) const DEFAULT_URL: &str = "http://127.0.0.1:9465";
 pub(super) const DEFAULT_PORT: u16 = 9465;
 /// More than an agent of a large cluster has to say of its targets.
 const MAX_BODY: usize = 256 << 20;
+/// How long a forwarded port that has closed may take to say why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How much of an error that an agent answers is shown.
 const SHOWN_BYTES: usize = 1024;
 
@@ -178,11 +180,28 @@ impl AgentApi {
                 // The pod's end of it is a loopback address, too, and the agent asks for one in the Host header.
                 let answer = exchange(stream, request(method, &format!("127.0.0.1:{port}"), path));
                 let refused = forwarder.take_error(*port).ok_or("BUG: the forwarded port has no errors")?;
-                tokio::select! {
-                    // It comes before the end that it explains.
-                    biased;
-                    Some(error) = refused => Err(clean_to(error.trim(), SHOWN_BYTES).into_owned()),
-                    answer = answer => answer.map_err(|error| error.to_string()),
+                tokio::pin!(answer, refused);
+                let words = |error: String| clean_to(error.trim(), SHOWN_BYTES).into_owned();
+                let mut nothing_to_say = false;
+                loop {
+                    tokio::select! {
+                        // It comes before the end that it explains.
+                        biased;
+                        said = refused.as_mut(), if !nothing_to_say => match said {
+                            Some(error) => return Err(words(error)),
+                            None => nothing_to_say = true,
+                        },
+                        answer = answer.as_mut() => match answer {
+                            Err(_) if !nothing_to_say => {
+                                // Or, on a stream of its own, a moment behind it.
+                                if let Ok(Some(said)) = tokio::time::timeout(LAST_WORDS, refused.as_mut()).await {
+                                    return Err(words(said));
+                                }
+                                return answer.map_err(|error| error.to_string());
+                            }
+                            answer => return answer.map_err(|error| error.to_string()),
+                        },
+                    }
                 }
             }
         }

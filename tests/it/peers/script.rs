@@ -23,7 +23,7 @@ fn a_peer_that_is_missing_or_not_one_is_said_in_a_sentence() {
     assert_eq!(
         find("gateway", "PATH", "/usr/bin:/bin"),
         "peers: no peer is called 'gateway'; there are: envoy prometheus promtool victoria-metrics vmagent etcd \
-         kube-apiserver kubectl strace helm chromium playwright cargo-deny\n"
+         kube-apiserver kubectl strace ip libfaketime helm chromium playwright cargo-deny\n"
     );
 }
 
