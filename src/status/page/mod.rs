@@ -31,6 +31,8 @@ mod remote_write;
 mod sparkline;
 mod target;
 mod targets;
+#[cfg(test)]
+mod testing;
 mod words;
 
 use axum::Router;

@@ -10,11 +10,14 @@ use super::parts::{chip, code, copyable, instance, labels, moment_in_full, name,
 use super::sparkline::{in_words, sparkline};
 use super::words::{bytes, count, counted, took};
 use crate::config::format_duration;
-use crate::model::{Failure, Labels, Match, PeerReport, ScrapeReport, Verification, clean};
+use crate::model::{Failure, Labels, Match, PeerReport, Scheme, ScrapeReport, Target, Verification, clean};
 use crate::relabel::Rule;
 use crate::scrape::{Beat, PoolSnapshot, TargetSnapshot};
 use crate::status::health::Health;
 use crate::status::relabelled::{Step, steps};
+
+/// Where the API is served, and commands look for it, unless they are told otherwise.
+const DEFAULT_API: &str = "127.0.0.1:9465";
 
 /// The page of the target with this id, or one that says that there is none.
 pub(super) fn page(look: &Look, id: &str) -> Result<Page, Page> {
@@ -215,16 +218,13 @@ fn one_step(step: &Step<'_>, before: &Labels) -> Markup {
 
 /// The commands that look closer.
 fn by_hand(look: &Look, pool: &PoolSnapshot, TargetSnapshot { target, .. }: &TargetSnapshot) -> Markup {
-    let pod = target.pod.as_ref().and_then(|pod| pod.name.split_once('/'));
-    let api =
-        look.process.flags.iter().find(|(name, _)| name == "api-listen").map_or("localhost:9465", |(_, value)| value);
+    let flags = &look.process.flags;
+    let api = flags.iter().find(|(name, _)| name == "api-listen").map_or(DEFAULT_API, |(_, value)| value);
     html! {
         section aria-labelledby="by-hand" {
             h2 #by-hand { "Look closer" }
-            @if let Some((namespace, pod)) = pod {
-                p { (copyable(&format!("meshscrape scrape pod/{} -n {}", clean(pod), clean(namespace)))) }
-            }
-            p { (copyable(&format!("meshscrape targets --job {} --labels", quoted(&pool.pool)))) }
+            @if let Some(command) = scrape_command(target) { p { (copyable(&command)) } }
+            p { (copyable(&targets_command(&pool.pool, api))) }
             p {
                 "One scrape now, apart from its own beat: "
                 (copyable(&format!("curl -X POST -H 'X-Meshscrape: scrape' 'http://{api}/api/v1/targets/{}/scrape'", target.id)))
@@ -233,7 +233,54 @@ fn by_hand(look: &Look, pool: &PoolSnapshot, TargetSnapshot { target, .. }: &Tar
     }
 }
 
+/// The command that scrapes the pod as this target is scraped: on its port.
+fn scrape_command(target: &Target) -> Option<String> {
+    let (namespace, pod) = target.pod.as_ref()?.name.split_once('/')?;
+    let port = target.address.port().unwrap_or(match target.scheme {
+        Scheme::Http => 80,
+        Scheme::Https => 443,
+    });
+    Some(format!("meshscrape scrape pod/{} -n {} --port {port}", clean(pod), clean(namespace)))
+}
+
+/// The command that lists the targets of a job, asking the API where it is.
+fn targets_command(job: &str, api: &str) -> String {
+    let url = if api == DEFAULT_API { String::new() } else { format!(" --url http://{api}") };
+    format!("meshscrape targets --job {} --labels{url}", quoted(job))
+}
+
 /// A word that a shell takes as one.
 fn quoted(text: &str) -> String {
     format!("'{}'", clean(text).replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::testing::target;
+    use super::*;
+    use crate::model::Pod;
+
+    #[test]
+    fn commands_ask_what_the_page_speaks_of() {
+        let pod = Pod {
+            name: "shop/cart-0".into(),
+            uid: "1".into(),
+            ip: None,
+            created: 0,
+            host_network: false,
+            finished: false,
+            terminating: false,
+        };
+        let of = |address| scrape_command(&Target { pod: Some(Arc::new(pod.clone())), ..target(address) });
+        assert_eq!(of("10.0.0.1:15091").as_deref(), Some("meshscrape scrape pod/cart-0 -n shop --port 15091"));
+        assert_eq!(of("10.0.0.1").as_deref(), Some("meshscrape scrape pod/cart-0 -n shop --port 443"));
+        assert_eq!(scrape_command(&target("10.0.0.1:15091")), None);
+        assert_eq!(targets_command("a b", DEFAULT_API), "meshscrape targets --job 'a b' --labels");
+        assert_eq!(
+            targets_command("shop", "[::1]:9555"),
+            "meshscrape targets --job 'shop' --labels --url http://[::1]:9555"
+        );
+    }
 }
