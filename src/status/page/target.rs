@@ -95,6 +95,17 @@ fn facts(
                     dd { (code(health.presented())) @if health.peer().is_some_and(|peer| !peer.exact) { " " (chip("warn", "weaker match")) } }
                 }
             }
+            @for (rule, tenant) in target.tenants.iter() {
+                div {
+                    dt { "Tenant by " (code(rule.template())) }
+                    dd {
+                        @match tenant {
+                            Ok(tenant) => (code(tenant.as_str())),
+                            Err(why) => { (chip("bad", "nobody's, not sent")) " " (why) }
+                        }
+                    }
+                }
+            }
             div { dt { "Scraped" } dd { "every " (format_duration(target.interval)) ", for at most " (format_duration(target.timeout)) } }
             @if let Some(last) = health.last { (last_scrape(last, look.now)) }
             div {

@@ -36,6 +36,7 @@ pub(super) const ALERTS: &[&str] = &[
     "MeshscrapeRemoteWriteBehind",
     "MeshscrapeRemoteWriteRejected",
     "MeshscrapeRootExpiring",
+    "MeshscrapeSamplesWithoutTenant",
     "MeshscrapeTargetUnidentified",
     "MeshscrapeTargetsDown",
     "MeshscrapeUnverifiedTargets",
