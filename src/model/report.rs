@@ -46,6 +46,8 @@ pub struct ScrapeReport {
     pub samples: usize,
     /// Samples left after relabelling.
     pub samples_kept: usize,
+    /// Samples that only the scraper may write, and that were dropped.
+    pub forged: usize,
     /// Bytes of the body, decompressed.
     pub body_bytes: u64,
     /// Who answered, if the connection was verified.

@@ -315,6 +315,7 @@ fn report(started: std::time::SystemTime, seen: Exchange, counts: Counts, failur
         phases: seen.phases,
         samples: counts.scraped,
         samples_kept: counts.kept,
+        forged: counts.forged,
         body_bytes: seen.body_bytes,
         peer: seen.peer,
         failure,

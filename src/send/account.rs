@@ -213,7 +213,7 @@ impl Delivery {
             old.ack();
         }
         self.metrics.too_old.add(Kinds::of(&old));
-        self.ledger.with(|progress| progress.too_old_samples += samples);
+        self.ledger.with(|progress| progress.outlived(samples));
         if let Some(unsaid) = self.state().complaints.due(Complaint::TooOld) {
             tracing::warn!(
                 receiver = self.remote.name,

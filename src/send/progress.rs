@@ -33,6 +33,8 @@ pub struct ReceiverSnapshot {
     pub rejected_samples: u64,
     /// Samples that grew too old to be sent.
     pub too_old_samples: u64,
+    /// How long ago samples were last lost, in the queue or by their age.
+    pub since_loss: Option<Duration>,
     /// When it last took samples.
     pub last_delivery: Option<SystemTime>,
     /// Why samples are not delivered now, and since when; gone with the next answer that is final.
@@ -61,6 +63,7 @@ pub(super) struct Progress {
     pub(super) recent: Recent,
     pub(super) rejected_samples: u64,
     pub(super) too_old_samples: u64,
+    pub(super) too_old_at: Option<Instant>,
     pub(super) last_delivery: Option<SystemTime>,
     pub(super) trouble: Option<(SystemTime, Trouble)>,
     pub(super) last_refusal: Option<Refusal>,
@@ -71,6 +74,12 @@ impl Progress {
     pub(super) fn took(&mut self, samples: u64) {
         self.delivered_samples += samples;
         self.recent.add(samples, Instant::now());
+    }
+
+    /// So many grew too old to be sent.
+    pub(super) fn outlived(&mut self, samples: u64) {
+        self.too_old_samples += samples;
+        self.too_old_at = Some(Instant::now());
     }
 }
 
@@ -113,7 +122,9 @@ impl Monitor {
         let queue = (self.queue)();
         let mut progress = self.ledger.with(|progress| progress.clone());
         let age_ms = queue.oldest_ms.map_or(0, |oldest| unix_ms(self.clock.now()).saturating_sub(oldest));
+        let since_too_old = progress.too_old_at.map(|at| at.elapsed());
         ReceiverSnapshot {
+            since_loss: queue.since_drop.into_iter().chain(since_too_old).min(),
             name: self.name.clone(),
             url: self.url.clone(),
             message: self.message,
@@ -126,6 +137,34 @@ impl Monitor {
             last_delivery: progress.last_delivery,
             trouble: progress.trouble,
             last_refusal: progress.last_refusal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_known_how_long_ago_samples_were_lost_last_in_either_way() {
+        let (ledger, dropped) = (Ledger::default(), Arc::new(Mutex::new(None)));
+        let seen = Arc::clone(&dropped);
+        let monitor = Monitor {
+            name: String::new(),
+            url: String::new(),
+            message: WriteFormat::V1,
+            ledger: ledger.clone(),
+            queue: Arc::new(move || QueueSnapshot { since_drop: *seen.lock().expect("whole"), ..<_>::default() }),
+            clock: Clock::system(),
+        };
+        assert_eq!(monitor.snapshot().since_loss, None);
+        ledger.with(|progress| progress.outlived(3));
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let seen = monitor.snapshot();
+        assert_eq!((seen.too_old_samples, seen.since_loss), (3, Some(Duration::from_secs(60))));
+        for (since_drop, since_loss) in [(90, 60), (30, 30)] {
+            *dropped.lock().expect("whole") = Some(Duration::from_secs(since_drop));
+            assert_eq!(monitor.snapshot().since_loss, Some(Duration::from_secs(since_loss)));
         }
     }
 }

@@ -521,10 +521,10 @@ impl<S: Storage> Disk<S> {
             let age_ms = log.oldest_arrival_ms().map_or(0, |arrived_ms| now_ms.saturating_sub(arrived_ms).max(0));
             disk.bytes.set(gauge(log.bytes()));
             disk.oldest_age.set(age_ms as f64 / 1000.0);
-            disk.damaged.inc_by(wrongs.damaged - counted.damaged);
             disk.torn.inc_by(wrongs.torn - counted.torn);
         });
         if wrongs.damaged > counted.damaged {
+            self.queue.found_damage(wrongs.damaged - counted.damaged);
             tracing::warn!(
                 queue = self.queue.name(),
                 directory = %self.shown_place.display(),

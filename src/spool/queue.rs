@@ -54,12 +54,14 @@ pub struct QueueSnapshot {
     pub dropped_blocks: u64,
     /// Samples in them.
     pub dropped_samples: u64,
+    /// How long ago the last of them was dropped.
+    pub since_drop: Option<Duration>,
     /// Its files, if it has any.
     pub disk: Option<DiskSnapshot>,
 }
 
 /// The files of a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskSnapshot {
     /// Whether blocks are written to them now; else they wait in memory.
     pub works: bool,
@@ -67,6 +69,8 @@ pub struct DiskSnapshot {
     pub bytes: u64,
     /// How many they may have before the oldest blocks are dropped.
     pub capacity_bytes: u64,
+    /// How long ago something was last found in them that was never written there.
+    pub since_damage: Option<Duration>,
 }
 
 /// The way out of one queue, until another one is opened to it.
@@ -239,6 +243,10 @@ struct State {
     /// What the metrics say of what was dropped.
     counted: [Count; Lost::ALL.len()],
     warned: Option<(Instant, [Count; Lost::ALL.len()])>,
+    /// When something was dropped last.
+    dropped_at: Option<Instant>,
+    /// When damage was found last.
+    damaged_at: Option<Instant>,
 }
 
 impl Queue {
@@ -256,6 +264,8 @@ impl Queue {
             ended: false,
             counted: <_>::default(),
             warned: None,
+            dropped_at: None,
+            damaged_at: None,
         };
         Self { state: Mutex::new(state), changed: Notify::new(), work: Condvar::new() }
     }
@@ -362,11 +372,13 @@ impl Queue {
             oldest_ms: window.oldest_ms(),
             dropped_blocks: dropped.iter().map(|count| count.blocks).sum(),
             dropped_samples: dropped.iter().map(|count| count.samples).sum(),
+            since_drop: state.dropped_at.map(|at| at.elapsed()),
             disk: state.settings.disk.as_ref().zip(state.metrics.disk.as_ref()).map(|(settings, metrics)| {
                 DiskSnapshot {
                     works: state.metrics.on_disk.get() == 1,
                     bytes: u64::try_from(metrics.bytes.get()).unwrap_or(0),
                     capacity_bytes: settings.limits.max_bytes,
+                    since_damage: state.damaged_at.map(|at| at.elapsed()),
                 }
             }),
         }
@@ -395,6 +407,15 @@ impl Queue {
     /// Does something with its metrics.
     pub(super) fn measure(&self, measure: impl FnOnce(&QueueMetrics)) {
         measure(&self.state().metrics);
+    }
+
+    /// Counts places of its files that hold what was never written there.
+    pub(super) fn found_damage(&self, places: u64) {
+        let mut state = self.state();
+        if let Some(disk) = &state.metrics.disk {
+            disk.damaged.inc_by(places);
+        }
+        state.damaged_at = Some(Instant::now());
     }
 
     /// What it is called in the log.
@@ -435,6 +456,9 @@ impl State {
         self.metrics.waiting_bytes.set(gauge(self.window.waiting_bytes()));
         for (why, counted) in Lost::ALL.into_iter().zip(&mut self.counted) {
             let now = self.window.dropped(why);
+            if now != *counted {
+                self.dropped_at = Some(Instant::now());
+            }
             self.metrics.lost(why, since(now, *counted));
             *counted = now;
         }

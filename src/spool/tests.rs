@@ -175,6 +175,19 @@ async fn a_full_queue_drops_its_oldest_and_counts_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn it_is_known_how_long_ago_something_was_dropped_last() {
+    let (spool, mut outlet) = spool(2 * cost());
+    (1..=2).for_each(|n| spool.push(block(n)));
+    assert_eq!(outlet.snapshot().since_drop, None);
+    spool.push(block(3));
+    assert_eq!(outlet.snapshot().since_drop, Some(Duration::ZERO));
+    next(&mut outlet, 30).await.ack();
+    tokio::time::advance(Duration::from_secs(90)).await;
+    spool.push(block(4));
+    assert!(outlet.snapshot().since_drop >= Some(Duration::from_secs(90)), "there was room for this one");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_newest_block_is_kept_whatever_its_size() {
     let (spool, mut outlet) = spool(0);
     spool.push(block(1));

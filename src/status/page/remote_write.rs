@@ -66,7 +66,7 @@ fn one(number: usize, receiver: &ReceiverSnapshot, now: SystemTime) -> Markup {
                 }
                 div {
                     dt { "Lost by" }
-                    dd { (count(queue.dropped_samples)) " samples by want of room or by age in the queue, " (count(receiver.too_old_samples)) " older than sample_age_limit" }
+                    dd { (count(queue.dropped_samples)) " samples by want of room or by age in the queue, " (count(receiver.too_old_samples)) " older than sample_age_limit" @if let Some(ago) = receiver.since_loss { ", the last " (span(ago)) " ago" } }
                 }
             }
             h3 { "Last refusal" }

@@ -11,6 +11,7 @@ use super::incident::{ALERTS, Incident};
 use super::mixin;
 use super::page::{Family, exposed};
 use super::shipped::root;
+use crate::support::http;
 use crate::support::prometheus::Prometheus;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,6 +43,12 @@ scrape_configs: [{{job_name: meshscrape, static_configs: [{{targets: ['{ill}', '
     };
     let all: BTreeSet<(String, String)> = wanted.iter().map(|name| (ill.clone(), (*name).to_owned())).collect();
     assert_eq!(raised, all, "{well} is well, and nothing else is wrong with {ill}");
+
+    // The page knows of what is told of targets that are up.
+    let overview = http::get(incident.agent.api(), "/").await.expect("the page answers");
+    for words in ["of no tenant", "series that only the scraper writes", "another identity than the expected one"] {
+        assert!(overview.text().contains(words), "{words}: {}", overview.text());
+    }
 
     let families = exposed(&incident).await;
     every_expression_is_about_what_agents_expose(&prometheus, &families).await;

@@ -1,7 +1,12 @@
 //! What is wrong right now, each with what to do about it, the worst first.
 //!
-//! The thresholds are those of the alerts that are shipped, so that the page and an alert say the same. What repeats itself
-//! for many targets is said once for each reason.
+//! The thresholds are those of the alerts that are shipped, so that the page and an alert say the same: as long as one
+//! fires that is about what an agent knows of itself, there is something here. What repeats itself for many targets is said
+//! once for each reason.
+
+mod receivers;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -10,18 +15,13 @@ use std::time::{Duration, SystemTime};
 use super::look::Look;
 use super::parts::{Severity, name, target_url};
 use super::query::link;
-use super::words::{count, counted, relative, span};
+use super::words::{count, counted, relative};
 use crate::identity::{CertificateFacts, IdentitySnapshot};
 use crate::model::{ExitClass, Failure, Reason, Target, Verification, clean};
-use crate::send::{ReceiverSnapshot, TroubleKind};
 use crate::status::health::Health;
 
 /// How many targets are named one by one.
 const EXAMPLES: usize = 3;
-/// A receiver that is further behind than this is behind.
-const BEHIND: Duration = Duration::from_secs(120);
-/// A refusal that is older than this is history.
-const RECENT: Duration = Duration::from_secs(600);
 /// The least share of its time that a certificate which is renewed in time has left.
 const LEAST_LEFT: f64 = 0.2;
 /// A root that lasts for longer is no worry yet.
@@ -50,7 +50,7 @@ pub(super) fn of(look: &Look) -> Vec<Finding> {
     let mut all = Vec::new();
     identities(look, &mut all);
     targets(look, &mut all);
-    receivers(look, &mut all);
+    receivers::add(look, &mut all);
     discovery(look, &mut all);
     if !look.configuration.successful {
         all.push(finding(
@@ -160,11 +160,23 @@ struct Group<'a> {
 
 impl<'a> Group<'a> {
     fn add(&mut self, target: &Target, failure: &'a Failure) {
-        self.count += 1;
         self.first.get_or_insert(failure);
+        self.count(target, failure.detail.clone());
+    }
+
+    /// One more, for no failure.
+    fn count(&mut self, target: &Target, detail: String) {
+        self.count += 1;
         if self.examples.len() < EXAMPLES {
-            self.examples.push((target_url(target), name(target), failure.detail.clone()));
+            self.examples.push((target_url(target), name(target), detail));
         }
+    }
+
+    /// Of targets that are scraped, if there are any: something is to be said of what came.
+    fn remark(self, severity: Severity, what: &str, detail: &str, fix: &str) -> Option<Finding> {
+        let title = format!("{} {what}", counted(self.count, "target"));
+        let all = finding(severity, &title, detail.to_owned(), fix, ("/targets", "Targets"));
+        (self.count > 0).then_some(Finding { examples: self.examples, ..all })
     }
 
     fn finding(self, severity: Severity, reason: Reason, what: &str, state: &str) -> Finding {
@@ -191,6 +203,7 @@ fn targets(look: &Look, all: &mut Vec<Finding>) {
     let mut down: BTreeMap<Reason, Group<'_>> = BTreeMap::new();
     let mut lacking: BTreeMap<Reason, Group<'_>> = BTreeMap::new();
     let mut unverified = 0;
+    let (mut forged, mut weaker, mut nobodys) = (Group::default(), Group::default(), Group::default());
     for (_, active) in look.targets() {
         let health = Health::of(active);
         if let Some(failure) = health.failure {
@@ -199,6 +212,15 @@ fn targets(look: &Look, all: &mut Vec<Finding>) {
             lacking.entry(lack.reason).or_default().add(&active.target, lack);
         }
         unverified += usize::from(active.target.verification == Verification::None);
+        if let Some(dropped) = health.last.map(|last| last.forged).filter(|dropped| *dropped > 0) {
+            forged.count(&active.target, format!("{} dropped", counted(dropped, "sample")));
+        }
+        if let Some(peer) = health.peer().filter(|peer| !peer.exact) {
+            weaker.count(&active.target, clean(&peer.identity).into_owned());
+        }
+        if let Some((rule, Err(why))) = active.target.tenants.iter().find(|(_, tenant)| tenant.is_err()) {
+            nobodys.count(&active.target, format!("{}: {why}", rule.template()));
+        }
     }
     // A pod that is being deleted is no trouble.
     let mut down: Vec<_> = down.into_iter().collect();
@@ -212,6 +234,24 @@ fn targets(look: &Look, all: &mut Vec<Finding>) {
             .into_iter()
             .map(|(reason, group)| group.finding(Severity::Warning, reason, "up, but lacking something", "up")),
     );
+    all.extend(nobodys.remark(
+        Severity::Bad,
+        "of no tenant",
+        "Their samples are not sent to receivers with this template of tenants.",
+        "give them the labels that the template names, by relabel_configs, or a default to its entry",
+    ));
+    all.extend(forged.remark(
+        Severity::Warning,
+        "with series that only the scraper writes",
+        "Samples named up or scrape_… were dropped from their last answers.",
+        "drop the name by metric_relabel_configs, or have the application rename it",
+    ));
+    all.extend(weaker.remark(
+        Severity::Note,
+        "answered by another identity than the expected one",
+        "It is accepted because match of their jobs asks for less than the whole SPIFFE ID.",
+        "set match: exact once every target's expected SPIFFE ID is the one that it has",
+    ));
     if unverified > 0 {
         all.push(finding(
             Severity::Note,
@@ -221,73 +261,6 @@ fn targets(look: &Look, all: &mut Vec<Finding>) {
             ("/targets", "Targets"),
         ));
     }
-}
-
-fn receivers(look: &Look, all: &mut Vec<Finding>) {
-    let to = ("/remote-write", "Remote write");
-    if look.receivers.is_empty() {
-        let detail = "Targets are scraped and nothing is forwarded.".to_owned();
-        all.push(finding(
-            Severity::Note,
-            "No remote_write is configured",
-            detail,
-            "write remote_write into the configuration",
-            to,
-        ));
-    }
-    for receiver in &look.receivers {
-        let name = clean(&receiver.name).into_owned();
-        if let Some((since, trouble)) = &receiver.trouble {
-            let waiting = counted(receiver.queue.pending_samples as usize, "sample");
-            let detail = format!("{trouble}. {waiting} waiting; none is lost as long as there is room.");
-            let title = format!(
-                "Receiver {name} takes nothing, since {}",
-                span(look.now.duration_since(*since).unwrap_or_default())
-            );
-            all.push(finding(Severity::Bad, &title, detail, cure(trouble.kind), to));
-        } else if receiver.lag > BEHIND {
-            let title = format!("Receiver {name} is {} behind", span(receiver.lag));
-            let detail = format!("It takes {} samples a second.", count(receiver.samples_per_second as u64));
-            let fix = "look at its load, or raise queue_config.max_requests_in_flight";
-            all.push(finding(Severity::Warning, &title, detail, fix, to));
-        }
-        all.extend(refused(receiver, &name, look.now));
-        if receiver.queue.dropped_samples > 0 {
-            let title =
-                format!("{} for receiver {name} were lost", counted(receiver.queue.dropped_samples as usize, "sample"));
-            let detail =
-                "They were dropped since this agent has started, because the queue was full or they were too old."
-                    .to_owned();
-            let fix = "raise queue_config.max_disk or max_memory to what an outage takes";
-            all.push(finding(Severity::Warning, &title, detail, fix, to));
-        }
-    }
-}
-
-/// What to do about a receiver that takes nothing.
-fn cure(kind: TroubleKind) -> &'static str {
-    match kind {
-        TroubleKind::NotReady => "look at the certificates and secrets that its entry in the configuration names",
-        TroubleKind::Identity => {
-            "somebody else answers at its URL, or its entry names the wrong server_ids, ca_file or server_name"
-        }
-        TroubleKind::Connect => "is it running, is its URL right, and does a NetworkPolicy let us through?",
-        TroubleKind::Timeout => "it, or the way to it, is overloaded: look at its load, or raise remote_timeout",
-        TroubleKind::Network => "something on the way ends the connection: look at proxies and at its log",
-        TroubleKind::Redirect => "write the URL that it leads to into the configuration",
-        TroubleKind::Status(_) => "it answers and cannot take samples now: look at its log and at its limits",
-    }
-}
-
-fn refused(receiver: &ReceiverSnapshot, name: &str, now: SystemTime) -> Option<Finding> {
-    let refusal = receiver.last_refusal.as_ref()?;
-    let recent = now.duration_since(refusal.at).is_ok_and(|ago| ago < RECENT);
-    recent.then(|| {
-        let title = format!("Receiver {name} rejected {}", counted(refusal.samples as usize, "sample"));
-        let detail = format!("{} {}: {}", relative(refusal.at, now), refusal.status, refusal.words);
-        let fix = "they are gone; its words say which series, and the log names the target";
-        finding(Severity::Warning, &title, detail, fix, ("/remote-write", "Remote write"))
-    })
 }
 
 fn discovery(look: &Look, all: &mut Vec<Finding>) {
@@ -311,7 +284,7 @@ fn discovery(look: &Look, all: &mut Vec<Finding>) {
         let detail =
             "Pods may have changed unseen, so each is scraped only as long as it is surely the same.".to_owned();
         let fix = "look at the API server and at the way to it";
-        all.push(finding(Severity::Warning, "The API server has not been heard for too long", detail, fix, to));
+        all.push(finding(Severity::Bad, "The API server has not been heard for too long", detail, fix, to));
     }
     let malformed = look.pools.iter().flat_map(|pool| &pool.dropped).filter(|dropped| dropped.error.is_some());
     let errors: Vec<&str> = malformed.filter_map(|dropped| dropped.error.as_deref()).collect();
@@ -320,65 +293,5 @@ fn discovery(look: &Look, all: &mut Vec<Finding>) {
         let fix = "its annotations, labels or relabel rules make no target of it";
         let to = ("/service-discovery?state=malformed", "All of them");
         all.push(finding(Severity::Warning, &title, clean(first).into_owned(), fix, to));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-    use std::time::UNIX_EPOCH;
-
-    use rcgen::{CertificateParams, KeyPair};
-    use time::OffsetDateTime;
-
-    use super::*;
-    use crate::config::CertificateFiles;
-
-    const DAY: u64 = 86_400;
-
-    /// A certificate that is valid on these days since 1970.
-    fn certificate(days: std::ops::Range<u64>) -> CertificateFacts {
-        let day = |number: u64| OffsetDateTime::UNIX_EPOCH + Duration::from_secs(number * DAY);
-        let mut params = CertificateParams::default();
-        (params.not_before, params.not_after) = (day(days.start), day(days.end));
-        let made = params.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate");
-        CertificateFacts::read(made.der()).expect("it can be read")
-    }
-
-    fn said(own: std::ops::Range<u64>, root: std::ops::Range<u64>, today: u64) -> Vec<String> {
-        let identity = IdentitySnapshot {
-            files: CertificateFiles::in_dir(Path::new("certs")),
-            generation: 1,
-            changed_at: None,
-            id: None,
-            trust_domain: None,
-            own: vec![certificate(own)],
-            own_certificate_untrusted: None,
-            roots: vec![certificate(root)],
-            not_ready: None,
-            problems: Vec::new(),
-            changes: 1,
-            refusals: 0,
-            history: Vec::new(),
-        };
-        let now = UNIX_EPOCH + Duration::from_secs(today * DAY);
-        ending(&identity, now, "certs").into_iter().map(|finding| finding.title).collect()
-    }
-
-    #[test]
-    fn certificates_that_should_have_been_renewed_are_told_as_the_alerts_tell_them() {
-        assert_eq!(said(0..100, 0..3_650, 79), [""; 0]);
-        assert_eq!(said(0..100, 0..3_650, 81), ["Our own certificate ends in 19d and was not renewed"]);
-        assert_eq!(said(3_600..3_630, 0..3_650, 3_610), [""; 0], "40 days are enough for a root");
-        assert_eq!(said(3_600..3_650, 0..3_650, 3_621), ["The last root ends in 29d"]);
-        assert_eq!(said(10..20, 10..20, 17), [""; 0], "a root of days is renewed as late as that");
-        assert_eq!(said(10..20, 10..20, 19).len(), 2);
-    }
-
-    #[test]
-    fn that_somebody_else_answered_comes_first() {
-        let mut reasons = [Reason::ConnectRefused, Reason::PlaintextServer, Reason::IdentityMismatch];
-        reasons.sort_by_key(|reason| rank_of(*reason));
-        assert_eq!(reasons, [Reason::IdentityMismatch, Reason::PlaintextServer, Reason::ConnectRefused]);
     }
 }

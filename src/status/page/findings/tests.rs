@@ -1,0 +1,295 @@
+//! What is found, and that no alert fires beside "All is well".
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use rcgen::{CertificateParams, KeyPair};
+use time::OffsetDateTime;
+
+use super::super::testing::target;
+use super::*;
+use crate::clock::Clock;
+use crate::config::{self, CertificateFiles};
+use crate::discover::{self, Problem};
+use crate::model::{DroppedTarget, Labels, PeerReport, Phases, ScrapeReport, TenantRule, Tenants, WriteFormat};
+use crate::scrape::{PoolSnapshot, TargetSnapshot, TargetStatus};
+use crate::send::{ReceiverSnapshot, Refusal, Trouble, TroubleKind};
+use crate::status::{Configuration, Process};
+
+const DAY: u64 = 86_400;
+
+/// A certificate that is valid on these days since 1970.
+fn certificate(days: std::ops::Range<u64>) -> CertificateFacts {
+    let day = |number: u64| OffsetDateTime::UNIX_EPOCH + Duration::from_secs(number * DAY);
+    let mut params = CertificateParams::default();
+    (params.not_before, params.not_after) = (day(days.start), day(days.end));
+    let made = params.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate");
+    CertificateFacts::read(made.der()).expect("it can be read")
+}
+
+fn identity(own: std::ops::Range<u64>, root: std::ops::Range<u64>) -> IdentitySnapshot {
+    IdentitySnapshot {
+        files: CertificateFiles::in_dir(Path::new("certs")),
+        generation: 1,
+        changed_at: None,
+        id: None,
+        trust_domain: None,
+        own: vec![certificate(own)],
+        own_certificate_untrusted: None,
+        roots: vec![certificate(root)],
+        not_ready: None,
+        problems: Vec::new(),
+        changes: 1,
+        refusals: 0,
+        history: Vec::new(),
+    }
+}
+
+fn said(own: std::ops::Range<u64>, root: std::ops::Range<u64>, today: u64) -> Vec<String> {
+    let identity = identity(own, root);
+    let now = UNIX_EPOCH + Duration::from_secs(today * DAY);
+    ending(&identity, now, "certs").into_iter().map(|finding| finding.title).collect()
+}
+
+#[test]
+fn certificates_that_should_have_been_renewed_are_told_as_the_alerts_tell_them() {
+    assert_eq!(said(0..100, 0..3_650, 79), [""; 0]);
+    assert_eq!(said(0..100, 0..3_650, 81), ["Our own certificate ends in 19d and was not renewed"]);
+    assert_eq!(said(3_600..3_630, 0..3_650, 3_610), [""; 0], "40 days are enough for a root");
+    assert_eq!(said(3_600..3_650, 0..3_650, 3_621), ["The last root ends in 29d"]);
+    assert_eq!(said(10..20, 10..20, 17), [""; 0], "a root of days is renewed as late as that");
+    assert_eq!(said(10..20, 10..20, 19).len(), 2);
+}
+
+#[test]
+fn that_somebody_else_answered_comes_first() {
+    let mut reasons = [Reason::ConnectRefused, Reason::PlaintextServer, Reason::IdentityMismatch];
+    reasons.sort_by_key(|reason| rank_of(*reason));
+    assert_eq!(reasons, [Reason::IdentityMismatch, Reason::PlaintextServer, Reason::ConnectRefused]);
+}
+
+const RULES: &str = include_str!("../../../../deploy/monitoring/rules.yaml");
+
+/// By which words the overview says what each alert says, or why it does not.
+const ALERTS: &[(&str, Result<&str, &str>)] = &[
+    ("MeshscrapeAbsent", Err("without an agent there is no page")),
+    ("MeshscrapeDown", Err("without an agent there is no page")),
+    ("MeshscrapeRestarting", Err("a process knows nothing of those before it")),
+    ("MeshscrapeConfigReloadFailed", Ok("configuration that was read last cannot be used")),
+    ("MeshscrapeMemoryBudget", Ok("memory_budget")),
+    ("MeshscrapeIdentityMismatch", Ok("identity_mismatch")),
+    ("MeshscrapePeerUntrusted", Ok("unknown_authority")),
+    ("MeshscrapeHandshakeFailing", Ok("tls_handshake")),
+    ("MeshscrapePlaintextTarget", Ok("plaintext_server")),
+    ("MeshscrapeUnverifiedTargets", Ok("in plain text")),
+    ("MeshscrapeWeakerMatch", Ok("another identity than the expected one")),
+    ("MeshscrapeTargetUnidentified", Ok("no_expected_identity")),
+    ("MeshscrapeForgedSamples", Ok("series that only the scraper writes")),
+    ("MeshscrapeIdentityNotReady", Ok("No handshake can be tried")),
+    ("MeshscrapeCertificateNotRenewed", Ok("and was not renewed")),
+    ("MeshscrapeCertificateUntrusted", Ok("certificate is not trusted")),
+    ("MeshscrapeRootExpiring", Ok("The last root ends")),
+    ("MeshscrapeCertificateFilesBroken", Ok("Certificate files cannot be used")),
+    ("MeshscrapeJobFailing", Ok("target down")),
+    ("MeshscrapeTargetsDown", Ok("connect_refused")),
+    ("MeshscrapePartialMerge", Ok("partial_merge")),
+    ("MeshscrapeTargetsMalformed", Ok("cannot be scraped as it is described")),
+    ("MeshscrapeDiscoveryStale", Ok("API server has not been heard")),
+    ("MeshscrapeDiscoveryFailing", Ok("source of targets cannot be used")),
+    ("MeshscrapeRemoteWriteBehind", Ok("behind")),
+    ("MeshscrapeRemoteWriteRejected", Ok("rejected")),
+    ("MeshscrapeSamplesWithoutTenant", Ok("of no tenant")),
+    ("MeshscrapeSpoolFilling", Ok("The memory of the queue")),
+    ("MeshscrapeSpoolDiskFilling", Ok("The disk of the queue")),
+    ("MeshscrapeSpoolDiskFailing", Ok("is not on disk")),
+    ("MeshscrapeSpoolDamaged", Ok("are damaged")),
+    ("MeshscrapeSamplesLost", Ok("are lost")),
+    ("MeshscrapeHistogramsDropped", Err("they are counted where series are made, which no view reads; it is a note")),
+];
+
+/// An agent in these states.
+fn look(identities: Vec<IdentitySnapshot>, targets: Vec<TargetSnapshot>, receiver: ReceiverSnapshot) -> Look {
+    let job = config::parse(Path::new("-"), "scrape_configs: [{job_name: shop}]", &|_| None);
+    let job = Arc::clone(&job.config.expect("a configuration").scrape_configs[0]);
+    let pool = PoolSnapshot { pool: "shop".into(), config: job, active: targets, dropped: vec![], dropped_count: 0 };
+    let now = UNIX_EPOCH + Duration::from_secs(90 * DAY);
+    Look {
+        now,
+        pools: vec![pool],
+        identities,
+        receivers: vec![receiver],
+        discovery: Arc::new(discover::Snapshot { first_pass_done: true, ..<_>::default() }),
+        configuration: Configuration { yaml: "".into(), taken: now, successful: true },
+        process: Arc::new(Process { clock: Clock::system(), started: now, host: "node".into(), flags: vec![] }),
+        findings: Vec::new(),
+    }
+}
+
+/// Of whom nothing is to be said: what it lost, and the damage that was found, are older than the alerts look back.
+fn receiver() -> ReceiverSnapshot {
+    let mut receiver = ReceiverSnapshot {
+        name: "central".into(),
+        url: "http://central/".into(),
+        message: WriteFormat::V1,
+        queue: <_>::default(),
+        lag: Duration::from_secs(120),
+        delivered_samples: 1,
+        samples_per_second: 1.0,
+        rejected_samples: 0,
+        too_old_samples: 5,
+        since_loss: Some(Duration::from_secs(300)),
+        last_delivery: None,
+        trouble: None,
+        last_refusal: None,
+    };
+    (receiver.queue.waiting_bytes, receiver.queue.capacity_bytes) = (50, 100);
+    receiver.queue.dropped_samples = 5;
+    let disk = receiver.queue.disk.insert(<_>::default());
+    (disk.works, disk.bytes, disk.capacity_bytes) = (true, 50, 100);
+    disk.since_damage = Some(Duration::from_secs(3600));
+    receiver
+}
+
+/// A target whose last scrape was like that.
+fn scraped(change: impl FnOnce(&mut Target, &mut ScrapeReport)) -> TargetSnapshot {
+    let mut target = target("10.0.0.1:15020");
+    let mut last = ScrapeReport {
+        started: UNIX_EPOCH,
+        phases: Phases::default(),
+        samples: 1,
+        samples_kept: 1,
+        forged: 0,
+        body_bytes: 1,
+        peer: None,
+        failure: None,
+        lack: None,
+    };
+    change(&mut target, &mut last);
+    TargetSnapshot { target: Arc::new(target), status: TargetStatus { last: Some(last), ..<_>::default() } }
+}
+
+fn peer(exact: bool) -> PeerReport {
+    PeerReport {
+        identity: "spiffe://cluster.local/ns/shop/sa/cart".into(),
+        exact,
+        tls_version: "TLSv1.3".into(),
+        cipher: String::new(),
+        not_after: UNIX_EPOCH,
+        chain: Vec::new(),
+    }
+}
+
+/// Everything goes wrong that can be seen.
+fn all_that_can_be_wrong() -> Vec<Finding> {
+    let mut ours = identity(0..100, 0..100);
+    ours.own_certificate_untrusted = Some("issued by nobody".into());
+    ours.problems = vec!["no key".into()];
+    let mut none = identity(0..100, 0..3_650);
+    none.not_ready = Some(Failure::new(Reason::NoOwnCertificate, "none"));
+    let down = [
+        Reason::MemoryBudget,
+        Reason::IdentityMismatch,
+        Reason::UnknownAuthority,
+        Reason::TlsHandshake,
+        Reason::PlaintextServer,
+        Reason::NoExpectedIdentity,
+        Reason::ConnectRefused,
+    ];
+    let mut targets: Vec<_> = down
+        .into_iter()
+        .map(|reason| scraped(|_, last| last.failure = Some(Failure::new(reason, "so it is"))))
+        .collect();
+    let rule = TenantRule::new("{team}", None).expect("a template");
+    targets.extend([
+        scraped(|_, last| last.lack = Some(Failure::new(Reason::PartialMerge, "no application"))),
+        scraped(|_, last| last.forged = 2),
+        scraped(|_, last| last.peer = Some(peer(false))),
+        scraped(|target, _| target.verification = Verification::None),
+        scraped(|target, _| target.tenants = Tenants::of(&[rule], &Labels::new())),
+    ]);
+    let mut ill = receiver();
+    ill.lag += Duration::from_secs(1);
+    ill.since_loss = Some(Duration::from_secs(299));
+    ill.last_refusal = Some(Refusal {
+        at: UNIX_EPOCH + Duration::from_secs(90 * DAY - 1),
+        status: 400,
+        samples: 3,
+        words: "no".into(),
+    });
+    ill.queue.waiting_bytes += 1;
+    let disk = ill.queue.disk.as_mut().expect("it has one");
+    (disk.works, disk.bytes) = (false, 51);
+    disk.since_damage = Some(Duration::from_secs(3599));
+    let mut look = look(vec![ours, none], targets, ill);
+    look.configuration.successful = false;
+    let dropped = DroppedTarget { discovered: Labels::new(), by_rule: None, error: Some("no address".into()) };
+    look.pools[0].dropped = vec![Arc::new(dropped)];
+    look.discovery = Arc::new(discover::Snapshot {
+        first_pass_done: true,
+        problems: vec![Problem { source: "a file".into(), message: "cannot be read".into() }],
+        unconfirmed: true,
+        ..<_>::default()
+    });
+    of(&look)
+}
+
+#[test]
+fn whatever_an_alert_says_the_overview_says_no_milder() {
+    let rules: Vec<(&str, &str)> = RULES
+        .split("- alert: ")
+        .skip(1)
+        .map(|rule| {
+            let (name, rest) = rule.split_once('\n').expect("lines");
+            let (_, severity) = rest.split_once("severity: ").expect("a severity");
+            (name, severity.split_whitespace().next().expect("a word"))
+        })
+        .collect();
+    let shipped: BTreeSet<&str> = rules.iter().map(|(name, _)| *name).collect();
+    let known: BTreeSet<&str> = ALERTS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(known, shipped, "each alert is in the table");
+    let findings = all_that_can_be_wrong();
+    for (alert, severity) in rules {
+        let Some((_, Ok(words))) = ALERTS.iter().find(|(name, _)| *name == alert) else { continue };
+        let least = match severity {
+            "critical" => Severity::Bad,
+            "warning" => Severity::Warning,
+            _ => Severity::Note,
+        };
+        let says = |finding: &&Finding| {
+            let reason = finding.reason.map_or("", Reason::name);
+            format!("{reason} {}", finding.title).contains(words)
+        };
+        let finding = findings.iter().find(says).unwrap_or_else(|| panic!("{alert}: {words}: {findings:#?}"));
+        assert!(finding.severity <= least, "{alert} is {severity}: {finding:?}");
+    }
+}
+
+#[test]
+fn at_the_thresholds_all_is_well_and_old_losses_are_history() {
+    let exact = scraped(|_, last| last.peer = Some(peer(true)));
+    assert_eq!(of(&look(vec![identity(0..400, 0..3_650)], vec![exact], receiver())), []);
+}
+
+#[test]
+fn a_receiver_that_takes_nothing_is_told_once_and_losses_of_a_moment_ago_beside_it() {
+    let mut away = receiver();
+    let trouble = Trouble { kind: TroubleKind::Connect, detail: "refused".into() };
+    (away.trouble, away.lag) = (Some((UNIX_EPOCH, trouble)), Duration::from_secs(3600));
+    away.since_loss = Some(Duration::ZERO);
+    let titles: Vec<String> = of(&look(vec![], vec![], away)).into_iter().map(|finding| finding.title).collect();
+    assert_eq!(titles.len(), 2, "{titles:?}");
+    assert!(titles[0].contains("takes nothing") && titles[1].contains("are lost"), "{titles:?}");
+}
+
+#[test]
+fn who_is_nobodys_is_counted_with_an_example() {
+    let rule = TenantRule::new("{team}", None).expect("a template");
+    let nobodys = scraped(|target, _| target.tenants = Tenants::of(&[rule], &Labels::new()));
+    let findings = of(&look(vec![], vec![nobodys.clone(), nobodys], receiver()));
+    let [finding] = &findings[..] else { panic!("{findings:?}") };
+    assert_eq!((finding.severity, &*finding.title), (Severity::Bad, "2 targets of no tenant"));
+    assert_eq!(finding.examples[0].2, "{team}: the target has no label team");
+    assert_eq!(finding.examples[0].0, "/targets/0000000000000007");
+}
