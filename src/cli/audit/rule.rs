@@ -84,7 +84,7 @@ rules! {
         "An annotation that should name a secure port does not.",
         "Scrapers either leave the pod out or are sent to a port that is none of Istio's.";
     AnnouncedNotOpen, "MS004", "announced-not-open", Error,
-        "An annotation names a secure port that the proxy does not open.",
+        "An annotation names a secure port that the proxy does not open, and nobody who is verified answers there.",
         "Every scrape of it fails. Open the port in proxyMetadata, and start the pod anew: a proxy reads its variables once.";
     ScrapedTwicePlainly, "MS005", "scraped-twice-plainly", Warning,
         "The prometheus.io annotations have the metrics scraped in plain text that are announced on a secure port.",
@@ -126,7 +126,7 @@ rules! {
         "The pod is in ambient mode, where a workload has no proxy.",
         "There is no secure port to open: its application's metrics are as secure as its own port is, and what the mesh knows of it the node's ztunnel and its waypoint tell.";
     NotAsked, "MS018", "not-asked", Note,
-        "Not everything was asked of the pod, and so not everything is known.",
+        "Not everything was asked of the pod or seen of it, and so not everything is known.",
         "The finding says what and why.";
 }
 

@@ -47,13 +47,24 @@ impl Plainly {
     pub(in crate::cli) fn gives_metrics(&self) -> bool {
         matches!(self.outcome, Ok(PlainAnswer::Status(200)))
     }
+
+    /// Why it is not known what the port gives to others; `None` where it answered or the pod refused. What is dropped on the
+    /// way, or accepted and closed by something there, looks the same as a pod that gives nothing.
+    pub(in crate::cli) fn unseen(&self) -> Option<String> {
+        match &self.outcome {
+            Ok(PlainAnswer::Closed) => Some("the connection was closed without a byte".to_owned()),
+            Ok(PlainAnswer::Status(_) | PlainAnswer::NotHttp) => None,
+            Err(failure) if failure.reason == Reason::ConnectRefused => None,
+            Err(failure) => Some(failure.to_string()),
+        }
+    }
 }
 
 /// All that was seen of one pod.
 #[derive(Clone, Debug, Default)]
 pub(in crate::cli) struct Seen {
     pub(in crate::cli) secure: Vec<Securely>,
-    /// Plaintext ports, and secure ones that may have been made by hand.
+    /// Plaintext ports, and secure ones that are announced and not opened by the proxy.
     pub(in crate::cli) plain: Vec<Plainly>,
 }
 
@@ -99,7 +110,8 @@ impl Asker {
         }
         for port in facts.secure_ports() {
             let securely = self.secure(facts, ip, port).await;
-            if facts.may_be_legacy(port) {
+            // What listens there nobody knows: it may have been made by hand, with a side that is not TLS.
+            if facts.opened().iter().all(|(_, open)| *open != port) {
                 seen.plain.push(self.plain(ip, port).await);
             }
             seen.secure.push(securely);

@@ -32,7 +32,8 @@ const VERSION: u32 = 1;
 Exit codes: 0 nothing failed, 1 a check failed, 2 usage, certificates or kubeconfig, 3 the API server does not answer or does not \
 let us get the pod, 8 the pod cannot be verified: it is not there, does not run, or is no part of the mesh.
 
-The pod is asked from where the command runs, so it belongs into the mesh, where certificates are. The agent that scrapes the pod \
+The pod is asked from where the command runs, so it belongs into the mesh, where certificates are. From an agent's pod 15020 and 15090 \
+are out of reach by its NetworkPolicy, and not asked. The agent that scrapes the pod \
 is asked whether its target is up; without --agent, one that runs here.
 
 Examples:

@@ -88,6 +88,7 @@ impl Bench<'_> {
 
     fn ztunnel(&mut self) {
         let fix = "let only your scraper reach port 15020 of ztunnel, by a NetworkPolicy: it has no secure port";
+        self.unseen();
         if !self.plain_answers(fix) {
             let message = "ztunnel has its metrics on port 15020 in plain text, and no secure port";
             self.find(Rule::PlaintextNotRestricted, None, message, fix);
@@ -169,7 +170,8 @@ impl Bench<'_> {
                         };
                     self.find(Rule::LegacyListener, Some(port), message, fix);
                 }
-                Some(port) if !open(port) && !facts.is_vague() => {
+                // A listener that was verified is there, whatever the environment says.
+                Some(port) if !open(port) && !facts.is_vague() && !self.is_verified(port) => {
                     let message = format!("{} names port {port}, and the proxy does not open it", kind.annotation());
                     let own = if port == MERGED_PORT { Kind::Merged } else { Kind::Envoy };
                     let fix = facts.source.opening(kind.annotation(), own.variable(), port);
@@ -188,10 +190,13 @@ impl Bench<'_> {
             );
         }
         let plain = facts.plainly_scraped.filter(|port| matches!(*port, PLAIN_MERGED_PORT | PLAIN_ENVOY_PORT));
-        let closed = facts.restricted
-            || self
-                .seen
-                .is_some_and(|seen| !seen.plain.iter().any(|one| Some(one.port) == plain && one.gives_metrics()));
+        let asked = self.seen.and_then(|seen| seen.plain.iter().find(|one| Some(one.port) == plain));
+        // Where nothing was seen, what the proxy is told counts.
+        let closed = match asked {
+            Some(one) if one.gives_metrics() => false,
+            Some(one) if one.unseen().is_none() => true,
+            _ => facts.restricted,
+        };
         if let (Some(port), false, false) = (plain, closed, facts.announced.is_empty()) {
             let message =
                 format!("prometheus.io/scrape has port {port} scraped in plain text, besides the secure port");
@@ -200,9 +205,15 @@ impl Bench<'_> {
         }
     }
 
+    /// Whether a secure port answered as the one that it must be.
+    fn is_verified(&self, port: u16) -> bool {
+        self.seen.is_some_and(|seen| seen.secure.iter().any(|secure| secure.port == port && secure.outcome.is_ok()))
+    }
+
     /// Who else can read the metrics.
     fn plaintext(&mut self) {
         let facts = self.facts;
+        self.unseen();
         let fix = facts.source.setting(LOCALHOST_ONLY_VARIABLE, "true");
         if self.plain_answers(&fix) || facts.restricted {
             return;
@@ -212,6 +223,20 @@ impl Bench<'_> {
             None => "the proxy does not restrict its plaintext ports 15020 and 15090",
         };
         self.find(Rule::PlaintextNotRestricted, None, message, fix);
+    }
+
+    /// Plaintext ports of which it is not known what they give: that is not the same as nothing.
+    fn unseen(&mut self) {
+        let plain = self.seen.iter().flat_map(|seen| &seen.plain);
+        let plain = plain.filter(|one| matches!(one.port, PLAIN_MERGED_PORT | PLAIN_ENVOY_PORT));
+        let unseen: Vec<_> = plain.filter_map(|one| Some((one.port, one.unseen()?))).collect();
+        for (port, why) in unseen {
+            let message = format!("not seen: whether port {port} gives metrics in plain text: {why}");
+            let fix = format!(
+                "audit from a pod that may reach port {port}: a NetworkPolicy may keep this one from it, as that of the agents does"
+            );
+            self.find(Rule::NotAsked, Some(port), message, fix);
+        }
     }
 
     /// Finds the ports that gave metrics in plain text; whether one of the plaintext ports did.
@@ -271,8 +296,10 @@ impl Bench<'_> {
     }
 
     fn failed(&mut self, port: u16, failure: &Failure) {
-        // Why nobody answers is said already.
-        if self.found.iter().any(|finding| finding.rule == Rule::AnnouncedNotOpen && finding.port == Some(port)) {
+        // Why nobody is there is said already; who is there is not.
+        if failure.reason == Reason::ConnectRefused
+            && self.found.iter().any(|finding| finding.rule == Rule::AnnouncedNotOpen && finding.port == Some(port))
+        {
             return;
         }
         let (rule, message) = match failure.reason {

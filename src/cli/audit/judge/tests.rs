@@ -147,8 +147,22 @@ fn annotations_that_name_no_open_port() {
         assert!(findings[0].message.contains(text) && findings[0].fix.contains("\"15092\""), "{:?}", findings[0]);
     }
     let closed = sidecar(&[HARD], &[NAMED]);
-    let refused = seen(15092, refused(Reason::ClosedInHandshake), &[]);
-    assert_eq!(found(&closed, &refused), [("MS004", 15092)], "why it does not answer is said once");
+    let nobody = seen(15092, refused(Reason::ConnectRefused), &[]);
+    assert_eq!(found(&closed, &nobody), [("MS004", 15092)], "why nobody answers is said once");
+    for (reason, id) in [
+        (Reason::ClosedInHandshake, "MS014"),
+        (Reason::ConnectTimeout, "MS014"),
+        (Reason::IdentityMismatch, "MS011"),
+        (Reason::CertificateExpired, "MS012"),
+    ] {
+        let somebody = seen(15092, refused(reason), &[]);
+        assert_eq!(found(&closed, &somebody), [("MS004", 15092), (id, 15092)], "{reason}: who is there is said, too");
+    }
+    let mut plain = seen(15092, refused(Reason::PlaintextServer), &[]);
+    plain.plain.push(Plainly { port: 15092, outcome: Ok(PlainAnswer::Status(200)) });
+    assert_eq!(found(&closed, &plain), [("MS004", 15092), ("MS014", 15092), ("MS016", 15092)]);
+    let other = sidecar(&[("ENVOY_SECURE_METRICS_PORT", "15091"), HARD], &[NAMED]);
+    assert_eq!(found(&other, &seen(15092, good(), &[])), [], "it is open: somebody who was verified answers");
 }
 
 #[test]
@@ -162,6 +176,42 @@ fn series_that_are_counted_twice() {
     let both = [NAMED, ("prometheus.istio.io/secure-envoy-port", "15091")];
     let pod = sidecar(&[OPEN, ("ENVOY_SECURE_METRICS_PORT", "15091"), HARD], &both);
     assert_eq!(found(&pod, &seen(15092, good(), &[])), [("MS006", 0)]);
+}
+
+#[test]
+fn a_plaintext_port_that_was_not_reached_is_not_called_closed() {
+    let scraped = [NAMED, ("prometheus.io/scrape", "true"), ("prometheus.io/port", "15020")];
+    let hard = sidecar(&[OPEN, HARD], &[NAMED]);
+    let (open, twice) = (sidecar(&[OPEN], &scraped), sidecar(&[OPEN, HARD], &scraped));
+    let is_secured = |facts: &Facts, seen: &Seen| {
+        judge(facts, Asked::All(seen), now()).iter().all(|finding| finding.rule.leaves_secured())
+    };
+    for outcome in [
+        Err(Failure::new(Reason::ConnectTimeout, "nothing came")),
+        Err(Failure::new(Reason::ConnectFailed, "no route to host")),
+        Err(Failure::new(Reason::Timeout, "no answer")),
+        Ok(PlainAnswer::Closed),
+    ] {
+        let mut seen = seen(15092, good(), &[]);
+        seen.plain[0].outcome = outcome.clone();
+        assert_eq!(found(&hard, &seen), [("MS018", 15020)], "{outcome:?}");
+        assert!(!is_secured(&hard, &seen), "{outcome:?}");
+        assert_eq!(found(&open, &seen), [("MS005", 15020), ("MS008", 0), ("MS018", 15020)], "{outcome:?}");
+        assert_eq!(found(&twice, &seen), [("MS018", 15020)], "the proxy is told to give nothing: {outcome:?}");
+        seen.plain[1].outcome = outcome;
+        assert_eq!(found(&hard, &seen), [("MS018", 15020), ("MS018", 15090)]);
+    }
+    for outcome in
+        [Err(Failure::new(Reason::ConnectRefused, "refused")), Ok(PlainAnswer::Status(403)), Ok(PlainAnswer::NotHttp)]
+    {
+        let mut seen = seen(15092, good(), &[]);
+        seen.plain[0].outcome = outcome.clone();
+        assert!(is_secured(&hard, &seen), "{outcome:?}");
+        assert_eq!(found(&open, &seen), [("MS008", 0)], "{outcome:?}");
+    }
+    let seen = seen(15092, good(), &[15020]);
+    let both = [("MS005", 15020), ("MS007", 15020)];
+    assert_eq!(found(&twice, &seen), both, "what was seen goes before what is said");
 }
 
 #[test]

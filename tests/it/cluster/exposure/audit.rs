@@ -29,6 +29,7 @@ const EXPECTED: &[(&str, &[(&str, u16)])] = &[
     ("ingress", &[]),
     ("legacy", &[("MS015", 15091), ("MS016", 15091)]),
     ("legacy-edge", &[("MS015", 15091)]),
+    ("makeshift", &[("MS004", 15092), ("MS014", 15092), ("MS016", 15092)]),
     ("native", &[("MS006", 0)]),
     ("odd", &[("MS003", 0)]),
     ("off", &[("MS001", 0), ("MS007", 15020), ("MS007", 15090)]),
@@ -105,7 +106,7 @@ async fn every_kind_of_pod_is_found_as_it_is() {
     let summary = &document["summary"];
     assert_eq!(
         (&summary["listed"], &summary["meshed"], &summary["foreign"], &summary["finished"], &summary["leaving"]),
-        (&json!(29), &json!(26), &json!(1), &json!(1), &json!(1))
+        (&json!(30), &json!(27), &json!(1), &json!(1), &json!(1))
     );
     let secured: Vec<&str> = pods.iter().filter(|(_, pod)| pod["secured"] == true).map(|(name, _)| *name).collect();
     assert_eq!(secured, ["envoy-only", "excluded", "hardened", "ingress", "legacy-edge", "native", "waypoint"]);
@@ -135,7 +136,7 @@ async fn every_kind_of_pod_is_found_as_it_is() {
     );
     assert!(table.contains(&strict), "{table}");
     assert!(
-        table.contains("26 of 29 pods are in the mesh, 7 secured; ")
+        table.contains("27 of 30 pods are in the mesh, 7 secured; ")
             && table.contains("\nleft out: 1 outside the mesh, "),
         "{table}"
     );

@@ -144,6 +144,10 @@ impl Town {
         }
         let ip = self.proxied("stale", &Proxy::Sidecar, &[HARDENED], &[(MERGED, "15092")]);
         self.forbidding(ip);
+        // Announced, not opened by the proxy, and somebody answers in plain text.
+        let ip = self.proxied("makeshift", &Proxy::Sidecar, &[HARDENED], &[(MERGED, "15092")]);
+        self.servers.push(Server::start_at((ip, 15092).into(), Talk::Plain(always(Reply::ok("x 1\n")))));
+        self.forbidding(ip);
     }
 
     /// Listeners from before Istio 1.31.
