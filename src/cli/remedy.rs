@@ -2,15 +2,17 @@
 //!
 //! A change of a pod itself is lost with the pod, so it is made where the pod comes from: the template of its workload, or
 //! the `Gateway` resource that Istio makes one of. A command replaces nothing but what it is about. Whoever may write a pod
-//! may write its owners, too, so nothing gets into a command but what a shell takes as a plain word.
+//! may write its owners, too: of what it says nothing gets into a command but the name of the owner that it claims, if that
+//! is a plain word; every value is one of our own.
 
 use std::fmt;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 
-use super::istio::{GATEWAY_NAME_LABEL, INJECT, PROXY_CONFIG_ANNOTATION, PROXY_CONTAINER};
-use crate::model::clean;
+use super::istio::{
+    ENVOY_PORT, EXCLUDE_ANNOTATION, GATEWAY_NAME_LABEL, INJECT, MERGED_PORT, PROXY_CONFIG_ANNOTATION, PROXY_CONTAINER,
+};
 
 /// Where a pod comes from, and what stands there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub(super) struct Source {
     /// The injector makes the proxy, from annotations; else its variables stand in the template itself.
     injected: bool,
     has_proxy_config: bool,
+    /// Ports are taken out of inbound capture already.
+    has_exclusions: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +68,7 @@ impl Source {
             origin,
             injected: !told_not_to,
             has_proxy_config: annotation(PROXY_CONFIG_ANNOTATION).is_some(),
+            has_exclusions: annotation(EXCLUDE_ANNOTATION).is_some(),
         }
     }
 
@@ -102,12 +107,24 @@ impl Source {
         }
     }
 
-    /// How an annotation is set that the pod does not have, or has with another value.
-    pub(super) fn annotating(&self, annotation: &str, value: &str) -> String {
-        match self.patch_annotations(&[(annotation, value)]).filter(|_| is_plain(value)) {
+    /// How an annotation is set to a port that the pod does not have in it. A port beside the convention is the pod's own word,
+    /// so there is no command for it.
+    pub(super) fn annotating(&self, annotation: &str, port: u16) -> String {
+        let own = matches!(port, ENVOY_PORT | MERGED_PORT);
+        match self.patch_annotations(&[(annotation, &port.to_string())]).filter(|_| own) {
             Some(command) => command,
-            None => format!("{}, set the annotation {annotation}: \"{}\"", self.place(), clean(value)),
+            None => format!("{}, set the annotation {annotation}: \"{port}\"", self.place()),
         }
+    }
+
+    /// How the secure ports are taken out of inbound capture. What is taken out already stays: no command replaces it.
+    pub(super) fn excluding(&self) -> String {
+        let ports = format!("{ENVOY_PORT},{MERGED_PORT}");
+        if self.has_exclusions {
+            return format!("{}, add {ports} to the annotation {EXCLUDE_ANNOTATION}", self.place());
+        }
+        let command = self.patch_annotations(&[(EXCLUDE_ANNOTATION, &ports)]);
+        command.unwrap_or_else(|| format!("{}, set the annotation {EXCLUDE_ANNOTATION}: \"{ports}\"", self.place()))
     }
 
     /// How a variable of the proxy is set.
@@ -169,9 +186,9 @@ fn workload(pod: &Pod) -> Option<Workload> {
     is_plain(name).then(|| Workload { kind, name: name.to_owned() })
 }
 
-/// Whether a shell takes it as one word, and as nothing else.
+/// Whether a shell takes it as one word, and as nothing else, and kubectl as one name.
 fn is_plain(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b',');
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
     !text.is_empty() && !text.starts_with('-') && text.bytes().all(allowed)
 }
 
@@ -198,7 +215,7 @@ mod tests {
     fn a_change_is_made_where_the_pod_comes_from() {
         let gateway = source(json!({"labels": {GATEWAY_NAME_LABEL: "edge"}, "annotations": {INJECT: "false"}}));
         assert_eq!(
-            gateway.annotating(PORT, "15092"),
+            gateway.annotating(PORT, 15092),
             "kubectl patch gateway.gateway.networking.k8s.io edge -n shop --type=merge -p \
              '{\"spec\":{\"infrastructure\":{\"annotations\":{\"prometheus.istio.io/secure-port\":\"15092\"}}}}'"
         );
@@ -206,7 +223,7 @@ mod tests {
         assert!(gateway.opening(PORT, VARIABLE, 15092).contains("\\\"15092\\\"}"), "its variables are annotated, too");
         let daemon = source(json!({"ownerReferences": owned_by("DaemonSet", "log")}));
         assert_eq!(
-            daemon.annotating(PORT, "15092"),
+            daemon.annotating(PORT, 15092),
             "kubectl patch daemonset log -n shop -p \
              '{\"spec\":{\"template\":{\"metadata\":{\"annotations\":{\"prometheus.istio.io/secure-port\":\"15092\"}}}}}'"
         );
@@ -216,7 +233,7 @@ mod tests {
         );
         let nobody = source(json!({}));
         assert_eq!(
-            nobody.annotating(PORT, "15092"),
+            nobody.annotating(PORT, 15092),
             "in the pod template, set the annotation prometheus.istio.io/secure-port: \"15092\""
         );
     }
@@ -239,7 +256,31 @@ mod tests {
         let hostile = source(json!({"ownerReferences": owned_by("DaemonSet", "x; rm -rf ~")}));
         assert_eq!(hostile.origin(), None);
         assert!(hostile.opening(PORT, VARIABLE, 15092).starts_with("in the pod template, "));
+        let two = source(json!({"ownerReferences": owned_by("DaemonSet", "log,istiod")}));
+        assert_eq!(two.origin(), None);
         let daemon = source(json!({"ownerReferences": owned_by("DaemonSet", "log")}));
-        assert_eq!(daemon.annotating("a", "1' x"), "in the pod template, set the annotation a: \"1' x\"");
+        assert_eq!(daemon.annotating(PORT, 22), format!("in the pod template, set the annotation {PORT}: \"22\""));
+    }
+
+    #[test]
+    fn what_stands_in_an_annotation_is_neither_replaced_nor_repeated() {
+        let with = |annotation: &str, value: &str| {
+            let annotations = json!({annotation: value});
+            source(json!({"ownerReferences": owned_by("DaemonSet", "log"), "annotations": annotations}))
+        };
+        let free = with("a", "b").excluding();
+        assert_eq!(
+            free,
+            "kubectl patch daemonset log -n shop -p '{\"spec\":{\"template\":{\"metadata\":{\"annotations\":\
+             {\"traffic.sidecar.istio.io/excludeInboundPorts\":\"15091,15092\"}}}}}'"
+        );
+        for written in ["8080", "", "8080,'; rm -rf ~ #", "22"] {
+            assert_eq!(
+                with(EXCLUDE_ANNOTATION, written).excluding(),
+                "in the pod template, add 15091,15092 to the annotation traffic.sidecar.istio.io/excludeInboundPorts"
+            );
+        }
+        let configured = with(PROXY_CONFIG_ANNOTATION, "concurrency: 1").opening(PORT, VARIABLE, 15092);
+        assert!(configured.starts_with("in the pod template, add ") && !configured.contains("concurrency"));
     }
 }

@@ -93,6 +93,9 @@ fn summary(out: &mut String, audit: &Audit, paint: Paint) {
     if !left.is_empty() {
         let _ = writeln!(out, "left out: {}", left.join(", "));
     }
+    if audit.pods.iter().flat_map(|pod| &pod.findings).any(|found| found.fix.contains("kubectl ")) {
+        let _ = writeln!(out, "commands name the owner that the pod claims to have: look at it before you run one");
+    }
     if !audit.connected {
         let _ = writeln!(out, "no port was asked (--no-connect): this is what the API server says");
     }

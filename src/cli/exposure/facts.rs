@@ -130,8 +130,6 @@ struct Capture {
     /// None: all.
     included: Option<Vec<u16>>,
     excluded: Vec<u16>,
-    /// What the annotation says that excludes ports.
-    written: String,
 }
 
 impl Sighting {
@@ -232,22 +230,14 @@ impl Facts {
             && self.capture.included.as_ref().is_none_or(|included| included.contains(&port))
             && !self.capture.excluded.contains(&port)
     }
-
-    /// The value of the annotation that takes the secure ports out of inbound capture, besides what it takes out now.
-    pub(in crate::cli) fn excluding(&self) -> String {
-        let missing = [ENVOY_PORT, MERGED_PORT].into_iter().filter(|port| !self.capture.excluded.contains(port));
-        let missing = missing.map(|port| port.to_string());
-        let written = Some(self.capture.written.clone()).filter(|written| !written.is_empty());
-        written.into_iter().chain(missing).collect::<Vec<_>>().join(",")
-    }
 }
 
 impl Capture {
     fn of(pod: &Pod) -> Self {
         let ports = |text: &str| text.split(',').filter_map(|port| port_of(port.trim())).collect::<Vec<_>>();
-        let written = annotation(pod, EXCLUDE_ANNOTATION).unwrap_or_default();
+        let excluded = annotation(pod, EXCLUDE_ANNOTATION).map(ports).unwrap_or_default();
         let included = annotation(pod, INCLUDE_ANNOTATION).filter(|text| text.trim() != "*").map(ports);
-        Self { included, excluded: ports(written), written: written.to_owned() }
+        Self { included, excluded }
     }
 }
 
@@ -401,8 +391,6 @@ mod tests {
         assert!(!with(INCLUDE_ANNOTATION, "").is_captured(15092));
         assert!(!with(INCLUDE_ANNOTATION, "8080").is_captured(15092));
         assert!(!facts(|pod| pod["spec"]["containers"][1]["args"][1] = json!("router")).is_captured(15092));
-        assert_eq!(facts(|_| {}).excluding(), "15091,15092");
-        assert_eq!(with(EXCLUDE_ANNOTATION, "8080,15091").excluding(), "8080,15091,15092");
     }
 
     #[test]

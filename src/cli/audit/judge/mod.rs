@@ -6,9 +6,7 @@ use std::time::SystemTime;
 
 use super::rule::Rule;
 use crate::cli::exposure::{Announced, Facts, Kind, Role, Securely, Seen, Whereabouts};
-use crate::cli::istio::{
-    EXCLUDE_ANNOTATION, LOCALHOST_ONLY_VARIABLE, MERGED_PORT, PLAIN_ENVOY_PORT, PLAIN_MERGED_PORT,
-};
+use crate::cli::istio::{LOCALHOST_ONLY_VARIABLE, MERGED_PORT, PLAIN_ENVOY_PORT, PLAIN_MERGED_PORT};
 use crate::model::{Failure, Reason, clean};
 
 /// Something that is wrong, or to know. The texts are safe to show.
@@ -119,12 +117,7 @@ impl Bench<'_> {
         }
         if let (Some((kind, port)), true) = (opened.first(), facts.announced.is_empty()) {
             let message = format!("port {port} is open, and no annotation names it, so no scraper finds it");
-            self.find(
-                Rule::NotAnnounced,
-                Some(*port),
-                message,
-                facts.source.annotating(kind.annotation(), &port.to_string()),
-            );
+            self.find(Rule::NotAnnounced, Some(*port), message, facts.source.annotating(kind.annotation(), *port));
         }
         if facts.whereabouts == Whereabouts::OnNode {
             let fix = format!("ask by hand: meshscrape scrape pod/{} -n {} --port 15092", facts.name, facts.namespace);
@@ -149,12 +142,7 @@ impl Bench<'_> {
                         clean(text)
                     );
                     let right = opened.iter().find(|(open, _)| open == kind).map_or(kind.usual(), |(_, port)| *port);
-                    self.find(
-                        Rule::BadAnnotation,
-                        None,
-                        message,
-                        facts.source.annotating(kind.annotation(), &right.to_string()),
-                    );
+                    self.find(Rule::BadAnnotation, None, message, facts.source.annotating(kind.annotation(), right));
                 }
                 Some(port) if facts.may_be_legacy(port) => {
                     let message = format!(
@@ -265,7 +253,7 @@ impl Bench<'_> {
             if let Some(port) = captured {
                 let message =
                     format!("inbound capture stands before port {port}: under STRICT no scrape of it succeeds");
-                self.find(Rule::CaptureNotExcluded, Some(port), message, self.excluding());
+                self.find(Rule::CaptureNotExcluded, Some(port), message, self.facts.source.excluding());
             }
             return;
         };
@@ -313,15 +301,11 @@ impl Bench<'_> {
                 let message = format!(
                     "port {port} closes every connection right after a good handshake: inbound capture ends its TLS, as under STRICT"
                 );
-                return self.find_failed(Rule::StrictCapture, port, failure, message, self.excluding());
+                return self.find_failed(Rule::StrictCapture, port, failure, message, self.facts.source.excluding());
             }
             _ => (Rule::NoAnswer, no_answer(port, failure)),
         };
         self.find_failed(rule, port, failure, message, failure.hint());
-    }
-
-    fn excluding(&self) -> String {
-        self.facts.source.annotating(EXCLUDE_ANNOTATION, &self.facts.excluding())
     }
 }
 

@@ -239,6 +239,9 @@ fn every_way_of_a_secure_port_to_fail() {
     assert_eq!(found(&sidecar(&[OPEN, HARD], &excluded), &closed), [("MS014", 15092)], "nothing captures it");
     let fix = judge(&pod, Asked::All(&closed), now()).remove(0).fix;
     assert!(fix.contains("excludeInboundPorts\":\"15091,15092\""), "{fix}");
+    let excluded = [NAMED, ("traffic.sidecar.istio.io/excludeInboundPorts", "8080")];
+    let fix = judge(&sidecar(&[OPEN, HARD], &excluded), Asked::All(&closed), now()).remove(0).fix;
+    assert!(fix.starts_with("in the pod template, add 15091,15092 to the annotation "), "{fix}");
     assert_eq!(found(&pod, &seen(15092, answered(404, now() + Duration::from_secs(1)), &[])), [("MS014", 15092)]);
     assert_eq!(found(&pod, &seen(15092, answered(200, now() - Duration::from_secs(1)), &[])), [("MS013", 15092)]);
 }
@@ -279,6 +282,8 @@ fn what_was_not_asked_is_told() {
     assert_eq!(unasked(&elsewhere), [("MS018", 0)], "neither off nor on");
     let unusual = sidecar(&[("ENVOY_SECURE_MERGED_METRICS_PORT", "16092"), HARD], &[]);
     assert_eq!(unasked(&unusual), [("MS002", 16092), ("MS018", 16092)]);
+    let fix = judge(&unusual, Asked::Unwanted, now()).remove(0).fix;
+    assert!(fix.starts_with("in the pod template, set the annotation "), "no command sends scrapers there: {fix}");
     let on_node = pod(&[OPEN, HARD], &[NAMED], |pod| pod["spec"]["hostNetwork"] = json!(true));
     assert_eq!(unasked(&on_node), [("MS010", 15092), ("MS018", 0)]);
     let waiting = pod(&[OPEN, HARD], &[NAMED], |pod| pod["status"] = json!({"phase": "Pending"}));

@@ -200,7 +200,7 @@ fn target(facts: &Facts, port: u16, expected: &str, evidence: &Evidence) -> Foun
     let by_merged = port == ENVOY_PORT && announced(MERGED_PORT);
     if !announced(port) && !by_merged {
         let kind = if port == MERGED_PORT { Kind::Merged } else { Kind::Envoy };
-        let next = facts.source.annotating(kind.annotation(), &port.to_string());
+        let next = facts.source.annotating(kind.annotation(), port);
         return failed("no annotation names the port, so no job finds it", next);
     }
     let (targets, named) = match &evidence.agent {

@@ -171,6 +171,7 @@ note     MS008  {ns}/cart-5d7c9-a and 2 more of deployment/cart
 
 3 of 503 pods are in the mesh; 3 errors, 0 warnings, 3 notes
 left out: 500 outside the mesh
+commands name the owner that the pod claims to have: look at it before you run one
 no port was asked (--no-connect): this is what the API server says
 ",
         ns = shop.name()
