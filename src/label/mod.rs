@@ -15,6 +15,7 @@ pub(crate) mod tests;
 
 pub use expected::SPIFFE_ID_LABEL;
 pub use fate::Fate;
+pub use place::check_ip as check_pod_ip;
 pub use sample::SampleRules;
 pub use set::settle;
 pub use target::{Judged, assemble, judge, targets_of};

@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 
 use crate::config::ScrapeConfig;
-use crate::model::{Address, Labels, Pod, Scheme, clean};
+use crate::model::{Address, Cidr, Labels, Pod, Scheme, clean};
 
 const ADDRESS: &str = "__address__";
 const POD_IP: &str = "__meta_kubernetes_pod_ip";
@@ -31,7 +31,7 @@ pub(super) fn check(
     if address.ip() != Some(own) {
         return Err(format!("{ADDRESS} {address} is not on the pod's own IP {own}"));
     }
-    check_ip(job, own)?;
+    check_ip(&job.pod_cidrs, own)?;
     let port = address.port().unwrap_or(Scheme::Https.default_port());
     if job.pod_ports.is_empty() || job.pod_ports.contains(&port) {
         return Ok(());
@@ -39,15 +39,15 @@ pub(super) fn check(
     Err(format!("port {port} is not one of pod_ports: {}", listed(&job.pod_ports)))
 }
 
-/// Where the job says where its pods are, they are nowhere else; an IPv4 address that is written as IPv6 counts as what it
-/// stands for.
-fn check_ip(job: &ScrapeConfig, own: IpAddr) -> Result<(), String> {
+/// Whether a pod can have this address; the error says why not. Where somebody says where pods are (`pod_cidrs`), they are
+/// nowhere else; an IPv4 address that is written as IPv6 counts as what it stands for.
+pub fn check_ip(pod_cidrs: &[Cidr], own: IpAddr) -> Result<(), String> {
     let meant = own.to_canonical();
-    if !job.pod_cidrs.is_empty() {
-        if job.pod_cidrs.iter().any(|range| range.contains(meant)) {
+    if !pod_cidrs.is_empty() {
+        if pod_cidrs.iter().any(|range| range.contains(meant)) {
             return Ok(());
         }
-        return Err(format!("the pod's IP {own} is in none of pod_cidrs: {}", listed(&job.pod_cidrs)));
+        return Err(format!("the pod's IP {own} is in none of pod_cidrs: {}", listed(pod_cidrs)));
     }
     match unfit(meant) {
         None => Ok(()),

@@ -27,7 +27,7 @@ use super::exposure::{Asker, Facts, Limits, Sighting};
 use super::scrape::{Stop, checked, parse_domain, parse_duration};
 use super::style::{Paint, terminal_size};
 use crate::clock::Clock;
-use crate::model::{ExitClass, TrustDomain};
+use crate::model::{Cidr, ExitClass, TrustDomain};
 use crate::telemetry::{self, LogFormat, LogLevel};
 
 /// The arguments of an audit.
@@ -70,6 +70,9 @@ pub(super) struct AuditArgs {
     /// The trust domain of the pods' service accounts [default: that of our own certificate]
     #[arg(long, value_name = "TD", value_parser = parse_domain)]
     trust_domain: Option<TrustDomain>,
+    /// A range in which pods are, such as 10.0.0.0/8; give it again for more [default: wherever a pod can be]
+    #[arg(long = "pod-cidr", value_name = "RANGE")]
+    pod_cidrs: Vec<Cidr>,
     /// The kubeconfig [default: KUBECONFIG, ~/.kube/config, or the service account of this pod]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -133,7 +136,7 @@ async fn audit(args: &AuditArgs) -> Result<Audit, Stop> {
     };
     let domain = asker.as_ref().map(|(_, domain)| domain.to_string());
     let mut audit = Audit::new(asker.is_some(), domain);
-    let facts = listed(&cluster, namespace, &mut audit).await?;
+    let facts = listed(&cluster, namespace, &args.pod_cidrs, &mut audit).await?;
     let now = Clock::system().now();
     match asker {
         None => facts.iter().for_each(|facts| audit.add(facts, false, judge(facts, Asked::Unwanted, now))),
@@ -162,6 +165,7 @@ fn asker(args: &AuditArgs) -> Result<(Asker, TrustDomain), Stop> {
 async fn listed(
     cluster: &Cluster,
     namespace: Option<&str>,
+    pod_cidrs: &[Cidr],
     audit: &mut Audit,
 ) -> Result<Vec<Arc<Facts>>, ClusterError> {
     let mut meshed = Vec::new();
@@ -169,7 +173,7 @@ async fn listed(
     cluster
         .each_pod(namespace, |pod| {
             summary.listed += 1;
-            match Sighting::of(&pod) {
+            match Sighting::of(&pod, pod_cidrs) {
                 Sighting::Meshed(facts) => meshed.push(Arc::from(facts)),
                 Sighting::Foreign => summary.foreign += 1,
                 Sighting::Finished => summary.finished += 1,

@@ -13,6 +13,8 @@ use crate::cli::istio::{
 };
 use crate::cli::remedy::Source;
 use crate::cli::scrape::port_of;
+use crate::label::check_pod_ip;
+use crate::model::Cidr;
 
 /// What a pod is to somebody who looks at the mesh.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub(in crate::cli) struct Facts {
     pub(in crate::cli) node: String,
     pub(in crate::cli) role: Role,
     pub(in crate::cli) whereabouts: Whereabouts,
+    /// Why its address is none that a pod can have; nobody is asked there.
+    pub(in crate::cli) misplaced: Option<String>,
     /// The port of merged metrics, by the proxy's environment.
     pub(in crate::cli) merged: Opening,
     /// The port of Envoy's own.
@@ -68,7 +72,7 @@ pub(in crate::cli) enum Role {
 pub(in crate::cli) enum Whereabouts {
     /// On an address of its own.
     At(IpAddr),
-    /// It has none yet, or none that is one.
+    /// It has none yet, or none that is one of a pod.
     Nowhere,
     /// On that of its node, which it shares with others.
     OnNode,
@@ -133,7 +137,8 @@ struct Capture {
 }
 
 impl Sighting {
-    pub(in crate::cli) fn of(pod: &Pod) -> Self {
+    /// What `pod` is; `pod_cidrs` are the only ranges in which pods are, if there are any.
+    pub(in crate::cli) fn of(pod: &Pod, pod_cidrs: &[Cidr]) -> Self {
         let status = pod.status.as_ref();
         if matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed")) {
             return Sighting::Finished;
@@ -148,14 +153,16 @@ impl Sighting {
         if pod.metadata.deletion_timestamp.is_some() {
             return Sighting::Leaving;
         }
-        Sighting::Meshed(Box::new(Facts::of(pod, role, proxy)))
+        Sighting::Meshed(Box::new(Facts::of(pod, role, proxy, pod_cidrs)))
     }
 }
 
 impl Facts {
-    fn of(pod: &Pod, role: Role, proxy: Option<&Container>) -> Self {
+    fn of(pod: &Pod, role: Role, proxy: Option<&Container>, pod_cidrs: &[Cidr]) -> Self {
         let spec = pod.spec.as_ref();
-        let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).and_then(|ip| ip.parse().ok());
+        let ip: Option<IpAddr> =
+            pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).and_then(|ip| ip.parse().ok());
+        let misplaced = ip.and_then(|ip| check_pod_ip(pod_cidrs, ip).err());
         let account = spec.and_then(|spec| spec.service_account_name.as_deref()).filter(|name| !name.is_empty());
         let announced = [Kind::Merged, Kind::Envoy].into_iter().filter_map(|kind| {
             let text = annotation(pod, kind.annotation())?.to_owned();
@@ -169,11 +176,12 @@ impl Facts {
             account: account.unwrap_or("default").to_owned(),
             node: spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
             role,
-            whereabouts: match (spec.and_then(|spec| spec.host_network), ip) {
+            whereabouts: match (spec.and_then(|spec| spec.host_network), ip.filter(|_| misplaced.is_none())) {
                 (Some(true), _) => Whereabouts::OnNode,
                 (_, Some(ip)) => Whereabouts::At(ip),
                 (_, None) => Whereabouts::Nowhere,
             },
+            misplaced,
             merged: opening(proxy, MERGED_VARIABLE),
             envoy: opening(proxy, ENVOY_VARIABLE),
             restricted: matches!(
@@ -314,7 +322,7 @@ mod tests {
             "status": {"phase": "Running", "podIP": "10.0.0.17"},
         });
         change(&mut pod);
-        Sighting::of(&serde_json::from_value(pod).expect("a pod"))
+        Sighting::of(&serde_json::from_value(pod).expect("a pod"), &[])
     }
 
     #[test]
@@ -379,6 +387,39 @@ mod tests {
         let on_node = facts(|pod| pod["spec"]["hostNetwork"] = json!(true));
         assert_eq!(on_node.whereabouts, Whereabouts::OnNode);
         assert_eq!(facts(|pod| pod["status"]["podIP"] = json!("x")).whereabouts, Whereabouts::Nowhere);
+    }
+
+    #[test]
+    fn nobody_is_asked_at_an_address_that_no_pod_has() {
+        let at = |ip: &str, ranges: &[Cidr]| {
+            let pod = json!({
+                "metadata": {"name": "cart-1", "namespace": "shop"},
+                "spec": {"containers": [{"name": "app"}, {"name": "istio-proxy", "args": ["proxy", "sidecar"]}]},
+                "status": {"phase": "Running", "podIP": ip},
+            });
+            match Sighting::of(&serde_json::from_value(pod).expect("a pod"), ranges) {
+                Sighting::Meshed(facts) => (facts.whereabouts, facts.misplaced.unwrap_or_default()),
+                other => panic!("{other:?}"),
+            }
+        };
+        for (ip, kind) in [
+            ("127.0.0.1", "a loopback address"),
+            ("::1", "a loopback address"),
+            ("::ffff:127.0.0.1", "a loopback address"),
+            ("169.254.169.254", "a link-local address"),
+            ("fe80::1", "a link-local address"),
+            ("0.0.0.0", "the unspecified address"),
+            ("224.0.0.1", "a multicast address"),
+        ] {
+            let (whereabouts, why) = at(ip, &[]);
+            assert_eq!(whereabouts, Whereabouts::Nowhere, "{ip}");
+            assert!(why.contains(ip) && why.contains(kind), "{ip}: {why}");
+        }
+        let ranges: Vec<Cidr> = vec!["127.96.0.0/11".parse().expect("a range")];
+        let listed = |ip: &str| at(ip, &ranges).0;
+        assert_eq!(listed("127.96.0.1"), Whereabouts::At(IpAddr::from([127, 96, 0, 1])));
+        assert_eq!(listed("127.0.0.1"), Whereabouts::Nowhere);
+        assert_eq!(listed("10.0.0.17"), Whereabouts::Nowhere, "they are nowhere else");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::cluster::Cluster;
 use super::exposure::{Asker, Facts, Limits, Role, Sighting, Whereabouts};
 use super::scrape::{Stop, checked, parse_domain, parse_duration};
 use super::style::{Paint, terminal_size};
-use crate::model::{TrustDomain, clean};
+use crate::model::{Cidr, TrustDomain, clean};
 use crate::telemetry::{self, LogFormat, LogLevel};
 
 /// The version of the JSON document: it grows when a field goes or changes its meaning, not when one is added.
@@ -55,6 +55,9 @@ pub(super) struct VerifyArgs {
     /// The API of the agent that scrapes the pod, on a loopback address [default: http://127.0.0.1:9465, if an agent runs there]
     #[arg(long, value_name = "URL")]
     agent: Option<String>,
+    /// A range in which pods are, such as 10.0.0.0/8; give it again for more [default: wherever a pod can be]
+    #[arg(long = "pod-cidr", value_name = "RANGE")]
+    pod_cidrs: Vec<Cidr>,
     /// The kubeconfig [default: KUBECONFIG, ~/.kube/config, or the service account of this pod]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -116,13 +119,14 @@ async fn verify(args: &VerifyArgs) -> Result<Verified, Stop> {
     let domain = ours.trust_domain.clone().ok_or_else(|| Stop::Usage(certificates::NO_TRUST_DOMAIN.to_owned()))?;
     let cluster = Cluster::of(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
     let namespace = checked(args.namespace.as_deref().unwrap_or(cluster.default_namespace()))?;
-    let facts = meshed(Sighting::of(&cluster.pod(namespace, checked(name)?).await?), namespace, name)?;
+    let pod = cluster.pod(namespace, checked(name)?).await?;
+    let facts = meshed(Sighting::of(&pod, &args.pod_cidrs), namespace, name)?;
     let Whereabouts::At(ip) = facts.whereabouts else {
-        return Err(no_target(
-            namespace,
-            name,
-            "has no address of its own: it does not run yet, or is on that of its node",
-        ));
+        let why = match &facts.misplaced {
+            Some(why) => format!("is not asked: {why} (--pod-cidr)"),
+            None => "has no address of its own: it does not run yet, or is on that of its node".to_owned(),
+        };
+        return Err(no_target(namespace, name, &why));
     };
     let limits = Limits { timeout: args.timeout, pause: Duration::ZERO };
     let credentials = ours.credentials.borrow().clone();

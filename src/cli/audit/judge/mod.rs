@@ -123,8 +123,14 @@ impl Bench<'_> {
             let fix = format!("ask by hand: meshscrape scrape pod/{} -n {} --port 15092", facts.name, facts.namespace);
             self.not_asked("its ports, because it uses the network of its node", &fix);
         }
-        if facts.whereabouts == Whereabouts::Nowhere {
-            self.not_asked("its ports, because it has no address yet", "audit again when it runs");
+        match (facts.whereabouts, &facts.misplaced) {
+            (Whereabouts::Nowhere, Some(why)) => {
+                self.not_asked(&format!("its ports, because {why}"), "if pods are really there, give --pod-cidr");
+            }
+            (Whereabouts::Nowhere, None) => {
+                self.not_asked("its ports, because it has no address yet", "audit again when it runs");
+            }
+            (Whereabouts::At(_) | Whereabouts::OnNode, _) => {}
         }
     }
 

@@ -38,7 +38,7 @@ fn pod(env: &[(&str, &str)], annotations: &[(&str, &str)], change: impl FnOnce(&
         "status": {"phase": "Running", "podIP": "10.0.0.17"},
     });
     change(&mut pod);
-    match Sighting::of(&serde_json::from_value(pod).expect("a pod")) {
+    match Sighting::of(&serde_json::from_value(pod).expect("a pod"), &[]) {
         Sighting::Meshed(facts) => *facts,
         other => panic!("{other:?}"),
     }
@@ -288,6 +288,12 @@ fn what_was_not_asked_is_told() {
     assert_eq!(unasked(&on_node), [("MS010", 15092), ("MS018", 0)]);
     let waiting = pod(&[OPEN, HARD], &[NAMED], |pod| pod["status"] = json!({"phase": "Pending"}));
     assert_eq!(unasked(&waiting), [("MS010", 15092), ("MS018", 0)]);
+    for (ip, kind) in [("127.0.0.1", "loopback"), ("169.254.169.254", "link-local")] {
+        let odd = pod(&[OPEN, HARD], &[NAMED], |pod| pod["status"]["podIP"] = json!(ip));
+        let findings = judge(&odd, Asked::Unwanted, now());
+        assert_eq!(ids(&findings), [("MS010", 15092), ("MS018", 0)]);
+        assert!(findings[1].message.contains(ip) && findings[1].message.contains(kind), "{:?}", findings[1]);
+    }
     let late = judge(&sidecar(&[OPEN, HARD], &[NAMED]), Asked::TooLate, now());
     assert_eq!(ids(&late), [("MS010", 15092), ("MS018", 0)]);
     assert!(late[1].message.contains("time limit"), "{:?}", late[1]);

@@ -21,7 +21,7 @@ fn sidecar(env: Value, annotations: Value) -> Facts {
         ]},
         "status": {"phase": "Running", "podIP": "10.0.0.17"},
     });
-    match Sighting::of(&serde_json::from_value(pod).expect("a pod")) {
+    match Sighting::of(&serde_json::from_value(pod).expect("a pod"), &[]) {
         Sighting::Meshed(facts) => *facts,
         other => panic!("{other:?}"),
     }

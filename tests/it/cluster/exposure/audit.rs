@@ -83,7 +83,18 @@ async fn every_kind_of_pod_is_found_as_it_is() {
     let (town, dir) = (Town::new().await, TempDir::new().expect("a directory"));
     let (kubeconfig, user) = reader(town.cluster, &town.shop, &dir).await;
     let certs = town.mesh.certs.path().display().to_string();
-    let fixed = ["-n", town.shop.name(), "--kubeconfig", &kubeconfig, "--certs-dir", &certs, "--timeout", "30s"];
+    let fixed = [
+        "-n",
+        town.shop.name(),
+        "--kubeconfig",
+        &kubeconfig,
+        "--certs-dir",
+        &certs,
+        "--timeout",
+        "30s",
+        "--pod-cidr",
+        "127.0.0.0/8",
+    ];
     let output = audit(&[&fixed, &["--output", "json"][..]].concat()).await;
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -233,7 +244,16 @@ async fn nothing_is_called_good_that_was_not_asked_in_time() {
     shop.create_pod(edge.annotation(MERGED, "15092").running(&ip.to_string())).await;
     let certs = mesh.certs.path().display().to_string();
     let fixed = ["-n", shop.name(), "--kubeconfig", &kubeconfig, "--certs-dir", &certs, "--output", "json"];
-    let output = audit(&[&fixed, &["--timeout", "1h", "--time-limit", "1s"][..]].concat()).await;
+    // No pod is on a loopback address, unless somebody says so.
+    let output = audit(&fixed).await;
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((output.status.code(), findings(&document["pods"][0])), (Some(0), vec![("MS018", 0)]), "{document:#}");
+    let message = document["pods"][0]["findings"][0]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("a loopback address"), "{message}");
+    assert_eq!(hanging.connections(), 0);
+
+    let there = ["--pod-cidr", "127.0.0.0/8", "--timeout", "1h", "--time-limit", "1s"];
+    let output = audit(&[&fixed, &there[..]].concat()).await;
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!((output.status.code(), &document["complete"]), (Some(3), &json!(false)), "{document:#}");
     assert_eq!(findings(&document["pods"][0]), [("MS018", 0)], "{document:#}");

@@ -149,7 +149,11 @@ async fn each_step_of_the_task_has_its_verdict() {
     let verify = async |pod: &str, more: &[&str]| {
         let pod = format!("pod/{pod}");
         let fixed = ["verify", &pod, "-n", town.shop.name(), "--kubeconfig", &kubeconfig, "--certs-dir", &certs];
-        Program::start(&[&fixed[..], &["--agent", &url, "--timeout", "30s"], more].concat()).end().await
+        Program::start(
+            &[&fixed[..], &["--agent", &url, "--timeout", "30s", "--pod-cidr", "127.0.0.0/8"], more].concat(),
+        )
+        .end()
+        .await
     };
     for (name, code, steps) in EXPECTED {
         let output = verify(name, &["--output", "json"]).await;
