@@ -88,6 +88,8 @@ pub(super) struct ActiveTarget {
     /// What the answers of a healthy target lack.
     pub(super) lack: String,
     pub(super) expected_identity: String,
+    pub(super) identity_match: String,
+    pub(super) accepted_identities: Vec<String>,
 }
 
 /// A target that is not scraped.

@@ -28,10 +28,14 @@ pub(super) struct Ours {
 }
 
 impl Ours {
-    /// Reads the certificates in `dir`; the error is a sentence.
-    pub(super) fn load(dir: &Path, trust_domain: Option<TrustDomain>) -> Result<Self, String> {
+    /// Reads the certificates in `dir`; `aliases` are other names of the trust domain. The error is a sentence.
+    pub(super) fn load(
+        dir: &Path,
+        trust_domain: Option<TrustDomain>,
+        aliases: Vec<TrustDomain>,
+    ) -> Result<Self, String> {
         let files = CertificateFiles::in_dir(dir);
-        let settings = IdentitySettings { files: files.clone(), trust_domain, aliases: Vec::new() };
+        let settings = IdentitySettings { files: files.clone(), trust_domain, aliases };
         let (credentials, snapshot) = identity::load(&settings, &Clock::system());
         if let Some(problem) = snapshot.problems.first() {
             return Err(format!("{problem}; run `meshscrape check certs {}`", dir.display()));

@@ -182,6 +182,20 @@ pub enum Match {
     TrustDomain,
 }
 
+impl Match {
+    /// Every one of them.
+    pub const ALL: [Match; 3] = [Match::Exact, Match::Namespace, Match::TrustDomain];
+
+    /// Its name, as in the file and in the API.
+    pub fn word(self) -> &'static str {
+        match self {
+            Match::Exact => "exact",
+            Match::Namespace => "namespace",
+            Match::TrustDomain => "trust_domain",
+        }
+    }
+}
+
 /// Who must answer: the identities that are accepted, never empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Peer {

@@ -1,6 +1,6 @@
 //! How a target fares, judged in one place for the API and the page.
 
-use crate::model::{Failure, PeerReport, ScrapeReport, Verification};
+use crate::model::{Failure, Peer, PeerReport, ScrapeReport, Verification};
 use crate::scrape::TargetSnapshot;
 
 /// How a target fares, the worst first.
@@ -74,6 +74,14 @@ impl<'a> Health<'a> {
             Verification::Spiffe(peer) => peer.to_string(),
             Verification::Refused(failure) => failure.expected.clone().unwrap_or_default(),
             Verification::HostName | Verification::None => String::new(),
+        }
+    }
+
+    /// The identities that are accepted and how much of one must agree; `None` where no identity is expected.
+    pub(super) fn wanted(&self) -> Option<&'a Peer> {
+        match self.verification {
+            Verification::Spiffe(peer) => Some(peer),
+            Verification::Refused(_) | Verification::HostName | Verification::None => None,
         }
     }
 

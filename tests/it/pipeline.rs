@@ -211,6 +211,8 @@ async fn envoy_ports_of_every_kind_are_scraped_or_refused_with_their_reason() {
     }
     let mismatch = targets.iter().find(|target| target["scrapePool"] == "other-account").expect("listed");
     assert_eq!(mismatch["expectedIdentity"], CART);
+    let rule = (&mismatch["identityMatch"], &mismatch["acceptedIdentities"]);
+    assert_eq!(rule, (&serde_json::json!("exact"), &serde_json::json!([CART])));
     assert_eq!(mismatch["presentedIdentity"], "spiffe://cluster.local/ns/shop/sa/wolf");
     agent.stop().await;
 }

@@ -73,6 +73,9 @@ pub(super) struct AuditArgs {
     /// A range in which pods are, such as 10.0.0.0/8; give it again for more [default: wherever a pod can be]
     #[arg(long = "pod-cidr", value_name = "RANGE")]
     pod_cidrs: Vec<Cidr>,
+    /// Another name of that trust domain, as trust_domain_aliases of a job; give it again for more [default: none]
+    #[arg(long = "trust-domain-alias", value_name = "TD", value_parser = parse_domain)]
+    aliases: Vec<TrustDomain>,
     /// The kubeconfig [default: KUBECONFIG, ~/.kube/config, or the service account of this pod]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -154,7 +157,7 @@ fn asker(args: &AuditArgs) -> Result<(Asker, TrustDomain), Stop> {
              run it in an agent's pod, or give --no-connect"
         ))
     })?;
-    let ours = Ours::load(&dir, args.trust_domain.clone()).map_err(Stop::Usage)?;
+    let ours = Ours::load(&dir, args.trust_domain.clone(), args.aliases.clone()).map_err(Stop::Usage)?;
     let domain = ours.trust_domain.clone().ok_or_else(|| Stop::Usage(certificates::NO_TRUST_DOMAIN.to_owned()))?;
     let limits = Limits { timeout: args.timeout, pause: Duration::from_secs(1) / args.rate };
     let credentials = Arc::clone(&ours.credentials.borrow());

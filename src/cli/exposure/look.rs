@@ -17,7 +17,7 @@ use crate::cli::istio::{METRICS_PATH, PLAIN_ENVOY_PORT, PLAIN_MERGED_PORT};
 use crate::clock::Clock;
 use crate::connect::{Answered, PlainAnswer, Request, Shown, ask_plainly, ask_verified};
 use crate::identity::Credentials;
-use crate::model::{Address, Alpn, Failure, Peer, Reason, SpiffeId, TrustDomain};
+use crate::model::{Address, Alpn, Failure, Match, Peer, Reason, SpiffeId, TrustDomain};
 
 /// What a listener from before Istio 1.31 may want to be offered.
 const LEGACY_ALPN: &str = "istio-http/1.1";
@@ -96,9 +96,11 @@ impl Asker {
 
     /// Who must answer for a pod.
     pub(in crate::cli) fn expected(&self, facts: &Facts) -> Result<Peer, Failure> {
-        SpiffeId::of_service_account(&self.trust_domain, &facts.namespace, &facts.account).map(Peer::exactly).map_err(
-            |error| Failure::new(Reason::NoExpectedIdentity, format!("its service account has no SPIFFE ID: {error}")),
-        )
+        let id =
+            SpiffeId::of_service_account(&self.trust_domain, &facts.namespace, &facts.account).map_err(|error| {
+                Failure::new(Reason::NoExpectedIdentity, format!("its service account has no SPIFFE ID: {error}"))
+            })?;
+        Ok(Peer::with_aliases(id, self.credentials.aliases(), Match::Exact))
     }
 
     /// Asks all of a pod that an audit asks; of one without an address of its own, nothing.

@@ -236,7 +236,7 @@ fn job_of(text: &str) -> ScrapeConfig {
 /// Reads the certificates in `dir` for the trust domain that the arguments name; the error is a sentence.
 fn load(args: &ScrapeArgs, dir: &Path) -> Result<Ours, String> {
     let named = args.spiffe_id.as_ref().map(|id| id.trust_domain().clone());
-    Ours::load(dir, named.or_else(|| args.trust_domain.clone()))
+    Ours::load(dir, named.or_else(|| args.trust_domain.clone()), Vec::new())
 }
 
 /// Who must answer where the target is a URL, which says nothing about it.

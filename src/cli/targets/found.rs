@@ -79,6 +79,10 @@ fn told(config: &Config, set: &TargetSet) -> Targets {
 }
 
 fn active(target: &Target) -> ActiveTarget {
+    let wanted = match &target.verification {
+        Verification::Spiffe(peer) => Some(peer),
+        Verification::Refused(_) | Verification::HostName | Verification::None => None,
+    };
     let (expected, refusal) = match &target.verification {
         Verification::Spiffe(peer) => (peer.to_string(), None),
         Verification::Refused(failure) => (failure.expected.clone().unwrap_or_default(), Some(failure)),
@@ -97,6 +101,10 @@ fn active(target: &Target) -> ActiveTarget {
         hint: refusal.map(|failure| failure.hint().into_owned()).unwrap_or_default(),
         lack: String::new(),
         expected_identity: expected,
+        identity_match: wanted.map(|peer| peer.rule().word()).unwrap_or_default().to_owned(),
+        accepted_identities: wanted
+            .map(|peer| peer.accepted().iter().map(ToString::to_string).collect())
+            .unwrap_or_default(),
     }
 }
 

@@ -58,6 +58,9 @@ pub(super) struct VerifyArgs {
     /// A range in which pods are, such as 10.0.0.0/8; give it again for more [default: wherever a pod can be]
     #[arg(long = "pod-cidr", value_name = "RANGE")]
     pod_cidrs: Vec<Cidr>,
+    /// Another name of that trust domain, as trust_domain_aliases of a job; give it again for more [default: none]
+    #[arg(long = "trust-domain-alias", value_name = "TD", value_parser = parse_domain)]
+    aliases: Vec<TrustDomain>,
     /// The kubeconfig [default: KUBECONFIG, ~/.kube/config, or the service account of this pod]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -115,7 +118,7 @@ async fn verify(args: &VerifyArgs) -> Result<Verified, Stop> {
              run it in an agent's pod"
         ))
     })?;
-    let ours = Ours::load(&dir, args.trust_domain.clone()).map_err(Stop::Usage)?;
+    let ours = Ours::load(&dir, args.trust_domain.clone(), args.aliases.clone()).map_err(Stop::Usage)?;
     let domain = ours.trust_domain.clone().ok_or_else(|| Stop::Usage(certificates::NO_TRUST_DOMAIN.to_owned()))?;
     let cluster = Cluster::of(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
     let namespace = checked(args.namespace.as_deref().unwrap_or(cluster.default_namespace()))?;
@@ -133,13 +136,13 @@ async fn verify(args: &VerifyArgs) -> Result<Verified, Stop> {
     let asker = Asker::new(credentials, domain, limits);
     let expected = asker.expected(&facts).map_err(|failure| Stop::Usage(failure.to_string()))?;
     let evidence = gather::gather(&asker, &facts, ip, args.agent.as_deref()).await?;
-    let steps = judge::judge(&facts, &expected.to_string(), &evidence);
+    let steps = judge::judge(&facts, &expected, &evidence);
     Ok(Verified {
         version: VERSION,
         namespace: clean(&facts.namespace).into_owned(),
         name: clean(&facts.name).into_owned(),
         address: ip.to_string(),
-        expected_identity: expected.to_string(),
+        expected_identity: expected.expected().to_string(),
         ok: steps.iter().all(|step| step.verdict != Verdict::Failed),
         steps,
     })

@@ -15,7 +15,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use super::{failed, found, map, rfc3339};
-use crate::model::{Failure, Match, TargetId, Verification};
+use crate::model::{Failure, TargetId, Verification};
 use crate::scrape::{Probe, ProbeError, Wanted};
 use crate::status::{HEADER, Sources};
 
@@ -149,14 +149,7 @@ impl LiveScrape {
         let Probe { target, started, seen, samples, samples_kept, failure, text, dropped, text_cut } = probe;
         let millis = |phase: Duration| phase.as_secs_f64() * 1000.0;
         let (verification, expected_identity) = match &target.verification {
-            Verification::Spiffe(peer) => {
-                let how = match peer.rule() {
-                    Match::Exact => "exact",
-                    Match::Namespace => "namespace",
-                    Match::TrustDomain => "trust_domain",
-                };
-                (how, Some(peer.to_string()))
-            }
+            Verification::Spiffe(peer) => (peer.rule().word(), Some(peer.to_string())),
             Verification::HostName => ("host_name", None),
             Verification::None => ("none", None),
             Verification::Refused(failure) => ("refused", failure.expected.clone()),

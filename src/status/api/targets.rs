@@ -1,7 +1,7 @@
 //! `GET /api/v1/targets?state=active|dropped|any&scrapePool=JOB` and `GET /api/v1/scrape_pools`.
 //!
 //! They answer as Prometheus does; each active target also has `id`, `reason`, `hint`, `podTerminating`, `expectedIdentity`,
-//! `presentedIdentity`, `peer` and, where receivers have tenants, `tenants`, each dropped one what dropped it, and the whole has `problems`, what the agent is in trouble
+//! `identityMatch`, `acceptedIdentities`, `presentedIdentity`, `peer` and, where receivers have tenants, `tenants`, each dropped one what dropped it, and the whole has `problems`, what the agent is in trouble
 //! with.
 
 use std::borrow::Cow;
@@ -59,6 +59,10 @@ struct ActiveTarget {
     lack: String,
     pod_terminating: bool,
     expected_identity: String,
+    /// How much of the expected identity must agree, in the words of the file; empty where none is expected.
+    identity_match: &'static str,
+    /// The identity in each trust domain in which it is accepted.
+    accepted_identities: Vec<String>,
     presented_identity: String,
     samples_scraped: usize,
     samples_kept: usize,
@@ -161,6 +165,7 @@ fn active_target(snapshot: &TargetSnapshot) -> ActiveTarget {
     let TargetSnapshot { target, status } = snapshot;
     let health = Health::of(snapshot);
     let (last, failure, complaint) = (health.last, health.failure, health.complaint());
+    let wanted = health.wanted();
     ActiveTarget {
         discovered_labels: map(&target.discovered),
         labels: map(&target.labels),
@@ -179,6 +184,10 @@ fn active_target(snapshot: &TargetSnapshot) -> ActiveTarget {
         lack: health.lack.map(|lack| lack.detail.clone()).unwrap_or_default(),
         pod_terminating: target.pod.as_ref().is_some_and(|pod| pod.terminating),
         expected_identity: health.expected(),
+        identity_match: wanted.map_or("", |peer| peer.rule().word()),
+        accepted_identities: wanted
+            .map(|peer| peer.accepted().iter().map(ToString::to_string).collect())
+            .unwrap_or_default(),
         presented_identity: health.presented().to_owned(),
         samples_scraped: last.map_or(0, |report| report.samples),
         samples_kept: last.map_or(0, |report| report.samples_kept),

@@ -10,7 +10,7 @@ use crate::cli::exposure::{Facts, Kind, Plainly};
 use crate::cli::istio::{ENVOY_PORT, LOCALHOST_ONLY_VARIABLE, MERGED_PORT, PLAIN_ENVOY_PORT};
 use crate::cli::scrape::target_of;
 use crate::connect::PlainAnswer;
-use crate::model::{Failure, Reason, clean, clean_to};
+use crate::model::{Acceptance, Failure, Match, Peer, Reason, SpiffeId, clean, clean_to};
 
 /// One check and how it went. The texts are safe to show.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -41,7 +41,7 @@ pub(super) enum Verdict {
 type Found = (Verdict, String, Option<String>);
 
 /// Every check, in the order of the task: each secure port, its target, the plaintext ports.
-pub(super) fn judge(facts: &Facts, expected: &str, evidence: &Evidence) -> Vec<Step> {
+pub(super) fn judge(facts: &Facts, expected: &Peer, evidence: &Evidence) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut add = |id, port, check: String, (verdict, seen, next): Found| {
         steps.push(Step { id, port, check, verdict, seen, next });
@@ -134,11 +134,11 @@ fn is_before_tls(reason: Reason) -> bool {
     )
 }
 
-fn identity(SecurePort { scrape, .. }: &SecurePort, expected: &str) -> Found {
+fn identity(SecurePort { scrape, .. }: &SecurePort, expected: &Peer) -> Found {
     match &scrape.outcome {
         Ok(answered) => ok(answered.peer.identity.clone()),
         // The handshake had been verified.
-        Err(failure) if failure.reason == Reason::ClosedAfterHandshake => ok(expected),
+        Err(failure) if failure.reason == Reason::ClosedAfterHandshake => ok(expected.to_string()),
         Err(failure) => match failure.reason {
             Reason::IdentityMismatch
             | Reason::UnknownAuthority
@@ -195,7 +195,7 @@ fn anonymous_refused(SecurePort { scrape, anonymous, .. }: &SecurePort) -> Found
     }
 }
 
-fn target(facts: &Facts, port: u16, expected: &str, evidence: &Evidence) -> Found {
+fn target(facts: &Facts, port: u16, expected: &Peer, evidence: &Evidence) -> Found {
     let announced = |port| facts.announced.iter().any(|announced| announced.port == Some(port));
     let by_merged = port == ENVOY_PORT && announced(MERGED_PORT);
     if !announced(port) && !by_merged {
@@ -224,7 +224,7 @@ fn target(facts: &Facts, port: u16, expected: &str, evidence: &Evidence) -> Foun
     }
 }
 
-fn up(target: &ActiveTarget, place: &str, expected: &str) -> Found {
+fn up(target: &ActiveTarget, place: &str, expected: &Peer) -> Found {
     let shown = |text: &str| clean_to(text, 512).into_owned();
     let at = format!("{} in job {}", shown(&target.scrape_url), clean(&target.scrape_pool));
     if !target.scrape_url.starts_with(place) {
@@ -234,9 +234,13 @@ fn up(target: &ActiveTarget, place: &str, expected: &str) -> Found {
         );
     }
     // Other scrapers verify nobody, and tell nothing of it.
-    if !target.expected_identity.is_empty() && target.expected_identity != expected {
+    if !target.expected_identity.is_empty() {
         let seen = format!("{at} expects {}", shown(&target.expected_identity));
-        return failed(seen, "look at the rules of the job that write __spiffe_id__");
+        match accepts(target, expected) {
+            Some(true) => {}
+            Some(false) => return failed(seen, "look at the rules of the job that write __spiffe_id__"),
+            None => return not_asked(format!("{seen}, and the agent does not tell which identities those are")),
+        }
     }
     match target.health.as_str() {
         "up" => ok(at),
@@ -247,6 +251,21 @@ fn up(target: &ActiveTarget, place: &str, expected: &str) -> Found {
         }
         _ => failed(format!("{at} has not been scraped yet"), "verify again after a scrape interval"),
     }
+}
+
+/// Whether the job of the target lets the pod answer, by the rule that the agent tells; an agent of before tells none, only the
+/// one ID. `None` where what it tells cannot be read.
+fn accepts(target: &ActiveTarget, expected: &Peer) -> Option<bool> {
+    let (rule, ids) = match (target.identity_match.as_str(), target.accepted_identities.as_slice()) {
+        ("", []) => (Match::Exact, std::slice::from_ref(&target.expected_identity)),
+        (word, ids) => (Match::ALL.into_iter().find(|rule| rule.word() == word)?, ids),
+    };
+    let ids: Vec<SpiffeId> = ids.iter().map(|id| SpiffeId::parse(id).ok()).collect::<Option<_>>()?;
+    let accepted = ids
+        .into_iter()
+        .map(|id| Peer::with_aliases(id, &[], rule))
+        .any(|peer| expected.accepted().iter().any(|own| peer.judge(own) != Acceptance::Refused));
+    Some(accepted)
 }
 
 fn plain(facts: &Facts, plain: &Plainly) -> Found {

@@ -12,6 +12,10 @@ use crate::model::PeerReport;
 
 const ID: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 
+fn expected() -> Peer {
+    Peer::exactly(SpiffeId::parse(ID).expect("an ID"))
+}
+
 /// A sidecar with this environment and these annotations.
 fn sidecar(env: Value, annotations: Value) -> Facts {
     let pod = json!({
@@ -77,7 +81,7 @@ fn evidence() -> Evidence {
 
 /// The verdict of a check, and what was seen.
 fn verdict(facts: &Facts, evidence: &Evidence, id: &str, port: u16) -> (Verdict, String) {
-    let steps = judge(facts, ID, evidence);
+    let steps = judge(facts, &expected(), evidence);
     let step = steps.iter().find(|step| step.id == id && step.port == Some(port)).expect("a check of this name");
     assert_eq!(step.next.is_some(), step.verdict == Verdict::Failed, "{step:?}");
     (step.verdict, step.seen.clone())
@@ -103,7 +107,7 @@ fn nothing(named: bool) -> Agent {
 
 #[test]
 fn a_pod_in_order_fails_nothing() {
-    let steps = judge(&open(), ID, &evidence());
+    let steps = judge(&open(), &expected(), &evidence());
     let verdicts: Vec<_> = steps.iter().map(|step| (step.id, step.port.unwrap_or(0), step.verdict)).collect();
     assert_eq!(
         verdicts,
@@ -189,6 +193,40 @@ fn the_target_is_up_as_the_same_identity() {
     }
     let unnamed = sidecar(json!([{"name": "ENVOY_SECURE_MERGED_METRICS_PORT", "value": "15092"}]), json!({}));
     assert_eq!(verdict(&unnamed, &evidence, "target", 15092).0, Verdict::Failed);
+}
+
+#[test]
+fn the_agents_rule_says_who_may_answer_for_the_target() {
+    let of = |words: &str, rule: &str, ids: &[&str]| {
+        let mut agent = told("up", words);
+        if let Agent::Told { targets, .. } = &mut agent {
+            let target = &mut targets.active_targets[0];
+            target.identity_match = rule.to_owned();
+            target.accepted_identities = ids.iter().map(|id| (*id).to_owned()).collect();
+        }
+        agent
+    };
+    let (alias, neighbour) = ("spiffe://old.local/ns/shop/sa/cart", "spiffe://cluster.local/ns/shop/sa/other");
+    let (stranger, abroad) = ("spiffe://cluster.local/ns/other/sa/cart", "spiffe://else.local/ns/shop/sa/cart");
+    let mut evidence = evidence();
+    for (agent, wanted) in [
+        (of(&format!("{ID} (or 1 more)"), "exact", &[ID, alias]), Verdict::Ok),
+        (of(&format!("{alias} (or 1 more)"), "exact", &[alias, ID]), Verdict::Ok),
+        (of("x", "exact", &[neighbour]), Verdict::Failed),
+        (of("x", "namespace", &[neighbour]), Verdict::Ok),
+        (of("x", "namespace", &[stranger]), Verdict::Failed),
+        (of("x", "namespace", &[abroad]), Verdict::Failed),
+        (of("x", "trust_domain", &[stranger]), Verdict::Ok),
+        (of("x", "trust_domain", &[abroad]), Verdict::Failed),
+        (of("x", "regex", &[ID]), Verdict::NotAsked),
+        (of("x", "exact", &["cart"]), Verdict::NotAsked),
+        (of(&format!("any service account of the namespace of {ID}"), "", &[]), Verdict::NotAsked),
+        (of(ID, "", &[]), Verdict::Ok),
+    ] {
+        evidence.agent = agent;
+        let (verdict, seen) = verdict(&open(), &evidence, "target", 15092);
+        assert_eq!(verdict, wanted, "{seen}");
+    }
 }
 
 #[test]

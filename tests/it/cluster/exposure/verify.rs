@@ -25,7 +25,7 @@ async fn agent_of(town: &Town, dir: &TempDir, pods: &[(&str, String)]) -> Runnin
         .collect();
     let config = format!(
         "scrape_configs:\n- job_name: mesh\n  scrape_interval: 1s\n  metrics_path: /stats/prometheus\n  tls_config: \
-         {{certs_dir: '{}', spiffe: {{}}}}\n  static_configs:\n{targets}",
+         {{certs_dir: '{}', spiffe: {{trust_domain_aliases: [old.local]}}}}\n  static_configs:\n{targets}",
         town.mesh.certs.path().display()
     );
     let agent = agent::start(dir.path(), &config).await;
