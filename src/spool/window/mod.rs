@@ -270,7 +270,7 @@ impl Window {
     }
 
     /// Where the blocks are that a lease may have now, in order, and whether there is no point in waiting for more. Those of
-    /// the tenant that fills a lease first, else of the one that has waited longest.
+    /// the tenant that has waited longest, and for longer than he has to, else of the one that fills a lease first.
     fn pick(
         &mut self,
         gap: Option<&Range<u64>>,
@@ -278,6 +278,10 @@ impl Window {
         refused: &dyn Fn(&Tenant) -> bool,
     ) -> (Vec<usize>, bool) {
         let mut parts: Vec<(Option<&Tenant>, Vec<usize>, Sum)> = Vec::new();
+        let now = Instant::now();
+        let is_due = |one: &Waiting| one.arrived.is_none_or(|arrived| arrived + limits.linger <= now);
+        // Somebody could fill a lease, but it is the turn of the first one: only his are looked for.
+        let mut first_only = false;
         let (mut all_busy, mut refused_bytes) = (true, 0);
         let from = self.place_of(self.busy_to);
         for (at, next) in self.waiting.iter().enumerate().skip(from) {
@@ -297,6 +301,9 @@ impl Window {
             if is_refused {
                 continue;
             }
+            if first_only && parts.first().is_some_and(|(first, ..)| *first != tenant) {
+                continue;
+            }
             let place = parts.iter().position(|(known, ..)| *known == tenant).unwrap_or_else(|| {
                 parts.push((tenant, Vec::new(), Sum::default()));
                 parts.len() - 1
@@ -308,12 +315,17 @@ impl Window {
                 picked.push(at);
             }
             if exceeds || sum.reaches(limits) {
-                return (std::mem::take(picked), true);
+                let picked = std::mem::take(picked);
+                let oldest = parts.first().and_then(|(_, first, _)| first.first()).map(|&at| &self.waiting[at]);
+                if !oldest.is_some_and(is_due) {
+                    return (picked, true);
+                }
+                first_only = true;
             }
         }
         self.refused_bytes = refused_bytes;
         // They stand in the order of their first blocks.
-        (parts.into_iter().next().map(|(_, picked, _)| picked).unwrap_or_default(), false)
+        (parts.into_iter().next().map(|(_, picked, _)| picked).unwrap_or_default(), first_only)
     }
 
     fn take_out(&mut self, picked: &[usize]) -> Vec<Waiting> {

@@ -45,14 +45,27 @@ fn take(window: &mut Window, refused: &str) -> Vec<Waiting> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_is_of_one_tenant_and_the_first_full_one_goes_first() {
+async fn a_lease_is_of_one_tenant_and_the_first_full_one_goes_first_until_another_has_waited_long_enough() {
+    const LINGER: Duration = Duration::from_secs(5);
     let mut window = Window::new(64 * MIB, false);
-    for (number, of) in [(1, "a"), (2, "b"), (3, "a"), (4, "b"), (5, "b"), (6, "c"), (7, "a")] {
+    let take = |window: &mut Window| match window.take(LeaseLimits { linger: LINGER, ..LIMITS }, &|_| false) {
+        Take::Blocks(blocks) => numbers(&blocks),
+        _ => Vec::new(),
+    };
+    for (number, of) in [(1, "a"), (2, "b"), (3, "a"), (4, "b"), (5, "b"), (6, "c")] {
         window.push(block(number, of));
     }
-    assert_eq!(numbers(&take(&mut window, "")), [2, 4, 5]);
-    assert_eq!(numbers(&take(&mut window, "")), [1, 3, 7]);
-    assert_eq!(numbers(&take(&mut window, "")), [6]);
+    assert_eq!(take(&mut window), [2, 4, 5]);
+    assert!(take(&mut window).is_empty(), "the others may wait for more");
+    tokio::time::advance(LINGER).await;
+    // Somebody always has enough for a lease.
+    for number in 7..=15 {
+        window.push(block(number, "b"));
+    }
+    window.push(block(16, "a"));
+    assert_eq!(take(&mut window), [1, 3, 16], "as much as there is of his");
+    assert_eq!(take(&mut window), [6]);
+    assert_eq!(take(&mut window), [7, 8, 9]);
 }
 
 #[tokio::test(start_paused = true)]
