@@ -17,7 +17,7 @@ pub(super) const SPIFFE_ID: &str = "__spiffe_id__";
 
 /// Refuses rules that let a tenant choose his identity, unless the job says that it may be so.
 pub(super) fn check(fields: &Fields<'_>, rules: &[LocatedRule]) {
-    let mut tainted = Tainted::new(is_vouched);
+    let mut tainted = Tainted::new(is_vouched, &[]);
     for located in rules {
         let spec = located.rule.spec();
         let refuse = |key: &str, pos: Pos, message: String| {
@@ -29,9 +29,7 @@ pub(super) fn check(fields: &Fields<'_>, rules: &[LocatedRule]) {
             Action::Keep | Action::Drop | Action::KeepEqual | Action::DropEqual => {}
             Action::LabelDrop | Action::LabelKeep => {}
             Action::LabelMap => {
-                let regex = spec.regex.as_deref().unwrap_or(DEFAULT_REGEX);
-                let replacement = spec.replacement.as_deref().unwrap_or(DEFAULT_REPLACEMENT);
-                if Copies::of(regex, replacement).is_some_and(|copies| copies.could_be_named(SPIFFE_ID)) {
+                if tainted.could_be_copied(spec, SPIFFE_ID) {
                     let message = format!(
                         "this could copy what a pod's owner writes to {SPIFFE_ID}, and he could so choose the identity that is accepted for him"
                     );

@@ -13,7 +13,7 @@ use super::unique::Place;
 use super::{Walk, auth, headers, http_sd, identity, istio, kubernetes, oauth2, proxy, relabel, targets, tls};
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
-use crate::config::{Global, Histograms, JobSecurity, KubernetesSd, Limits, ScrapeConfig, preset};
+use crate::config::{Global, Histograms, JobSecurity, KubernetesRole, KubernetesSd, Limits, ScrapeConfig, preset};
 use crate::model::{Scheme, clean};
 use crate::relabel::{Action, NameScheme, RuleSpec};
 
@@ -66,7 +66,6 @@ pub(super) fn read<'w>(
     } else if !identity_from_annotations {
         identity::check(&fields, &rules);
     }
-    tenant::check(walk, &rules, tenancy);
     let job = Job {
         security: &security,
         names: own.names.value,
@@ -77,6 +76,8 @@ pub(super) fn read<'w>(
     let file_sd_configs = targets::files(&mut fields);
     let http_sd_configs = http_sd::read(&mut fields, verifies);
     let kubernetes_sd_configs = kubernetes_sds(&mut fields, &job, preset.as_ref());
+    let has_pods = preset.is_some() || kubernetes_sd_configs.iter().any(|sd| sd.role != KubernetesRole::Node);
+    tenant::check(&fields, &rules, has_pods, tenancy);
     let pod_ports = pod_ports(&mut fields, preset.as_ref());
     if !fields.mentions(is_discovery) {
         let message = "this job has no targets";

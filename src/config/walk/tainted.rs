@@ -32,15 +32,23 @@ pub(super) fn is_vouched(label: &str) -> bool {
 pub(super) struct Tainted {
     /// What of the metadata he does not write.
     vouched: fn(&str) -> bool,
-    /// Target labels of rules with tainted sources; they may be templates.
+    /// Other labels that do, and target labels of rules with tainted sources; these may be templates.
+    targets: Vec<String>,
+    copies: Vec<Copies>,
+}
+
+/// What a rule makes tainted.
+#[derive(Default)]
+struct News {
     targets: Vec<String>,
     copies: Vec<Copies>,
 }
 
 impl Tainted {
-    /// Before the first rule.
-    pub(super) fn new(vouched: fn(&str) -> bool) -> Self {
-        Self { vouched, targets: Vec::new(), copies: Vec::new() }
+    /// Before the first rule; `others` are tainted besides the metadata.
+    pub(super) fn new(vouched: fn(&str) -> bool, others: &[&str]) -> Self {
+        let targets = others.iter().map(|&label| label.to_owned()).collect();
+        Self { vouched, targets, copies: Vec::new() }
     }
 
     /// Goes on with the next rule.
@@ -49,9 +57,17 @@ impl Tainted {
             Action::Keep | Action::Drop | Action::KeepEqual | Action::DropEqual => {}
             Action::LabelDrop | Action::LabelKeep => {}
             Action::LabelMap => {
-                let regex = spec.regex.as_deref().unwrap_or(DEFAULT_REGEX);
-                let replacement = spec.replacement.as_deref().unwrap_or(DEFAULT_REPLACEMENT);
-                self.copies.extend(Copies::of(regex, replacement));
+                let News { targets, copies } = self.mapped(spec);
+                for target in targets {
+                    if !self.targets.contains(&target) {
+                        self.targets.push(target);
+                    }
+                }
+                for one in copies {
+                    if !self.copies.contains(&one) {
+                        self.copies.push(one);
+                    }
+                }
             }
             _ => {
                 if spec.source_labels.iter().any(|source| self.contains(source)) {
@@ -59,6 +75,58 @@ impl Tainted {
                 }
             }
         }
+    }
+
+    /// Whether this `labelmap` could copy something tainted to `label`.
+    pub(super) fn could_be_copied(&self, spec: &RuleSpec, label: &str) -> bool {
+        let News { targets, copies } = self.mapped(spec);
+        targets.iter().any(|target| could_become(target, label))
+            || copies.iter().any(|copies| copies.could_be_named(label))
+    }
+
+    /// What a `labelmap` copies: of the metadata, of what was written from it, and of what was copied from it.
+    fn mapped(&self, spec: &RuleSpec) -> News {
+        let regex = spec.regex.as_deref().unwrap_or(DEFAULT_REGEX);
+        let replacement = spec.replacement.as_deref().unwrap_or(DEFAULT_REPLACEMENT);
+        let mut news = News::default();
+        news.copies.extend(Copies::of(regex, replacement));
+        let (sure, takes_rest) = (sure_start(regex), copies_rest(regex, replacement));
+        if takes_rest && sure.is_empty() {
+            // Every label is copied to itself.
+            return news;
+        }
+        // Names that begin with `start` and go on with anything.
+        let could_match = |start: &str| regex.contains('|') || start.starts_with(sure) || sure.starts_with(start);
+        let anything = || Copies::Template(replacement.to_owned());
+        for target in &self.targets {
+            match target.find('$') {
+                None if !regex.contains('|') && !target.starts_with(sure) => {}
+                None if takes_rest => news.targets.push(target[sure.len()..].to_owned()),
+                Some(at) if !could_match(&target[..at]) => {}
+                _ => news.copies.push(anything()),
+            }
+        }
+        for copies in &self.copies {
+            match copies {
+                Copies::Template(template) => {
+                    if could_match(&template[..template.find('$').unwrap_or(template.len())]) {
+                        news.copies.push(anything());
+                    }
+                }
+                Copies::Rest(start) => match start.strip_prefix(sure).filter(|_| takes_rest) {
+                    Some(rest) => news.copies.push(Copies::Rest(rest)),
+                    None if could_match(start) => news.copies.push(anything()),
+                    None => {}
+                },
+                Copies::Key => {
+                    let starts = sure.starts_with(|c: char| c.is_ascii_alphanumeric());
+                    if regex.contains('|') || sure.is_empty() || starts {
+                        news.copies.push(anything());
+                    }
+                }
+            }
+        }
+        news
     }
 
     pub(super) fn contains(&self, label: &str) -> bool {
@@ -82,14 +150,11 @@ pub(super) enum Copies {
 impl Copies {
     /// `None` if the rule cannot match such metadata.
     pub(super) fn of(regex: &str, replacement: &str) -> Option<Self> {
-        let head = &regex[..regex.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(regex.len())];
-        // An operator behind a character can make that character optional; an alternative can make all of it so.
-        let sure =
-            if regex[head.len()..].starts_with(['?', '*', '{']) { &head[..head.len().saturating_sub(1)] } else { head };
+        let sure = sure_start(regex);
         if !regex.contains('|') && !sure.starts_with(METADATA) && !METADATA.starts_with(sure) {
             return None;
         }
-        if !matches!(&regex[sure.len()..], "(.+)" | "(.*)") || !matches!(replacement, "$1" | "${1}") {
+        if !copies_rest(regex, replacement) {
             return Some(Self::Template(replacement.to_owned()));
         }
         let keys = ["_label_", "_annotation_", "_labelpresent_", "_annotationpresent_"];
@@ -108,6 +173,18 @@ impl Copies {
             Self::Key => name.starts_with(|c: char| c.is_ascii_alphanumeric()),
         }
     }
+}
+
+/// What every name begins with that `regex` matches, unless there are alternatives in it.
+fn sure_start(regex: &str) -> &str {
+    let head = &regex[..regex.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(regex.len())];
+    // An operator behind a character can make that character optional; an alternative can make all of it so.
+    if regex[head.len()..].starts_with(['?', '*', '{']) { &head[..head.len().saturating_sub(1)] } else { head }
+}
+
+/// Whether a `labelmap` copies to what follows [`sure_start`] in the name.
+fn copies_rest(regex: &str, replacement: &str) -> bool {
+    matches!(&regex[sure_start(regex).len()..], "(.+)" | "(.*)") && matches!(replacement, "$1" | "${1}")
 }
 
 /// Whether `template` can become `name` once its groups are filled in: they can be filled with anything.
@@ -146,6 +223,56 @@ mod tests {
             ("$$", true),
         ] {
             assert_eq!(could_become(template, SPIFFE_ID), expected, "{template}");
+        }
+    }
+
+    #[test]
+    fn label_maps_of_what_was_written_before() {
+        let map = |regex: &str, replacement: &str| RuleSpec {
+            action: Action::LabelMap,
+            regex: Some(regex.to_owned()),
+            replacement: Some(replacement.to_owned()),
+            ..RuleSpec::default()
+        };
+        let copied = |before: RuleSpec, regex: &str, replacement: &str, label: &str| {
+            let mut tainted = Tainted::new(is_vouched, &[]);
+            tainted.follow(&before);
+            let rule = map(regex, replacement);
+            let could_be = tainted.could_be_copied(&rule, label);
+            tainted.follow(&rule);
+            assert!(!could_be || tainted.contains(label));
+            could_be
+        };
+        let write = |target: &str| RuleSpec {
+            source_labels: vec!["__meta_kubernetes_pod_annotation_x".to_owned()],
+            target_label: Some(target.to_owned()),
+            ..RuleSpec::default()
+        };
+        let keys = || map("__meta_kubernetes_pod_label_(.+)", "$1");
+        for (before, regex, replacement) in [
+            (write("__tmp_team"), "__tmp_(.+)", "$1"),
+            (write("__tmp_x"), "__tmp_(.)", "team"),
+            (write("__tmp_$1"), "__tmp_x(.+)", "$1"),
+            (write("other"), "x|o(.+)", "team"),
+            (keys(), "x(.+)", "$1"),
+            (keys(), "(.+)_x", "$1"),
+            (keys(), ".+", "team"),
+            (map("__meta_(.+)", "$1"), "kubernetes_pod_label_(.+)", "$1"),
+            (map("__meta_kubernetes_pod_label_(.+)", "__tmp_$1"), "__tmp_(.+)", "$1"),
+        ] {
+            assert!(copied(before, regex, replacement, "team"), "{regex} to {replacement} was accepted");
+        }
+        for (before, regex, replacement) in [
+            (write("__tmp_team"), "__tmp_(.+)", "x_$1"),
+            (write("__tmp_other"), "__tmp_(.+)", "$1"),
+            (write("__tmp_other"), "__own_(.+)", "$1"),
+            (write("__tmp_$1"), "__own_(.+)", "$1"),
+            (write("other"), "(.+)", "$1"),
+            (keys(), "__own_(.+)", "$1"),
+            (map("__meta_kubernetes_pod_label_(.+)", "__tmp_$1"), "__own_(.+)", "$1"),
+        ] {
+            // What the first rule makes is not asked for here.
+            assert!(!copied(before, regex, replacement, "team"), "{regex} to {replacement} was refused");
         }
     }
 

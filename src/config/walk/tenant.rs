@@ -2,7 +2,8 @@
 //!
 //! Whose samples are is not for a pod's owner to say: he would write them into the tenant of somebody else. So a template
 //! names no metadata that he writes, and no rule copies such metadata into a label that it names, unless the receiver says
-//! that it may be so. Labels of namespaces and nodes are not his.
+//! that it may be so. Labels of namespaces are not his. His are, other than where identities are at stake: the service account
+//! and the node, of which he names any there is, and with the node its labels; and the address, of which he names the port.
 
 use http::HeaderName;
 
@@ -10,7 +11,7 @@ use super::Walk;
 use super::fields::Fields;
 use super::relabel::LocatedRule;
 use super::tables::TENANT;
-use super::tainted::{Tainted, is_vouched};
+use super::tainted::Tainted;
 use super::{headers, scalar::Scalar};
 use crate::config::TenantHeader;
 use crate::config::problem::Wrong;
@@ -80,7 +81,8 @@ fn read_header(text: &str, others: &[HeaderName]) -> Result<HeaderName, Wrong> {
 }
 
 fn guard(fields: &Fields<'_>, label: &str, text: &Scalar<'_>, tenancy: &mut Tenancy) {
-    if Tainted::new(is_not_his).contains(label) {
+    // Whether a job has pods is not known yet.
+    if Tainted::new(is_not_his_of_nodes, &[]).contains(label) {
         let message = format!("{label} holds what a pod's owner writes, who could so choose whose samples his are");
         fields.walk.problem(text.pos, &text.key, Wrong::new(message, INSTEAD));
         return;
@@ -92,14 +94,30 @@ const INSTEAD: &str = "name another label, such as __meta_kubernetes_namespace, 
 
 /// What of the metadata in Kubernetes a pod's owner does not write.
 fn is_not_his(label: &str) -> bool {
-    const OF_OTHERS: [&str; 2] = ["__meta_kubernetes_namespace_", "__meta_kubernetes_node_"];
-    is_vouched(label) || OF_OTHERS.iter().any(|start| label.starts_with(start))
+    label == "__meta_kubernetes_namespace" || label.starts_with("__meta_kubernetes_namespace_")
 }
 
-/// Refuses rules of a job that could let a pod's owner choose whose samples his are.
-pub(super) fn check(walk: &Walk<'_>, rules: &[LocatedRule], tenancy: &Tenancy) {
-    let mut tainted = Tainted::new(is_not_his);
+/// The same where no pod is a target, so that nobody chooses his node.
+fn is_not_his_of_nodes(label: &str) -> bool {
+    is_not_his(label) || label.starts_with("__meta_kubernetes_node_")
+}
+
+/// Refuses a job, and rules of it, that could let a pod's owner choose whose samples his are. `has_pods`: what it finds in
+/// Kubernetes may be pods, or what stands for them.
+pub(super) fn check(fields: &Fields<'_>, rules: &[LocatedRule], has_pods: bool, tenancy: &Tenancy) {
+    let walk = fields.walk;
+    let mut tainted = match has_pods {
+        true => Tainted::new(is_not_his, &["__address__", "instance"]),
+        false => Tainted::new(is_not_his_of_nodes, &[]),
+    };
     let mut guarded: Vec<_> = tenancy.guarded.iter().collect();
+    for (label, receiver) in guarded.extract_if(.., |(label, _)| tainted.contains(label)) {
+        let message = format!(
+            "a pod's owner chooses {label} of the targets of this job, which {receiver} makes the tenant of, and so whose \
+             samples his are"
+        );
+        walk.problem(fields.pos, &fields.path, Wrong::new(message, INSTEAD));
+    }
     for located in rules {
         let spec = located.rule.spec();
         tainted.follow(spec);
