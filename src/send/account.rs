@@ -132,7 +132,7 @@ impl Delivery {
         let blocks: Vec<_> = lease.blocks().cloned().collect();
         let samples = samples_of(&blocks);
         let Some(tenant) = tenant_of(&blocks) else { return self.drop_of_nobody(lease) };
-        let words = self.tenants.words(tenant);
+        let words = self.tenants.given_up(tenant);
         self.metrics.failed.add(Kinds::of(&blocks));
         if let Some(unsaid) = self.state().complaints.due(Complaint::GivenUp) {
             tracing::error!(
@@ -142,7 +142,7 @@ impl Delivery {
                 samples,
                 unsaid,
                 words,
-                "the receiver refuses this tenant for so long that others would wait behind it: its samples are dropped"
+                "the receiver has refused this tenant for half an hour, and others wait behind it: some of its samples are dropped"
             );
         }
         let refusal = Refusal { at: self.clock.now(), status: StatusCode::TOO_MANY_REQUESTS.as_u16(), samples, words };
@@ -155,7 +155,7 @@ impl Delivery {
 
     /// The receiver refuses one of its tenants for now; the others go on.
     pub(super) fn complain_of(&self, tenant: &Tenant, trouble: &Trouble, attempt: u32, pause: Duration) {
-        self.tenants.heard(tenant, &trouble.detail);
+        self.tenants.refuses(tenant, &trouble.detail);
         if let Some(unsaid) = self.state().complaints.due(Complaint::Refused) {
             tracing::warn!(
                 receiver = self.remote.name,

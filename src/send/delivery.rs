@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
@@ -46,7 +47,9 @@ pub(super) struct Delivery {
     pub(super) remote: Arc<RemoteWrite>,
     pub(super) post: Post,
     pub(super) gate: Gate,
-    pub(super) tenants: Tenants,
+    pub(super) tenants: Arc<Tenants>,
+    /// As many as may be under way at a time.
+    pub(super) requests: Semaphore,
     pub(super) rate: Rate,
     pub(super) backoff: Backoff,
     pub(super) clock: Clock,
@@ -96,7 +99,7 @@ fn is_about_tenant(trouble: TroubleKind) -> bool {
 pub(super) enum Settled {
     Delivered,
     Rejected(Rejection),
-    /// All were too old, or could not be sent.
+    /// All were too old, or could not be sent; or the tenant is refused, and what there was a lease of is back in the queue.
     Nothing,
 }
 
@@ -140,16 +143,22 @@ impl State {
 
 impl Delivery {
     /// Settles all blocks of a lease, in one request if the receiver likes them all. They are of one tenant, which nobody
-    /// relies on here.
-    pub(super) async fn deliver(&self, lease: Lease) {
-        for part in by_tenant(lease) {
+    /// relies on here; he is known to have a lease from now on. If he is refused, they go back to the queue.
+    pub(super) fn deliver(self: &Arc<Self>, lease: Lease) -> impl Future<Output = ()> + Send + use<> {
+        let has_tenants = self.remote.tenant.is_some();
+        let parts = by_tenant(lease).into_iter().map(|part| {
             let tenant = part.blocks().next().and_then(|block| block.tenant.clone());
-            if tenant.is_some() != self.remote.tenant.is_some() {
-                self.drop_of_nobody(part);
-                continue;
+            let presence = tenant.as_ref().map(|tenant| self.tenants.enter(tenant));
+            (part, presence)
+        });
+        let (delivery, parts) = (Arc::clone(self), parts.collect::<Vec<_>>());
+        async move {
+            for (part, presence) in parts {
+                match presence.is_some() == has_tenants {
+                    true => delivery.deliver_of_one(part).await,
+                    false => delivery.drop_of_nobody(part),
+                }
             }
-            let _presence = tenant.as_ref().map(|tenant| self.tenants.enter(tenant));
-            self.deliver_of_one(part).await;
         }
     }
 
@@ -169,6 +178,9 @@ impl Delivery {
 
     async fn deliver_part(&self, mut part: Lease) {
         let mut blocks: Vec<_> = part.blocks().cloned().collect();
+        if tenant_of(&blocks).is_some_and(|tenant| self.tenants.gives_back(tenant)) {
+            return;
+        }
         if self.is_too_large(&blocks) || self.knows_offenders(&blocks) {
             self.narrow(blocks, None).await;
             return part.ack();
@@ -188,7 +200,7 @@ impl Delivery {
     /// The receiver has rejected these blocks together: one of the targets may be at fault. Which of its series it is is
     /// asked last, so that the others need not wait for that.
     async fn deliver_apart(&self, lease: Lease) {
-        let (mut any_delivered, mut rejected) = (false, Vec::new());
+        let (mut any_delivered, mut any_unsettled, mut rejected) = (false, false, Vec::new());
         for mut part in by_target(lease) {
             let mut blocks: Vec<_> = part.blocks().cloned().collect();
             match self.settle(&mut blocks, Some(&mut part)).await {
@@ -197,7 +209,7 @@ impl Delivery {
                     rejected.push((part, blocks, rejection));
                     continue;
                 }
-                Settled::Nothing => {}
+                Settled::Nothing => any_unsettled = true,
             }
             part.ack();
         }
@@ -213,7 +225,7 @@ impl Delivery {
             }
             part.ack();
         }
-        if any_rejected && !any_taken {
+        if any_rejected && !any_taken && !any_unsettled {
             self.all_rejected(tenant);
         }
     }
@@ -285,17 +297,29 @@ impl Delivery {
     }
 
     /// Tries until there is a final answer on `blocks`, from which what grows too old is taken out, and acknowledged if there
-    /// is a `lease` of it.
+    /// is a `lease` of it. With a `lease`, they go back to the queue if the tenant is refused; else they wait until he is not.
     pub(super) async fn settle(&self, blocks: &mut Vec<Block>, mut lease: Option<&mut Lease>) -> Settled {
         let mut pauses = self.backoff.pauses();
         let mut ready: Option<Request> = None;
         for attempt in 0u32.. {
+            let tenant = tenant_of(blocks).cloned();
+            if let (Some(tenant), Some(lease)) = (&tenant, &mut lease)
+                && self.tenants.gives_back(tenant)
+            {
+                return self.give_back(tenant, blocks, lease);
+            }
             self.rate.wait(samples_of(blocks)).await;
-            let own_gate = tenant_of(blocks).and_then(|tenant| self.tenants.gate_of(tenant));
-            let own_pass = match &own_gate {
-                Some(gate) => Some((&**gate, gate.enter().await)),
-                None => None,
+            let own_gate = tenant.as_ref().and_then(|tenant| self.tenants.gate_of(tenant));
+            let own_pass = match (&tenant, &own_gate, &mut lease) {
+                (Some(tenant), Some(gate), Some(lease)) => match gate.try_enter() {
+                    Some(pass) if !self.tenants.gives_back(tenant) => Some((&**gate, pass)),
+                    _ => return self.give_back(tenant, blocks, lease),
+                },
+                (_, Some(gate), _) => Some((&**gate, gate.enter().await)),
+                _ => None,
             };
+            // Nobody closes it.
+            let permit = self.requests.acquire().await.ok();
             let passes = Passes { receiver: self.gate.enter().await, tenant: own_pass };
             let changed = self.drop_aged(blocks, lease.as_deref_mut());
             let Some(first) = blocks.first() else { break };
@@ -322,6 +346,7 @@ impl Delivery {
             let started = Instant::now();
             let asked = Asked { format: request.format, held };
             let sent = self.post.send(request.body.clone(), asked, attempt, first.tenant.as_ref()).await;
+            drop(permit);
             let Sent { verdict, connection } = sent;
             let took = started.elapsed();
             self.metrics.duration.observe(took.as_secs_f64());
@@ -333,13 +358,13 @@ impl Delivery {
             }
             match verdict {
                 Verdict::Delivered { unwritten } => {
-                    self.answered(passes);
+                    self.answered(passes, tenant.as_ref());
                     self.state().messages.settled(&request);
                     self.delivered(blocks, held, unwritten, attempt);
                     return Settled::Delivered;
                 }
                 Verdict::Rejected { status, words, written } => {
-                    self.answered(passes);
+                    self.answered(passes, tenant.as_ref());
                     let rejection = Rejection { status, words, written };
                     if rejection.is_about_size() {
                         let limit = (bytes_of(blocks) / 2).clamp(MIN_MESSAGE_BYTES, MAX_MESSAGE_BYTES);
@@ -348,7 +373,7 @@ impl Delivery {
                     return Settled::Rejected(rejection);
                 }
                 Verdict::NotKnown { words } => {
-                    self.answered(passes);
+                    self.answered(passes, tenant.as_ref());
                     self.state().messages.refused(connection);
                     self.metrics.retried.add(held);
                     self.say_not_known(&words);
@@ -357,9 +382,15 @@ impl Delivery {
                     // Its own pause, for it may fail for its own sake, and that of the receiver, for all.
                     let own = pauses.next(after);
                     self.metrics.retried.add(held);
-                    if let Some(tenant) = tenant_of(blocks).filter(|_| is_about_tenant(trouble.kind)) {
-                        let pause = own.max(self.refused(passes, after));
-                        self.complain_of(tenant, &trouble, attempt, pause);
+                    if let Some(tenant) = tenant.filter(|_| is_about_tenant(trouble.kind)) {
+                        let pause = self.refused(passes, after);
+                        match &mut lease {
+                            Some(lease) => {
+                                self.complain_of(&tenant, &trouble, attempt, pause);
+                                return self.give_back(&tenant, blocks, lease);
+                            }
+                            None => self.complain_of(&tenant, &trouble, attempt, own.max(pause)),
+                        }
                     } else {
                         let pause = own.max(self.gate.failed(passes.receiver, after));
                         self.complain(trouble, attempt, pause);
@@ -373,20 +404,28 @@ impl Delivery {
     }
 
     /// There is a final answer.
-    fn answered(&self, passes: Passes<'_>) {
+    fn answered(&self, passes: Passes<'_>, tenant: Option<&Tenant>) {
         self.gate.answered(passes.receiver);
+        if let Some(tenant) = tenant {
+            self.tenants.hears(tenant);
+        }
         if let Some((gate, pass)) = passes.tenant {
             gate.answered(pass);
-            self.tenants.changed.notify_one();
         }
+    }
+
+    /// He has to wait: these blocks do so in the queue, and so does whatever else is under way for him.
+    fn give_back(&self, tenant: &Tenant, blocks: &mut Vec<Block>, lease: &mut Lease) -> Settled {
+        self.tenants.give_back(tenant);
+        drop(lease.take_out(|_| true));
+        blocks.clear();
+        Settled::Nothing
     }
 
     /// The receiver is well and refuses the tenant for now. Gives how long his pause is.
     fn refused(&self, passes: Passes<'_>, after: Option<Duration>) -> Duration {
         self.gate.answered(passes.receiver);
-        let pause = passes.tenant.map_or(Duration::ZERO, |(gate, pass)| gate.failed(pass, after));
-        self.tenants.changed.notify_one();
-        pause
+        passes.tenant.map_or(Duration::ZERO, |(gate, pass)| gate.failed(pass, after))
     }
 
     fn request(&self, blocks: &[Block]) -> Result<Request, crate::wire::WireError> {

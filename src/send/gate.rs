@@ -68,6 +68,24 @@ impl Gate {
         }
     }
 
+    /// The same if there is nothing to wait for; else `None`.
+    pub(super) fn try_enter(&self) -> Option<Pass<'_>> {
+        if let (epoch, None) = self.look() {
+            return Some(Pass { epoch, _turn: None });
+        }
+        let turn = self.turn.try_lock().ok()?;
+        match self.look() {
+            (epoch, None) => Some(Pass { epoch, _turn: None }),
+            (epoch, Some(until)) if until <= Instant::now() => Some(Pass { epoch, _turn: Some(turn) }),
+            _ => None,
+        }
+    }
+
+    /// When its pause ends, or has ended without a request that was answered since; `None` if it is open.
+    pub(super) fn closed_until(&self) -> Option<Instant> {
+        self.look().1
+    }
+
     /// Whether a request would not have to wait.
     pub(super) fn is_open(&self) -> bool {
         self.state().closed.is_none()
@@ -135,6 +153,19 @@ mod tests {
         gate.answered(probe);
         let all = [passes(&gate, MS).await, passes(&gate, MS).await];
         assert!(all.iter().all(Option::is_some) && gate.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_wait_is_let_in_as_the_others_are() {
+        let gate = gate();
+        gate.failed(gate.try_enter().expect("it is open"), None);
+        let until = gate.closed_until().expect("it is closed");
+        assert!(gate.try_enter().is_none());
+        tokio::time::sleep_until(until).await;
+        let probe = gate.try_enter().expect("the pause is over");
+        assert!(gate.try_enter().is_none(), "one probes at a time");
+        gate.answered(probe);
+        assert!(gate.try_enter().is_some() && gate.closed_until().is_none());
     }
 
     #[tokio::test(start_paused = true)]

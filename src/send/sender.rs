@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use http::{HeaderMap, StatusCode};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
@@ -95,7 +95,8 @@ impl Prepared {
             delivery: Arc::new(Delivery {
                 metrics: metrics.of(&remote, dropped.too_old),
                 gate: Gate::new(backoff),
-                tenants: Tenants::new(backoff),
+                tenants: Arc::new(Tenants::new(backoff)),
+                requests: Semaphore::new(remote.queue.max_requests_in_flight.min(Semaphore::MAX_PERMITS)),
                 rate: Rate::new(remote.queue.max_samples_per_second),
                 state: Mutex::new(State::new(Messages::new(remote.message, dropped.listed_bounds))),
                 remote,
@@ -166,6 +167,7 @@ impl Sender {
             let leases = under_way.len() - usize::from(telling.is_some());
             self.delivery.metrics.show_in_flight(leases);
             let aside = self.delivery.tenants.aside();
+            let (refused, again) = self.delivery.tenants.refused();
             if is_over && under_way.is_empty() {
                 return;
             }
@@ -194,19 +196,20 @@ impl Sender {
                     self.describer.end_round();
                 }
                 () = self.delivery.tenants.changed.notified() => {}
+                () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
                 _ = estimate.tick() => {
                     let work = self.delivery.state().work;
                     if let Some(desired) = demand.estimate(work, self.outlet.snapshot().pending_samples) {
                         self.delivery.metrics.show_desired(desired);
                     }
                 }
-                lease = self.outlet.lease_except(limits, |tenant| self.delivery.tenants.refuses(tenant)),
+                lease = self.outlet.lease_except(limits, &refused),
                     if leases.saturating_sub(aside) < most && !is_over => match lease {
                     Some(lease) if lease.is_overdue() => self.delivery.give_up(lease),
                     Some(lease) => {
-                        let delivery = Arc::clone(&self.delivery);
+                        let delivered = self.delivery.deliver(lease);
                         under_way.spawn(async move {
-                            delivery.deliver(lease).await;
+                            delivered.await;
                             Ended::Lease
                         });
                     }

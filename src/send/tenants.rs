@@ -1,43 +1,72 @@
-//! The tenants of one receiver that have something under way, each with a gate of its own.
+//! The tenants of one receiver that have something under way or are refused, each with a gate of its own.
 //!
 //! A receiver that answers 429 means the tenant: he has sent more than he may. So that answer closes his [`Gate`] and not that
-//! of the receiver, one request of his at a time is tried, and the others go on meanwhile. Anything else that is tried again
-//! is the receiver's own trouble.
+//! of the receiver. What is under way for him goes back into the queue, and when his pause is over one lease of his is tried;
+//! the others go on meanwhile. Anything else that is tried again is the receiver's own trouble.
 //!
-//! What always holds: a tenant is known as long as he has a lease, so that there are never more than leases, whoever makes up
-//! tenants.
+//! What always holds: a refused tenant takes nobody's place; what of his goes back does so before anything newer of his is
+//! sent; no more than [`MOST`] tenants are remembered that have nothing under way, whoever makes up tenants.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::gate::Gate;
 use crate::model::Tenant;
+use crate::spool::Refused;
 
-/// How many leases of refused tenants take nobody's place. Those beyond it wait in the places of the others.
+/// How many leases of refused tenants take nobody's place. It is for those in the middle of a search for what the receiver
+/// does not want, which cannot go back; those beyond it wait in the places of the others.
 const ASIDE: usize = 32;
 
-/// The tenants that have leases.
+/// How many refused tenants are remembered. Of more, those are tried anew whose turn is next.
+const MOST: usize = 1024;
+
+/// How long a tenant is refused, without anything of his being taken, before the others need not wait behind him any more.
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
+
+/// The tenants that have leases or are refused.
 pub(super) struct Tenants {
     policy: Backoff,
     known: Mutex<HashMap<Tenant, Known>>,
-    /// A gate was closed or opened.
+    /// Somebody is refused now, or is not any more, or has a lease less.
     pub(super) changed: Notify,
 }
 
 struct Known {
     gate: Arc<Gate>,
     leases: usize,
+    /// Something of his goes back into the queue, and so does all that is under way, until he has no lease left: it may be
+    /// newer.
+    returns: bool,
+    /// Since when he has been refused without anything being taken.
+    since: Option<Instant>,
+    /// He has been refused once more for too long, and nothing was given up since.
+    is_overdue: bool,
     /// What the receiver said when it refused him last.
     words: String,
 }
 
 /// A lease of one tenant, until it is dropped.
-pub(super) struct Presence<'t> {
-    tenants: &'t Tenants,
+pub(super) struct Presence {
+    tenants: Arc<Tenants>,
     tenant: Tenant,
+}
+
+impl Known {
+    fn new(policy: Backoff) -> Self {
+        let gate = Arc::new(Gate::new(policy));
+        Self { gate, leases: 0, returns: false, since: None, is_overdue: false, words: String::new() }
+    }
+
+    /// Whether nothing is to be taken out for him now.
+    fn has_to_wait(&self, now: Instant) -> bool {
+        self.returns || self.gate.closed_until().is_some_and(|until| self.leases > 0 || until > now)
+    }
 }
 
 impl Tenants {
@@ -46,10 +75,9 @@ impl Tenants {
     }
 
     /// A lease of this tenant begins.
-    pub(super) fn enter(&self, tenant: &Tenant) -> Presence<'_> {
-        let new = || Known { gate: Arc::new(Gate::new(self.policy)), leases: 0, words: String::new() };
-        self.known().entry(tenant.clone()).or_insert_with(new).leases += 1;
-        Presence { tenants: self, tenant: tenant.clone() }
+    pub(super) fn enter(self: &Arc<Self>, tenant: &Tenant) -> Presence {
+        self.known().entry(tenant.clone()).or_insert_with(|| Known::new(self.policy)).leases += 1;
+        Presence { tenants: Arc::clone(self), tenant: tenant.clone() }
     }
 
     /// The gate of a tenant that has a lease.
@@ -57,21 +85,61 @@ impl Tenants {
         self.known().get(tenant).map(|known| Arc::clone(&known.gate))
     }
 
-    /// Whether this tenant is refused now: he has to wait, and nothing more is to be taken out for him.
-    pub(super) fn refuses(&self, tenant: &Tenant) -> bool {
-        self.known().get(tenant).is_some_and(|known| !known.gate.is_open())
+    /// Whom the receiver refuses now, so that nothing more is to be taken out for them, and when that changes for one of them
+    /// though nothing else happens.
+    pub(super) fn refused(&self) -> (Refused, Option<Instant>) {
+        let (now, known) = (Instant::now(), self.known());
+        let (mut refused, mut next) = (Refused::default(), None::<Instant>);
+        for (tenant, one) in known.iter().filter(|(_, one)| one.has_to_wait(now)) {
+            refused.tenants.insert(tenant.clone());
+            if one.leases > 0 {
+                continue;
+            }
+            if one.is_overdue {
+                refused.overdue.insert(tenant.clone());
+            }
+            next = [next, one.gate.closed_until()].into_iter().flatten().min();
+        }
+        (refused, next)
     }
 
     /// The receiver has refused this tenant with these words.
-    pub(super) fn heard(&self, tenant: &Tenant, words: &str) {
+    pub(super) fn refuses(&self, tenant: &Tenant, words: &str) {
         if let Some(known) = self.known().get_mut(tenant) {
+            let since = *known.since.get_or_insert_with(Instant::now);
+            known.is_overdue = since.elapsed() >= PATIENCE;
             words.clone_into(&mut known.words);
+        }
+        self.changed.notify_one();
+    }
+
+    /// The receiver does not refuse him.
+    pub(super) fn hears(&self, tenant: &Tenant) {
+        if let Some(known) = self.known().get_mut(tenant) {
+            (known.since, known.is_overdue) = (None, false);
+        }
+        self.changed.notify_one();
+    }
+
+    /// What is under way for him goes back into the queue from now on.
+    pub(super) fn give_back(&self, tenant: &Tenant) {
+        if let Some(known) = self.known().get_mut(tenant) {
+            known.returns = true;
         }
     }
 
-    /// What it said then.
-    pub(super) fn words(&self, tenant: &Tenant) -> String {
-        self.known().get(tenant).map(|known| known.words.clone()).unwrap_or_default()
+    /// Whether it is so.
+    pub(super) fn gives_back(&self, tenant: &Tenant) -> bool {
+        self.known().get(tenant).is_some_and(|known| known.returns)
+    }
+
+    /// Some of his was given up; nothing more is until he is refused again. Gives what the receiver said then.
+    pub(super) fn given_up(&self, tenant: &Tenant) -> String {
+        let mut known = self.known();
+        known.get_mut(tenant).map_or_else(String::new, |known| {
+            known.is_overdue = false;
+            known.words.clone()
+        })
     }
 
     /// How many leases of refused tenants need not be counted among those that are under way.
@@ -86,40 +154,112 @@ impl Tenants {
     }
 }
 
-impl Drop for Presence<'_> {
+impl Drop for Presence {
     fn drop(&mut self) {
         let mut known = self.tenants.known();
         if let Some(one) = known.get_mut(&self.tenant) {
             one.leases -= 1;
             if one.leases == 0 {
-                known.remove(&self.tenant);
+                one.returns = false;
+                if one.gate.is_open() {
+                    known.remove(&self.tenant);
+                }
             }
         }
+        if known.len() > MOST {
+            let idle = known.iter().filter(|(_, one)| one.leases == 0);
+            let first = idle.min_by_key(|(_, one)| one.gate.closed_until()).map(|(tenant, _)| tenant.clone());
+            first.map(|tenant| known.remove(&tenant));
+        }
+        drop(known);
+        self.tenants.changed.notify_one();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
+    const PAUSE: Duration = Duration::from_secs(1);
+
+    fn tenants() -> Arc<Tenants> {
+        Arc::new(Tenants::new(Backoff::new(PAUSE, PAUSE).expect("in order")))
+    }
+
+    fn tenant(name: &str) -> Tenant {
+        Tenant::parse(name).expect("a tenant")
+    }
+
+    fn refuse(tenants: &Tenants, tenant: &Tenant) {
+        let gate = tenants.gate_of(tenant).expect("he has leases");
+        gate.failed(gate.try_enter().expect("there is no pause"), None);
+        tenants.refuses(tenant, "no");
+    }
+
+    fn is_refused(tenants: &Tenants, tenant: &Tenant) -> bool {
+        tenants.refused().0.tenants.contains(tenant)
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn a_tenant_is_known_as_long_as_he_has_a_lease() {
-        let pause = Duration::from_secs(1);
-        let tenants = Tenants::new(Backoff::new(pause, pause).expect("in order"));
-        let [shop, bank] = ["shop", "bank"].map(|name| Tenant::parse(name).expect("a tenant"));
+    async fn who_is_refused_waits_for_his_leases_to_end_and_his_pause_to_be_over_and_has_one_then() {
+        let tenants = tenants();
+        let (shop, bank) = (tenant("shop"), tenant("bank"));
         let (first, second, other) = (tenants.enter(&shop), tenants.enter(&shop), tenants.enter(&bank));
-        let gate = tenants.gate_of(&shop).expect("he has leases");
-        gate.failed(gate.enter().await, None);
-        assert!(tenants.refuses(&shop) && !tenants.refuses(&bank));
-        assert_eq!(tenants.aside(), 2);
+        refuse(&tenants, &shop);
+        tenants.give_back(&shop);
+        assert!(is_refused(&tenants, &shop) && !is_refused(&tenants, &bank));
+        assert_eq!((tenants.aside(), tenants.refused().1), (2, None), "his leases end first");
         drop(first);
-        assert!(tenants.refuses(&shop), "he has another one");
+        assert!(tenants.gives_back(&shop));
         drop(second);
-        assert!(!tenants.refuses(&shop) && tenants.gate_of(&shop).is_none());
+        assert!(!tenants.gives_back(&shop) && is_refused(&tenants, &shop));
         assert_eq!(tenants.aside(), 0);
-        drop(other);
+        tokio::time::sleep_until(tenants.refused().1.expect("his pause is known")).await;
+        assert!(!is_refused(&tenants, &shop));
+        let probe = tenants.enter(&shop);
+        assert!(is_refused(&tenants, &shop), "one at a time");
+        let gate = tenants.gate_of(&shop).expect("he has a lease");
+        gate.answered(gate.try_enter().expect("the pause is over"));
+        assert!(!is_refused(&tenants, &shop));
+        drop((probe, other));
         assert!(tenants.known().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_overdue_is_told_once_for_each_pause_after_a_long_time() {
+        let tenants = tenants();
+        let shop = tenant("shop");
+        let is_overdue = || tenants.refused().0.overdue.contains(&shop);
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            let _lease = tenants.enter(&shop);
+            refuse(&tenants, &shop);
+            assert!(!tenants.known()[&shop].is_overdue);
+            tokio::time::advance(PAUSE).await;
+        }
+        for _ in 0..3 {
+            let lease = tenants.enter(&shop);
+            refuse(&tenants, &shop);
+            drop(lease);
+            assert!(is_overdue());
+            assert_eq!(tenants.given_up(&shop), "no");
+            assert!(!is_overdue());
+            tokio::time::advance(PAUSE).await;
+        }
+        tenants.hears(&shop);
+        let _lease = tenants.enter(&shop);
+        refuse(&tenants, &shop);
+        assert!(!tenants.known()[&shop].is_overdue, "something was taken");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_makes_up_tenants_is_not_remembered_without_bound() {
+        let tenants = tenants();
+        for number in 0..2 * MOST {
+            let shop = tenant(&format!("shop-{number}"));
+            let _lease = tenants.enter(&shop);
+            refuse(&tenants, &shop);
+        }
+        assert_eq!(tenants.known().len(), MOST);
     }
 }

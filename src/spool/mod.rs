@@ -65,7 +65,7 @@ use queue::Queue;
 pub use disk::DiskLimits;
 pub use home::{Home, HomeError};
 pub use metrics::Metrics;
-pub use queue::{DiskSnapshot, Lease, LeaseLimits, Outlet, QueueSnapshot};
+pub use queue::{DiskSnapshot, Lease, LeaseLimits, Outlet, QueueSnapshot, Refused};
 
 /// How often directories that no receiver uses are looked after.
 const STRAYS_EVERY: Duration = Duration::from_secs(600);

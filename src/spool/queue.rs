@@ -4,6 +4,7 @@
 //! where there is a disk, its thread ([`super::disk`]) moves what is waiting there and back. All of them meet under one lock,
 //! under which no file is touched.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +32,15 @@ pub struct LeaseLimits {
     pub max_message_bytes: u64,
     /// How long the oldest waiting block may wait for company.
     pub linger: Duration,
+}
+
+/// The tenants whom the receiver refuses for now.
+#[derive(Clone, Debug, Default)]
+pub struct Refused {
+    /// All of them.
+    pub tenants: HashSet<Tenant>,
+    /// Those of them of whom one lease may be given up now, if others wait behind them.
+    pub overdue: HashSet<Tenant>,
 }
 
 /// What a queue holds, and what it lost.
@@ -104,16 +114,16 @@ impl Outlet {
     ///
     /// Nothing is lost if the wait is cancelled.
     pub async fn lease(&mut self, limits: LeaseLimits) -> Option<Lease> {
-        self.lease_except(limits, |_| false).await
+        self.lease_except(limits, &Refused::default()).await
     }
 
     /// The same, without what waits for tenants that are `refused`; when these are others, it is to be asked anew. Only what
     /// is [overdue](Lease::is_overdue) is of one of them.
-    pub async fn lease_except(&mut self, limits: LeaseLimits, refused: impl Fn(&Tenant) -> bool) -> Option<Lease> {
+    pub async fn lease_except(&mut self, limits: LeaseLimits, refused: &Refused) -> Option<Lease> {
         loop {
             let changed = self.queue.changed.notified();
             let lease = |blocks, is_overdue| Some(Lease { queue: Arc::clone(&self.queue), blocks, is_overdue });
-            match self.queue.take(self.number, limits, &refused) {
+            match self.queue.take(self.number, limits, refused) {
                 Take::Blocks(blocks) => return lease(blocks, false),
                 Take::Overdue(blocks) => return lease(blocks, true),
                 Take::Over => return None,
@@ -303,7 +313,7 @@ impl Queue {
         self.settle(state);
     }
 
-    fn take(&self, outlet: u64, limits: LeaseLimits, refused: &dyn Fn(&Tenant) -> bool) -> Take {
+    fn take(&self, outlet: u64, limits: LeaseLimits, refused: &Refused) -> Take {
         let mut state = self.state();
         if state.newest_outlet != outlet {
             return Take::Over;

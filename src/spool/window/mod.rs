@@ -15,8 +15,8 @@
 //! is filled with what waits for it. What cannot be written stays in the tail. Without a disk all is tail.
 //!
 //! A lease has blocks of one tenant only. Tenants that the receiver refuses are passed over, whoever says which these are: what
-//! waits for them in the front may take half of the memory besides, so that the others do not wait behind it. Beyond that the
-//! oldest of it is handed out as overdue, to be given up.
+//! waits for them in the front may take half of the memory besides, so that the others do not wait behind it. Beyond that
+//! nothing more is read, and the others wait. Nothing is given up for them, but of those for whom it is said to be time.
 //!
 //! What always holds: the bytes in memory are bounded (besides what is leased), and what is dropped for it is the oldest
 //! that is nowhere else, and counted; a block is in one of front, gap, tail and leases. All of this is done under a lock, so
@@ -35,7 +35,7 @@ use tokio::time::Instant;
 
 use super::log::Count;
 use super::lost::Lost;
-use super::queue::LeaseLimits;
+use super::queue::{LeaseLimits, Refused};
 use crate::model::{Block, TargetId, Tenant};
 
 /// The number of the first block that comes in. What a log holds from before has lower ones.
@@ -136,6 +136,8 @@ pub(super) struct Window {
     front_bytes: u64,
     /// How many bytes of it were of refused tenants when it was looked through last.
     refused_bytes: u64,
+    /// The number of the newest block of each tenant, as far as anything waits with a lower one.
+    newest: HashMap<Tenant, u64>,
     dropped: BTreeMap<Lost, Count>,
     disk: Option<OnDisk>,
 }
@@ -198,6 +200,7 @@ impl Window {
             capacity_bytes,
             front_bytes: FRONT_BYTES.min(capacity_bytes / 2),
             refused_bytes: 0,
+            newest: HashMap::new(),
             dropped: BTreeMap::new(),
             disk: with_disk.then_some(disk),
         }
@@ -219,6 +222,7 @@ impl Window {
     pub(super) fn push(&mut self, block: Block) {
         let one = Waiting { number: self.next, arrived: Some(Instant::now()), block };
         self.next += 1;
+        self.note_tenant(&one);
         if let Some(disk) = &mut self.disk {
             disk.unwritten_bytes += one.bytes();
             disk.unwritten.push_back(one.clone());
@@ -228,18 +232,33 @@ impl Window {
         self.make_room();
     }
 
+    fn note_tenant(&mut self, one: &Waiting) {
+        let Some(tenant) = one.block.tenant.as_ref().filter(|_| self.disk.is_some()) else { return };
+        match self.newest.get_mut(tenant) {
+            Some(newest) => *newest = one.number,
+            None => {
+                let oldest = self.waiting.front().map_or(one.number, |front| front.number);
+                self.newest.retain(|_, newest| *newest >= oldest);
+                self.newest.insert(tenant.clone(), one.number);
+            }
+        }
+    }
+
     /// Takes blocks out for a lease: the oldest of targets that no other lease has anything of, all of one tenant that is
     /// not `refused`.
-    pub(super) fn take(&mut self, limits: LeaseLimits, refused: &dyn Fn(&Tenant) -> bool) -> Take {
+    pub(super) fn take(&mut self, limits: LeaseLimits, refused: &Refused) -> Take {
         if let Some(until) = self.waits_for_disk() {
             return Take::Until(until);
         }
         let gap = self.gap();
-        let (picked, is_full) = self.pick(gap.as_ref(), limits, refused);
+        let (picked, is_full) = self.pick(gap.as_ref(), limits, &|tenant| refused.tenants.contains(tenant));
         let Some(oldest) = picked.first().and_then(|&at| self.waiting.get(at)) else {
             let refused_bytes = self.refused_bytes;
-            if gap.is_some() && refused_bytes > self.capacity_bytes / 2 {
-                let (overdue, _) = self.pick(gap.as_ref(), limits, &|tenant| !refused(tenant));
+            if refused_bytes > self.capacity_bytes / 2
+                && !refused.overdue.is_empty()
+                && gap.as_ref().is_some_and(|gap| self.holds_others_from(gap.start, refused))
+            {
+                let (overdue, _) = self.pick(gap.as_ref(), limits, &|tenant| !refused.overdue.contains(tenant));
                 self.refused_bytes = refused_bytes;
                 if !overdue.is_empty() {
                     return Take::Overdue(self.take_out(&overdue));
@@ -258,6 +277,12 @@ impl Window {
             return Take::Until(until);
         }
         Take::Blocks(self.take_out(&picked))
+    }
+
+    /// Whether anything of others than these has come in with the number `from` or a higher one. What was on disk before is
+    /// not known.
+    fn holds_others_from(&self, from: u64, refused: &Refused) -> bool {
+        self.newest.iter().any(|(tenant, newest)| *newest >= from && !refused.tenants.contains(tenant))
     }
 
     /// Until when nothing is handed out, because there may be older blocks on disk.

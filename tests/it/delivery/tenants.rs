@@ -114,6 +114,44 @@ async fn refused_tenants_hold_up_no_other_and_get_everything_in_order_later() {
 }
 
 #[tokio::test]
+async fn many_refused_tenants_hold_up_no_other_and_no_more_requests_are_under_way_than_there_may_be() {
+    const AT_ONCE: usize = 3;
+    let hangs = Arc::new(AtomicBool::new(false));
+    let rule = Arc::clone(&hangs);
+    let receiver = Receiver::start(Box::new(move |request| match request.header(HEADER) {
+        _ if rule.load(Ordering::SeqCst) => Answer::hang(),
+        Some("good") => Answer::ok(),
+        _ => Answer::status(429),
+    }))
+    .await;
+    let mut remote = with_tenants(&receiver.url());
+    remote.queue.max_samples_per_send = 5;
+    remote.queue.max_requests_in_flight = AT_ONCE;
+    (remote.queue.min_backoff, remote.queue.max_backoff) = (Duration::from_millis(50), Duration::from_millis(100));
+    let pipe = Pipe::to(vec![remote]);
+    for number in 0..40 {
+        pipe.push(Block { tenant: tenant(&format!("refused-{number}")), ..block_of(number, 1, 5) }).await;
+    }
+    let all_are_refused = |recorded: &[Recorded]| {
+        let tenants: BTreeSet<_> = recorded.iter().map(|request| whose(request).0).collect();
+        tenants.len() == 40
+    };
+    receiver.until("each of them", all_are_refused).await;
+    for scrape in 0..10 {
+        pipe.push(Block { tenant: tenant("good"), ..block_of(99, scrape, 5) }).await;
+    }
+    receiver.samples(50).await;
+    hangs.store(true, Ordering::SeqCst);
+    let hung = |recorded: &[Recorded]| recorded.iter().filter(|request| request.status.is_none()).count();
+    receiver.until("as many as there may be", |recorded| hung(recorded) == AT_ONCE).await;
+    // The pauses of all are over by then.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(hung(&receiver.recorded()), AT_ONCE);
+    pipe.give_up.cancel();
+    pipe.end().await;
+}
+
+#[tokio::test]
 async fn a_refused_tenant_is_asked_one_request_at_a_time() {
     let receiver = Receiver::start(always(Answer::status(429))).await;
     let mut remote = with_tenants(&receiver.url());
