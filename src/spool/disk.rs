@@ -13,14 +13,16 @@
 //!   memory, within its bounds, and are delivered from there. They are written in their order once the disk takes them;
 //! - *what cannot be read* is tried again every second for a minute, at the start and later, and nothing is delivered that
 //!   came behind it. Then, or once what cannot be written fills half of the memory, it is given up: counted, and its file
-//!   kept beside the log as `*.unread`, as long as there is room for it.
+//!   kept beside the log as `*.unread`, as long as there is room for it. Each file has a minute of its own; and where it is
+//!   the machine that has no files or no memory left, which says nothing of a file, none is given up.
 //!
 //! What always holds: the lock of the queue is never held while a file is touched, so neither scraping nor sending waits for
 //! the disk; what is wrong is said once, then counted, said again after a while, and its end is said too.
 //!
 //! Numbers of blocks in memory are positions in the log plus a constant: what comes in gets numbers before anybody knows
 //! what is in the log. So a disk that cannot even say which files there are when the process starts holds everything up, for
-//! a minute, or until what cannot be written fills half of the memory. If it comes later and has older blocks, they are sent
+//! a minute, or until what cannot be written fills half of the memory; one that does not answer at all, or belongs to
+//! somebody else, for half a minute more, or until three quarters are filled. If it comes later and has older blocks, they are sent
 //! then, behind newer ones: late is better than never. No other case changes the order. Where there surely was nothing, as in
 //! a directory that cannot be made, nothing is waited for.
 //!
@@ -33,14 +35,16 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::log::{Batch, Count, Log, LogLimits, Overdue, POSITIONS, Unsynced, Wrongs};
 use super::lost::Lost;
 use super::pauses::{Pauses, Work};
 use super::queue::{Queue, gauge};
 use super::record::{self, MAX_RECORD};
-use super::storage::{Storage, is_absent};
+use super::storage::{Storage, is_absent, is_shortage};
 use super::window::FIRST;
 use crate::model::Block;
 
@@ -128,9 +132,9 @@ pub(super) struct Disk<S: Storage> {
     /// The number of the block at position 0.
     zero: u64,
     patience: Duration,
-    /// Since when the log could not be opened, and since when what is next could not be read.
+    /// Since when the log could not be opened, and from which number on since when nothing could be read.
     unopened_since: Option<Instant>,
-    unread_since: Option<Instant>,
+    unread_since: Option<(u64, Instant)>,
     /// Since when nothing comes in or goes out any more.
     left_since: Option<Instant>,
     /// What was lost at the end.
@@ -296,8 +300,9 @@ impl<S: Storage> Disk<S> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
             Err(error) => {
                 self.unopened_since.get_or_insert_with(Instant::now);
-                let is_absent = is_absent(&self.shown_place);
-                self.queue.change(|window| window.not_opened(is_absent));
+                // Newer blocks go on only after what is tolerant has been tried.
+                let is_settled = tolerant || is_absent(&self.shown_place);
+                self.queue.change(|window| window.not_opened(is_settled));
                 return Err(error);
             }
         };
@@ -400,9 +405,15 @@ impl<S: Storage> Disk<S> {
                 self.unread_since = None;
                 (batch, Lost::Damage)
             }
+            Err(error) if is_shortage(&error) => {
+                self.unread_since = None;
+                return Err(error);
+            }
             Err(error) => {
-                let since = Some(*self.unread_since.get_or_insert_with(Instant::now));
-                if !self.is_out_of_patience(since) {
+                // What comes behind a file that was given up or dropped has its own time.
+                let known = self.unread_since.filter(|(number, _)| *number == from);
+                let (_, since) = *self.unread_since.insert(known.unwrap_or_else(|| (from, Instant::now())));
+                if !self.is_out_of_patience(Some(since)) {
                     return Err(error);
                 }
                 tracing::error!(

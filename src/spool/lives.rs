@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use prometheus_client::registry::Registry;
 
-use super::disk::{Disk, DiskLimits, Next, Ticks};
+use super::disk::{Disk, DiskLimits, Next, READ_PATIENCE, Ticks};
 use super::memory::{Fault, Memory};
 use super::*;
 use crate::model::{TargetId, WriteFormat};
@@ -32,6 +32,19 @@ fn block(number: i64) -> Block {
     }
 }
 
+fn limits(max_bytes: u64) -> DiskLimits {
+    DiskLimits { max_bytes, max_age: MAX_AGE }
+}
+
+fn settings(max_bytes: u64) -> QueueSettings {
+    QueueSettings {
+        name: "one".into(),
+        labels: Vec::new(),
+        capacity_bytes: 100_000,
+        disk: Some(DiskSettings { directory: "one".into(), limits: limits(max_bytes) }),
+    }
+}
+
 /// A process.
 struct Life {
     queue: Arc<Queue>,
@@ -48,21 +61,19 @@ impl Life {
     }
 
     fn at(place: disk::Place<Memory>, now_ms: i64) -> Self {
-        let limits = DiskLimits { max_bytes: 1 << 30, max_age: MAX_AGE };
-        let settings = QueueSettings {
-            name: "one".into(),
-            labels: Vec::new(),
-            capacity_bytes: 100_000,
-            disk: Some(DiskSettings { directory: "one".into(), limits }),
-        };
-        let queue = Arc::new(Queue::new(settings, &Metrics::new(&mut Registry::default())));
-        let mut log_limits = limits.of_log();
+        let queue = Arc::new(Queue::new(settings(1 << 30), &Metrics::new(&mut Registry::default())));
+        let mut log_limits = limits(1 << 30).of_log();
         log_limits.segment_bytes = 5_000;
         // Of this place it cannot be said that nothing is there.
         let place = (place, "/".into());
         let disk = Disk::new(Arc::clone(&queue), place, log_limits, 0, Ticks::from(now_ms), false);
         let outlet = Outlet::new(Arc::clone(&queue));
         Self { seen: Box::new(outlet.observer()), outlet: Some(outlet), queue, disk }
+    }
+
+    /// From now on there is less room.
+    fn set_max_bytes(&mut self, max_bytes: u64) {
+        assert!(self.queue.reopen(settings(max_bytes), &Metrics::new(&mut Registry::default())));
     }
 
     fn push(&mut self, numbers: std::ops::Range<i64>) {
@@ -80,14 +91,21 @@ impl Life {
 
     /// The numbers of all that comes out now.
     fn take(&mut self) -> Vec<i64> {
-        let limits = LeaseLimits { max_samples: 50, max_message_bytes: u64::MAX, linger: Duration::ZERO };
         let mut taken = Vec::new();
         for _ in 0..100 {
             self.work();
-            if let Some(Some(lease)) = self.outlet.as_mut().expect("there is one").lease(limits).now_or_never() {
-                taken.extend(lease.blocks().map(|block| block.min_ms));
-                lease.ack();
-            }
+            taken.extend(self.take_some());
+        }
+        taken
+    }
+
+    /// The numbers of what comes out before the disk has done anything.
+    fn take_some(&mut self) -> Vec<i64> {
+        let limits = LeaseLimits { max_samples: 50, max_message_bytes: u64::MAX, linger: Duration::ZERO };
+        let mut taken = Vec::new();
+        if let Some(Some(lease)) = self.outlet.as_mut().expect("there is one").lease(limits).now_or_never() {
+            taken.extend(lease.blocks().map(|block| block.min_ms));
+            lease.ack();
         }
         taken
     }
@@ -167,6 +185,93 @@ async fn what_cannot_be_read_for_too_long_is_given_up_and_kept() {
     assert_eq!(storage.names(".unread").len(), 1);
     storage.unhide();
     assert_eq!(Life::begin(&storage, 0).take(), [0; 0], "it does not come behind what is newer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_file_that_cannot_be_read_has_its_own_time() {
+    let storage = Memory::default();
+    Life::begin(&storage, 0).push(0..20);
+    let names = storage.names(".log");
+    storage.hide(&names[1], 0);
+    storage.hide(&names[2], 0);
+    let mut life = Life::begin(&storage, 0);
+    let first = life.take();
+    tokio::time::advance(READ_PATIENCE - Duration::from_millis(1)).await;
+    assert_eq!((life.take(), life.seen().dropped_blocks), (Vec::new(), 0));
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(life.take(), [0; 0]);
+    assert_eq!(storage.names(".unread").len(), 1, "only the first has had its time");
+    tokio::time::advance(READ_PATIENCE - Duration::from_millis(1)).await;
+    assert_eq!(life.take(), [0; 0]);
+    storage.unhide();
+    let behind = Vec::from_iter(2 * first.len() as i64..20);
+    assert_eq!(life.take(), behind);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_behind_a_file_that_was_dropped_has_its_own_time() {
+    let storage = Memory::default();
+    Life::begin(&storage, 0).push(0..20);
+    let names = storage.names(".log");
+    storage.hide(&names[1], 0);
+    storage.hide(&names[2], 0);
+    let mut life = Life::begin(&storage, 0);
+    let first = life.take();
+    tokio::time::advance(READ_PATIENCE - Duration::from_millis(1)).await;
+    assert_eq!(life.take(), [0; 0]);
+    life.set_max_bytes(storage.bytes() - 1_000);
+    assert_eq!(life.take(), [0; 0]);
+    assert!(!storage.names(".log").contains(&names[1]), "it has made room");
+    tokio::time::advance(READ_PATIENCE - Duration::from_millis(1)).await;
+    assert_eq!((life.take(), storage.names(".unread").len()), (Vec::new(), 0));
+    storage.unhide();
+    assert_eq!(life.take(), Vec::from_iter(2 * first.len() as i64..20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_more_files_can_be_opened_none_is_given_up() {
+    let storage = Memory::default();
+    Life::begin(&storage, 0).push(0..200);
+    let mut life = Life::begin(&storage, 0);
+    life.work();
+    storage.fail(Some(Fault::NoFiles));
+    let mut taken = life.take();
+    assert!(taken.len() < 200, "the rest is still on disk");
+    tokio::time::advance(READ_PATIENCE * 3).await;
+    taken.extend(life.take());
+    assert_eq!((life.seen().dropped_blocks, storage.names(".unread").len()), (0, 0));
+    storage.fail(None);
+    taken.extend(life.take());
+    assert_eq!(taken, Vec::from_iter(0..200));
+}
+
+/// The acknowledgements cannot be read, which is given up in the end; the segments can.
+#[tokio::test(start_paused = true)]
+async fn newer_blocks_wait_for_the_last_attempt_to_open_the_log() {
+    for is_pressed in [false, true] {
+        let storage = Memory::default();
+        Life::begin(&storage, 0).push(0..10);
+        storage.hide(super::log::DONE_FILE, 0);
+        let mut life = Life::begin(&storage, 0);
+        // The disk begins later than the queue.
+        tokio::time::advance(Duration::from_secs(5)).await;
+        life.push(10..20);
+        assert_eq!(life.take_some(), [0; 0]);
+        if is_pressed {
+            (20..60).for_each(|number| life.queue.push(block(number)));
+        } else {
+            tokio::time::advance(READ_PATIENCE - Duration::from_secs(3)).await;
+        }
+        assert_eq!(life.take_some(), [0; 0], "nobody knows what is there: {is_pressed}");
+        if !is_pressed {
+            assert_eq!(life.take(), [0; 0]);
+            tokio::time::advance(Duration::from_secs(3)).await;
+        }
+        // What fills more than half of the memory may have had no room.
+        let taken = life.take();
+        assert!(taken.is_sorted() && taken.starts_with(&Vec::from_iter(0..10)), "{is_pressed}: {taken:?}");
+        assert_eq!(taken.last(), Some(if is_pressed { &59 } else { &19 }));
+    }
 }
 
 #[tokio::test]

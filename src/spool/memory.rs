@@ -17,6 +17,8 @@ pub(super) enum Fault {
     Undeletable,
     /// Everything fails.
     Broken,
+    /// No more files can be opened.
+    NoFiles,
 }
 
 /// Clones are the same disk.
@@ -121,6 +123,14 @@ impl Disk {
         }
     }
 
+    fn may_open(&self) -> io::Result<()> {
+        self.may_read()?;
+        match self.fault {
+            Some(Fault::NoFiles) => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+            _ => Ok(()),
+        }
+    }
+
     fn may_change(&self) -> io::Result<()> {
         self.may_read()?;
         match self.fault {
@@ -147,12 +157,13 @@ impl Storage for Memory {
 
     fn list(&self) -> io::Result<Vec<String>> {
         let disk = self.disk();
-        disk.may_read()?;
+        disk.may_open()?;
         Ok(disk.names.keys().cloned().collect())
     }
 
     fn create(&self, name: &str) -> io::Result<Handle> {
         let mut disk = self.disk();
+        disk.may_open()?;
         disk.may_change()?;
         let id = disk.next_file;
         disk.next_file += 1;
@@ -163,12 +174,13 @@ impl Storage for Memory {
 
     fn open(&self, name: &str) -> io::Result<Handle> {
         let disk = self.disk();
-        disk.may_read()?;
+        disk.may_open()?;
         Ok(Handle { disk: self.clone(), id: disk.id(name)? })
     }
 
     fn open_to_write(&self, name: &str) -> io::Result<Handle> {
         let disk = self.disk();
+        disk.may_open()?;
         disk.may_change()?;
         Ok(Handle { disk: self.clone(), id: disk.id(name)? })
     }

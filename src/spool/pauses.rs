@@ -1,7 +1,7 @@
 //! What is left alone for a while because it failed: each kind of work for itself, so that a disk that takes nothing still
 //! gives what it has, and the other way round.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// What is tried, the worst to fail last.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -81,6 +81,11 @@ pub(super) fn is_absent(path: &Path) -> bool {
     path.symlink_metadata().is_err_and(absent)
 }
 
+/// Whether it is the machine that lacks something, which says nothing of what was to be read.
+pub(super) fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+}
+
 /// Makes a directory, and those above it that are missing, for this user alone.
 pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)

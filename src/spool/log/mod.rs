@@ -66,7 +66,7 @@ const MAX_SET_ASIDE: usize = 2;
 /// gets near.
 const MAX_SEGMENTS: usize = 4096;
 
-const DONE_FILE: &str = "acknowledged";
+pub(super) const DONE_FILE: &str = "acknowledged";
 const SEGMENT_SUFFIX: &str = ".log";
 const CORRUPT_SUFFIX: &str = ".corrupt";
 const UNREAD_SUFFIX: &str = ".unread";

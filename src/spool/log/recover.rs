@@ -9,7 +9,7 @@ use super::known::{Fate, Segment};
 use super::{CORRUPT_SUFFIX, DONE_FILE, Log, LogLimits, POSITIONS, SEGMENT_SUFFIX, UNREAD_SUFFIX, Wrongs, name_of};
 use crate::spool::done::{Done, DoneFile, Said};
 use crate::spool::segment::{self, End, Walk};
-use crate::spool::storage::{Storage, StoredFile};
+use crate::spool::storage::{Storage, StoredFile, is_shortage};
 
 /// What claims to be at this position or behind it is not ours: nobody comes there, and whoever goes on behind it needs room.
 const BELIEVED: u64 = POSITIONS / 2;
@@ -18,7 +18,8 @@ const BELIEVED: u64 = POSITIONS / 2;
 const UNREAD_POSITIONS: u64 = 1 << 32;
 
 impl<S: Storage> Log<S> {
-    /// Finds what there is. With `tolerant`, acknowledgements that cannot be read count as none.
+    /// Finds what there is. With `tolerant`, acknowledgements that cannot be read count as none, unless the machine lacks
+    /// what it takes to read them.
     ///
     /// # Errors
     /// Those of the disk, if it does not say which files there are, or not what is done.
@@ -36,7 +37,7 @@ impl<S: Storage> Log<S> {
         set_aside.sort_unstable();
         let acknowledged = match load_done(&storage) {
             Ok(found) => found,
-            Err(_) if tolerant => Found::Foreign,
+            Err(error) if tolerant && !is_shortage(&error) => Found::Foreign,
             Err(error) => return Err(error),
         };
         // Numbers that nobody comes to are nobody's.

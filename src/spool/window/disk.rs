@@ -16,10 +16,11 @@ impl Window {
         self.make_room();
     }
 
-    /// The log cannot be opened for now; `is_absent`: there is none, so that nothing older has to be waited for.
-    pub(in crate::spool) fn not_opened(&mut self, is_absent: bool) {
+    /// The log cannot be opened for now; `is_settled`: nothing older is to be waited for, because there is none or because
+    /// it has been tried for too long.
+    pub(in crate::spool) fn not_opened(&mut self, is_settled: bool) {
         if let Some(disk) = &mut self.disk {
-            disk.settled |= is_absent;
+            disk.settled |= is_settled;
             disk.fails = true;
         }
     }

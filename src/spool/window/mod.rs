@@ -44,8 +44,9 @@ pub(super) const FIRST: u64 = 1 << 63;
 /// The most bytes of the front.
 const FRONT_BYTES: u64 = 4 << 20;
 
-/// How long a disk that does not say what is on it keeps blocks from being handed out.
-const OPEN_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a disk that does not answer keeps blocks from being handed out. Where it answers, its thread says sooner what is
+/// on it, or that this is given up: it must come first, lest newer blocks overtake what its last attempt finds.
+const OPEN_PATIENCE: Duration = Duration::from_secs(90);
 
 /// A block in the queue.
 #[derive(Clone)]
@@ -287,10 +288,11 @@ impl Window {
 
     /// Until when nothing is handed out, because there may be older blocks on disk.
     fn waits_for_disk(&mut self) -> Option<Instant> {
-        // What is in memory only would be dropped before long, or lost at the end.
-        let is_pressed = self.is_pressed();
+        let most_bytes = self.capacity_bytes / 4 * 3;
         let disk = self.disk.as_mut().filter(|disk| !disk.settled)?;
-        disk.settled = Instant::now() >= disk.settled_by || is_pressed || self.closed && disk.fails;
+        // What is in memory only would be dropped before long, or lost at the end.
+        let is_out_of_room = disk.unwritten_bytes > most_bytes;
+        disk.settled = Instant::now() >= disk.settled_by || is_out_of_room || self.closed && disk.fails;
         (!disk.settled).then_some(disk.settled_by)
     }
 
