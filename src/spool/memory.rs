@@ -15,6 +15,8 @@ pub(super) enum Fault {
     ReadOnly,
     /// No file can be deleted or get another name.
     Undeletable,
+    /// The same of the first file by name only.
+    FirstUndeletable,
     /// Everything fails.
     Broken,
     /// No more files can be opened.
@@ -139,9 +141,11 @@ impl Disk {
         }
     }
 
-    fn may_delete(&self) -> io::Result<()> {
+    fn may_delete(&self, name: &str) -> io::Result<()> {
         self.may_change()?;
+        let is_first = self.names.keys().next().is_some_and(|first| first == name);
         match self.fault {
+            Some(Fault::FirstUndeletable) if is_first => Err(io::Error::from_raw_os_error(libc::EPERM)),
             Some(Fault::Undeletable) => Err(io::Error::from_raw_os_error(libc::EPERM)),
             _ => Ok(()),
         }
@@ -187,7 +191,7 @@ impl Storage for Memory {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut disk = self.disk();
-        disk.may_delete()?;
+        disk.may_delete(from)?;
         let id = disk.id(from)?;
         disk.names.remove(from);
         disk.names.insert(to.to_owned(), id);
@@ -196,7 +200,7 @@ impl Storage for Memory {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut disk = self.disk();
-        disk.may_delete()?;
+        disk.may_delete(name)?;
         disk.id(name)?;
         disk.names.remove(name);
         Ok(())

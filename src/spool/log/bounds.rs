@@ -100,15 +100,19 @@ impl<S: Storage> Log<S> {
                 }
             }
         }
-        outcome?;
         // What was set aside is worth less than what is to be delivered.
-        while let Some(at) = self.superfluous(more) {
-            match self.storage.remove(&self.set_aside[at].0) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => self.set_aside.remove(at),
-            };
+        let (mut stays, mut bytes) = (Vec::new(), 0);
+        while let Some(one) = self.superfluous(more, bytes).and_then(|at| self.set_aside.remove(at)) {
+            if let Err(error) = self.storage.remove(&one.0)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                outcome = Err(error);
+                bytes += one.1;
+                stays.push(one);
+            }
         }
-        Ok(())
+        stays.into_iter().rev().for_each(|one| self.set_aside.push_front(one));
+        outcome
     }
 
     fn doom(&mut self, segment: Segment) {
@@ -126,9 +130,9 @@ impl<S: Storage> Log<S> {
         Ok(())
     }
 
-    /// The oldest of those set aside that has to go, if one has to.
-    fn superfluous(&self, more: u64) -> Option<usize> {
-        let more = more.max(self.limits.segment_bytes);
+    /// The oldest of those set aside that has to go, if one has to; so many bytes are in others that cannot.
+    fn superfluous(&self, more: u64, stay: u64) -> Option<usize> {
+        let more = more.max(self.limits.segment_bytes).saturating_add(stay);
         if self.bytes().saturating_add(more) > self.limits.max_bytes {
             return (!self.set_aside.is_empty()).then_some(0);
         }

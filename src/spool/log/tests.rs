@@ -397,6 +397,28 @@ fn files_that_cannot_be_deleted_count() {
 }
 
 #[test]
+fn one_file_that_cannot_be_deleted_keeps_no_other_from_making_room() {
+    // One that was set aside, and one that is done.
+    for (first, done) in [(0x10, 0..0), (0, 0..3)] {
+        let disk = Memory::default();
+        for position in 1..5 {
+            let file = disk.create(&format!("{position:016x}.unread")).expect("created");
+            file.write_at(&[0; 1_500], 0).expect("written");
+        }
+        let mut log = open(&disk);
+        append(&mut log, first..first + 6);
+        disk.fail(Some(Fault::FirstUndeletable));
+        done.for_each(|position| log.finish(position, 10));
+        log.collect(4_000).expect_err("one cannot be deleted");
+        assert!(disk.bytes() + 4_000 <= LIMITS.max_bytes, "{} bytes", disk.bytes());
+        assert_eq!(log.bytes(), disk.bytes());
+        disk.fail(None);
+        log.collect(10_000).expect("deleted");
+        assert_eq!(disk.names(".unread").len(), 0);
+    }
+}
+
+#[test]
 fn what_is_to_be_synced_is_there_once() {
     let disk = Memory::default();
     let mut log = written(&disk, 0..30);
