@@ -149,6 +149,29 @@ async fn what_waits_for_too_long_goes_also_through_several_processes() {
 }
 
 #[tokio::test]
+async fn what_is_read_late_is_as_old_as_it_is() {
+    let storage = Memory::default();
+    let mut life = Life::begin(&storage, 0);
+    life.push(0..8);
+    life.disk.age(MAX_AGE * 3 / 4);
+    life.push(8..12);
+    drop(life);
+    let names = storage.names(".log");
+    for hidden in &names[..2] {
+        let storage = storage.copy();
+        storage.hide(hidden, 0);
+        let mut life = Life::begin(&storage, 0);
+        life.work();
+        storage.unhide();
+        life.work();
+        assert_eq!((life.seen().pending_blocks, life.seen().dropped_blocks), (12, 0));
+        life.disk.age(MAX_AGE / 2);
+        life.work();
+        assert_eq!((life.seen().pending_blocks, life.seen().dropped_blocks), (4, 8), "{hidden}");
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_at_first_holds_up_what_is_newer() {
     let storage = Memory::default();
     let mut before = Life::begin(&storage, 0);

@@ -37,6 +37,8 @@ pub(super) struct Unread {
     pub(super) to: u64,
     /// How much is thought to be in it.
     pub(super) guess: Count,
+    /// When the newest block before the segment arrived.
+    pub(super) after_ms: Option<i64>,
 }
 
 /// What becomes of a file that is no part of the log any more.
@@ -107,11 +109,11 @@ impl Segment {
         self.pending.samples = self.pending.samples.saturating_sub(samples);
     }
 
-    /// Behind what was read of it there may be more, in a file of so many bytes.
-    pub(super) fn is_not_read_to_its_end(&mut self, file_bytes: io::Result<u64>) {
+    /// Behind what was read of it there may be more, in a file of so many bytes; when the newest block before it arrived.
+    pub(super) fn is_not_read_to_its_end(&mut self, file_bytes: io::Result<u64>, after_ms: Option<i64>) {
         self.beyond = file_bytes.unwrap_or_default().saturating_sub(self.len);
         let guess = Count { blocks: 1, samples: (self.beyond / BYTES_OF_A_SAMPLE).max(1) };
-        self.unread = Some(Unread { to: self.end, guess });
+        self.unread = Some(Unread { to: self.end, guess, after_ms });
         self.pending.blocks += guess.blocks;
         self.pending.samples += guess.samples;
     }

@@ -101,7 +101,12 @@ impl<S: Storage> Log<S> {
     fn look_again(&mut self, at: usize, batch: &mut Batch) -> io::Result<()> {
         let (first, to) = (self.segments[at].first, self.segments[at].reaches());
         let from = at.checked_sub(1).map_or(0, |before| self.segments[before].reaches()).max(first);
-        let mut known = match self.examine(first, from..to) {
+        // The log has gone on since it was opened: that makes nothing younger.
+        let after_ms = self.segments[at].unread.and_then(|unread| unread.after_ms);
+        let behind_ms =
+            self.segments.iter().skip(at + 1).find_map(|segment| segment.arrived_ms).map(|(oldest, _)| oldest);
+        let no_later_ms = behind_ms.or(self.newest_ms).unwrap_or(i64::MAX);
+        let mut known = match self.examine(first, from..to, (after_ms, no_later_ms)) {
             (known, Ok(())) => known,
             // Somebody has deleted it: what was known of it is missed when reading comes there.
             (mut known, Err(error)) if error.kind() == io::ErrorKind::NotFound => {

@@ -99,7 +99,10 @@ impl<S: Storage> Log<S> {
         // Nothing is between two segments.
         self.done.insert(self.next..first);
         self.next = self.next.max(first);
-        match self.examine(first, self.next..BELIEVED) {
+        let after_ms = self.newest_ms;
+        let (segment, outcome) = self.examine(first, self.next..BELIEVED, (after_ms, i64::MAX));
+        self.newest_ms = self.newest_ms.max(segment.arrived_ms.map(|(_, newest)| newest));
+        match (segment, outcome) {
             (segment, Ok(())) if segment.is_empty() => self.doomed.push(Doomed::from(segment)),
             (segment, Ok(())) => {
                 self.next = segment.end;
@@ -108,7 +111,8 @@ impl<S: Storage> Log<S> {
             // Somebody is deleting files.
             (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
             (mut segment, Err(_)) => {
-                segment.is_not_read_to_its_end(self.storage.open(&segment.name()).and_then(|file| file.len()));
+                let file_bytes = self.storage.open(&segment.name()).and_then(|file| file.len());
+                segment.is_not_read_to_its_end(file_bytes, after_ms);
                 self.next = self.next.max(segment.end);
                 self.segments.push_back(segment);
             }
@@ -116,14 +120,25 @@ impl<S: Storage> Log<S> {
     }
 
     /// Reads a segment from its beginning, in which only these positions are believed: what was read of it, and whether
-    /// that is all. What is missing between two of them is done.
-    pub(super) fn examine(&mut self, first: u64, believed: Range<u64>) -> (Segment, io::Result<()>) {
+    /// that is all. What is missing between two of them is done. Whatever they say, they arrived no sooner than the block
+    /// before them and no later than the one behind.
+    pub(super) fn examine(
+        &mut self,
+        first: u64,
+        believed: Range<u64>,
+        arrived: (Option<i64>, i64),
+    ) -> (Segment, io::Result<()>) {
         let mut segment = Segment::empty(first, 0);
-        let outcome = self.examine_into(&mut segment, believed);
+        let outcome = self.examine_into(&mut segment, believed, arrived);
         (segment, outcome)
     }
 
-    fn examine_into(&mut self, segment: &mut Segment, believed: Range<u64>) -> io::Result<()> {
+    fn examine_into(
+        &mut self,
+        segment: &mut Segment,
+        believed: Range<u64>,
+        (mut newest_ms, no_later_ms): (Option<i64>, i64),
+    ) -> io::Result<()> {
         let name = segment.name();
         let file = self.storage.open(&name)?;
         let len = file.len()?;
@@ -150,8 +165,8 @@ impl<S: Storage> Log<S> {
             self.done.insert(next..meta.position);
             next = meta.position + 1;
             // Whatever clock that was by, no block arrived before those in front of it.
-            let arrived_ms = self.newest_ms.map_or(meta.arrived_ms, |newest| newest.max(meta.arrived_ms));
-            self.newest_ms = Some(arrived_ms);
+            let arrived_ms = newest_ms.map_or(meta.arrived_ms, |newest| newest.max(meta.arrived_ms)).min(no_later_ms);
+            newest_ms = Some(arrived_ms);
             segment.took(meta.position, arrived_ms, meta.min_ms);
             segment.len = walk.offset();
             if !self.done.contains(meta.position) {
