@@ -128,6 +128,8 @@ struct Known {
     running: Vec<(Weak<Queue>, oneshot::Receiver<Count>)>,
     /// What was lost by those that have ended.
     lost: Count,
+    /// The directories that were begun to be used since strays were looked after.
+    begun: HashSet<String>,
 }
 
 impl Spool {
@@ -268,9 +270,8 @@ impl Spool {
     fn look_after_strays(&self, known: Arc<Mutex<strays::Known>>) {
         let Some(disks) = self.disks.clone() else { return };
         tokio::task::spawn_blocking(move || {
-            let in_use = disks.in_use();
             let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-            strays::look_after(&disks.home, &in_use, Instant::now(), &mut known);
+            disks.look_after_strays(Instant::now(), &mut known);
         });
     }
 
@@ -313,7 +314,16 @@ impl Disks {
         known.running.push((Arc::downgrade(queue), running));
         known.queues.retain(|_, queue| queue.strong_count() > 0);
         known.queues.insert(settings.directory.clone(), Arc::downgrade(queue));
+        known.begun.insert(settings.directory.clone());
         Ok(())
+    }
+
+    /// May block.
+    fn look_after_strays(&self, now: Instant, known: &mut strays::Known) {
+        // Who came back and went again has left something new.
+        let begun = std::mem::take(&mut self.known().begun);
+        known.retain(|name, _| !begun.contains(name));
+        strays::look_after(&self.home, &self.in_use(), now, known);
     }
 
     /// The directories that are.

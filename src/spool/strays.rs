@@ -1,9 +1,9 @@
 //! Directories in the spool that no queue uses: those of receivers that are configured no more, or in another way.
 //!
 //! What is in them is kept as long as it would be for a receiver that is down, in case theirs comes back: as its log says, and
-//! counted from when this process saw it first, by a clock that does not step. Then, or if nothing undelivered is in them,
-//! they are removed. Each is spoken of once. A directory that is not one of ours is left alone, and so is every file in ours
-//! that no log makes; one that cannot be read whole is looked at again the next time.
+//! counted from when this process saw it first since a receiver had it, by a clock that does not step. Then, or if nothing
+//! undelivered is in them, they are removed. Each is spoken of once. A directory that is not one of ours is left alone, and so
+//! is every file in ours that no log makes; one that cannot be read whole is looked at again the next time.
 
 use std::collections::{HashMap, HashSet};
 use std::io;

@@ -280,6 +280,33 @@ async fn a_cancelled_wait_takes_nothing() {
     assert_eq!(numbers(&next(&mut outlet, 100).await), [1]);
 }
 
+/// Between two looks at what nobody uses.
+#[tokio::test]
+async fn what_a_receiver_leaves_that_was_back_for_a_while_is_new() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let home = Home::take(dir.path()).expect("nobody has it");
+    let spool = Spool::at(home, Clock::system(), Metrics::new(&mut Registry::default()));
+    let max_age = Duration::from_secs(3600);
+    let limits = DiskLimits { max_bytes: 1 << 30, max_age };
+    let settings =
+        QueueSettings { disk: Some(DiskSettings { directory: "one".into(), limits }), ..settings(1_000_000) };
+    let leave = async |number| {
+        drop(spool.open(0, settings.clone()));
+        spool.push(block(number));
+        spool.close(0);
+        assert_eq!(spool.finish().await, Undelivered::default());
+    };
+    let disks = spool.disks.as_ref().expect("it is on disk");
+    let (began, mut known) = (Instant::now(), strays::Known::default());
+    leave(1).await;
+    disks.look_after_strays(began, &mut known);
+    leave(2).await;
+    disks.look_after_strays(began + max_age * 2, &mut known);
+    assert!(spool.has("one"), "it is not older than when it was left");
+    disks.look_after_strays(began + max_age * 4, &mut known);
+    assert!(!spool.has("one"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn metrics_follow() {
     let mut registry = Registry::default();
