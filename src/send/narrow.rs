@@ -28,6 +28,9 @@ const MAX_REJECTIONS: u32 = 100;
 /// After how many single series it is doubted that a receiver which took nothing yet takes anything.
 const ENOUGH: u32 = 2;
 
+/// How often a brief search splits what is rejected: of so many parts more are taken than a few bad series can spoil.
+const BRIEF: u32 = 2;
+
 /// How many series at fault are remembered of one target.
 const MAX_REMEMBERED: usize = 100;
 
@@ -38,7 +41,7 @@ pub(super) enum Search {
     AtFault,
     /// The same in what the receiver may have already, which says nothing of what it takes: with the shortest pauses.
     Again,
-    /// The same where that found nothing once: only two halves, if neither is taken.
+    /// The same where that found nothing before: only as far as quarters, if none of them is taken.
     AgainBriefly,
 }
 
@@ -76,17 +79,18 @@ impl Delivery {
     /// Settles all blocks of one target, in as many parts as it takes; whether any was taken.
     pub(super) async fn search(&self, blocks: Vec<Block>, rejection: Option<Rejection>, search: Search) -> bool {
         let again = search != Search::AtFault;
-        // Last first: what is to be sent, or was rejected and is to be split.
-        let mut left = vec![(blocks, rejection)];
+        // Last first: what is to be sent, or was rejected and is to be split, and how often it was split.
+        let mut left = vec![(blocks, rejection, 0)];
         // Rejected, and not split before it is known whether the receiver takes anything.
         let mut held = Vec::new();
         let (mut any_taken, mut singles, mut rejections) = (false, 0, 0);
         let mut pauses = self.backoff.pauses();
-        while let Some((mut piece, rejected)) = left.pop() {
+        while let Some((mut piece, rejected, depth)) = left.pop() {
             if (rejected.is_some() || self.is_too_large(&piece)) && rejections < MAX_REJECTIONS {
                 match halves(&piece) {
                     Ok(Some(halves)) => {
-                        left.extend(halves.into_iter().rev().filter(|half| !half.is_empty()).map(|half| (half, None)));
+                        let halves = halves.into_iter().rev().filter(|half| !half.is_empty());
+                        left.extend(halves.map(|half| (half, None, depth + 1)));
                         continue;
                     }
                     Ok(None) => {
@@ -110,17 +114,17 @@ impl Delivery {
                     any_taken = true;
                     self.forgive_series(&piece);
                     pauses = self.backoff.pauses();
-                    left.extend(held.drain(..).rev().map(|(piece, rejection)| (piece, Some(rejection))));
+                    left.extend(held.drain(..).rev().map(|(piece, rejection)| (piece, Some(rejection), BRIEF)));
                 }
                 Settled::Rejected(rejection) if again || self.may_split(&rejection, &piece) => {
                     rejections += 1;
                     // Pieces with several series have none in common, so that their order is free.
-                    let enough = search == Search::AgainBriefly || singles >= ENOUGH;
+                    let enough = search == Search::AgainBriefly && depth >= BRIEF || singles >= ENOUGH;
                     let doubtful = !any_taken && enough && !rejection.is_about_size();
                     if doubtful && spans_series(&piece) {
                         held.push((piece, rejection));
                     } else {
-                        left.push((piece, Some(rejection)));
+                        left.push((piece, Some(rejection), depth));
                     }
                     if again {
                         pauses = self.backoff.pauses();

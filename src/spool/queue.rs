@@ -207,7 +207,12 @@ impl Lease {
         self.blocks.iter().any(Waiting::is_earlier)
     }
 
-    /// The same of those that an earlier run has left.
+    /// Whether any of what an earlier run has left is not settled yet, be it in this lease, in another one or in the queue.
+    pub fn is_earlier_left(&self) -> bool {
+        self.queue.ask(|window| window.holds_earlier())
+    }
+
+    /// [`Lease::take_out`] of those that an earlier run has left.
     pub fn take_out_earlier(&mut self, mut which: impl FnMut(&Block) -> bool) -> Option<Lease> {
         let earlier = self.blocks.extract_if(.., |waiting| waiting.is_earlier() && which(&waiting.block));
         let (blocks, is_overdue): (Vec<_>, _) = (earlier.collect(), self.is_overdue);

@@ -538,6 +538,13 @@ impl Window {
         }
     }
 
+    /// Whether anything that was in the log when it was opened waits or is leased.
+    pub(super) fn holds_earlier(&self) -> bool {
+        self.waiting.front().is_some_and(Waiting::is_earlier)
+            || self.leased.first_key_value().is_some_and(|(number, _)| *number < FIRST)
+            || self.gap().is_some_and(|gap| gap.start < FIRST)
+    }
+
     /// What would be lost with this process.
     pub(super) fn in_memory_only(&self) -> Count {
         let Some(disk) = &self.disk else { return self.pending() };

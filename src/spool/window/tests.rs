@@ -193,3 +193,22 @@ async fn who_is_refused_for_long_gives_up_his_oldest_only_if_others_wait_behind_
     assert_eq!(given_up, (0..given_up.len() as i64).collect::<Vec<_>>(), "the oldest");
     assert!(disked.give_up(&["a"]).is_empty(), "nobody waits any more");
 }
+
+#[tokio::test]
+async fn it_knows_whether_anything_of_an_earlier_run_is_left() {
+    let mut window = Window::new(1 << 20, true);
+    assert!(!window.holds_earlier());
+    window.opened(FIRST - 1, Count { blocks: 1, samples: 1 }, None);
+    assert!(window.holds_earlier(), "on disk");
+    let batch = Batch { blocks: vec![(FIRST - 1, block(0, "a"))], next: FIRST, ..Batch::default() };
+    window.has_read(FIRST - 1, batch, Lost::Damage);
+    window.push(block(1, "b"));
+    assert!(window.holds_earlier(), "in memory");
+    let earlier = take(&mut window, &["b"]);
+    assert_eq!(numbers(&earlier), [0]);
+    let newer = take(&mut window, &["a"]);
+    window.forget(&newer);
+    assert!(window.holds_earlier(), "leased");
+    window.forget(&earlier);
+    assert!(!window.holds_earlier());
+}

@@ -11,8 +11,10 @@ use crate::support::receiver::Rule;
 /// How many scrapes of each target there are.
 const SCRAPES: u32 = 10;
 
-/// The target whose series 7 no receiver wants, if there is one.
-type Poisoned = Option<u64>;
+/// The target of which no receiver wants some series, and which these are.
+type Poisoned = (u64, &'static [u32]);
+
+const NOTHING: Poisoned = (0, &[]);
 
 /// With remote write 1.0, Prometheus refuses a request as a whole if any sample is older than the newest of its series. Of
 /// the first target it has the scrapes up to `has`, of each further one some more.
@@ -24,7 +26,8 @@ fn strict(has: u32, poisoned: Poisoned) -> Rule {
             let first = f64::from(has) + target(labels) as f64;
             sample.value < newest.get(labels).copied().unwrap_or(first)
         };
-        let is_bad = |(labels, _): &(Labels, Sample)| Some(target(labels)) == poisoned && labels.value("n") == "7";
+        let n = |labels: &Labels| labels.value("n").parse::<u32>().expect("a number");
+        let is_bad = |(labels, _): &(Labels, Sample)| target(labels) == poisoned.0 && poisoned.1.contains(&n(labels));
         if request.samples.iter().any(|one| is_old(one) || is_bad(one)) {
             return Answer::status(400).saying("out of order sample");
         }
@@ -33,7 +36,8 @@ fn strict(has: u32, poisoned: Poisoned) -> Rule {
     })
 }
 
-async fn comes_again(targets: u64, series: u32, has: u32, poisoned: Poisoned) {
+/// What is sent to a receiver with this rule by a process that finds it all on disk.
+async fn sent_again(targets: u64, series: u32, rule: Rule) -> Receiver {
     let dir = tempfile::tempdir().expect("a directory");
     let spool = |registry: &mut Registry| {
         let home = Home::take(dir.path()).expect("nobody has it");
@@ -55,7 +59,7 @@ async fn comes_again(targets: u64, series: u32, has: u32, poisoned: Poisoned) {
     earlier.finish().await;
     drop(earlier);
 
-    let receiver = Receiver::start(strict(has, poisoned)).await;
+    let receiver = Receiver::start(rule).await;
     let mut remote = remote("main", &receiver.url());
     remote.queue.batch_send_deadline = Duration::from_secs(3600);
     let mut registry = Registry::default();
@@ -64,7 +68,11 @@ async fn comes_again(targets: u64, series: u32, has: u32, poisoned: Poisoned) {
     let pipe = Pipe::over(spool.clone(), Some(disk), registry, vec![remote], Clock::system(), nobody);
     assert_eq!(pipe.end().await, [Undelivered::default()]);
     spool.finish().await;
+    receiver
+}
 
+async fn comes_again(targets: u64, series: u32, has: u32, poisoned: Poisoned) {
+    let receiver = sent_again(targets, series, strict(has, poisoned)).await;
     let mut came: HashMap<Labels, Vec<f64>> = HashMap::new();
     for one in receiver.recorded().into_iter().filter(|one| one.was_taken()) {
         for (labels, sample) in one.samples {
@@ -78,7 +86,7 @@ async fn comes_again(targets: u64, series: u32, has: u32, poisoned: Poisoned) {
         for n in 0..series {
             let labels = [("__name__", "probe"), ("target", &target.to_string()), ("n", &n.to_string())];
             let values = came.get(&labels.into_iter().collect()).map(Vec::as_slice).unwrap_or_default();
-            if poisoned == Some(target) && n == 7 {
+            if poisoned.0 == target && poisoned.1.contains(&n) {
                 assert_eq!(values, [0.0; 0], "{case}");
             } else {
                 // The newest of what is there may be sent again.
@@ -93,11 +101,45 @@ async fn comes_again(targets: u64, series: u32, has: u32, poisoned: Poisoned) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_new_is_not_lost_with_what_the_receiver_has_already() {
     for has in [0, 2, 5, 8] {
-        comes_again(1, 200, has, None).await;
-        comes_again(3, 20, has.min(7), None).await;
-        comes_again(1, 20, has, Some(0)).await;
-        comes_again(3, 20, has.min(7), Some(1)).await;
+        comes_again(1, 200, has, NOTHING).await;
+        comes_again(3, 20, has.min(7), NOTHING).await;
+        comes_again(1, 20, has, (0, &[7])).await;
+        comes_again(3, 20, has.min(7), (1, &[7])).await;
+        // One in each half.
+        comes_again(1, 20, has, (0, &[7, 13])).await;
+        comes_again(3, 20, has.min(7), (1, &[2, 18])).await;
     }
+}
+
+/// It has all of the first scrapes of many targets, and one of these has a series that it does not want.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_targets_of_which_a_receiver_has_something_cost_no_other_sample() {
+    let mut newest: HashMap<Labels, f64> = HashMap::new();
+    let rule: Rule = Box::new(move |request| {
+        let is_old = |(labels, one): &(Labels, Sample)| one.value < newest.get(labels).copied().unwrap_or(3.0);
+        let is_bad = |(labels, _): &(Labels, Sample)| labels.value("target") == "0" && labels.value("n") == "7";
+        if request.samples.iter().any(|one| is_old(one) || is_bad(one)) {
+            return Answer::status(400).saying("out of order sample");
+        }
+        newest.extend(request.samples.iter().map(|(labels, sample)| (labels.clone(), sample.value)));
+        Answer::ok()
+    });
+    let receiver = sent_again(30, 20, rule).await;
+    let requests = receiver.recorded();
+    let taken = requests.iter().filter(|one| one.was_taken()).flat_map(|one| &one.samples);
+    let mut came: HashMap<Labels, Vec<f64>> = HashMap::new();
+    taken.for_each(|(labels, sample)| came.entry(labels.clone()).or_default().push(sample.value));
+    assert_eq!(came.len(), 30 * 20 - 1);
+    let new = Vec::from_iter((3..=SCRAPES).map(f64::from));
+    assert!(came.values().all(|values| *values == new), "{came:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_rejects_everything_is_not_asked_for_each_series() {
+    let rule: Rule = Box::new(|_| Answer::status(400).saying("no"));
+    let requests = sent_again(40, 20, rule).await.recorded().len();
+    // Each scrape alone, each round together, and a search of some targets.
+    assert!((400..400 + 10 + 10 * 20).contains(&requests), "{requests} requests");
 }
 
 /// As after an outage under which somebody set the clock: what came first is refused, what came later is not.
@@ -105,7 +147,7 @@ async fn what_is_new_is_not_lost_with_what_the_receiver_has_already() {
 async fn what_has_right_timestamps_is_not_lost_with_what_has_not() {
     for (targets, series) in [(1, 200), (3, 20)] {
         for (has, together) in [(5, SCRAPES), (7, 3)] {
-            let receiver = Receiver::start(strict(has, None)).await;
+            let receiver = Receiver::start(strict(has, NOTHING)).await;
             let mut remote = remote("main", &receiver.url());
             remote.queue.batch_send_deadline = Duration::from_secs(3600);
             remote.queue.max_requests_in_flight = 1;
