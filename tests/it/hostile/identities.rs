@@ -73,8 +73,10 @@ async fn forged_identities_leave_no_series_behind() {
     }
     let dir = tempfile::tempdir().expect("a directory");
     let agent = agent::start(dir.path(), &text).await;
-    let refused = |target: &Value| target["reason"] == "identity_mismatch";
-    agent.until_all("each was refused", refused).await;
+    // Twice, because the time between two scrapes is a series of its own.
+    let refused =
+        |target: &Value| target["reason"] == "identity_mismatch" && target["scrapesFailed"].as_u64() >= Some(2);
+    agent.until_all("each was refused twice", refused).await;
     let (few, before) = (shown.load(Ordering::SeqCst), series(&agent).await);
 
     let many = few + scale(500, 10_000);
