@@ -249,3 +249,20 @@ async fn shells_and_manuals_get_what_the_command_line_is() {
         assert!(content.contains(".TH") && content.contains(says), "{page}: {content}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_set_of_roots_vouches_for_one_trust_domain_of_those_who_may_ask() {
+    let listen = ["run", "--config", "/nowhere.yaml", "--mesh-listen", "127.0.0.1:0"];
+    for (more, says) in [
+        (
+            &["--mesh-allow", "spiffe://a/x", "--mesh-allow", "spiffe://b/x"][..],
+            "spiffe://b/x is of another trust domain",
+        ),
+        (&["--mesh-allow", "https://a/x"], "spiffe://"),
+        (&[], "--mesh-allow"),
+    ] {
+        let output = meshscrape(&[&listen[..], more].concat()).await;
+        assert_eq!(output.status.code(), Some(2), "{more:?}");
+        assert!(text(&output.stderr).contains(says), "{more:?}: {}", text(&output.stderr));
+    }
+}
