@@ -78,6 +78,13 @@ enum CheckOutput {
 #[derive(Debug, Subcommand)]
 enum Check {
     /// Read configuration files and report every problem at once, each with its place; exit code 0 good, 1 not
+    #[command(after_help = "\
+Environment: variables that a file names as ${NAME} must be set, and for jobs with scope: node NODE_NAME; outside of a pod any \
+name will do.
+
+Examples:
+  meshscrape check config prometheus.yaml
+  NODE_NAME=any meshscrape check config --print meshscrape.yaml")]
     Config {
         /// The files
         #[arg(required = true, value_name = "FILE")]
@@ -90,6 +97,10 @@ enum Check {
         output: CheckOutput,
     },
     /// Read a certificate directory as the agent would, and judge it; exit code 0 good, 1 not
+    #[command(after_help = "\
+Examples:
+  meshscrape check certs ./certs
+  kubectl exec -n meshscrape ds/meshscrape -- meshscrape check certs /etc/istio-certs")]
     Certs {
         /// The directory with cert-chain.pem, key.pem and root-cert.pem
         #[arg(value_name = "DIR")]

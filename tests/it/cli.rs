@@ -248,6 +248,53 @@ async fn shells_and_manuals_get_what_the_command_line_is() {
         let content = std::fs::read_to_string(pages.join(page)).expect(page);
         assert!(content.contains(".TH") && content.contains(says), "{page}: {content}");
     }
+    let mut count = 0;
+    for page in std::fs::read_dir(&pages).expect("the pages") {
+        let page = page.expect("a page").path();
+        let content = std::fs::read_to_string(&page).expect("UTF-8");
+        let version = concat!("meshscrape ", env!("CARGO_PKG_VERSION"));
+        assert!(content.contains(version), "{}: {content}", page.display());
+        let sections: Vec<_> = content.lines().filter_map(|line| line.strip_prefix(".SH ")).collect();
+        assert_eq!(sections.last(), Some(&"\"SEE ALSO\""), "{}", page.display());
+        assert!(!sections.contains(&"EXTRA"), "{}: {sections:?}", page.display());
+        // What a page refers to is there.
+        for named in content.replace('\\', "").split([' ', ',', '\n']).filter_map(|word| word.strip_suffix("(1)")) {
+            assert!(pages.join(format!("{named}.1")).exists(), "{}: {named}(1)", page.display());
+            count += 1;
+        }
+    }
+    assert!(count > 20, "{count} references are all that were found");
+    let scrape = std::fs::read_to_string(pages.join("meshscrape-scrape.1")).expect("a page");
+    for section in [".SH \"EXIT STATUS\"", ".SH NOTES", ".SH EXAMPLES\n.nf\n  meshscrape scrape https://"] {
+        assert!(scrape.contains(section), "{section}: {scrape}");
+    }
+}
+
+/// An example that is broken in two by the width of a terminal cannot be pasted.
+#[tokio::test(flavor = "multi_thread")]
+async fn examples_stand_on_one_line() {
+    let commands: [&[&str]; 10] = [
+        &["run"],
+        &["check", "config"],
+        &["check", "certs"],
+        &["targets"],
+        &["scrape"],
+        &["audit"],
+        &["verify"],
+        &["demo"],
+        &["completions"],
+        &["man"],
+    ];
+    for command in commands {
+        let help = text(&meshscrape(&[command, &["--help"]].concat()).await.stdout);
+        let (_, examples) = help.split_once("\nExamples:\n").unwrap_or_else(|| panic!("{command:?} has no examples"));
+        let lines: Vec<_> = examples.lines().take_while(|line| !line.is_empty()).collect();
+        assert!(lines.len() >= 2, "{command:?}: {examples}");
+        for line in lines {
+            let begins = ["  meshscrape ", "  kubectl ", "  mkdir ", "  NODE_NAME=any meshscrape "];
+            assert!(begins.iter().any(|begin| line.starts_with(begin)), "{command:?}: {line}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

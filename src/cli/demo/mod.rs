@@ -42,6 +42,11 @@ const SHORTEST: Duration = Duration::from_secs(5);
 
 /// The demo's arguments.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  meshscrape demo
+  meshscrape demo --for 1m --remote-write http://127.0.0.1:9090/api/v1/write
+  meshscrape demo --output json")]
 pub(super) struct DemoArgs {
     /// How long the mesh lives
     #[arg(long = "for", value_name = "DURATION", default_value = "20s", value_parser = length)]

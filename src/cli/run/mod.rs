@@ -31,7 +31,11 @@ prometheus_config_last_reload_successful is 0, and the last good configuration s
 
 Environment: NODE_NAME tells this agent from others, so that each scrapes at its own moments and keeps them over \
 restarts; without it the host name does. It also names the node whose pods istio_sd_configs with scope: node scrapes. \
-The configuration may name any variable as ${NAME}.")]
+The configuration may name any variable as ${NAME}.
+
+Examples:
+  meshscrape run --config meshscrape.yaml
+  meshscrape run --config meshscrape.yaml --data-dir /var/lib/meshscrape --watch-config")]
 pub(super) struct RunArgs {
     /// The configuration, in Prometheus' format
     #[arg(long, value_name = "FILE")]

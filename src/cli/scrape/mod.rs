@@ -56,7 +56,7 @@ Examples:
   meshscrape scrape https://10.1.2.3:15091/stats/prometheus --certs-dir ./certs --output summary
   meshscrape scrape pod/cart-5d7c9 -n shop
   meshscrape scrape pod/cart-5d7c9 -n shop --port envoy --agent http://127.0.0.1:9465
-  meshscrape scrape pod/cart-5d7c9 -n shop --match 'istio_requests_total{response_code=~\"5..\"}' --diff=10s
+  meshscrape scrape pod/cart-5d7c9 -n shop --match 'istio_requests_total' --diff=10s
   meshscrape scrape pod/cart-5d7c9 -n shop --relabel --explain")]
 pub(super) struct ScrapeArgs {
     /// What to scrape: a URL (without a path, /stats/prometheus), or a pod

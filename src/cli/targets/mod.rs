@@ -31,7 +31,7 @@ are counted from 1, as `check config --print` shows them.
 
 Examples:
   meshscrape targets
-  meshscrape targets --job istio-merged --state dropped --labels
+  meshscrape targets --job istio-secure-merged-metrics --state dropped
   meshscrape targets --config meshscrape.yaml --output json
   kubectl exec -n meshscrape ds/meshscrape -- meshscrape targets")]
 pub(super) struct TargetsArgs {
