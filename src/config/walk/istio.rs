@@ -124,7 +124,8 @@ fn node(entry: &Fields<'_>) -> Option<String> {
         }
         Some(_) => return name,
     };
-    let instead = "set it from spec.nodeName (in the manifest: env, valueFrom, fieldRef), or write scope: cluster";
+    let instead = "in a pod set it from spec.nodeName (env, valueFrom, fieldRef: the manifests do); elsewhere, to check the file, any \
+                   name will do: NODE_NAME=any meshscrape check config FILE";
     entry.wrong("scope", Wrong::new(wrong, instead));
     None
 }

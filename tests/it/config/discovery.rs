@@ -241,7 +241,7 @@ fn a_node_is_scraped_only_if_it_is_named() {
         let env = move |wanted: &str| name.filter(|_| wanted == "NODE_NAME").map(str::to_owned);
         config::parse(Path::new("a.yaml"), text, &env).config.map_err(|problems| lines(&problems))
     };
-    let unset = "a.yaml:1:73: scrape_configs[0].istio_sd_configs[0].scope: the environment variable NODE_NAME, which says which node this is, is not set; set it from spec.nodeName (in the manifest: env, valueFrom, fieldRef), or write scope: cluster\n";
+    let unset = "a.yaml:1:73: scrape_configs[0].istio_sd_configs[0].scope: the environment variable NODE_NAME, which says which node this is, is not set; in a pod set it from spec.nodeName (env, valueFrom, fieldRef: the manifests do); elsewhere, to check the file, any name will do: NODE_NAME=any meshscrape check config FILE\n";
     for name in [None, Some("")] {
         assert_eq!(named(name).expect_err("refused"), unset);
     }
