@@ -2,6 +2,7 @@
 
 mod examples;
 mod links;
+mod mine;
 mod pages;
 mod reasons;
 mod threats;

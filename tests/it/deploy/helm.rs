@@ -2,16 +2,17 @@
 
 use serde_json::{Map, Value, json};
 
-use super::rendered::{chart, container, documents, helm, object, overlay, pod, text};
+use super::rendered::{chart, container, documents, helm, names, object, overlay, pod, template, text};
 
 /// Each overlay and the values that make the chart render it.
-pub(super) fn variants() -> [(&'static str, String); 11] {
+pub(super) fn variants() -> [(&'static str, String); 12] {
     let mimir = "
 remoteWrite: [{ name: mimir, url: 'http://mimir-gateway.mimir.svc/api/v1/push', headers: { X-Scope-OrgID: mesh } }]";
     [
         ("istio-cni", String::new()),
         // Of a chart, the namespace is not part: these differ in it alone, and in the receiver.
         ("istio", String::new()),
+        ("mesh-listener", "meshListener: { allow: ['spiffe://cluster.local/ns/monitoring/sa/prometheus'] }".to_owned()),
         ("prometheus", String::new()),
         ("sharded", "kind: StatefulSet".to_owned()),
         ("namespaced", "rbac: { namespaces: [shop] }".to_owned()),
@@ -61,6 +62,40 @@ fn a_value_that_the_chart_does_not_know_is_an_error() {
     for values in ["kid: DaemonSet", "kind: Deployment", "certificates: { from: vault }", "rbac: { namespace: shop }"] {
         assert!(!helm(values).status.success(), "{values}");
     }
+}
+
+/// Nothing is pulled from somewhere that happens to have something of this name.
+#[test]
+fn a_chart_without_an_image_says_what_to_give() {
+    let output = template("", "meshscrape", &[]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("--set image.repository=REGISTRY/meshscrape"), "{told}");
+}
+
+#[test]
+fn a_mesh_listener_without_its_files_is_an_error() {
+    let values = "certificates: { from: csi-driver-spiffe }
+meshListener: { allow: ['spiffe://cluster.local/ns/monitoring/sa/prometheus'] }";
+    let output = helm(values);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("csi-driver-spiffe gives the files other names"), "{told}");
+    assert!(!helm("meshListener: { allow: [prometheus] }").status.success(), "that is no SPIFFE ID");
+}
+
+/// Two releases of one name, in two namespaces, share nothing that lies outside of these, but for the class that a value names.
+#[test]
+fn releases_of_one_name_do_not_meet_outside_of_their_namespaces() {
+    let wide = |namespace: &str| {
+        let output = template("rbac: { wideJobs: true }", namespace, &["--set=image.repository=meshscrape"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let objects = documents(std::str::from_utf8(&output.stdout).expect("UTF-8"));
+        let wide: Vec<_> = objects.into_iter().filter(|object| object["metadata"]["namespace"].is_null()).collect();
+        names(&wide)
+    };
+    let (one, other) = (wide("one"), wide("other"));
+    assert_eq!(one.len(), 5, "{one:?}");
+    let shared: Vec<_> = one.iter().filter(|name| other.contains(name)).collect();
+    assert_eq!(shared, ["PriorityClass meshscrape"]);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::rendered::{OVERLAYS, container, folder, kustomization, named, names, object, overlay, pod, text, workload};
 
 /// Those whose certificates come from an Istio sidecar.
-const WITH_SIDECAR: [&str; 8] =
-    ["istio", "istio-cni", "mimir", "mimir-ha", "namespaced", "prometheus", "sharded", "wide-jobs"];
+const WITH_SIDECAR: [&str; 9] =
+    ["istio", "istio-cni", "mesh-listener", "mimir", "mimir-ha", "namespaced", "prometheus", "sharded", "wide-jobs"];
 
 #[test]
 fn every_overlay_builds_and_is_listed() {
@@ -33,9 +33,13 @@ fn the_sidecar_brings_certificates_and_nothing_else() {
         assert_eq!(labels["security.istio.io/tlsMode"], "disabled", "{name}");
 
         let proxy = super::rendered::documents(text(&annotations["proxy.istio.io/config"]));
-        assert_eq!(proxy[0]["proxyMetadata"]["OUTPUT_CERTS"], "/etc/istio-certs", "{name}");
-        assert_eq!(proxy[0]["proxyMetadata"]["ISTIO_META_DNS_CAPTURE"], "false", "{name}");
-        assert_eq!(proxy[0]["concurrency"], 1, "{name}");
+        let metadata = json!({
+            "OUTPUT_CERTS": "/etc/istio-certs",
+            "ISTIO_META_DNS_CAPTURE": "false",
+            "ENVOY_SECURE_MERGED_METRICS_PORT": "15092",
+            "METRICS_LOCALHOST_ACCESS_ONLY": "true",
+        });
+        assert_eq!(proxy[0], json!({ "concurrency": 1, "proxyMetadata": metadata }), "{name}");
         for (annotation, value) in [
             ("traffic.sidecar.istio.io/includeInboundPorts", ""),
             ("traffic.sidecar.istio.io/includeOutboundIPRanges", ""),
@@ -65,8 +69,10 @@ fn the_sidecar_brings_certificates_and_nothing_else() {
         assert_eq!(scope["spec"]["egress"], json!([{ "hosts": ["~/*"] }]), "{name}");
         let selector = &workload(&objects)["spec"]["selector"]["matchLabels"];
         assert_eq!(&scope["spec"]["workloadSelector"]["labels"], selector, "{name}");
-        let policy = object(&objects, "NetworkPolicy", "meshscrape-istiod");
-        assert_eq!(policy["spec"]["egress"][0]["ports"], json!([{ "port": 15012 }]), "{name}");
+        let policy = &object(&objects, "NetworkPolicy", "meshscrape-istiod")["spec"];
+        assert_eq!(policy["egress"][0]["ports"], json!([{ "port": 15012 }]), "{name}");
+        let agents = json!([{ "podSelector": { "matchLabels": selector } }]);
+        assert_eq!(policy["ingress"], json!([{ "from": agents, "ports": [{ "port": 15092 }] }]), "{name}");
     }
 }
 
@@ -77,6 +83,7 @@ fn without_a_sidecar_nothing_of_istio_is_left() {
         let template = &workload(&objects)["spec"]["template"]["metadata"];
         assert_eq!(template["labels"]["sidecar.istio.io/inject"], "false", "{name}");
         let annotations = template["annotations"].as_object().expect("annotations");
+        assert!(names(&objects).iter().all(|object| object != "NetworkPolicy meshscrape-istiod"), "{name}");
         assert!(annotations.keys().all(|key| !key.contains("istio.io")), "{name}: {annotations:?}");
         assert!(names(&objects).iter().all(|object| !object.starts_with("Sidecar")), "{name}");
     }
@@ -277,16 +284,62 @@ fn the_kubelet_asks_the_port_of_probes() {
     for name in OVERLAYS {
         let objects = overlay(name);
         let container = container(&objects);
-        assert_eq!(container["ports"], json!([{ "name": "metrics", "containerPort": 9464 }]), "{name}");
+        assert_eq!(container["ports"][0], json!({ "name": "metrics", "containerPort": 9464 }), "{name}");
         // Nothing narrows where it listens: a pod's address may be of IPv6.
-        assert!(!container["args"].to_string().contains("listen"), "{name}");
-        assert_eq!(container["livenessProbe"]["httpGet"], json!({ "path": "/-/healthy", "port": "metrics" }));
-        assert_eq!(container["readinessProbe"]["httpGet"], json!({ "path": "/-/ready", "port": "metrics" }));
-        // Once, and at the port that is there.
-        let annotations = &workload(&objects)["spec"]["template"]["metadata"]["annotations"];
-        assert_eq!(annotations["prometheus.io/port"], "9464", "{name}");
-        assert_eq!(annotations["prometheus.io/path"], "/metrics", "{name}");
-        assert_eq!(annotations["prometheus.io/scrape"], "true", "{name}");
+        let args: Vec<_> = container["args"].as_array().expect("arguments").iter().map(text).collect();
+        assert!(args.iter().all(|arg| !arg.contains("--listen") && !arg.contains("--api-listen")), "{name}: {args:?}");
+        for (probe, path) in [("livenessProbe", "/-/healthy"), ("readinessProbe", "/-/ready")] {
+            assert_eq!(container[probe]["httpGet"], json!({ "path": path, "port": "metrics" }), "{name}");
+            assert!(container[probe]["timeoutSeconds"].as_i64() > Some(1), "{name}: a busy node is slow to answer");
+        }
+        // Who follows annotations is mostly nobody whom the NetworkPolicy lets in.
+        let annotations = workload(&objects)["spec"]["template"]["metadata"]["annotations"].to_string();
+        assert!(!annotations.contains("prometheus.io/scrape"), "{name}");
+    }
+}
+
+/// Over mTLS, for the identities that are named: nowhere unless it is asked for.
+#[test]
+fn only_the_mesh_listener_serves_the_api_to_other_pods() {
+    for name in OVERLAYS {
+        let objects = overlay(name);
+        let args: Vec<_> = container(&objects)["args"].as_array().expect("arguments").iter().map(text).collect();
+        let mesh: Vec<_> = args.into_iter().filter(|argument| argument.starts_with("--mesh")).collect();
+        let policies = names(&objects);
+        if name != "mesh-listener" {
+            assert_eq!((mesh.len(), container(&objects)["ports"].as_array().map(Vec::len)), (0, Some(1)), "{name}");
+            assert!(policies.iter().all(|policy| policy != "NetworkPolicy meshscrape-mesh"), "{name}");
+            continue;
+        }
+        let prometheus = "--mesh-allow=spiffe://cluster.local/ns/monitoring/sa/prometheus";
+        assert_eq!(mesh, ["--mesh-listen=[::]:9466", prometheus]);
+        assert_eq!(named(&container(&objects)["ports"], "mesh")["containerPort"], 9466);
+        let policy = &object(&objects, "NetworkPolicy", "meshscrape-mesh")["spec"];
+        let monitoring = json!({ "matchLabels": { "kubernetes.io/metadata.name": "monitoring" } });
+        let from = json!([{ "namespaceSelector": monitoring }]);
+        assert_eq!(policy["ingress"], json!([{ "from": from, "ports": [{ "port": 9466 }] }]));
+        assert_eq!(&policy["podSelector"], &workload(&objects)["spec"]["selector"]);
+        // The program takes these arguments: what stands before --help is judged.
+        let program = std::process::Command::new(env!("CARGO_BIN_EXE_meshscrape"))
+            .arg("run")
+            .args(&mesh)
+            .arg("--help")
+            .output()
+            .expect("the program runs");
+        assert!(program.status.success(), "{}", String::from_utf8_lossy(&program.stderr));
+        // Its certificates are there where it looks for them.
+        assert_eq!(named(&container(&objects)["volumeMounts"], "certificates")["mountPath"], "/etc/istio-certs");
+    }
+}
+
+/// What an overlay brings is deleted with it, so no overlay brings a namespace that others use.
+#[test]
+fn no_overlay_makes_a_namespace_but_its_own() {
+    for name in OVERLAYS {
+        let objects = overlay(name);
+        let namespaces: Vec<_> =
+            names(&objects).into_iter().filter(|object| object.starts_with("Namespace ")).collect();
+        assert_eq!(namespaces, ["Namespace meshscrape"], "{name}");
     }
 }
 

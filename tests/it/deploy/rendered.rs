@@ -15,11 +15,12 @@ pub(crate) fn folder() -> PathBuf {
 }
 
 /// The overlays, each of which one may apply.
-pub(crate) const OVERLAYS: [&str; 11] = [
+pub(crate) const OVERLAYS: [&str; 12] = [
     "any-ca",
     "cert-manager",
     "istio",
     "istio-cni",
+    "mesh-listener",
     "mimir",
     "mimir-ha",
     "namespaced",
@@ -46,10 +47,16 @@ pub(crate) fn chart(values: &str) -> Vec<Value> {
     documents(&printed(&output))
 }
 
-/// What `helm template` says to these values.
+/// What `helm template` says to these values and an image.
 pub(crate) fn helm(values: &str) -> Output {
+    template(values, "meshscrape", &["--set=image.repository=meshscrape"])
+}
+
+/// What `helm template` says to these values and arguments, for a release `meshscrape` in a namespace.
+pub(crate) fn template(values: &str, namespace: &str, arguments: &[&str]) -> Output {
     let mut helm = Command::new(process::find("helm"))
-        .args(["template", "meshscrape", "--namespace=meshscrape", "--kube-version=1.34.0", "--values=-"])
+        .args(["template", "meshscrape", "--kube-version=1.34.0", "--values=-", "--namespace", namespace])
+        .args(arguments)
         .arg(folder().join("chart/meshscrape"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -117,7 +117,8 @@ fn in_block(page: &Page, block: &Block<'_>) -> Vec<(String, Vec<String>)> {
 /// a comment.
 fn command_line(line: &str) -> Option<Vec<String>> {
     let line = line.split_once(" -- ").filter(|(before, _)| before.contains("kubectl")).map_or(line, |(_, ours)| ours);
-    let rest = line.trim_start().strip_prefix("meshscrape ")?;
+    let line = line.trim_start();
+    let rest = line.strip_prefix("NODE_NAME=any ").unwrap_or(line).strip_prefix("meshscrape ")?;
     let mut words = Vec::new();
     let mut word = String::new();
     let mut quote = None;

@@ -16,7 +16,7 @@ fn what_can_be_done_by_hand_is_done_by_hand() {
     let blocks: Vec<_> = page.blocks().into_iter().filter(|block| block.line > first).collect();
     assert!(blocks.len() >= 5, "{} blocks", blocks.len());
 
-    let mut script = "set -eu\ntrap 'kill $(jobs -p)' EXIT\n".to_owned();
+    let mut script = "set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || :' EXIT\n".to_owned();
     let mut shown = Vec::new();
     for block in &blocks {
         if block.language == "sh" {
@@ -33,11 +33,12 @@ fn what_can_be_done_by_hand_is_done_by_hand() {
             }
         }
     }
-    script = script.replace("15092", &free_port());
-    let (listen, api) = (free_port(), free_port());
-    let run = format!("meshscrape run --listen 127.0.0.1:{listen} --api-listen 127.0.0.1:{api}");
-    let targets = format!("meshscrape targets --url http://127.0.0.1:{api}");
-    script = script.replace("meshscrape run", &run).replace("meshscrape targets", &targets);
+    for port in ["15092", "19464", "19465"] {
+        assert!(script.contains(port), "{port}");
+        script = script.replace(port, &free_port());
+    }
+    // The page ends what it has started, and nothing else.
+    script.push_str("wait\n");
 
     let dir = tempfile::tempdir().expect("a directory");
     let ours = root().join(env!("CARGO_BIN_EXE_meshscrape"));

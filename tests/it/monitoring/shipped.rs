@@ -6,7 +6,9 @@ use std::process::Command;
 
 use meshscrape::model::Reason;
 use regex::Regex;
+use serde_json::json;
 
+use crate::deploy::rendered::{container, documents, named, overlay, workload};
 use crate::support::process::find;
 
 pub(super) fn root() -> &'static Path {
@@ -60,6 +62,31 @@ fn the_job_for_the_agents_is_a_good_one() {
     promtool(&["check", "config", file.to_str().expect("a path")]);
 }
 
+/// The object for the Prometheus Operator gives the agents' series the labels that this job gives them.
+#[test]
+fn the_pod_monitor_is_that_job() {
+    let readme = read("deploy/README.md");
+    let section = readme.split("## Watching the agents\n").nth(1).expect("the section");
+    let example = section.split_once("```yaml\n").and_then(|(_, rest)| rest.split_once("```")).expect("an example").0;
+    let job = documents(example).remove(0)["scrape_configs"][0].take();
+    let monitor = documents(&read("deploy/monitoring/pod-monitor.yaml")).remove(0)["spec"].take();
+    assert_eq!(monitor["namespaceSelector"]["matchNames"], job["kubernetes_sd_configs"][0]["namespaces"]["names"]);
+    let endpoint = &monitor["podMetricsEndpoints"][0];
+    assert_eq!(endpoint["port"], "metrics");
+    assert_eq!(endpoint["relabelings"][0], json!({ "targetLabel": "job", "replacement": job["job_name"] }));
+    let rules = job["relabel_configs"].as_array().expect("rules");
+    let node = rules.iter().find(|rule| rule["target_label"] == "node").expect("the node");
+    let theirs = json!({ "sourceLabels": node["source_labels"], "targetLabel": "node" });
+    assert_eq!(endpoint["relabelings"][1], theirs);
+    // The ports and labels are those of the pods.
+    let objects = overlay("istio");
+    assert_eq!(named(&container(&objects)["ports"], "metrics")["containerPort"], 9464);
+    let labels = &workload(&objects)["spec"]["template"]["metadata"]["labels"];
+    for (label, value) in monitor["selector"]["matchLabels"].as_object().expect("labels") {
+        assert_eq!(&labels[label], value, "{label}");
+    }
+}
+
 #[test]
 fn every_alert_is_played_until_it_fires_and_beside_a_moment_when_it_does_not() {
     let played = read("deploy/monitoring/rules_test.yaml");
@@ -104,7 +131,8 @@ fn every_runbook_has_its_parts_and_ends_in_a_command() {
         assert_eq!(parts, wanted, "{alert}");
         let last = page.strip_suffix("\n```\n").and_then(|page| page.lines().last());
         let command = last.unwrap_or_else(|| panic!("{alert} does not end in a command"));
-        assert!(command.starts_with("kubectl ") || command.starts_with("meshscrape "), "{alert}: {command}");
+        let begins = ["kubectl ", "meshscrape ", "NODE_NAME=any meshscrape "];
+        assert!(begins.iter().any(|begin| command.starts_with(begin)), "{alert}: {command}");
     }
 }
 
@@ -158,7 +186,7 @@ fn the_commands_that_are_named_exist() {
     for alert in alerts() {
         texts.push((PathBuf::from(&alert), read(&format!("docs/runbooks/{alert}.md"))));
     }
-    let command = Regex::new(r"(?m)(?:^|-- )meshscrape ([a-z].*)$").expect("a pattern");
+    let command = Regex::new(r"(?m)(?:^|-- |^NODE_NAME=any )meshscrape ([a-z].*)$").expect("a pattern");
     let mut tried = 0;
     for (place, text) in texts {
         for found in command.captures_iter(&text) {

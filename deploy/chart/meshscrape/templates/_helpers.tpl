@@ -10,6 +10,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
+{{/* Of what lies outside of the release's namespace: the namespace tells releases of one name apart. */}}
+{{- define "meshscrape.wideName" -}}
+{{ eq .Release.Name .Release.Namespace | ternary .Release.Name (printf "%s-%s" .Release.Namespace .Release.Name) }}
+{{- end }}
+
 {{- define "meshscrape.subject" -}}
 - kind: ServiceAccount
   name: {{ .Release.Name }}

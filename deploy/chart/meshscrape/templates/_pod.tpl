@@ -18,15 +18,14 @@ metadata:
   annotations:
     checksum/config: {{ include "meshscrape.config" . | sha256sum }}
     kubectl.kubernetes.io/default-container: meshscrape
-    prometheus.io/scrape: "true"
-    prometheus.io/port: "9464"
-    prometheus.io/path: /metrics
     {{- if $istio }}
     proxy.istio.io/config: |
       concurrency: 1
       proxyMetadata:
         OUTPUT_CERTS: /etc/istio-certs
         ISTIO_META_DNS_CAPTURE: "false"
+        ENVOY_SECURE_MERGED_METRICS_PORT: "15092"
+        METRICS_LOCALHOST_ACCESS_ONLY: "true"
     sidecar.istio.io/userVolumeMount: '[{"name": "certificates", "mountPath": "/etc/istio-certs"}]'
     traffic.sidecar.istio.io/includeInboundPorts: ""
     traffic.sidecar.istio.io/includeOutboundIPRanges: ""
@@ -104,12 +103,21 @@ spec:
   {{- end }}
   containers:
     - name: meshscrape
-      image: {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+      image: {{ required "no image is published: build it (deploy/image/Containerfile), push it, and give --set image.repository=REGISTRY/meshscrape" .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
       args:
         - run
         - --config=/etc/meshscrape/meshscrape.yaml
         - --data-dir=/var/lib/meshscrape
         - --log-format=json
+        {{- if .Values.meshListener.allow }}
+        {{- if eq .Values.certificates.from "csi-driver-spiffe" }}
+        {{- fail "meshListener needs certificates in /etc/istio-certs, and csi-driver-spiffe gives the files other names" }}
+        {{- end }}
+        - --mesh-listen=[::]:{{ .Values.meshListener.port }}
+        {{- range .Values.meshListener.allow }}
+        - --mesh-allow={{ . }}
+        {{- end }}
+        {{- end }}
         {{- with .Values.extraArgs }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -138,15 +146,21 @@ spec:
       ports:
         - name: metrics
           containerPort: 9464
+        {{- if .Values.meshListener.allow }}
+        - name: mesh
+          containerPort: {{ .Values.meshListener.port }}
+        {{- end }}
       livenessProbe:
         httpGet:
           path: /-/healthy
           port: metrics
+        timeoutSeconds: 5
       readinessProbe:
         httpGet:
           path: /-/ready
           port: metrics
         periodSeconds: 5
+        timeoutSeconds: 5
       resources:
         {{- ternary .Values.resources .Values.clusterResources (eq .Values.kind "DaemonSet") | toYaml | nindent 8 }}
       securityContext:
