@@ -2,6 +2,8 @@
 //!
 //! Istio's and the Gateway API's kinds are CRDs of our own making (`tests/fixtures/crds`).
 
+mod getting_started;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -27,6 +29,11 @@ struct Kubectl {
 impl Kubectl {
     /// With the kinds of Istio, and the namespaces that manifests suppose.
     async fn start() -> Self {
+        Self::start_with(&["istio-system", "meshscrape", "monitoring", "shop"]).await
+    }
+
+    /// The same with these namespaces.
+    async fn start_with(namespaces: &[&str]) -> Self {
         let cluster = Cluster::start().await;
         let dir = tempfile::tempdir().expect("a directory");
         cluster.kubeconfig(&dir.path().join("config"), &cluster.url(), cluster.admin_token());
@@ -34,7 +41,7 @@ impl Kubectl {
         let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/crds");
         kubectl.good(&["apply", "--filename", crds], "");
         kubectl.good(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"], "");
-        for namespace in ["istio-system", "meshscrape", "monitoring", "shop"] {
+        for namespace in namespaces {
             kubectl.good(&["create", "namespace", namespace], "");
         }
         kubectl
