@@ -11,7 +11,6 @@ mod sarif;
 mod table;
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,13 +20,12 @@ use tokio::time::{Instant, timeout_at};
 use self::judge::{Asked, judge};
 use self::report::Audit;
 use self::rule::Severity;
-use super::certificates::{self, DEFAULT_CERTS_DIR, Ours};
 use super::cluster::{Cluster, ClusterError};
-use super::exposure::{Asker, Facts, Limits, Sighting};
-use super::scrape::{Stop, checked, parse_domain, parse_duration};
+use super::exposure::{Asker, Facts, Limits, MeshArgs, Reach, Sighting};
+use super::scrape::{Stop, checked, parse_duration};
 use super::style::{Paint, terminal_size};
 use crate::clock::Clock;
-use crate::model::{Cidr, ExitClass, TrustDomain};
+use crate::model::ExitClass;
 use crate::telemetry::{self, LogFormat, LogLevel};
 
 /// The arguments of an audit.
@@ -64,24 +62,8 @@ pub(super) struct AuditArgs {
     /// What to print
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     output: Output,
-    /// Our certificates: cert-chain.pem, key.pem, root-cert.pem [default: /etc/istio-certs, if it is there]
-    #[arg(long, value_name = "DIR", env = "MESHSCRAPE_CERTS_DIR")]
-    certs_dir: Option<PathBuf>,
-    /// The trust domain of the pods' service accounts [default: that of our own certificate]
-    #[arg(long, value_name = "TD", value_parser = parse_domain)]
-    trust_domain: Option<TrustDomain>,
-    /// A range in which pods are, such as 10.0.0.0/8; give it again for more [default: wherever a pod can be]
-    #[arg(long = "pod-cidr", value_name = "RANGE")]
-    pod_cidrs: Vec<Cidr>,
-    /// Another name of that trust domain, as trust_domain_aliases of a job; give it again for more [default: none]
-    #[arg(long = "trust-domain-alias", value_name = "TD", value_parser = parse_domain)]
-    aliases: Vec<TrustDomain>,
-    /// The kubeconfig [default: KUBECONFIG, ~/.kube/config, or the service account of this pod]
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// The kubeconfig's context
-    #[arg(long, value_name = "NAME")]
-    context: Option<String>,
+    #[command(flatten)]
+    mesh: MeshArgs,
     /// How many connections begin in a second, at most
     #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rate: u32,
@@ -130,16 +112,19 @@ fn exit_code(audit: &Audit, fail_on: Severity) -> u8 {
 async fn audit(args: &AuditArgs) -> Result<Audit, Stop> {
     let asker = match args.no_connect {
         true => None,
-        false => Some(asker(args)?),
+        false => {
+            let limits = Limits { timeout: args.timeout, pause: Duration::from_secs(1) / args.rate };
+            Some(args.mesh.asker(limits, ", or give --no-connect")?)
+        }
     };
-    let cluster = Cluster::of(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
+    let cluster = args.mesh.cluster().await?;
     let namespace = match args.all {
         true => None,
         false => Some(checked(args.namespace.as_deref().unwrap_or(cluster.default_namespace()))?),
     };
     let domain = asker.as_ref().map(|(_, domain)| domain.to_string());
     let mut audit = Audit::new(asker.is_some(), domain);
-    let facts = listed(&cluster, namespace, &args.pod_cidrs, &mut audit).await?;
+    let facts = listed(&cluster, namespace, &args.mesh.reach(), &mut audit).await?;
     let now = Clock::system().now();
     match asker {
         None => facts.iter().for_each(|facts| audit.add(facts, false, judge(facts, Asked::Unwanted, now))),
@@ -149,26 +134,11 @@ async fn audit(args: &AuditArgs) -> Result<Audit, Stop> {
     Ok(audit)
 }
 
-/// Whoever asks the ports, and in which trust domain pods must answer.
-fn asker(args: &AuditArgs) -> Result<(Asker, TrustDomain), Stop> {
-    let dir = certificates::dir(args.certs_dir.as_deref()).ok_or_else(|| {
-        Stop::Usage(format!(
-            "secure ports can only be asked with certificates of the mesh: give --certs-dir ({DEFAULT_CERTS_DIR} is not there), \
-             run it in an agent's pod, or give --no-connect"
-        ))
-    })?;
-    let ours = Ours::load(&dir, args.trust_domain.clone(), args.aliases.clone()).map_err(Stop::Usage)?;
-    let domain = ours.trust_domain.clone().ok_or_else(|| Stop::Usage(certificates::NO_TRUST_DOMAIN.to_owned()))?;
-    let limits = Limits { timeout: args.timeout, pause: Duration::from_secs(1) / args.rate };
-    let credentials = Arc::clone(&ours.credentials.borrow());
-    Ok((Asker::new(credentials, domain.clone(), limits), domain))
-}
-
 /// The pods of the mesh; of the others only how many they are.
 async fn listed(
     cluster: &Cluster,
     namespace: Option<&str>,
-    pod_cidrs: &[Cidr],
+    reach: &Reach,
     audit: &mut Audit,
 ) -> Result<Vec<Arc<Facts>>, ClusterError> {
     let mut meshed = Vec::new();
@@ -176,7 +146,7 @@ async fn listed(
     cluster
         .each_pod(namespace, |pod| {
             summary.listed += 1;
-            match Sighting::of(&pod, pod_cidrs) {
+            match Sighting::of(&pod, reach) {
                 Sighting::Meshed(facts) => meshed.push(Arc::from(facts)),
                 Sighting::Foreign => summary.foreign += 1,
                 Sighting::Finished => summary.finished += 1,

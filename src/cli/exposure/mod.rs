@@ -5,6 +5,8 @@
 
 mod facts;
 mod look;
+mod mesh;
 
-pub(super) use facts::{Announced, Facts, Kind, Role, Sighting, Whereabouts};
+pub(super) use facts::{Announced, Facts, Kind, Reach, Role, Sighting, Whereabouts};
 pub(super) use look::{Asker, Limits, Plainly, Securely, Seen};
+pub(super) use mesh::MeshArgs;

@@ -9,18 +9,15 @@ mod judge;
 mod table;
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use self::judge::{Step, Verdict};
-use super::certificates::{self, DEFAULT_CERTS_DIR, Ours};
-use super::cluster::Cluster;
-use super::exposure::{Asker, Facts, Limits, Role, Sighting, Whereabouts};
-use super::scrape::{Stop, checked, parse_domain, parse_duration};
+use super::exposure::{Facts, Limits, MeshArgs, Role, Sighting, Whereabouts};
+use super::scrape::{Stop, checked, parse_duration};
 use super::style::{Paint, terminal_size};
-use crate::model::{Cidr, TrustDomain, clean};
+use crate::model::clean;
 use crate::telemetry::{self, LogFormat, LogLevel};
 
 /// The version of the JSON document: it grows when a field goes or changes its meaning, not when one is added.
@@ -46,27 +43,11 @@ pub(super) struct VerifyArgs {
     /// Its namespace [default: that of the kubeconfig's context]
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
-    /// Our certificates: cert-chain.pem, key.pem, root-cert.pem [default: /etc/istio-certs, if it is there]
-    #[arg(long, value_name = "DIR", env = "MESHSCRAPE_CERTS_DIR")]
-    certs_dir: Option<PathBuf>,
-    /// The trust domain of the pod's service account [default: that of our own certificate]
-    #[arg(long, value_name = "TD", value_parser = parse_domain)]
-    trust_domain: Option<TrustDomain>,
+    #[command(flatten)]
+    mesh: MeshArgs,
     /// The API of the agent that scrapes the pod, on a loopback address [default: http://127.0.0.1:9465, if an agent runs there]
     #[arg(long, value_name = "URL")]
     agent: Option<String>,
-    /// A range in which pods are, such as 10.0.0.0/8; give it again for more [default: wherever a pod can be]
-    #[arg(long = "pod-cidr", value_name = "RANGE")]
-    pod_cidrs: Vec<Cidr>,
-    /// Another name of that trust domain, as trust_domain_aliases of a job; give it again for more [default: none]
-    #[arg(long = "trust-domain-alias", value_name = "TD", value_parser = parse_domain)]
-    aliases: Vec<TrustDomain>,
-    /// The kubeconfig [default: KUBECONFIG, ~/.kube/config, or the service account of this pod]
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// The kubeconfig's context
-    #[arg(long, value_name = "NAME")]
-    context: Option<String>,
     /// How long each connection may take, such as 500ms or 5s
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     timeout: Duration,
@@ -112,18 +93,12 @@ pub(super) async fn run(args: VerifyArgs) -> u8 {
 
 async fn verify(args: &VerifyArgs) -> Result<Verified, Stop> {
     let name = args.pod.strip_prefix("pod/").ok_or_else(|| Stop::Usage("write pod/NAME".to_owned()))?;
-    let dir = certificates::dir(args.certs_dir.as_deref()).ok_or_else(|| {
-        Stop::Usage(format!(
-            "a pod can only be verified with certificates of the mesh: give --certs-dir ({DEFAULT_CERTS_DIR} is not there), or \
-             run it in an agent's pod"
-        ))
-    })?;
-    let ours = Ours::load(&dir, args.trust_domain.clone(), args.aliases.clone()).map_err(Stop::Usage)?;
-    let domain = ours.trust_domain.clone().ok_or_else(|| Stop::Usage(certificates::NO_TRUST_DOMAIN.to_owned()))?;
-    let cluster = Cluster::of(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
+    let limits = Limits { timeout: args.timeout, pause: Duration::ZERO };
+    let (asker, _) = args.mesh.asker(limits, "")?;
+    let cluster = args.mesh.cluster().await?;
     let namespace = checked(args.namespace.as_deref().unwrap_or(cluster.default_namespace()))?;
     let pod = cluster.pod(namespace, checked(name)?).await?;
-    let facts = meshed(Sighting::of(&pod, &args.pod_cidrs), namespace, name)?;
+    let facts = meshed(Sighting::of(&pod, &args.mesh.reach()), namespace, name)?;
     let Whereabouts::At(ip) = facts.whereabouts else {
         let why = match &facts.misplaced {
             Some(why) => format!("is not asked: {why} (--pod-cidr)"),
@@ -131,9 +106,6 @@ async fn verify(args: &VerifyArgs) -> Result<Verified, Stop> {
         };
         return Err(no_target(namespace, name, &why));
     };
-    let limits = Limits { timeout: args.timeout, pause: Duration::ZERO };
-    let credentials = ours.credentials.borrow().clone();
-    let asker = Asker::new(credentials, domain, limits);
     let expected = asker.expected(&facts).map_err(|failure| Stop::Usage(failure.to_string()))?;
     let evidence = gather::gather(&asker, &facts, ip, args.agent.as_deref()).await?;
     let steps = judge::judge(&facts, &expected, &evidence);

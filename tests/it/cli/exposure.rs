@@ -15,7 +15,7 @@ async fn what_makes_no_sense_is_a_usage_error() {
         (vec!["audit", "--timeout", "0s"], "longer than 0s"),
         (
             vec!["audit", "--all"],
-            "give --certs-dir (/etc/istio-certs is not there), run it in an agent's pod, or give --no-connect",
+            "give --certs-dir (/etc/istio-certs is not there), or run it in an agent's pod, or give --no-connect",
         ),
         (vec!["audit", "--all", "--certs-dir", "/nowhere"], "run `meshscrape check certs /nowhere`"),
         (vec!["audit", "--all", "--certs-dir", &certs, nowhere[0], nowhere[1]], "/nowhere/kubeconfig"),

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cli::exposure::{Plainly, Sighting};
+use crate::cli::exposure::{Plainly, Reach, Sighting};
 use crate::connect::{Answered, PlainAnswer};
 use crate::model::PeerReport;
 
@@ -38,7 +38,7 @@ fn pod(env: &[(&str, &str)], annotations: &[(&str, &str)], change: impl FnOnce(&
         "status": {"phase": "Running", "podIP": "10.0.0.17"},
     });
     change(&mut pod);
-    match Sighting::of(&serde_json::from_value(pod).expect("a pod"), &[]) {
+    match Sighting::of(&serde_json::from_value(pod).expect("a pod"), &Reach::default()) {
         Sighting::Meshed(facts) => *facts,
         other => panic!("{other:?}"),
     }

@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cli::exposure::{Securely, Sighting};
+use crate::cli::exposure::{Reach, Securely, Sighting};
 use crate::connect::Answered;
 use crate::model::PeerReport;
 
@@ -25,7 +25,7 @@ fn sidecar(env: Value, annotations: Value) -> Facts {
         ]},
         "status": {"phase": "Running", "podIP": "10.0.0.17"},
     });
-    match Sighting::of(&serde_json::from_value(pod).expect("a pod"), &[]) {
+    match Sighting::of(&serde_json::from_value(pod).expect("a pod"), &Reach::default()) {
         Sighting::Meshed(facts) => *facts,
         other => panic!("{other:?}"),
     }

@@ -16,6 +16,13 @@ use crate::cli::scrape::port_of;
 use crate::label::check_pod_ip;
 use crate::model::Cidr;
 
+/// Where pods may be asked: the word of whoever runs the command, not of a pod.
+#[derive(Clone, Debug, Default)]
+pub(in crate::cli) struct Reach {
+    /// The only ranges in which pods are, if there are any.
+    pub(in crate::cli) pod_cidrs: Vec<Cidr>,
+}
+
 /// What a pod is to somebody who looks at the mesh.
 #[derive(Debug)]
 pub(in crate::cli) enum Sighting {
@@ -137,8 +144,8 @@ struct Capture {
 }
 
 impl Sighting {
-    /// What `pod` is; `pod_cidrs` are the only ranges in which pods are, if there are any.
-    pub(in crate::cli) fn of(pod: &Pod, pod_cidrs: &[Cidr]) -> Self {
+    /// What `pod` is to somebody who may ask so far.
+    pub(in crate::cli) fn of(pod: &Pod, reach: &Reach) -> Self {
         let status = pod.status.as_ref();
         if matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed")) {
             return Sighting::Finished;
@@ -153,16 +160,16 @@ impl Sighting {
         if pod.metadata.deletion_timestamp.is_some() {
             return Sighting::Leaving;
         }
-        Sighting::Meshed(Box::new(Facts::of(pod, role, proxy, pod_cidrs)))
+        Sighting::Meshed(Box::new(Facts::of(pod, role, proxy, reach)))
     }
 }
 
 impl Facts {
-    fn of(pod: &Pod, role: Role, proxy: Option<&Container>, pod_cidrs: &[Cidr]) -> Self {
+    fn of(pod: &Pod, role: Role, proxy: Option<&Container>, reach: &Reach) -> Self {
         let spec = pod.spec.as_ref();
         let ip: Option<IpAddr> =
             pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).and_then(|ip| ip.parse().ok());
-        let misplaced = ip.and_then(|ip| check_pod_ip(pod_cidrs, ip).err());
+        let misplaced = ip.and_then(|ip| check_pod_ip(&reach.pod_cidrs, ip).err());
         let account = spec.and_then(|spec| spec.service_account_name.as_deref()).filter(|name| !name.is_empty());
         let announced = [Kind::Merged, Kind::Envoy].into_iter().filter_map(|kind| {
             let text = annotation(pod, kind.annotation())?.to_owned();
@@ -301,149 +308,4 @@ fn opening(proxy: Option<&Container>, name: &str) -> Opening {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn facts(change: impl FnOnce(&mut Value)) -> Facts {
-        match sighting(change) {
-            Sighting::Meshed(facts) => *facts,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn sighting(change: impl FnOnce(&mut Value)) -> Sighting {
-        let mut pod = json!({
-            "metadata": {"name": "cart-1", "namespace": "shop", "annotations": {}, "labels": {}},
-            "spec": {"serviceAccountName": "cart", "containers": [
-                {"name": "app"}, {"name": "istio-proxy", "args": ["proxy", "sidecar"], "env": []},
-            ]},
-            "status": {"phase": "Running", "podIP": "10.0.0.17"},
-        });
-        change(&mut pod);
-        Sighting::of(&serde_json::from_value(pod).expect("a pod"), &[])
-    }
-
-    #[test]
-    fn the_environment_says_what_is_open() {
-        let env = |value: Value| {
-            facts(|pod| pod["spec"]["containers"][1]["env"] = json!([{"name": MERGED_VARIABLE, "value": value}])).merged
-        };
-        assert_eq!(env(json!("15092")), Opening::On(15092));
-        for off in ["", "0", "x", "-1"] {
-            assert_eq!(env(json!(off)), Opening::Off, "{off:?}");
-        }
-        assert_eq!(facts(|_| {}).merged, Opening::Off);
-        let elsewhere = json!([{"name": MERGED_VARIABLE, "valueFrom": {"configMapKeyRef": {"key": "k", "name": "n"}}}]);
-        let vague = facts(|pod| pod["spec"]["containers"][1]["env"] = elsewhere);
-        assert!(vague.merged == Opening::Unknown && vague.is_vague());
-        let restricted = |value: &str| {
-            let env = json!([{"name": LOCALHOST_ONLY_VARIABLE, "value": value}]);
-            facts(|pod| pod["spec"]["containers"][1]["env"] = env).restricted
-        };
-        assert!(restricted("true") && restricted("1") && !restricted("yes") && !restricted("false"));
-    }
-
-    #[test]
-    fn who_is_part_of_the_mesh() {
-        let role = |change: fn(&mut Value)| facts(change).role;
-        assert_eq!(role(|_| {}), Role::Sidecar);
-        assert_eq!(role(|pod| pod["spec"]["containers"][1]["args"][1] = json!("router")), Role::Gateway);
-        assert_eq!(role(|pod| pod["spec"]["containers"][1]["args"][1] = json!("waypoint")), Role::Waypoint);
-        assert_eq!(role(|pod| pod["spec"]["containers"][1]["args"][1] = json!("ztunnel")), Role::Ztunnel);
-        assert_eq!(role(|pod| pod["spec"]["containers"] = json!([{"name": "istio-proxy"}])), Role::Gateway);
-        let native = |pod: &mut Value| {
-            let proxy = pod["spec"]["containers"].as_array_mut().and_then(Vec::pop).expect("the proxy");
-            pod["spec"]["initContainers"] = json!([proxy]);
-        };
-        assert_eq!(role(native), Role::Sidecar);
-        let ambient = |pod: &mut Value| {
-            pod["spec"]["containers"] = json!([{"name": "app"}]);
-            pod["metadata"]["annotations"]["ambient.istio.io/redirection"] = json!("enabled");
-        };
-        assert_eq!(role(ambient), Role::Ambient);
-        assert!(matches!(sighting(|pod| pod["spec"]["containers"] = json!([{"name": "app"}])), Sighting::Foreign));
-        assert!(matches!(sighting(|pod| pod["status"]["phase"] = json!("Failed")), Sighting::Finished));
-        let leaving = |pod: &mut Value| pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-        assert!(matches!(sighting(leaving), Sighting::Leaving));
-    }
-
-    #[test]
-    fn only_ports_of_the_convention_on_an_address_of_its_own_are_asked() {
-        let announced =
-            |text: &str| facts(|pod| pod["metadata"]["annotations"][MERGED_ANNOTATION] = json!(text)).secure_ports();
-        assert_eq!(announced("15092"), [15092]);
-        assert_eq!(announced("15091"), [15091]);
-        for other in ["22", "15020", "x@evil:443", "15092abc", ""] {
-            assert_eq!(announced(other), [0_u16; 0], "{other:?}");
-        }
-        let opened = |port: &str| {
-            let env = json!([{"name": ENVOY_VARIABLE, "value": port}]);
-            facts(|pod| pod["spec"]["containers"][1]["env"] = env)
-        };
-        assert_eq!(opened("15091").secure_ports(), [15091]);
-        assert_eq!(opened("22").secure_ports(), [0_u16; 0]);
-        let on_node = facts(|pod| pod["spec"]["hostNetwork"] = json!(true));
-        assert_eq!(on_node.whereabouts, Whereabouts::OnNode);
-        assert_eq!(facts(|pod| pod["status"]["podIP"] = json!("x")).whereabouts, Whereabouts::Nowhere);
-    }
-
-    #[test]
-    fn nobody_is_asked_at_an_address_that_no_pod_has() {
-        let at = |ip: &str, ranges: &[Cidr]| {
-            let pod = json!({
-                "metadata": {"name": "cart-1", "namespace": "shop"},
-                "spec": {"containers": [{"name": "app"}, {"name": "istio-proxy", "args": ["proxy", "sidecar"]}]},
-                "status": {"phase": "Running", "podIP": ip},
-            });
-            match Sighting::of(&serde_json::from_value(pod).expect("a pod"), ranges) {
-                Sighting::Meshed(facts) => (facts.whereabouts, facts.misplaced.unwrap_or_default()),
-                other => panic!("{other:?}"),
-            }
-        };
-        for (ip, kind) in [
-            ("127.0.0.1", "a loopback address"),
-            ("::1", "a loopback address"),
-            ("::ffff:127.0.0.1", "a loopback address"),
-            ("169.254.169.254", "a link-local address"),
-            ("fe80::1", "a link-local address"),
-            ("0.0.0.0", "the unspecified address"),
-            ("224.0.0.1", "a multicast address"),
-        ] {
-            let (whereabouts, why) = at(ip, &[]);
-            assert_eq!(whereabouts, Whereabouts::Nowhere, "{ip}");
-            assert!(why.contains(ip) && why.contains(kind), "{ip}: {why}");
-        }
-        let ranges: Vec<Cidr> = vec!["127.96.0.0/11".parse().expect("a range")];
-        let listed = |ip: &str| at(ip, &ranges).0;
-        assert_eq!(listed("127.96.0.1"), Whereabouts::At(IpAddr::from([127, 96, 0, 1])));
-        assert_eq!(listed("127.0.0.1"), Whereabouts::Nowhere);
-        assert_eq!(listed("10.0.0.17"), Whereabouts::Nowhere, "they are nowhere else");
-    }
-
-    #[test]
-    fn what_inbound_capture_is_for() {
-        let with = |name: &str, value: &str| facts(|pod| pod["metadata"]["annotations"][name] = json!(value));
-        assert!(facts(|_| {}).is_captured(15092));
-        assert!(!with(EXCLUDE_ANNOTATION, "8080, 15092").is_captured(15092));
-        assert!(with(EXCLUDE_ANNOTATION, "8080, 15092").is_captured(15091));
-        assert!(with(INCLUDE_ANNOTATION, "*").is_captured(15092));
-        assert!(!with(INCLUDE_ANNOTATION, "").is_captured(15092));
-        assert!(!with(INCLUDE_ANNOTATION, "8080").is_captured(15092));
-        assert!(!facts(|pod| pod["spec"]["containers"][1]["args"][1] = json!("router")).is_captured(15092));
-    }
-
-    #[test]
-    fn a_listener_of_before_is_announced_and_not_opened_by_the_proxy() {
-        let announced = |env: Value| {
-            facts(|pod| {
-                pod["metadata"]["annotations"][MERGED_ANNOTATION] = json!("15091");
-                pod["spec"]["containers"][1]["env"] = env;
-            })
-        };
-        assert!(announced(json!([])).may_be_legacy(15091));
-        assert!(!announced(json!([])).may_be_legacy(15092));
-        assert!(!announced(json!([{"name": ENVOY_VARIABLE, "value": "15091"}])).may_be_legacy(15091));
-    }
-}
+mod tests;
