@@ -110,10 +110,10 @@ impl Asker {
         if facts.role == Role::Ambient {
             return Some(seen);
         }
-        for port in facts.secure_ports() {
+        for &port in facts.secure_ports() {
             let securely = self.secure(facts, ip, port).await;
             // What listens there nobody knows: it may have been made by hand, with a side that is not TLS.
-            if facts.opened().iter().all(|(_, open)| *open != port) {
+            if !facts.opens(port) {
                 seen.plain.push(self.plain(ip, port).await);
             }
             seen.secure.push(securely);

@@ -25,6 +25,9 @@ pub(in crate::cli) struct MeshArgs {
     /// A range in which pods are, such as 10.0.0.0/8; give it again for more [default: wherever a pod can be]
     #[arg(long = "pod-cidr", value_name = "RANGE")]
     pod_cidrs: Vec<Cidr>,
+    /// A secure port that may be asked beside 15091 and 15092, as ports of istio_sd_configs; give it again for more [default: none]
+    #[arg(long = "port", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    ports: Vec<u16>,
     /// The kubeconfig [default: KUBECONFIG, ~/.kube/config, or the service account of this pod]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -36,7 +39,7 @@ pub(in crate::cli) struct MeshArgs {
 impl MeshArgs {
     /// Where pods may be asked.
     pub(in crate::cli) fn reach(&self) -> Reach {
-        Reach { pod_cidrs: self.pod_cidrs.clone() }
+        Reach { pod_cidrs: self.pod_cidrs.clone(), ports: self.ports.clone() }
     }
 
     /// The cluster of the mesh; nothing is connected yet.

@@ -143,7 +143,9 @@ fn port(pod: &Pod, wanted: WantedPort) -> Result<u16, Stop> {
                 format!(
                     "the annotation {annotation} of pod {shown} names port {port}, which is no secure port of Istio"
                 ),
-                format!("write --port {port} if it is right, and allow the port in the job's pod_ports"),
+                format!(
+                    "write --port {port} if it is right, and allow the port in ports of istio_sd_configs (pod_ports of other jobs)"
+                ),
             )),
             None => Err(no(
                 format!("the annotation {annotation} of pod {shown} is {:?}, and no port", clean(text)),

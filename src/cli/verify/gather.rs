@@ -49,7 +49,7 @@ pub(super) enum Agent {
 pub(super) async fn gather(asker: &Asker, facts: &Facts, ip: IpAddr, agent: Option<&str>) -> Result<Evidence, Stop> {
     let api = AgentApi::at(agent.unwrap_or(DEFAULT_URL)).map_err(Stop::Usage)?;
     let mut secure = Vec::new();
-    for port in facts.secure_ports() {
+    for &port in facts.secure_ports() {
         let scrape = asker.secure(facts, ip, port).await;
         let plain = asker.plain(ip, port).await;
         let anonymous = asker.anonymous(facts, ip, port, scrape.wants_alpn).await;

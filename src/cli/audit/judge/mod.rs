@@ -102,15 +102,18 @@ impl Bench<'_> {
                 "a variable of the secure ports has its value elsewhere (valueFrom), so what is open is not known";
             self.find(Rule::NotAsked, None, message, "write the value into proxyMetadata: the injector reads no other");
         }
-        for (kind, port) in opened.iter().filter(|(_, port)| !facts.secure_ports().contains(port)) {
+        for (kind, port) in opened.iter().filter(|(_, port)| !facts.may_ask(*port)) {
             let message =
                 format!("not asked: port {port}, which {} opens, is none of Istio's convention", kind.variable());
-            let fix =
-                format!("write {}: \"{}\", or allow the port in pod_ports of the job", kind.variable(), kind.usual());
+            let fix = format!(
+                "give --port {port} to have it asked; whoever scrapes it must allow it, too: ports of istio_sd_configs, pod_ports of \
+                 other jobs. Or write {}: \"{}\"",
+                kind.variable(),
+                kind.usual()
+            );
             self.find(Rule::NotAsked, Some(*port), message, fix);
         }
-        let announced = facts.announced.iter().any(|announced| announced.port.is_some());
-        if opened.is_empty() && !facts.is_vague() && !announced {
+        if facts.has_no_secure_port() {
             let kind = Kind::Merged;
             let fix = facts.source.opening(kind.annotation(), kind.variable(), kind.usual());
             self.find(Rule::SecurePortsOff, None, "no secure metrics port is open", fix);
@@ -138,17 +141,27 @@ impl Bench<'_> {
     fn announcements(&mut self) {
         let facts = self.facts;
         for Announced { kind, text, port } in &facts.announced {
-            let opened = facts.opened();
-            let open = |port: u16| opened.iter().any(|(_, open)| *open == port);
             match *port {
                 None => {
+                    let message = format!("the annotation {} is {:?}, and no port", kind.annotation(), clean(text));
+                    self.find(Rule::BadAnnotation, None, message, self.correcting(*kind));
+                }
+                // That it is open, and not asked, was told already.
+                Some(port) if !facts.may_ask(port) && facts.opens(port) => {}
+                Some(port) if !facts.may_ask(port) && facts.is_vague() => {
                     let message = format!(
-                        "the annotation {} is {:?}, and no secure port of Istio",
-                        kind.annotation(),
-                        clean(text)
+                        "not asked: port {port}, which {} names, is none of Istio's convention",
+                        kind.annotation()
                     );
-                    let right = opened.iter().find(|(open, _)| open == kind).map_or(kind.usual(), |(_, port)| *port);
-                    self.find(Rule::BadAnnotation, None, message, facts.source.annotating(kind.annotation(), right));
+                    let fix = format!("give --port {port} if it is a secure port");
+                    self.find(Rule::NotAsked, Some(port), message, fix);
+                }
+                Some(port) if !facts.may_ask(port) => {
+                    let message = format!(
+                        "the annotation {} names port {port}, which is no secure port of Istio, and the proxy does not open it",
+                        kind.annotation()
+                    );
+                    self.find(Rule::BadAnnotation, None, message, self.correcting(*kind));
                 }
                 Some(port) if facts.may_be_legacy(port) => {
                     let message = format!(
@@ -165,7 +178,7 @@ impl Bench<'_> {
                     self.find(Rule::LegacyListener, Some(port), message, fix);
                 }
                 // A listener that was verified is there, whatever the environment says.
-                Some(port) if !open(port) && !facts.is_vague() && !self.is_verified(port) => {
+                Some(port) if !facts.opens(port) && !facts.is_vague() && !self.is_verified(port) => {
                     let message = format!("{} names port {port}, and the proxy does not open it", kind.annotation());
                     let own = if port == MERGED_PORT { Kind::Merged } else { Kind::Envoy };
                     let fix = facts.source.opening(kind.annotation(), own.variable(), port);
@@ -174,7 +187,8 @@ impl Bench<'_> {
                 Some(_) => {}
             }
         }
-        if facts.announced.iter().filter(|announced| announced.port.is_some()).count() > 1 {
+        let named = facts.announced.iter().filter_map(|announced| announced.port);
+        if named.filter(|port| facts.may_ask(*port) || facts.opens(*port)).count() > 1 {
             let fix = "scrape one of the two ports of a pod: a job for Envoy's own with istio_sd_configs leaves out pods with a merged one";
             self.find(
                 Rule::ScrapedTwiceSecurely,
@@ -196,6 +210,16 @@ impl Bench<'_> {
                 format!("prometheus.io/scrape has port {port} scraped in plain text, besides the secure port");
             let fix = "in the job that follows prometheus.io/scrape: {action: drop, source_labels: [__meta_kubernetes_pod_annotationpresent_prometheus_istio_io_secure_port], regex: \"true\"}";
             self.find(Rule::ScrapedTwicePlainly, Some(port), message, fix);
+        }
+    }
+
+    /// How an annotation comes to name a port that is open.
+    fn correcting(&self, kind: Kind) -> String {
+        let opened = self.facts.opened();
+        match opened.iter().find(|(open, _)| *open == kind) {
+            Some((_, port)) => self.facts.source.annotating(kind.annotation(), *port),
+            None if self.facts.is_vague() => self.facts.source.annotating(kind.annotation(), kind.usual()),
+            None => self.facts.source.opening(kind.annotation(), kind.variable(), kind.usual()),
         }
     }
 
@@ -255,7 +279,7 @@ impl Bench<'_> {
 
     fn secure_ports(&mut self) {
         let Some(seen) = self.seen else {
-            let captured = self.facts.secure_ports().into_iter().find(|port| self.facts.is_captured(*port));
+            let captured = self.facts.secure_ports().iter().copied().find(|port| self.facts.is_captured(*port));
             if let Some(port) = captured {
                 let message =
                     format!("inbound capture stands before port {port}: under STRICT no scrape of it succeeds");

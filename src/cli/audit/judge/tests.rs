@@ -21,6 +21,15 @@ fn sidecar(env: &[(&str, &str)], annotations: &[(&str, &str)]) -> Facts {
 }
 
 fn pod(env: &[(&str, &str)], annotations: &[(&str, &str)], change: impl FnOnce(&mut Value)) -> Facts {
+    reached(&Reach::default(), env, annotations, change)
+}
+
+fn reached(
+    reach: &Reach,
+    env: &[(&str, &str)],
+    annotations: &[(&str, &str)],
+    change: impl FnOnce(&mut Value),
+) -> Facts {
     let env: Vec<Value> = env.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
     let annotations: serde_json::Map<_, _> =
         annotations.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
@@ -38,7 +47,7 @@ fn pod(env: &[(&str, &str)], annotations: &[(&str, &str)], change: impl FnOnce(&
         "status": {"phase": "Running", "podIP": "10.0.0.17"},
     });
     change(&mut pod);
-    match Sighting::of(&serde_json::from_value(pod).expect("a pod"), &Reach::default()) {
+    match Sighting::of(&serde_json::from_value(pod).expect("a pod"), reach) {
         Sighting::Meshed(facts) => *facts,
         other => panic!("{other:?}"),
     }
@@ -166,6 +175,37 @@ fn annotations_that_name_no_open_port() {
 }
 
 #[test]
+fn a_port_beside_the_convention_is_a_note_once_annotation_and_environment_agree() {
+    let env = [("ENVOY_SECURE_MERGED_METRICS_PORT", "16092"), HARD];
+    let named = |text| [("prometheus.istio.io/secure-port", text)];
+    // What is told where nobody names it leads there.
+    let findings = judge(&sidecar(&env, &[]), Asked::Unwanted, now());
+    assert_eq!(ids(&findings), [("MS002", 16092), ("MS018", 16092)]);
+    let fix = &findings[0].fix;
+    assert!(fix.starts_with("in the pod template, set the annotation "), "no command sends scrapers there: {fix}");
+    assert!(fix.ends_with("prometheus.istio.io/secure-port: \"16092\""), "{fix}");
+    let plain = Seen { secure: Vec::new(), ..seen(1, good(), &[]) };
+    let findings = judge(&sidecar(&env, &named("16092")), Asked::All(&plain), now());
+    assert_eq!(ids(&findings), [("MS018", 16092)]);
+    assert!(findings[0].fix.contains("ports of istio_sd_configs"), "{}", findings[0].fix);
+    let allowed = Reach { ports: vec![16092], ..Reach::default() };
+    let own = reached(&allowed, &env, &named("16092"), |_| {});
+    assert_eq!(found(&own, &seen(16092, good(), &[])), []);
+    // Where they do not agree, the annotation is to name what is open.
+    for text in ["15092", "16093"] {
+        let findings = judge(&sidecar(&env, &named(text)), Asked::Unwanted, now());
+        let id = if text == "15092" { "MS004" } else { "MS003" };
+        assert!(findings.iter().any(|finding| finding.rule.id() == id), "{findings:?}");
+    }
+    let findings = judge(&sidecar(&env, &named("16093")), Asked::Unwanted, now());
+    assert!(findings[0].fix.contains("16092"), "{}", findings[0].fix);
+    // With nothing open, naming another port does not help.
+    let findings = judge(&sidecar(&[HARD], &named("16093")), Asked::Unwanted, now());
+    assert_eq!(ids(&findings), [("MS001", 0), ("MS003", 0)]);
+    assert!(findings[1].fix.contains("ENVOY_SECURE_MERGED_METRICS_PORT"), "{}", findings[1].fix);
+}
+
+#[test]
 fn series_that_are_counted_twice() {
     let plain = [NAMED, ("prometheus.io/scrape", "true"), ("prometheus.io/port", "15020")];
     let pod = sidecar(&[OPEN], &plain);
@@ -280,10 +320,6 @@ fn what_was_not_asked_is_told() {
         pod["spec"]["containers"][1]["env"].as_array_mut().expect("a list").push(from);
     });
     assert_eq!(unasked(&elsewhere), [("MS018", 0)], "neither off nor on");
-    let unusual = sidecar(&[("ENVOY_SECURE_MERGED_METRICS_PORT", "16092"), HARD], &[]);
-    assert_eq!(unasked(&unusual), [("MS002", 16092), ("MS018", 16092)]);
-    let fix = judge(&unusual, Asked::Unwanted, now()).remove(0).fix;
-    assert!(fix.starts_with("in the pod template, set the annotation "), "no command sends scrapers there: {fix}");
     let on_node = pod(&[OPEN, HARD], &[NAMED], |pod| pod["spec"]["hostNetwork"] = json!(true));
     assert_eq!(unasked(&on_node), [("MS010", 15092), ("MS018", 0)]);
     let waiting = pod(&[OPEN, HARD], &[NAMED], |pod| pod["status"] = json!({"phase": "Pending"}));

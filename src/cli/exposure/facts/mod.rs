@@ -21,6 +21,15 @@ use crate::model::Cidr;
 pub(in crate::cli) struct Reach {
     /// The only ranges in which pods are, if there are any.
     pub(in crate::cli) pod_cidrs: Vec<Cidr>,
+    /// Secure ports that may be asked beside those of Istio's convention.
+    pub(in crate::cli) ports: Vec<u16>,
+}
+
+impl Reach {
+    /// Whether this may be asked as a secure port, whatever a pod says.
+    fn has(&self, port: u16) -> bool {
+        matches!(port, MERGED_PORT | ENVOY_PORT) || self.ports.contains(&port)
+    }
 }
 
 /// What a pod is to somebody who looks at the mesh.
@@ -49,9 +58,9 @@ pub(in crate::cli) struct Facts {
     /// Why its address is none that a pod can have; nobody is asked there.
     pub(in crate::cli) misplaced: Option<String>,
     /// The port of merged metrics, by the proxy's environment.
-    pub(in crate::cli) merged: Opening,
+    merged: Opening,
     /// The port of Envoy's own.
-    pub(in crate::cli) envoy: Opening,
+    envoy: Opening,
     /// The proxy closes its plaintext ports to everybody outside the pod.
     pub(in crate::cli) restricted: bool,
     /// The annotations that name secure ports, merged first.
@@ -60,6 +69,8 @@ pub(in crate::cli) struct Facts {
     pub(in crate::cli) plainly_scraped: Option<u16>,
     pub(in crate::cli) source: Source,
     capture: Capture,
+    /// The ports that were announced or are open, and may be asked.
+    secure_ports: Vec<u16>,
 }
 
 /// What the proxy is there for.
@@ -102,6 +113,9 @@ pub(in crate::cli) enum Kind {
 }
 
 impl Kind {
+    /// Both, merged first.
+    pub(in crate::cli) const BOTH: [Kind; 2] = [Kind::Merged, Kind::Envoy];
+
     pub(in crate::cli) fn annotation(self) -> &'static str {
         match self {
             Kind::Merged => MERGED_ANNOTATION,
@@ -131,7 +145,7 @@ pub(in crate::cli) struct Announced {
     pub(in crate::cli) kind: Kind,
     /// As it was written.
     pub(in crate::cli) text: String,
-    /// If it is a port of Istio's convention.
+    /// If it is a port at all.
     pub(in crate::cli) port: Option<u16>,
 }
 
@@ -171,13 +185,13 @@ impl Facts {
             pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).and_then(|ip| ip.parse().ok());
         let misplaced = ip.and_then(|ip| check_pod_ip(&reach.pod_cidrs, ip).err());
         let account = spec.and_then(|spec| spec.service_account_name.as_deref()).filter(|name| !name.is_empty());
-        let announced = [Kind::Merged, Kind::Envoy].into_iter().filter_map(|kind| {
+        let announced = Kind::BOTH.into_iter().filter_map(|kind| {
             let text = annotation(pod, kind.annotation())?.to_owned();
-            let port = port_of(&text).filter(|port| is_secure(*port));
+            let port = port_of(&text);
             Some(Announced { kind, text, port })
         });
         let scraped = annotation(pod, "prometheus.io/scrape") == Some("true");
-        Self {
+        let mut facts = Self {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             name: pod.metadata.name.clone().unwrap_or_default(),
             account: account.unwrap_or("default").to_owned(),
@@ -199,13 +213,21 @@ impl Facts {
             plainly_scraped: annotation(pod, "prometheus.io/port").filter(|_| scraped).and_then(port_of),
             source: Source::of(pod),
             capture: Capture::of(pod),
+            secure_ports: Vec::new(),
+        };
+        let announced = facts.announced.iter().filter_map(|announced| announced.port);
+        let opened = facts.opened().into_iter().map(|(_, port)| port);
+        for port in announced.chain(opened).filter(|port| reach.has(*port)) {
+            if !facts.secure_ports.contains(&port) {
+                facts.secure_ports.push(port);
+            }
         }
+        facts
     }
 
     /// The ports that the proxy opens, by its environment.
     pub(in crate::cli) fn opened(&self) -> Vec<(Kind, u16)> {
-        let both = [(Kind::Merged, self.merged), (Kind::Envoy, self.envoy)];
-        let open = both.into_iter().filter_map(|(kind, opening)| match opening {
+        let open = Kind::BOTH.into_iter().filter_map(|kind| match self.opening(kind) {
             Opening::On(port) => Some((kind, port)),
             Opening::Off | Opening::Unknown => None,
         });
@@ -217,26 +239,41 @@ impl Facts {
         self.merged == Opening::Unknown || self.envoy == Opening::Unknown
     }
 
+    /// Whether the environment opens none, for sure, and none is announced that may be asked.
+    pub(in crate::cli) fn has_no_secure_port(&self) -> bool {
+        self.secure_ports.is_empty() && self.opened().is_empty() && !self.is_vague()
+    }
+
     /// Whether a port of its pod is announced though no proxy opens it: a listener of before Istio 1.31 may be there, which is
     /// made elsewhere.
     pub(in crate::cli) fn may_be_legacy(&self, port: u16) -> bool {
         port == ENVOY_PORT
             && self.announced.iter().any(|announced| announced.port == Some(port))
             && !self.is_vague()
-            && self.opened().iter().all(|(_, open)| *open != port)
+            && !self.opens(port)
     }
 
-    /// The secure ports to ask: announced or open, and of Istio's convention.
-    pub(in crate::cli) fn secure_ports(&self) -> Vec<u16> {
-        let announced = self.announced.iter().filter_map(|announced| announced.port);
-        let opened = self.opened().into_iter().map(|(_, port)| port).filter(|port| is_secure(*port));
-        let mut ports = Vec::new();
-        for port in announced.chain(opened) {
-            if !ports.contains(&port) {
-                ports.push(port);
-            }
+    /// Whether the proxy opens this port, by its environment.
+    pub(in crate::cli) fn opens(&self, port: u16) -> bool {
+        self.opened().iter().any(|(_, open)| *open == port)
+    }
+
+    /// The secure ports to ask: announced or open, and of Istio's convention or allowed by whoever asks.
+    pub(in crate::cli) fn secure_ports(&self) -> &[u16] {
+        &self.secure_ports
+    }
+
+    /// Whether this port is one of those.
+    pub(in crate::cli) fn may_ask(&self, port: u16) -> bool {
+        self.secure_ports.contains(&port)
+    }
+
+    /// What the environment says of this port of the two.
+    pub(in crate::cli) fn opening(&self, kind: Kind) -> Opening {
+        match kind {
+            Kind::Merged => self.merged,
+            Kind::Envoy => self.envoy,
         }
-        ports
     }
 
     /// Whether a connection to this port goes through the sidecar's inbound capture.
@@ -254,11 +291,6 @@ impl Capture {
         let included = annotation(pod, INCLUDE_ANNOTATION).filter(|text| text.trim() != "*").map(ports);
         Self { included, excluded }
     }
-}
-
-/// The ports that may be asked, whatever a pod says.
-fn is_secure(port: u16) -> bool {
-    matches!(port, MERGED_PORT | ENVOY_PORT)
 }
 
 fn annotation<'p>(pod: &'p Pod, name: &str) -> Option<&'p str> {

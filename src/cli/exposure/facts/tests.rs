@@ -5,13 +5,17 @@ use serde_json::{Value, json};
 use super::*;
 
 fn facts(change: impl FnOnce(&mut Value)) -> Facts {
-    match sighting(change) {
+    sighted(&Reach::default(), change)
+}
+
+fn sighted(reach: &Reach, change: impl FnOnce(&mut Value)) -> Facts {
+    match sighting(reach, change) {
         Sighting::Meshed(facts) => *facts,
         other => panic!("{other:?}"),
     }
 }
 
-fn sighting(change: impl FnOnce(&mut Value)) -> Sighting {
+fn sighting(reach: &Reach, change: impl FnOnce(&mut Value)) -> Sighting {
     let mut pod = json!({
         "metadata": {"name": "cart-1", "namespace": "shop", "annotations": {}, "labels": {}},
         "spec": {"serviceAccountName": "cart", "containers": [
@@ -20,22 +24,23 @@ fn sighting(change: impl FnOnce(&mut Value)) -> Sighting {
         "status": {"phase": "Running", "podIP": "10.0.0.17"},
     });
     change(&mut pod);
-    Sighting::of(&serde_json::from_value(pod).expect("a pod"), &Reach::default())
+    Sighting::of(&serde_json::from_value(pod).expect("a pod"), reach)
 }
 
 #[test]
 fn the_environment_says_what_is_open() {
     let env = |value: Value| {
-        facts(|pod| pod["spec"]["containers"][1]["env"] = json!([{"name": MERGED_VARIABLE, "value": value}])).merged
+        facts(|pod| pod["spec"]["containers"][1]["env"] = json!([{"name": MERGED_VARIABLE, "value": value}]))
+            .opening(Kind::Merged)
     };
     assert_eq!(env(json!("15092")), Opening::On(15092));
     for off in ["", "0", "x", "-1"] {
         assert_eq!(env(json!(off)), Opening::Off, "{off:?}");
     }
-    assert_eq!(facts(|_| {}).merged, Opening::Off);
+    assert_eq!(facts(|_| {}).opening(Kind::Merged), Opening::Off);
     let elsewhere = json!([{"name": MERGED_VARIABLE, "valueFrom": {"configMapKeyRef": {"key": "k", "name": "n"}}}]);
     let vague = facts(|pod| pod["spec"]["containers"][1]["env"] = elsewhere);
-    assert!(vague.merged == Opening::Unknown && vague.is_vague());
+    assert!(vague.opening(Kind::Merged) == Opening::Unknown && vague.is_vague());
     let restricted = |value: &str| {
         let env = json!([{"name": LOCALHOST_ONLY_VARIABLE, "value": value}]);
         facts(|pod| pod["spec"]["containers"][1]["env"] = env).restricted
@@ -61,27 +66,32 @@ fn who_is_part_of_the_mesh() {
         pod["metadata"]["annotations"]["ambient.istio.io/redirection"] = json!("enabled");
     };
     assert_eq!(role(ambient), Role::Ambient);
-    assert!(matches!(sighting(|pod| pod["spec"]["containers"] = json!([{"name": "app"}])), Sighting::Foreign));
-    assert!(matches!(sighting(|pod| pod["status"]["phase"] = json!("Failed")), Sighting::Finished));
-    let leaving = |pod: &mut Value| pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-    assert!(matches!(sighting(leaving), Sighting::Leaving));
+    let seen = |change: fn(&mut Value)| sighting(&Reach::default(), change);
+    assert!(matches!(seen(|pod| pod["spec"]["containers"] = json!([{"name": "app"}])), Sighting::Foreign));
+    assert!(matches!(seen(|pod| pod["status"]["phase"] = json!("Failed")), Sighting::Finished));
+    let leaving: fn(&mut Value) = |pod| pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    assert!(matches!(seen(leaving), Sighting::Leaving));
 }
 
 #[test]
 fn only_ports_of_the_convention_on_an_address_of_its_own_are_asked() {
-    let announced =
-        |text: &str| facts(|pod| pod["metadata"]["annotations"][MERGED_ANNOTATION] = json!(text)).secure_ports();
+    let announced = |text: &str| {
+        facts(|pod| pod["metadata"]["annotations"][MERGED_ANNOTATION] = json!(text)).secure_ports().to_vec()
+    };
     assert_eq!(announced("15092"), [15092]);
     assert_eq!(announced("15091"), [15091]);
     for other in ["22", "15020", "x@evil:443", "15092abc", ""] {
         assert_eq!(announced(other), [0_u16; 0], "{other:?}");
     }
-    let opened = |port: &str| {
+    let opened = |port: &str, reach: &Reach| {
         let env = json!([{"name": ENVOY_VARIABLE, "value": port}]);
-        facts(|pod| pod["spec"]["containers"][1]["env"] = env)
+        sighted(reach, |pod| pod["spec"]["containers"][1]["env"] = env).secure_ports().to_vec()
     };
-    assert_eq!(opened("15091").secure_ports(), [15091]);
-    assert_eq!(opened("22").secure_ports(), [0_u16; 0]);
+    let allowed = Reach { ports: vec![16091], ..Reach::default() };
+    assert_eq!(opened("15091", &Reach::default()), [15091]);
+    assert_eq!(opened("16091", &Reach::default()), [0_u16; 0]);
+    assert_eq!(opened("16091", &allowed), [16091]);
+    assert_eq!(opened("22", &allowed), [0_u16; 0]);
     let on_node = facts(|pod| pod["spec"]["hostNetwork"] = json!(true));
     assert_eq!(on_node.whereabouts, Whereabouts::OnNode);
     assert_eq!(facts(|pod| pod["status"]["podIP"] = json!("x")).whereabouts, Whereabouts::Nowhere);
@@ -113,7 +123,7 @@ fn nobody_is_asked_at_an_address_that_no_pod_has() {
         assert_eq!(whereabouts, Whereabouts::Nowhere, "{ip}");
         assert!(why.contains(ip) && why.contains(kind), "{ip}: {why}");
     }
-    let reach = Reach { pod_cidrs: vec!["127.96.0.0/11".parse().expect("a range")] };
+    let reach = Reach { pod_cidrs: vec!["127.96.0.0/11".parse().expect("a range")], ports: Vec::new() };
     let listed = |ip: &str| at(ip, &reach).0;
     assert_eq!(listed("127.96.0.1"), Whereabouts::At(IpAddr::from([127, 96, 0, 1])));
     assert_eq!(listed("127.0.0.1"), Whereabouts::Nowhere);

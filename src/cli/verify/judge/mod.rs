@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::gather::{Agent, Evidence, SecurePort};
 use crate::cli::agent_api::ActiveTarget;
-use crate::cli::exposure::{Facts, Kind, Plainly};
-use crate::cli::istio::{ENVOY_PORT, LOCALHOST_ONLY_VARIABLE, MERGED_PORT, PLAIN_ENVOY_PORT};
+use crate::cli::exposure::{Facts, Kind, Opening, Plainly};
+use crate::cli::istio::{ENVOY_PORT, LOCALHOST_ONLY_VARIABLE, PLAIN_ENVOY_PORT};
 use crate::cli::scrape::target_of;
 use crate::connect::PlainAnswer;
 use crate::model::{Acceptance, Failure, Match, Peer, Reason, SpiffeId, clean, clean_to};
@@ -46,8 +46,7 @@ pub(super) fn judge(facts: &Facts, expected: &Peer, evidence: &Evidence) -> Vec<
     let mut add = |id, port, check: String, (verdict, seen, next): Found| {
         steps.push(Step { id, port, check, verdict, seen, next });
     };
-    for kind in [Kind::Merged, Kind::Envoy] {
-        let port = kind.usual();
+    for (kind, port) in ports(facts, evidence) {
         let Some(secure) = evidence.secure.iter().find(|secure| secure.scrape.port == port) else {
             add("listener", Some(port), format!("{port} speaks TLS"), absent(facts, kind));
             continue;
@@ -62,7 +61,7 @@ pub(super) fn judge(facts: &Facts, expected: &Peer, evidence: &Evidence) -> Vec<
             format!("{port} refuses whoever shows no certificate"),
             anonymous_refused(secure),
         );
-        add("target", Some(port), format!("{port} is up in its job"), target(facts, port, expected, evidence));
+        add("target", Some(port), format!("{port} is up in its job"), target(facts, kind, port, expected, evidence));
     }
     add(
         "plain",
@@ -96,19 +95,38 @@ fn not_applicable(why: impl Into<String>) -> Found {
     (Verdict::NotApplicable, why.into(), None)
 }
 
-/// A secure port that is neither open nor announced. A pod needs one of the two.
+/// The secure ports that have checks: those of the two kinds, where the proxy opens them or by convention, and whatever
+/// else was asked.
+fn ports(facts: &Facts, evidence: &Evidence) -> Vec<(Kind, u16)> {
+    let mut ports: Vec<_> = Kind::BOTH
+        .into_iter()
+        .map(|kind| match facts.opening(kind) {
+            Opening::On(port) => (kind, port),
+            Opening::Off | Opening::Unknown => (kind, kind.usual()),
+        })
+        .collect();
+    for asked in evidence.secure.iter().map(|secure| secure.scrape.port) {
+        if ports.iter().all(|(_, port)| *port != asked) {
+            ports.push((if asked == ENVOY_PORT { Kind::Envoy } else { Kind::Merged }, asked));
+        }
+    }
+    ports
+}
+
+/// A secure port that was not asked. A pod needs one of the two.
 fn absent(facts: &Facts, kind: Kind) -> Found {
-    let none = facts.secure_ports().is_empty() && kind == Kind::Merged;
-    match facts.is_vague() {
-        true => not_asked(format!(
-            "the value of {} stands elsewhere (valueFrom), and no annotation names the port",
-            kind.variable()
+    let variable = kind.variable();
+    match facts.opening(kind) {
+        Opening::On(port) => not_asked(format!(
+            "{variable} opens it, which is none of Istio's convention: give --port {port} to have it asked"
         )),
-        false if none => failed(
-            "no secure metrics port is open",
-            facts.source.opening(kind.annotation(), kind.variable(), kind.usual()),
-        ),
-        false => not_applicable(format!("the proxy does not open it ({})", kind.variable())),
+        Opening::Unknown => {
+            not_asked(format!("the value of {variable} stands elsewhere (valueFrom), and no annotation names the port"))
+        }
+        Opening::Off if facts.has_no_secure_port() && kind == Kind::Merged => {
+            failed("no secure metrics port is open", facts.source.opening(kind.annotation(), variable, kind.usual()))
+        }
+        Opening::Off => not_applicable(format!("the proxy does not open it ({variable})")),
     }
 }
 
@@ -195,11 +213,14 @@ fn anonymous_refused(SecurePort { scrape, anonymous, .. }: &SecurePort) -> Found
     }
 }
 
-fn target(facts: &Facts, port: u16, expected: &Peer, evidence: &Evidence) -> Found {
-    let announced = |port| facts.announced.iter().any(|announced| announced.port == Some(port));
-    let by_merged = port == ENVOY_PORT && announced(MERGED_PORT);
-    if !announced(port) && !by_merged {
-        let kind = if port == MERGED_PORT { Kind::Merged } else { Kind::Envoy };
+fn target(facts: &Facts, kind: Kind, port: u16, expected: &Peer, evidence: &Evidence) -> Found {
+    let announced = facts.announced.iter().any(|announced| announced.port == Some(port));
+    let by_merged = kind == Kind::Envoy
+        && facts
+            .announced
+            .iter()
+            .any(|other| other.kind == Kind::Merged && other.port.is_some_and(|other| other != port));
+    if !announced && !by_merged {
         let next = facts.source.annotating(kind.annotation(), port);
         return failed("no annotation names the port, so no job finds it", next);
     }

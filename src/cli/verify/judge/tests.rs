@@ -252,3 +252,25 @@ fn a_pod_without_secure_ports_is_told_how_to_open_one() {
     assert_eq!(verdict(&off, &evidence, "listener", 15092).0, Verdict::Failed);
     assert_eq!(verdict(&off, &evidence, "listener", 15091).0, Verdict::NotApplicable);
 }
+
+#[test]
+fn a_port_beside_the_convention_is_asked_where_that_is_allowed_and_never_called_closed() {
+    let env = json!([{"name": "ENVOY_SECURE_MERGED_METRICS_PORT", "value": "16092"}]);
+    let unusual = sidecar(env, json!({"prometheus.istio.io/secure-port": "16092"}));
+    let mut evidence = evidence();
+    let asked = evidence.secure.remove(0);
+    let (verdict_of, seen) = verdict(&unusual, &evidence, "listener", 16092);
+    assert_eq!(verdict_of, Verdict::NotAsked);
+    assert!(seen.contains("--port 16092"), "{seen}");
+    assert_eq!(verdict(&unusual, &evidence, "listener", 15091).0, Verdict::NotApplicable);
+    evidence.secure.push(SecurePort { scrape: Securely { port: 16092, ..asked.scrape }, ..asked });
+    for id in ["listener", "identity", "mtls", "plain_refused", "anonymous_refused"] {
+        assert_eq!(verdict(&unusual, &evidence, id, 16092).0, Verdict::Ok, "{id}");
+    }
+    // What is announced is asked, too, whatever is open.
+    let env = json!([{"name": "ENVOY_SECURE_MERGED_METRICS_PORT", "value": "16092"}]);
+    let other = sidecar(env, json!({"prometheus.istio.io/secure-port": "15092"}));
+    evidence.secure[0].scrape = Securely { port: 15092, outcome: refused(Reason::ConnectRefused), wants_alpn: false };
+    assert_eq!(verdict(&other, &evidence, "listener", 16092).0, Verdict::NotAsked);
+    assert_eq!(verdict(&other, &evidence, "listener", 15092).0, Verdict::Failed);
+}
