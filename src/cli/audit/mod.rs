@@ -28,11 +28,16 @@ use crate::clock::Clock;
 use crate::model::ExitClass;
 use crate::telemetry::{self, LogFormat, LogLevel};
 
+/// What is said where there is nothing to audit.
+const EMPTY: &str =
+    "look at the namespace's name (-n) and at kubectl get pods; if it is as it should be, give --allow-empty";
+
 /// The arguments of an audit.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exit codes: 0 nothing at or above --fail-on, 1 findings at or above it, 2 usage, certificates or kubeconfig, 3 the API server does \
-not answer or does not let us list pods, or the time limit was over before every pod was asked.
+not answer or does not let us list pods, no pod of the mesh is there (--allow-empty), or the time limit was over before every pod \
+was asked.
 
 Findings have IDs that never change their meaning (MS001 secure-ports-off, ...), a severity (error, warning, note), and a fix; \
 docs/audit.md lists them. SARIF has them as rules.
@@ -56,6 +61,9 @@ pub(super) struct AuditArgs {
     /// Ask no pod: only what the API server says
     #[arg(long)]
     no_connect: bool,
+    /// It is no error if no pod of the mesh is there
+    #[arg(long)]
+    allow_empty: bool,
     /// The least severity that makes the exit code 1
     #[arg(long, value_name = "SEVERITY", value_enum, default_value = "warning")]
     fail_on: Severity,
@@ -93,7 +101,14 @@ enum Output {
 pub(super) async fn run(args: AuditArgs) -> u8 {
     telemetry::init(LogFormat::Text, LogLevel::Warn);
     match audit(&args).await {
-        Ok(audit) => super::written(print(&audit, args.output).map(|()| exit_code(&audit, args.fail_on))),
+        Ok(audit) => {
+            let code = super::written(print(&audit, args.output).map(|()| exit_code(&audit, args.fail_on)));
+            if let Some(why) = &audit.in_vain {
+                let stop = Stop::NoTarget { why: why.clone(), hint: Some(EMPTY.to_owned()) };
+                eprintln!("{}", stop.text(Paint::for_stderr()));
+            }
+            code
+        }
         Err(stop) => {
             eprintln!("{}", stop.text(Paint::for_stderr()));
             stop.exit_code()
@@ -104,7 +119,7 @@ pub(super) async fn run(args: AuditArgs) -> u8 {
 fn exit_code(audit: &Audit, fail_on: Severity) -> u8 {
     match audit.worst() {
         Some(worst) if worst >= fail_on => 1,
-        _ if !audit.complete => ExitClass::Connect.code(),
+        _ if !audit.complete || audit.in_vain.is_some() => ExitClass::Connect.code(),
         _ => 0,
     }
 }
@@ -125,6 +140,9 @@ async fn audit(args: &AuditArgs) -> Result<Audit, Stop> {
     let domain = asker.as_ref().map(|(_, domain)| domain.to_string());
     let mut audit = Audit::new(asker.is_some(), domain);
     let facts = listed(&cluster, namespace, &args.mesh.reach(), &mut audit).await?;
+    if facts.is_empty() && !args.allow_empty {
+        audit.in_vain = Some(in_vain(namespace, audit.summary.listed));
+    }
     let now = Clock::system().now();
     match asker {
         None => facts.iter().for_each(|facts| audit.add(facts, false, judge(facts, Asked::Unwanted, now))),
@@ -132,6 +150,15 @@ async fn audit(args: &AuditArgs) -> Result<Audit, Stop> {
     }
     audit.sort();
     Ok(audit)
+}
+
+/// What is said of a place without a pod of the mesh; a namespace that does not exist looks the same as one that is empty.
+fn in_vain(namespace: Option<&str>, listed: usize) -> String {
+    match (namespace, listed) {
+        (Some(namespace), 0) => format!("namespace {namespace} has no pods, or does not exist"),
+        (Some(namespace), _) => format!("namespace {namespace} has no pod of the mesh that runs"),
+        (None, _) => "the cluster has no pod of the mesh that runs".to_owned(),
+    }
 }
 
 /// The pods of the mesh; of the others only how many they are.

@@ -24,6 +24,9 @@ pub(super) struct Audit {
     pub(super) trust_domain: Option<String>,
     pub(super) summary: Summary,
     pub(super) pods: Vec<Audited>,
+    /// Why there was nothing to audit, where that is not meant.
+    #[serde(skip)]
+    pub(super) in_vain: Option<String>,
 }
 
 /// What it comes to.
@@ -83,7 +86,7 @@ pub(super) struct Found {
 impl Audit {
     pub(super) fn new(connected: bool, trust_domain: Option<String>) -> Self {
         let (summary, pods) = (Summary::default(), Vec::new());
-        Self { version: VERSION, connected, complete: true, trust_domain, summary, pods }
+        Self { version: VERSION, connected, complete: true, trust_domain, summary, pods, in_vain: None }
     }
 
     /// Adds a pod of the mesh, with what was found and whether its ports were asked.

@@ -23,7 +23,7 @@ pub(super) fn document(audit: &Audit) -> Value {
                 "semanticVersion": env!("CARGO_PKG_VERSION"),
                 "rules": rules,
             }},
-            "invocations": [{"executionSuccessful": audit.complete}],
+            "invocations": [{"executionSuccessful": audit.complete && audit.in_vain.is_none()}],
             "results": results,
             "properties": {"connected": audit.connected, "summary": audit.summary},
         }],

@@ -72,8 +72,8 @@ fn entry(out: &mut String, members: &[(&Audited, &Found)], width: Option<usize>,
 
 fn summary(out: &mut String, audit: &Audit, paint: Paint) {
     let Summary { listed, meshed, secured, foreign, finished, leaving, errors, warnings, notes } = audit.summary;
-    let secured = match (audit.connected, secured == meshed) {
-        // Nobody knows.
+    let secured = match (audit.connected && meshed > 0, secured == meshed) {
+        // Nobody knows, or nobody is there.
         (false, _) => String::new(),
         (true, true) => paint.good(format!(", {secured} secured")),
         (true, false) => paint.bold(format!(", {secured} secured")),

@@ -36,7 +36,7 @@ use crate::relabel::Selector;
 use crate::telemetry::{self, LogFormat, LogLevel};
 
 /// The exit code where a pod cannot be scraped at all, with a sentence that says why.
-const NO_TARGET: u8 = 8;
+pub(super) const NO_TARGET: u8 = 8;
 
 /// The arguments of one scrape.
 #[derive(Debug, clap::Args)]

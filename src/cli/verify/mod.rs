@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use self::judge::{Step, Verdict};
+use self::judge::{Outcome, Step};
 use super::exposure::{Facts, Limits, MeshArgs, Role, Sighting, Whereabouts};
-use super::scrape::{Stop, checked, parse_duration};
+use super::scrape::{NO_TARGET, Stop, checked, parse_duration};
 use super::style::{Paint, terminal_size};
 use crate::model::clean;
 use crate::telemetry::{self, LogFormat, LogLevel};
@@ -27,7 +27,8 @@ const VERSION: u32 = 1;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Exit codes: 0 nothing failed, 1 a check failed, 2 usage, certificates or kubeconfig, 3 the API server does not answer or does not \
-let us get the pod, 8 the pod cannot be verified: it is not there, does not run, or is no part of the mesh.
+let us get the pod, 8 the pod cannot be verified: it is not there, does not run, is no part of the mesh, or no secure port of it \
+could be asked.
 
 The pod is asked from where the command runs, so it belongs into the mesh, where certificates are. From an agent's pod 15020 and 15090 \
 are out of reach by its NetworkPolicy, and not asked. The agent that scrapes the pod \
@@ -74,16 +75,22 @@ struct Verified {
     name: String,
     address: String,
     expected_identity: String,
-    /// Nothing failed.
+    /// Nothing failed, and a secure port answered over mTLS.
     ok: bool,
     steps: Vec<Step>,
+    #[serde(skip)]
+    outcome: Outcome,
 }
 
 /// Verifies once; returns the exit code.
 pub(super) async fn run(args: VerifyArgs) -> u8 {
     telemetry::init(LogFormat::Text, LogLevel::Warn);
     match verify(&args).await {
-        Ok(verified) => super::written(print(&verified, args.output).map(|()| u8::from(!verified.ok))),
+        Ok(verified) => super::written(print(&verified, args.output).map(|()| match verified.outcome {
+            Outcome::Verified => 0,
+            Outcome::Failed => 1,
+            Outcome::Unproven => NO_TARGET,
+        })),
         Err(stop) => {
             eprintln!("{}", stop.text(Paint::for_stderr()));
             stop.exit_code()
@@ -109,14 +116,16 @@ async fn verify(args: &VerifyArgs) -> Result<Verified, Stop> {
     let expected = asker.expected(&facts).map_err(|failure| Stop::Usage(failure.to_string()))?;
     let evidence = gather::gather(&asker, &facts, ip, args.agent.as_deref()).await?;
     let steps = judge::judge(&facts, &expected, &evidence);
+    let outcome = Outcome::of(&steps);
     Ok(Verified {
         version: VERSION,
         namespace: clean(&facts.namespace).into_owned(),
         name: clean(&facts.name).into_owned(),
         address: ip.to_string(),
         expected_identity: expected.expected().to_string(),
-        ok: steps.iter().all(|step| step.verdict != Verdict::Failed),
+        ok: outcome == Outcome::Verified,
         steps,
+        outcome,
     })
 }
 

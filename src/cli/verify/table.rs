@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Verified;
-use super::judge::Verdict;
+use super::judge::{Outcome, Verdict};
 use crate::cli::style::{Paint, wrapped};
 
 /// The whole of it; `width` is that of the terminal, if it goes to one.
@@ -40,5 +40,8 @@ pub(super) fn text(verified: &Verified, width: Option<usize>, paint: Paint) -> S
     let bad = if bad == 0 { paint.good("0 failed") } else { paint.bad(format!("{bad} failed")) };
     let (idle, open) = (count(Verdict::NotApplicable), count(Verdict::NotAsked));
     let _ = writeln!(out, "{good} ok, {bad}, {idle} not applicable, {open} not asked");
+    if verified.outcome == Outcome::Unproven {
+        let _ = writeln!(out, "{} no secure port of the pod was asked", paint.bad("not verified:"));
+    }
     out
 }

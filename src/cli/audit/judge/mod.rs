@@ -5,9 +5,12 @@
 use std::time::SystemTime;
 
 use super::rule::Rule;
-use crate::cli::exposure::{Announced, Facts, Kind, Role, Securely, Seen, Whereabouts};
+use crate::cli::exposure::{Announced, Facts, Kind, Opening, Role, Securely, Seen, Whereabouts};
 use crate::cli::istio::{LOCALHOST_ONLY_VARIABLE, MERGED_PORT, PLAIN_ENVOY_PORT, PLAIN_MERGED_PORT};
 use crate::model::{Failure, Reason, clean};
+
+/// What makes a variable known whose value stands elsewhere.
+const IN_PROXY_METADATA: &str = "write the value into proxyMetadata: the injector reads no other";
 
 /// Something that is wrong, or to know. The texts are safe to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,10 +100,12 @@ impl Bench<'_> {
     fn openings(&mut self) {
         let facts = self.facts;
         let opened = facts.opened();
-        if facts.is_vague() {
-            let message =
-                "a variable of the secure ports has its value elsewhere (valueFrom), so what is open is not known";
-            self.find(Rule::NotAsked, None, message, "write the value into proxyMetadata: the injector reads no other");
+        for kind in Kind::BOTH.into_iter().filter(|kind| facts.opening(*kind) == Opening::Unknown) {
+            let message = format!(
+                "the value of {} stands elsewhere (valueFrom), so whether it opens a port is not known",
+                kind.variable()
+            );
+            self.find(Rule::NotAsked, None, message, IN_PROXY_METADATA);
         }
         for (kind, port) in opened.iter().filter(|(_, port)| !facts.may_ask(*port)) {
             let message =

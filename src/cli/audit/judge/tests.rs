@@ -319,7 +319,9 @@ fn what_was_not_asked_is_told() {
         let from = json!({"name": OPEN.0, "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['p']"}}});
         pod["spec"]["containers"][1]["env"].as_array_mut().expect("a list").push(from);
     });
-    assert_eq!(unasked(&elsewhere), [("MS018", 0)], "neither off nor on");
+    let findings = judge(&elsewhere, Asked::Unwanted, now());
+    assert_eq!(ids(&findings), [("MS018", 0)], "neither off nor on");
+    assert!(findings[0].message.contains(OPEN.0), "{}", findings[0].message);
     let on_node = pod(&[OPEN, HARD], &[NAMED], |pod| pod["spec"]["hostNetwork"] = json!(true));
     assert_eq!(unasked(&on_node), [("MS010", 15092), ("MS018", 0)]);
     let waiting = pod(&[OPEN, HARD], &[NAMED], |pod| pod["status"] = json!({"phase": "Pending"}));

@@ -37,6 +37,32 @@ pub(super) enum Verdict {
     NotAsked,
 }
 
+/// What all checks come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Nothing failed, and a secure port answered over mTLS.
+    Verified,
+    /// A check failed.
+    Failed,
+    /// Nothing failed, but no secure port was asked: that proves nothing.
+    Unproven,
+}
+
+impl Outcome {
+    pub(super) fn of(steps: &[Step]) -> Self {
+        if steps.iter().any(|step| step.verdict == Verdict::Failed) {
+            return Self::Failed;
+        }
+        match steps.iter().any(|step| step.id == MTLS && step.verdict == Verdict::Ok) {
+            true => Self::Verified,
+            false => Self::Unproven,
+        }
+    }
+}
+
+/// The check without which a pod is not verified.
+const MTLS: &str = "mtls";
+
 /// Verdict, what was seen, and what to do.
 type Found = (Verdict, String, Option<String>);
 
@@ -53,7 +79,7 @@ pub(super) fn judge(facts: &Facts, expected: &Peer, evidence: &Evidence) -> Vec<
         };
         add("listener", Some(port), format!("{port} speaks TLS"), listener(secure));
         add("identity", Some(port), format!("{port} is who it must be"), identity(secure, expected));
-        add("mtls", Some(port), format!("{port} answers 200 over mTLS"), mtls(secure));
+        add(MTLS, Some(port), format!("{port} answers 200 over mTLS"), mtls(secure));
         add("plain_refused", Some(port), format!("{port} refuses plain HTTP"), plain_refused(&secure.plain));
         add(
             "anonymous_refused",

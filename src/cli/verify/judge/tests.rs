@@ -274,3 +274,27 @@ fn a_port_beside_the_convention_is_asked_where_that_is_allowed_and_never_called_
     assert_eq!(verdict(&other, &evidence, "listener", 16092).0, Verdict::NotAsked);
     assert_eq!(verdict(&other, &evidence, "listener", 15092).0, Verdict::Failed);
 }
+
+#[test]
+fn a_pod_whose_ports_are_not_known_is_not_verified() {
+    let from = |name: &str| json!({"name": name, "valueFrom": {"configMapKeyRef": {"key": "k", "name": "n"}}});
+    let (merged, envoy) = ("ENVOY_SECURE_MERGED_METRICS_PORT", "ENVOY_SECURE_METRICS_PORT");
+    let mut evidence = evidence();
+    let asked = std::mem::take(&mut evidence.secure);
+    for (env, on_merged, on_envoy) in [
+        (json!([from(merged), from(envoy)]), Verdict::NotAsked, Verdict::NotAsked),
+        (json!([from(merged)]), Verdict::NotAsked, Verdict::NotApplicable),
+        (json!([from(envoy)]), Verdict::NotApplicable, Verdict::NotAsked),
+    ] {
+        let vague = sidecar(env, json!({}));
+        for (port, wanted, variable) in [(15092, on_merged, merged), (15091, on_envoy, envoy)] {
+            let (verdict, seen) = verdict(&vague, &evidence, "listener", port);
+            assert!(verdict == wanted && seen.contains(variable), "{port}: {verdict:?} {seen}");
+        }
+        assert_eq!(Outcome::of(&judge(&vague, &expected(), &evidence)), Outcome::Unproven);
+    }
+    evidence.secure = asked;
+    assert_eq!(Outcome::of(&judge(&open(), &expected(), &evidence)), Outcome::Verified);
+    evidence.secure[0].scrape.outcome = refused(Reason::ConnectRefused);
+    assert_eq!(Outcome::of(&judge(&open(), &expected(), &evidence)), Outcome::Failed);
+}

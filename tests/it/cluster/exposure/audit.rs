@@ -59,7 +59,7 @@ const REASONS: &[(&str, &str)] = &[
 async fn reader(cluster: &Cluster, shop: &Namespace, dir: &TempDir) -> (String, String) {
     let account = shop.account("auditor").await;
     shop.allow(cluster, &account, json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}])).await;
-    let file = dir.path().join("kubeconfig");
+    let file = dir.path().join(shop.name());
     cluster.kubeconfig(&file, &cluster.url(), &shop.token(&account).await);
     (file.display().to_string(), account.user())
 }
@@ -244,6 +244,26 @@ async fn nothing_is_called_good_that_was_not_asked_in_time() {
     shop.create_pod(edge.annotation(MERGED, "15092").running(&ip.to_string())).await;
     let certs = mesh.certs.path().display().to_string();
     let fixed = ["-n", shop.name(), "--kubeconfig", &kubeconfig, "--certs-dir", &certs, "--output", "json"];
+    // Where nobody is, nothing is secured.
+    let (quiet, ghost) = (cluster.own_namespace("quiet").await, format!("{}-typo", shop.name()));
+    let (reads_quiet, _) = reader(cluster, &quiet, &dir).await;
+    quiet.create_pod(pod("foreign")).await;
+    let admin = dir.path().join("admin");
+    cluster.kubeconfig(&admin, &cluster.url(), cluster.admin_token());
+    let admin = admin.display().to_string();
+    for (namespace, kubeconfig, says) in [
+        (quiet.name(), &reads_quiet, "has no pod of the mesh that runs"),
+        (ghost.as_str(), &admin, "has no pods, or does not exist"),
+    ] {
+        let empty = ["-n", namespace, "--kubeconfig", kubeconfig, "--certs-dir", &certs];
+        let output = audit(&empty).await;
+        let (table, error) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(3), "{error}");
+        assert!(error.contains(&format!("namespace {namespace} {says}")) && error.contains("--allow-empty"), "{error}");
+        assert!(table.contains(" pods are in the mesh; 0 errors") && !table.contains("secured"), "{table}");
+        let output = audit(&[&empty, &["--allow-empty", "--output", "sarif"][..]].concat()).await;
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+    }
     // No pod is on a loopback address, unless somebody says so.
     let output = audit(&fixed).await;
     let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
