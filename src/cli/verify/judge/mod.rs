@@ -63,6 +63,9 @@ impl Outcome {
 /// The check without which a pod is not verified.
 const MTLS: &str = "mtls";
 
+/// What a proxy in between does, our own among them, looks the same as a pod that gives nothing.
+const CLOSED_ON_THE_WAY: &str = "closed without a byte: something on the way keeps us out";
+
 /// Verdict, what was seen, and what to do.
 type Found = (Verdict, String, Option<String>);
 
@@ -77,10 +80,10 @@ pub(super) fn judge(facts: &Facts, expected: &Peer, evidence: &Evidence) -> Vec<
             add("listener", Some(port), format!("{port} speaks TLS"), absent(facts, kind));
             continue;
         };
-        add("listener", Some(port), format!("{port} speaks TLS"), listener(secure));
-        add("identity", Some(port), format!("{port} is who it must be"), identity(secure, expected));
-        add(MTLS, Some(port), format!("{port} answers 200 over mTLS"), mtls(secure));
-        add("plain_refused", Some(port), format!("{port} refuses plain HTTP"), plain_refused(&secure.plain));
+        add("listener", Some(port), format!("{port} speaks TLS"), listener(facts, secure));
+        add("identity", Some(port), format!("{port} is who it must be"), identity(facts, secure, expected));
+        add(MTLS, Some(port), format!("{port} answers 200 over mTLS"), mtls(facts, secure));
+        add("plain_refused", Some(port), format!("{port} refuses plain HTTP"), plain_refused(secure));
         add(
             "anonymous_refused",
             Some(port),
@@ -109,8 +112,13 @@ fn failed(seen: impl Into<String>, next: impl Into<String>) -> Found {
     (Verdict::Failed, seen.into(), Some(next.into()))
 }
 
-fn of_failure(failure: &Failure) -> Found {
-    failed(failure.to_string(), failure.hint())
+fn of_failure(facts: &Facts, port: u16, failure: &Failure) -> Found {
+    // Of a pod that is captured the cause is known.
+    let next = match failure.reason {
+        Reason::ClosedAfterHandshake if facts.is_captured(port) => facts.source.excluding().into(),
+        _ => failure.hint(),
+    };
+    failed(failure.to_string(), next)
 }
 
 fn not_asked(why: impl Into<String>) -> Found {
@@ -156,10 +164,10 @@ fn absent(facts: &Facts, kind: Kind) -> Found {
     }
 }
 
-fn listener(SecurePort { scrape, .. }: &SecurePort) -> Found {
+fn listener(facts: &Facts, SecurePort { scrape, .. }: &SecurePort) -> Found {
     match &scrape.outcome {
         Ok(answered) => ok(format!("{} {}", answered.peer.tls_version, answered.peer.cipher)),
-        Err(failure) if is_before_tls(failure.reason) => of_failure(failure),
+        Err(failure) if is_before_tls(failure.reason) => of_failure(facts, scrape.port, failure),
         Err(_) => ok("TLS"),
     }
 }
@@ -178,7 +186,7 @@ fn is_before_tls(reason: Reason) -> bool {
     )
 }
 
-fn identity(SecurePort { scrape, .. }: &SecurePort, expected: &Peer) -> Found {
+fn identity(facts: &Facts, SecurePort { scrape, .. }: &SecurePort, expected: &Peer) -> Found {
     match &scrape.outcome {
         Ok(answered) => ok(answered.peer.identity.clone()),
         // The handshake had been verified.
@@ -189,26 +197,32 @@ fn identity(SecurePort { scrape, .. }: &SecurePort, expected: &Peer) -> Found {
             | Reason::NoSpiffeId
             | Reason::InvalidSvid
             | Reason::CertificateExpired
-            | Reason::CertificateNotYetValid => of_failure(failure),
+            | Reason::CertificateNotYetValid => of_failure(facts, scrape.port, failure),
             reason => not_asked(format!("no certificate came to be verified ({reason})")),
         },
     }
 }
 
-fn mtls(SecurePort { scrape, .. }: &SecurePort) -> Found {
+fn mtls(facts: &Facts, SecurePort { scrape, .. }: &SecurePort) -> Found {
     match &scrape.outcome {
         Ok(answered) if answered.status == 200 && scrape.wants_alpn => ok(
             "200, once istio-http/1.1 was offered: a listener from before Istio 1.31, whose target wants the label __alpn__",
         ),
         Ok(answered) if answered.status == 200 => ok("200"),
         Ok(answered) => failed(format!("the status is {}", answered.status), Reason::HttpStatus.hint()),
-        Err(failure) => of_failure(failure),
+        Err(failure) => of_failure(facts, scrape.port, failure),
     }
 }
 
-fn plain_refused(plain: &Plainly) -> Found {
+fn plain_refused(SecurePort { scrape, plain, .. }: &SecurePort) -> Found {
     match &plain.outcome {
-        Ok(PlainAnswer::Closed) => ok("closed without a byte"),
+        // It proves something only of a port that is there.
+        Ok(PlainAnswer::Closed) => match &scrape.outcome {
+            Err(failure) if is_before_tls(failure.reason) => {
+                not_asked(format!("closed without a byte, as TLS is ({})", failure.reason))
+            }
+            _ => ok("closed without a byte"),
+        },
         Ok(PlainAnswer::NotHttp) => ok("an answer that is not HTTP"),
         // The text of Istio's task: the hop passes it on to a port that takes TLS only.
         Ok(PlainAnswer::Status(503)) => ok("503 from inbound capture, which finds a port that takes TLS only"),
@@ -325,7 +339,7 @@ fn plain(facts: &Facts, plain: &Plainly) -> Found {
         Ok(PlainAnswer::NotHttp) => {
             failed("an answer that is not HTTP", "look at what listens there, and at ENVOY_PROMETHEUS_PORT")
         }
-        Ok(PlainAnswer::Closed) => not_asked("closed without a byte: something on the way keeps us out"),
+        Ok(PlainAnswer::Closed) => not_asked(CLOSED_ON_THE_WAY),
         Err(failure) => not_asked(failure.to_string()),
     }
 }
@@ -340,7 +354,8 @@ fn closed(facts: &Facts, plain: &Plainly) -> Found {
         Ok(PlainAnswer::Status(status)) => {
             failed(format!("it answers {status}"), "start the pod anew: a proxy reads its variables once")
         }
-        Ok(PlainAnswer::Closed | PlainAnswer::NotHttp) => ok("no HTTP answer"),
+        Ok(PlainAnswer::NotHttp) => failed("an answer that is not HTTP", "look at what listens there"),
+        Ok(PlainAnswer::Closed) => not_asked(CLOSED_ON_THE_WAY),
         Err(failure) if failure.reason == Reason::ConnectRefused => ok("refused"),
         Err(failure) => not_asked(failure.to_string()),
     }

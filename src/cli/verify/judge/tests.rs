@@ -161,6 +161,11 @@ fn what_is_asked_to_be_refused_must_be() {
         evidence.secure[0].plain.outcome = answer.clone();
         assert_eq!(verdict(&open(), &evidence, "plain_refused", 15092).0, wanted, "{answer:?}");
     }
+    evidence.secure[0].plain.outcome = Ok(PlainAnswer::Closed);
+    evidence.secure[0].scrape.outcome = refused(Reason::ClosedInHandshake);
+    let nobody = verdict(&open(), &evidence, "plain_refused", 15092).0;
+    assert_eq!(nobody, Verdict::NotAsked, "who closes everything may be something on the way");
+    evidence.secure[0].scrape.outcome = good();
     for (answer, wanted) in [
         (refused(Reason::ClosedInHandshake), Verdict::Ok),
         (refused(Reason::TlsHandshake), Verdict::Ok),
@@ -239,6 +244,15 @@ fn a_hardened_pod_must_keep_its_plaintext_ports_closed() {
     for port in [15020, 15090] {
         assert_eq!(verdict(&hardened(), &evidence, "plain_closed", port).0, Verdict::Ok);
     }
+    for (answer, wanted) in [
+        // Our own proxy, if it captures what goes out, takes every connection and closes it.
+        (PlainAnswer::Closed, Verdict::NotAsked),
+        (PlainAnswer::NotHttp, Verdict::Failed),
+        (PlainAnswer::Status(200), Verdict::Failed),
+    ] {
+        evidence.plain_envoy = plain(15090, Ok(answer));
+        assert_eq!(verdict(&hardened(), &evidence, "plain_closed", 15090).0, wanted, "{answer:?}");
+    }
     evidence.plain_envoy = plain(15090, refused(Reason::ConnectTimeout));
     assert_eq!(verdict(&hardened(), &evidence, "plain_closed", 15090).0, Verdict::NotAsked);
     assert_eq!(verdict(&open(), &evidence, "plain", 15090).0, Verdict::NotAsked, "something is in the way");
@@ -297,4 +311,18 @@ fn a_pod_whose_ports_are_not_known_is_not_verified() {
     assert_eq!(Outcome::of(&judge(&open(), &expected(), &evidence)), Outcome::Verified);
     evidence.secure[0].scrape.outcome = refused(Reason::ConnectRefused);
     assert_eq!(Outcome::of(&judge(&open(), &expected(), &evidence)), Outcome::Failed);
+}
+
+#[test]
+fn a_captured_pod_is_told_the_change_that_ends_it() {
+    let mut evidence = evidence();
+    evidence.secure[0].scrape.outcome = refused(Reason::ClosedAfterHandshake);
+    let next = |facts: &Facts| {
+        let steps = judge(facts, &expected(), &evidence);
+        steps.into_iter().find(|step| step.id == MTLS).and_then(|step| step.next).expect("something to do")
+    };
+    assert_eq!(next(&open()), open().source.excluding());
+    let env = json!([{"name": "ENVOY_SECURE_MERGED_METRICS_PORT", "value": "15092"}]);
+    let excluded = json!({"traffic.sidecar.istio.io/excludeInboundPorts": "15092"});
+    assert_eq!(next(&sidecar(env, excluded)), Reason::ClosedAfterHandshake.hint(), "nothing captures it");
 }
