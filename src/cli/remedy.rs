@@ -11,7 +11,8 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 
 use super::istio::{
-    ENVOY_PORT, EXCLUDE_ANNOTATION, GATEWAY_NAME_LABEL, INJECT, MERGED_PORT, PROXY_CONFIG_ANNOTATION, PROXY_CONTAINER,
+    ENVOY_PORT, EXCLUDE_ANNOTATION, GATEWAY_NAME_LABEL, INCLUDE_ANNOTATION, INJECT, MERGED_PORT,
+    PROXY_CONFIG_ANNOTATION, PROXY_CONTAINER,
 };
 
 /// Where a pod comes from, and what stands there.
@@ -25,6 +26,8 @@ pub(super) struct Source {
     has_proxy_config: bool,
     /// Ports are taken out of inbound capture already.
     has_exclusions: bool,
+    /// Inbound capture is for the ports of a list, of which nothing is taken out but by taking it off the list.
+    has_inclusions: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +72,7 @@ impl Source {
             injected: !told_not_to,
             has_proxy_config: annotation(PROXY_CONFIG_ANNOTATION).is_some(),
             has_exclusions: annotation(EXCLUDE_ANNOTATION).is_some(),
+            has_inclusions: annotation(INCLUDE_ANNOTATION).is_some_and(|listed| listed.trim() != "*"),
         }
     }
 
@@ -117,13 +121,18 @@ impl Source {
         }
     }
 
-    /// How the secure ports are taken out of inbound capture. What is taken out already stays: no command replaces it.
-    pub(super) fn excluding(&self) -> String {
-        let ports = format!("{ENVOY_PORT},{MERGED_PORT}");
+    /// How a secure port is taken out of inbound capture, and the other of the convention with it. What is taken out already
+    /// stays: no command replaces it.
+    pub(super) fn excluding(&self, port: u16) -> String {
+        let own = matches!(port, ENVOY_PORT | MERGED_PORT);
+        let ports = if own { format!("{ENVOY_PORT},{MERGED_PORT}") } else { port.to_string() };
+        if self.has_inclusions {
+            return format!("{}, take {ports} out of the annotation {INCLUDE_ANNOTATION}", self.place());
+        }
         if self.has_exclusions {
             return format!("{}, add {ports} to the annotation {EXCLUDE_ANNOTATION}", self.place());
         }
-        let command = self.patch_annotations(&[(EXCLUDE_ANNOTATION, &ports)]);
+        let command = self.patch_annotations(&[(EXCLUDE_ANNOTATION, &ports)]).filter(|_| own);
         command.unwrap_or_else(|| format!("{}, set the annotation {EXCLUDE_ANNOTATION}: \"{ports}\"", self.place()))
     }
 
@@ -268,7 +277,7 @@ mod tests {
             let annotations = json!({annotation: value});
             source(json!({"ownerReferences": owned_by("DaemonSet", "log"), "annotations": annotations}))
         };
-        let free = with("a", "b").excluding();
+        let free = with("a", "b").excluding(15092);
         assert_eq!(
             free,
             "kubectl patch daemonset log -n shop -p '{\"spec\":{\"template\":{\"metadata\":{\"annotations\":\
@@ -276,10 +285,19 @@ mod tests {
         );
         for written in ["8080", "", "8080,'; rm -rf ~ #", "22"] {
             assert_eq!(
-                with(EXCLUDE_ANNOTATION, written).excluding(),
+                with(EXCLUDE_ANNOTATION, written).excluding(15091),
                 "in the pod template, add 15091,15092 to the annotation traffic.sidecar.istio.io/excludeInboundPorts"
             );
         }
+        assert_eq!(
+            with(INCLUDE_ANNOTATION, "8080,15092").excluding(15092),
+            "in the pod template, take 15091,15092 out of the annotation traffic.sidecar.istio.io/includeInboundPorts"
+        );
+        assert_eq!(with(INCLUDE_ANNOTATION, "*").excluding(15092), free, "that is no list");
+        assert_eq!(
+            with("a", "b").excluding(16092),
+            "in the pod template, set the annotation traffic.sidecar.istio.io/excludeInboundPorts: \"16092\""
+        );
         let configured = with(PROXY_CONFIG_ANNOTATION, "concurrency: 1").opening(PORT, VARIABLE, 15092);
         assert!(configured.starts_with("in the pod template, add ") && !configured.contains("concurrency"));
     }

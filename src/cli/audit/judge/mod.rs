@@ -288,7 +288,7 @@ impl Bench<'_> {
             if let Some(port) = captured {
                 let message =
                     format!("inbound capture stands before port {port}: under STRICT no scrape of it succeeds");
-                self.find(Rule::CaptureNotExcluded, Some(port), message, self.facts.source.excluding());
+                self.find(Rule::CaptureNotExcluded, Some(port), message, self.facts.source.excluding(port));
             }
             return;
         };
@@ -336,7 +336,13 @@ impl Bench<'_> {
                 let message = format!(
                     "port {port} closes every connection right after a good handshake: inbound capture ends its TLS, as under STRICT"
                 );
-                return self.find_failed(Rule::StrictCapture, port, failure, message, self.facts.source.excluding());
+                return self.find_failed(
+                    Rule::StrictCapture,
+                    port,
+                    failure,
+                    message,
+                    self.facts.source.excluding(port),
+                );
             }
             _ => (Rule::NoAnswer, no_answer(port, failure)),
         };

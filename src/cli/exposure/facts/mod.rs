@@ -151,10 +151,11 @@ pub(in crate::cli) struct Announced {
 
 /// Which ports inbound capture is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Capture {
-    /// None: all.
-    included: Option<Vec<u16>>,
-    excluded: Vec<u16>,
+enum Capture {
+    /// Every port but these.
+    Except(Vec<u16>),
+    /// These; exclusions count for nothing then.
+    Listed(Vec<u16>),
 }
 
 impl Sighting {
@@ -279,17 +280,20 @@ impl Facts {
     /// Whether a connection to this port goes through the sidecar's inbound capture.
     pub(in crate::cli) fn is_captured(&self, port: u16) -> bool {
         self.role == Role::Sidecar
-            && self.capture.included.as_ref().is_none_or(|included| included.contains(&port))
-            && !self.capture.excluded.contains(&port)
+            && match &self.capture {
+                Capture::Except(excluded) => !excluded.contains(&port),
+                Capture::Listed(included) => included.contains(&port),
+            }
     }
 }
 
 impl Capture {
     fn of(pod: &Pod) -> Self {
         let ports = |text: &str| text.split(',').filter_map(|port| port_of(port.trim())).collect::<Vec<_>>();
-        let excluded = annotation(pod, EXCLUDE_ANNOTATION).map(ports).unwrap_or_default();
-        let included = annotation(pod, INCLUDE_ANNOTATION).filter(|text| text.trim() != "*").map(ports);
-        Self { included, excluded }
+        match annotation(pod, INCLUDE_ANNOTATION).filter(|text| text.trim() != "*") {
+            Some(listed) => Self::Listed(ports(listed)),
+            None => Self::Except(annotation(pod, EXCLUDE_ANNOTATION).map(ports).unwrap_or_default()),
+        }
     }
 }
 

@@ -139,6 +139,10 @@ fn what_inbound_capture_is_for() {
     assert!(with(INCLUDE_ANNOTATION, "*").is_captured(15092));
     assert!(!with(INCLUDE_ANNOTATION, "").is_captured(15092));
     assert!(!with(INCLUDE_ANNOTATION, "8080").is_captured(15092));
+    let both = facts(|pod| {
+        pod["metadata"]["annotations"] = json!({INCLUDE_ANNOTATION: "8080,15092", EXCLUDE_ANNOTATION: "15092"});
+    });
+    assert!(both.is_captured(15092), "of a list nothing is excluded");
     assert!(!facts(|pod| pod["spec"]["containers"][1]["args"][1] = json!("router")).is_captured(15092));
 }
 

@@ -115,7 +115,7 @@ fn failed(seen: impl Into<String>, next: impl Into<String>) -> Found {
 fn of_failure(facts: &Facts, port: u16, failure: &Failure) -> Found {
     // Of a pod that is captured the cause is known.
     let next = match failure.reason {
-        Reason::ClosedAfterHandshake if facts.is_captured(port) => facts.source.excluding().into(),
+        Reason::ClosedAfterHandshake if facts.is_captured(port) => facts.source.excluding(port).into(),
         _ => failure.hint(),
     };
     failed(failure.to_string(), next)

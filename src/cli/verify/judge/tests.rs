@@ -321,7 +321,7 @@ fn a_captured_pod_is_told_the_change_that_ends_it() {
         let steps = judge(facts, &expected(), &evidence);
         steps.into_iter().find(|step| step.id == MTLS).and_then(|step| step.next).expect("something to do")
     };
-    assert_eq!(next(&open()), open().source.excluding());
+    assert_eq!(next(&open()), open().source.excluding(15092));
     let env = json!([{"name": "ENVOY_SECURE_MERGED_METRICS_PORT", "value": "15092"}]);
     let excluded = json!({"traffic.sidecar.istio.io/excludeInboundPorts": "15092"});
     assert_eq!(next(&sidecar(env, excluded)), Reason::ClosedAfterHandshake.hint(), "nothing captures it");
