@@ -136,6 +136,16 @@ impl Source {
         command.unwrap_or_else(|| format!("{}, set the annotation {EXCLUDE_ANNOTATION}: \"{ports}\"", self.place()))
     }
 
+    /// How the pod is started anew, with all that its template says.
+    pub(super) fn restarting(&self) -> String {
+        match &self.origin {
+            Origin::Workload(workload) => {
+                format!("start the pod anew: kubectl rollout restart {workload} -n {}", self.namespace)
+            }
+            Origin::Gateway(_) | Origin::Unknown => "start the pod anew".to_owned(),
+        }
+    }
+
     /// How a variable of the proxy is set.
     pub(super) fn setting(&self, variable: &str, value: &str) -> String {
         match &self.origin {

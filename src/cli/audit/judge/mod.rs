@@ -208,7 +208,7 @@ impl Bench<'_> {
         let closed = match asked {
             Some(one) if one.gives_metrics() => false,
             Some(one) if one.unseen().is_none() => true,
-            _ => facts.restricted,
+            _ => facts.restricted == Some(true),
         };
         if let (Some(port), false, false) = (plain, closed, facts.announced.is_empty()) {
             let message =
@@ -237,15 +237,36 @@ impl Bench<'_> {
     fn plaintext(&mut self) {
         let facts = self.facts;
         self.unseen();
-        let fix = facts.source.setting(LOCALHOST_ONLY_VARIABLE, "true");
-        if self.plain_answers(&fix) || facts.restricted {
+        let fix = match facts.restricted {
+            // It is set, and a proxy reads its variables once.
+            Some(true) => format!(
+                "{}; if it answers still, its Istio does not know {LOCALHOST_ONLY_VARIABLE}",
+                facts.source.restarting()
+            ),
+            Some(false) | None => facts.source.setting(LOCALHOST_ONLY_VARIABLE, "true"),
+        };
+        if self.plain_answers(&fix) {
             return;
         }
-        let message = match self.seen {
-            Some(_) => "ports 15020 and 15090 gave no metrics to this process, but the proxy does not restrict them",
-            None => "the proxy does not restrict its plaintext ports 15020 and 15090",
-        };
-        self.find(Rule::PlaintextNotRestricted, None, message, fix);
+        match (facts.restricted, self.seen) {
+            (Some(true), _) => {}
+            (None, _) => {
+                let message = format!(
+                    "the value of {LOCALHOST_ONLY_VARIABLE} stands elsewhere (valueFrom), so whether the proxy restricts its \
+                     plaintext ports is not known"
+                );
+                self.find(Rule::NotAsked, None, message, IN_PROXY_METADATA);
+            }
+            (Some(false), Some(_)) => {
+                let message =
+                    "ports 15020 and 15090 gave no metrics to this process, but the proxy does not restrict them";
+                self.find(Rule::PlaintextNotRestricted, None, message, fix);
+            }
+            (Some(false), None) => {
+                let message = "the proxy does not restrict its plaintext ports 15020 and 15090";
+                self.find(Rule::PlaintextNotRestricted, None, message, fix);
+            }
+        }
     }
 
     /// Plaintext ports of which it is not known what they give: that is not the same as nothing.

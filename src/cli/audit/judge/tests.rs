@@ -116,9 +116,10 @@ fn a_hardened_pod_has_nothing_to_say_and_an_open_one_its_plaintext() {
         set,
         "in the pod template, add METRICS_LOCALHOST_ACCESS_ONLY: \"true\" to the proxyMetadata of proxy.istio.io/config"
     );
-    let told = sidecar(&[OPEN, HARD], &[NAMED]);
-    let found = found(&told, &seen(15092, good(), &[15020]));
-    assert_eq!(found, [("MS007", 15020)], "what was seen goes before what is said");
+    let findings = judge(&hard, Asked::All(&seen(15092, good(), &[15020])), now());
+    assert_eq!(ids(&findings), [("MS007", 15020)], "what was seen goes before what is said");
+    let fix = &findings[0].fix;
+    assert!(fix.starts_with("start the pod anew: kubectl rollout restart deployment/cart -n shop; "), "{fix}");
 }
 
 #[test]
@@ -322,6 +323,14 @@ fn what_was_not_asked_is_told() {
     let findings = judge(&elsewhere, Asked::Unwanted, now());
     assert_eq!(ids(&findings), [("MS018", 0)], "neither off nor on");
     assert!(findings[0].message.contains(OPEN.0), "{}", findings[0].message);
+    let hidden = pod(&[OPEN], &[NAMED], |pod| {
+        let from = json!({"name": HARD.0, "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['p']"}}});
+        pod["spec"]["containers"][1]["env"].as_array_mut().expect("a list").push(from);
+    });
+    let findings = judge(&hidden, Asked::All(&seen(15092, good(), &[])), now());
+    assert_eq!(ids(&findings), [("MS018", 0)]);
+    assert!(findings[0].message.contains(HARD.0), "{}", findings[0].message);
+    assert_eq!(found(&hidden, &seen(15092, good(), &[15090])), [("MS007", 15090)]);
     let on_node = pod(&[OPEN, HARD], &[NAMED], |pod| pod["spec"]["hostNetwork"] = json!(true));
     assert_eq!(unasked(&on_node), [("MS010", 15092), ("MS018", 0)]);
     let waiting = pod(&[OPEN, HARD], &[NAMED], |pod| pod["status"] = json!({"phase": "Pending"}));

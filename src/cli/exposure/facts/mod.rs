@@ -61,8 +61,8 @@ pub(in crate::cli) struct Facts {
     merged: Opening,
     /// The port of Envoy's own.
     envoy: Opening,
-    /// The proxy closes its plaintext ports to everybody outside the pod.
-    pub(in crate::cli) restricted: bool,
+    /// Whether the proxy closes its plaintext ports to everybody outside the pod; `None` where the value stands elsewhere.
+    pub(in crate::cli) restricted: Option<bool>,
     /// The annotations that name secure ports, merged first.
     pub(in crate::cli) announced: Vec<Announced>,
     /// The port that the `prometheus.io` annotations have scraped in plain text.
@@ -206,10 +206,11 @@ impl Facts {
             misplaced,
             merged: opening(proxy, MERGED_VARIABLE),
             envoy: opening(proxy, ENVOY_VARIABLE),
-            restricted: matches!(
-                variable(proxy, LOCALHOST_ONLY_VARIABLE),
-                Some(Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
-            ),
+            restricted: match variable(proxy, LOCALHOST_ONLY_VARIABLE) {
+                Some(None) => None,
+                Some(Some(text)) => Some(matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True")),
+                None => Some(false),
+            },
             announced: announced.collect(),
             plainly_scraped: annotation(pod, "prometheus.io/port").filter(|_| scraped).and_then(port_of),
             source: Source::of(pod),

@@ -45,7 +45,9 @@ fn the_environment_says_what_is_open() {
         let env = json!([{"name": LOCALHOST_ONLY_VARIABLE, "value": value}]);
         facts(|pod| pod["spec"]["containers"][1]["env"] = env).restricted
     };
-    assert!(restricted("true") && restricted("1") && !restricted("yes") && !restricted("false"));
+    assert_eq!(["true", "1", "yes", "false"].map(restricted), [true, true, false, false].map(Some));
+    let elsewhere = json!([{"name": LOCALHOST_ONLY_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "x"}}}]);
+    assert_eq!(facts(|pod| pod["spec"]["containers"][1]["env"] = elsewhere).restricted, None);
 }
 
 #[test]

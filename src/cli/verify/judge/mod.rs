@@ -331,8 +331,9 @@ fn accepts(target: &ActiveTarget, expected: &Peer) -> Option<bool> {
 
 fn plain(facts: &Facts, plain: &Plainly) -> Found {
     match &plain.outcome {
-        _ if facts.restricted => not_applicable(format!("{LOCALHOST_ONLY_VARIABLE} is set")),
+        _ if facts.restricted == Some(true) => not_applicable(format!("{LOCALHOST_ONLY_VARIABLE} is set")),
         Ok(PlainAnswer::Status(200)) => ok("200 in plain text"),
+        Ok(PlainAnswer::Status(_) | PlainAnswer::NotHttp) if facts.restricted.is_none() => not_asked(hidden()),
         Ok(PlainAnswer::Status(status)) => {
             failed(format!("the status is {status}"), "look at what listens there, and at ENVOY_PROMETHEUS_PORT")
         }
@@ -344,16 +345,20 @@ fn plain(facts: &Facts, plain: &Plainly) -> Found {
     }
 }
 
+/// Why it is not known what the proxy is to do with its plaintext ports.
+fn hidden() -> String {
+    format!("the value of {LOCALHOST_ONLY_VARIABLE} stands elsewhere (valueFrom)")
+}
+
 /// Only a hardened pod closes its plaintext ports.
 fn closed(facts: &Facts, plain: &Plainly) -> Found {
-    if !facts.restricted {
+    if facts.restricted == Some(false) {
         return not_applicable(format!("{LOCALHOST_ONLY_VARIABLE} is not set"));
     }
     match &plain.outcome {
         Ok(PlainAnswer::Status(403)) => ok("403"),
-        Ok(PlainAnswer::Status(status)) => {
-            failed(format!("it answers {status}"), "start the pod anew: a proxy reads its variables once")
-        }
+        Ok(PlainAnswer::Status(_) | PlainAnswer::NotHttp) if facts.restricted.is_none() => not_asked(hidden()),
+        Ok(PlainAnswer::Status(status)) => failed(format!("it answers {status}"), facts.source.restarting()),
         Ok(PlainAnswer::NotHttp) => failed("an answer that is not HTTP", "look at what listens there"),
         Ok(PlainAnswer::Closed) => not_asked(CLOSED_ON_THE_WAY),
         Err(failure) if failure.reason == Reason::ConnectRefused => ok("refused"),

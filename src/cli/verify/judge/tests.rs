@@ -259,6 +259,24 @@ fn a_hardened_pod_must_keep_its_plaintext_ports_closed() {
 }
 
 #[test]
+fn what_a_pod_is_told_elsewhere_about_its_plaintext_ports_is_not_known() {
+    let env = json!([
+        {"name": "ENVOY_SECURE_MERGED_METRICS_PORT", "value": "15092"},
+        {"name": "METRICS_LOCALHOST_ACCESS_ONLY", "valueFrom": {"fieldRef": {"fieldPath": "x"}}},
+    ]);
+    let hidden = sidecar(env, json!({"prometheus.istio.io/secure-port": "15092"}));
+    let mut evidence = evidence();
+    let verdict = |evidence: &Evidence, id, port| verdict(&hidden, evidence, id, port);
+    assert_eq!(verdict(&evidence, "plain", 15090).0, Verdict::Ok);
+    let (closed, seen) = verdict(&evidence, "plain_closed", 15020);
+    assert!(closed == Verdict::NotAsked && seen.contains("METRICS_LOCALHOST_ACCESS_ONLY"), "{closed:?} {seen}");
+    evidence.plain_merged = plain(15020, Ok(PlainAnswer::Status(403)));
+    evidence.plain_envoy = plain(15090, refused(Reason::ConnectRefused));
+    assert_eq!(verdict(&evidence, "plain_closed", 15020).0, Verdict::Ok);
+    assert_eq!(verdict(&evidence, "plain", 15090).0, Verdict::NotAsked);
+}
+
+#[test]
 fn a_pod_without_secure_ports_is_told_how_to_open_one() {
     let mut evidence = evidence();
     evidence.secure.clear();
