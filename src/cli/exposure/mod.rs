@@ -9,5 +9,5 @@ mod look;
 mod mesh;
 
 pub(super) use facts::{Announced, Facts, Kind, Opening, Reach, Role, Sighting, Whereabouts};
-pub(super) use look::{Asker, Limits, Plainly, Securely, Seen};
+pub(super) use look::{Asker, Limits, Plainly, Securely, Seen, elsewhere};
 pub(super) use mesh::MeshArgs;

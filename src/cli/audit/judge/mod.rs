@@ -5,7 +5,7 @@
 use std::time::SystemTime;
 
 use super::rule::Rule;
-use crate::cli::exposure::{Announced, Facts, Kind, Opening, Role, Securely, Seen, Whereabouts};
+use crate::cli::exposure::{Announced, Facts, Kind, Opening, Role, Securely, Seen, Whereabouts, elsewhere};
 use crate::cli::istio::{LOCALHOST_ONLY_VARIABLE, MERGED_PORT, PLAIN_ENVOY_PORT, PLAIN_MERGED_PORT};
 use crate::model::{Failure, Reason, clean};
 
@@ -340,12 +340,18 @@ impl Bench<'_> {
     }
 
     fn failed(&mut self, port: u16, failure: &Failure) {
-        // Why nobody is there is said already; who is there is not.
-        if failure.reason == Reason::ConnectRefused
+        // Why nobody is there is said already; who is there is not. Inbound capture takes connections for a port that is off.
+        let nobody = match failure.reason {
+            Reason::ConnectRefused => true,
+            Reason::ClosedInHandshake => self.facts.is_captured(port),
+            _ => false,
+        };
+        if nobody
             && self.found.iter().any(|finding| finding.rule == Rule::AnnouncedNotOpen && finding.port == Some(port))
         {
             return;
         }
+        let hint = elsewhere(failure).map_or(failure.hint(), Into::into);
         let (rule, message) = match failure.reason {
             Reason::IdentityMismatch | Reason::UnknownAuthority | Reason::NoSpiffeId | Reason::InvalidSvid => {
                 (Rule::WrongIdentity, format!("whoever answers on port {port} is refused: {failure}"))
@@ -367,7 +373,7 @@ impl Bench<'_> {
             }
             _ => (Rule::NoAnswer, no_answer(port, failure)),
         };
-        self.find_failed(rule, port, failure, message, failure.hint());
+        self.find_failed(rule, port, failure, message, hint);
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cli::exposure::{Plainly, Reach, Sighting};
 use crate::connect::{Answered, PlainAnswer};
-use crate::model::PeerReport;
+use crate::model::{Peer, PeerReport, SpiffeId};
 
 const ID: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 
@@ -159,12 +159,13 @@ fn annotations_that_name_no_open_port() {
     let closed = sidecar(&[HARD], &[NAMED]);
     let nobody = seen(15092, refused(Reason::ConnectRefused), &[]);
     assert_eq!(found(&closed, &nobody), [("MS004", 15092)], "why nobody answers is said once");
-    for (reason, id) in [
-        (Reason::ClosedInHandshake, "MS014"),
-        (Reason::ConnectTimeout, "MS014"),
-        (Reason::IdentityMismatch, "MS011"),
-        (Reason::CertificateExpired, "MS012"),
-    ] {
+    let captured = seen(15092, refused(Reason::ClosedInHandshake), &[]);
+    assert_eq!(found(&closed, &captured), [("MS004", 15092)], "so it is with a port that is off and captured");
+    let free = [NAMED, ("traffic.sidecar.istio.io/excludeInboundPorts", "15092")];
+    assert_eq!(found(&sidecar(&[HARD], &free), &captured), [("MS004", 15092), ("MS014", 15092)]);
+    for (reason, id) in
+        [(Reason::ConnectTimeout, "MS014"), (Reason::IdentityMismatch, "MS011"), (Reason::CertificateExpired, "MS012")]
+    {
         let somebody = seen(15092, refused(reason), &[]);
         assert_eq!(found(&closed, &somebody), [("MS004", 15092), (id, 15092)], "{reason}: who is there is said, too");
     }
@@ -285,6 +286,26 @@ fn every_way_of_a_secure_port_to_fail() {
     assert!(fix.starts_with("in the pod template, add 15091,15092 to the annotation "), "{fix}");
     assert_eq!(found(&pod, &seen(15092, answered(404, now() + Duration::from_secs(1)), &[])), [("MS014", 15092)]);
     assert_eq!(found(&pod, &seen(15092, answered(200, now() - Duration::from_secs(1)), &[])), [("MS013", 15092)]);
+}
+
+#[test]
+fn the_same_account_of_another_trust_domain_is_not_called_somebody_else() {
+    let pod = sidecar(&[OPEN, HARD], &[NAMED]);
+    let peer = Peer::exactly(SpiffeId::parse(ID).expect("an ID"));
+    for (reason, presented, is_same) in [
+        (Reason::IdentityMismatch, "spiffe://other.local/ns/shop/sa/cart (unverified)", true),
+        (Reason::UnknownAuthority, "spiffe://other.local/ns/shop/sa/cart", true),
+        (Reason::UnknownAuthority, ID, false),
+        (Reason::IdentityMismatch, "spiffe://cluster.local/ns/shop/sa/other", false),
+        (Reason::IdentityMismatch, "spiffe://other.local/ns/shop/sa/other", false),
+    ] {
+        let failure = Failure::new(reason, "as it is").expecting(&peer).presenting(presented);
+        let findings = judge(&pod, Asked::All(&seen(15092, Err(failure), &[])), now());
+        assert_eq!(ids(&findings), [("MS011", 15092)]);
+        let fix = &findings[0].fix;
+        assert_eq!(fix.contains("--trust-domain"), is_same, "{reason} {presented}: {fix}");
+        assert!(fix.ends_with(reason.hint()), "what else it may be stays: {fix}");
+    }
 }
 
 #[test]

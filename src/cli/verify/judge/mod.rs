@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::gather::{Agent, Evidence, SecurePort};
 use crate::cli::agent_api::ActiveTarget;
-use crate::cli::exposure::{Facts, Kind, Opening, Plainly};
+use crate::cli::exposure::{Facts, Kind, Opening, Plainly, elsewhere};
 use crate::cli::istio::{ENVOY_PORT, LOCALHOST_ONLY_VARIABLE, PLAIN_ENVOY_PORT};
 use crate::cli::scrape::target_of;
 use crate::connect::PlainAnswer;
@@ -116,7 +116,7 @@ fn of_failure(facts: &Facts, port: u16, failure: &Failure) -> Found {
     // Of a pod that is captured the cause is known.
     let next = match failure.reason {
         Reason::ClosedAfterHandshake if facts.is_captured(port) => facts.source.excluding(port).into(),
-        _ => failure.hint(),
+        _ => elsewhere(failure).map_or(failure.hint(), Into::into),
     };
     failed(failure.to_string(), next)
 }
