@@ -20,6 +20,8 @@ pub(super) struct Audit {
     pub(super) connected: bool,
     /// Whether every pod was come to in time.
     pub(super) complete: bool,
+    /// Plaintext ports that were not asked any more, because the first pods did not answer there and no other did.
+    pub(super) given_up: Vec<u16>,
     /// The trust domain of the identities that had to answer.
     pub(super) trust_domain: Option<String>,
     pub(super) summary: Summary,
@@ -86,7 +88,16 @@ pub(super) struct Found {
 impl Audit {
     pub(super) fn new(connected: bool, trust_domain: Option<String>) -> Self {
         let (summary, pods) = (Summary::default(), Vec::new());
-        Self { version: VERSION, connected, complete: true, trust_domain, summary, pods, in_vain: None }
+        Self {
+            version: VERSION,
+            connected,
+            complete: true,
+            given_up: Vec::new(),
+            trust_domain,
+            summary,
+            pods,
+            in_vain: None,
+        }
     }
 
     /// Adds a pod of the mesh, with what was found and whether its ports were asked.

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::report::{Audit, Audited, Found, Summary};
-use super::rule::Severity;
+use super::rule::{Rule, Severity};
+use crate::cli::exposure::ENOUGH;
 use crate::cli::style::{Paint, wrapped};
 
 /// Where texts begin below the line that names the pod.
@@ -20,7 +21,9 @@ pub(super) fn text(audit: &Audit, width: Option<usize>, paint: Paint) -> String 
     let mut groups: BTreeMap<Key<'_>, Vec<(&Audited, &Found)>> = BTreeMap::new();
     for pod in &audit.pods {
         let who = pod.workload.as_deref().unwrap_or(&pod.name);
-        for found in &pod.findings {
+        // Of ports that were given up the summary speaks, once for all pods.
+        let told = |found: &&Found| found.rule != Rule::NotAsked || !given_up(audit, found);
+        for found in pod.findings.iter().filter(told) {
             let key = (Reverse(found.severity), found.id, &*pod.namespace, who, found.reason);
             groups.entry(key).or_default().push((pod, found));
         }
@@ -34,6 +37,10 @@ pub(super) fn text(audit: &Audit, width: Option<usize>, paint: Paint) -> String 
     }
     summary(&mut out, audit, paint);
     out
+}
+
+fn given_up(audit: &Audit, found: &Found) -> bool {
+    found.port.is_some_and(|port| audit.given_up.contains(&port))
 }
 
 fn entry(out: &mut String, members: &[(&Audited, &Found)], width: Option<usize>, paint: Paint) {
@@ -98,6 +105,15 @@ fn summary(out: &mut String, audit: &Audit, paint: Paint) {
     }
     if !audit.connected {
         let _ = writeln!(out, "no port was asked (--no-connect): this is what the API server says");
+    }
+    if !audit.given_up.is_empty() {
+        let ports: Vec<_> = audit.given_up.iter().map(u16::to_string).collect();
+        let _ = writeln!(
+            out,
+            "not seen (MS018): metrics in plain text on port {}: {ENOUGH} pods did not answer there and none did, so no more were \
+             asked; a NetworkPolicy may keep this pod from it, as that of the agents does",
+            ports.join(" and port ")
+        );
     }
     if !audit.complete {
         let _ = writeln!(out, "{} the time limit was over before every pod was asked", paint.bad("incomplete:"));

@@ -12,6 +12,7 @@ use http::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
+use super::silence::{ENOUGH, Silence};
 use super::{Facts, Role, Whereabouts};
 use crate::cli::istio::{METRICS_PATH, PLAIN_ENVOY_PORT, PLAIN_MERGED_PORT};
 use crate::clock::Clock;
@@ -86,12 +87,13 @@ pub(in crate::cli) struct Asker {
     limits: Limits,
     /// When the next connection may begin.
     next: Arc<Mutex<Instant>>,
+    silence: Arc<Silence>,
 }
 
 impl Asker {
     pub(in crate::cli) fn new(credentials: Arc<Credentials>, trust_domain: TrustDomain, limits: Limits) -> Self {
         let next = Arc::new(Mutex::new(Instant::now()));
-        Self { credentials, trust_domain, clock: Clock::system(), limits, next }
+        Self { credentials, trust_domain, clock: Clock::system(), limits, next, silence: Arc::default() }
     }
 
     /// Who must answer for a pod.
@@ -118,10 +120,16 @@ impl Asker {
             }
             seen.secure.push(securely);
         }
-        seen.plain.push(self.plain(ip, PLAIN_MERGED_PORT).await);
-        if facts.role != Role::Ztunnel {
-            seen.plain.push(self.plain(ip, PLAIN_ENVOY_PORT).await);
-        }
+        // At once: where packets are dropped, each of them takes all of its time.
+        let envoy = async {
+            match facts.role {
+                Role::Ztunnel => None,
+                _ => Some(self.unless_given_up(ip, PLAIN_ENVOY_PORT).await),
+            }
+        };
+        let (merged, envoy) = tokio::join!(self.unless_given_up(ip, PLAIN_MERGED_PORT), envoy);
+        seen.plain.push(merged);
+        seen.plain.extend(envoy);
         Some(seen)
     }
 
@@ -153,6 +161,22 @@ impl Asker {
     ) -> Result<Answered, Failure> {
         let alpn = if wants_alpn { legacy_alpn() } else { Alpn::default() };
         self.verified(facts, ip, port, Shown::Nothing, &alpn).await
+    }
+
+    /// The plaintext ports that were given up: of the first pods none answered there.
+    pub(in crate::cli) fn given_up(&self) -> Vec<u16> {
+        self.silence.given_up()
+    }
+
+    /// Asks a plaintext port, if it is worth it.
+    async fn unless_given_up(&self, ip: IpAddr, port: u16) -> Plainly {
+        if self.silence.gives_up(port) {
+            let why = format!("not asked any more: port {port} of {ENOUGH} pods did not answer, and of none it did");
+            return Plainly { port, outcome: Err(Failure::new(Reason::ConnectTimeout, why)) };
+        }
+        let plainly = self.plain(ip, port).await;
+        self.silence.note(port, &plainly.outcome);
+        plainly
     }
 
     /// Asks in plain HTTP.

@@ -7,7 +7,9 @@
 mod facts;
 mod look;
 mod mesh;
+mod silence;
 
 pub(super) use facts::{Announced, Facts, Kind, Opening, Reach, Role, Sighting, Whereabouts};
 pub(super) use look::{Asker, Limits, Plainly, Securely, Seen, elsewhere};
 pub(super) use mesh::MeshArgs;
+pub(super) use silence::ENOUGH;

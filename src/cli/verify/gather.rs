@@ -60,11 +60,7 @@ pub(super) async fn gather(asker: &Asker, facts: &Facts, ip: IpAddr, agent: Opti
         (Err(error), Some(_)) => Agent::Silent(error.to_string()),
         (Err(error), None) => Agent::Absent(error.to_string()),
     };
-    Ok(Evidence {
-        ip,
-        secure,
-        plain_merged: asker.plain(ip, PLAIN_MERGED_PORT).await,
-        plain_envoy: asker.plain(ip, PLAIN_ENVOY_PORT).await,
-        agent,
-    })
+    let (plain_merged, plain_envoy) =
+        tokio::join!(asker.plain(ip, PLAIN_MERGED_PORT), asker.plain(ip, PLAIN_ENVOY_PORT));
+    Ok(Evidence { ip, secure, plain_merged, plain_envoy, agent })
 }

@@ -31,7 +31,7 @@ let us get the pod, 8 the pod cannot be verified: it is not there, does not run,
 could be asked.
 
 The pod is asked from where the command runs, so it belongs into the mesh, where certificates are. From an agent's pod 15020 and 15090 \
-are out of reach by its NetworkPolicy, and not asked. The agent that scrapes the pod \
+are out of reach by its NetworkPolicy: they are asked, and what does not answer counts as not asked. The agent that scrapes the pod \
 is asked whether its target is up; without --agent, one that runs here.
 
 Examples:

@@ -279,3 +279,30 @@ async fn nothing_is_called_good_that_was_not_asked_in_time() {
     assert_eq!(findings(&document["pods"][0]), [("MS018", 0)], "{document:#}");
     assert_eq!(hanging.connections(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plaintext_port_that_nobody_answers_on_is_given_up() {
+    let cluster = Cluster::shared().await;
+    let (shop, dir) = (cluster.own_namespace("shop").await, TempDir::new().expect("a directory"));
+    let (kubeconfig, _) = reader(cluster, &shop, &dir).await;
+    let mesh = Mesh::new(ONLY_13).await;
+    // One address for all: who is there does not matter.
+    let ip = loopback();
+    let silent = Server::start_at((ip, 15020).into(), Talk::HangBeforeHandshake);
+    let proxy = json!({"name": "istio-proxy", "image": "proxy:1", "args": ["proxy", "sidecar"]});
+    let sidecar = |number: usize| pod(&format!("cart-{number}")).container(proxy.clone()).running(&ip.to_string());
+    shop.create_pods((0..12).map(sidecar)).await;
+    let certs = mesh.certs.path().display().to_string();
+    let fixed = ["-n", shop.name(), "--kubeconfig", &kubeconfig, "--certs-dir", &certs, "--pod-cidr", "127.0.0.0/8"];
+    let slowly = ["--timeout", "300ms", "--parallel", "1"];
+    let output = audit(&[&fixed[..], &slowly, &["--output", "json"]].concat()).await;
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(document["givenUp"], json!([15020]), "{document:#}");
+    assert_eq!(silent.connections(), 8, "the other port, on which it is refused, is asked to the end");
+    for pod in document["pods"].as_array().expect("a list") {
+        assert_eq!(findings(pod), [("MS001", 0), ("MS008", 0), ("MS018", 15020)], "nobody is called secured");
+    }
+    let table = text(&audit(&[&fixed[..], &slowly].concat()).await.stdout);
+    assert!(!table.contains("note     MS018"), "{table}");
+    assert!(table.contains("\nnot seen (MS018): metrics in plain text on port 15020: 8 pods"), "{table}");
+}
