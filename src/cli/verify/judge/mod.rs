@@ -215,22 +215,20 @@ fn mtls(facts: &Facts, SecurePort { scrape, .. }: &SecurePort) -> Found {
 }
 
 fn plain_refused(SecurePort { scrape, plain, .. }: &SecurePort) -> Found {
-    match &plain.outcome {
-        // It proves something only of a port that is there.
-        Ok(PlainAnswer::Closed) => match &scrape.outcome {
-            Err(failure) if is_before_tls(failure.reason) => {
-                not_asked(format!("closed without a byte, as TLS is ({})", failure.reason))
-            }
-            _ => ok("closed without a byte"),
-        },
-        Ok(PlainAnswer::NotHttp) => ok("an answer that is not HTTP"),
+    // Who refuses everybody refuses nothing in particular: a port that is off, or something on the way.
+    let nobody = scrape.outcome.as_ref().err().map(|failure| failure.reason).filter(|reason| is_before_tls(*reason));
+    match (&plain.outcome, nobody) {
+        (Ok(PlainAnswer::Closed), Some(reason)) => not_asked(format!("closed without a byte, as TLS is ({reason})")),
+        (Ok(PlainAnswer::Status(503)), Some(reason)) => not_asked(format!("503, and no TLS either ({reason})")),
+        (Ok(PlainAnswer::Closed), None) => ok("closed without a byte"),
+        (Ok(PlainAnswer::NotHttp), _) => ok("an answer that is not HTTP"),
         // The text of Istio's task: the hop passes it on to a port that takes TLS only.
-        Ok(PlainAnswer::Status(503)) => ok("503 from inbound capture, which finds a port that takes TLS only"),
-        Ok(PlainAnswer::Status(status)) => failed(
+        (Ok(PlainAnswer::Status(503)), None) => ok("503 from inbound capture, which finds a port that takes TLS only"),
+        (Ok(PlainAnswer::Status(status)), _) => failed(
             format!("it answers {status} in plain text"),
             "whoever reaches the pod reads it: set PeerAuthentication STRICT for this port, or open it natively with Istio 1.31",
         ),
-        Err(failure) => not_asked(failure.to_string()),
+        (Err(failure), _) => not_asked(failure.to_string()),
     }
 }
 
@@ -273,7 +271,16 @@ fn target(facts: &Facts, kind: Kind, port: u16, expected: &Peer, evidence: &Evid
         Agent::Absent(why) => return not_asked(format!("{why}; give --agent")),
     };
     match target_of(targets, &facts.namespace, &facts.name, port) {
-        Ok(target) => up(target, &format!("https://{}/", SocketAddr::new(evidence.ip, port)), expected),
+        Ok(target) => {
+            let found = up(target, &format!("https://{}/", SocketAddr::new(evidence.ip, port)), expected);
+            match found {
+                // As where we are closed ourselves.
+                (Verdict::Failed, seen, _) if is_down_by_capture(target, facts, port) => {
+                    failed(seen, facts.source.excluding(port))
+                }
+                found => found,
+            }
+        }
         Err(missing) if missing.unheard_of && !named => {
             let node = clean(&facts.node);
             not_asked(format!(
@@ -283,6 +290,10 @@ fn target(facts: &Facts, kind: Kind, port: u16, expected: &Peer, evidence: &Evid
         Err(_) if by_merged => not_applicable("the merged port has the same series, so its job takes that one"),
         Err(missing) => failed(missing.why, missing.hint.unwrap_or_else(|| "see meshscrape targets".to_owned())),
     }
+}
+
+fn is_down_by_capture(target: &ActiveTarget, facts: &Facts, port: u16) -> bool {
+    target.health == "down" && target.reason == Reason::ClosedAfterHandshake.name() && facts.is_captured(port)
 }
 
 fn up(target: &ActiveTarget, place: &str, expected: &Peer) -> Found {

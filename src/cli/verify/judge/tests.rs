@@ -335,11 +335,18 @@ fn a_pod_whose_ports_are_not_known_is_not_verified() {
 fn a_captured_pod_is_told_the_change_that_ends_it() {
     let mut evidence = evidence();
     evidence.secure[0].scrape.outcome = refused(Reason::ClosedAfterHandshake);
-    let next = |facts: &Facts| {
+    let mut agent = told("down", ID);
+    if let Agent::Told { targets, .. } = &mut agent {
+        targets.active_targets[0].reason = Reason::ClosedAfterHandshake.name().to_owned();
+    }
+    evidence.agent = agent;
+    let next_of = |facts: &Facts, id: &str| {
         let steps = judge(facts, &expected(), &evidence);
-        steps.into_iter().find(|step| step.id == MTLS).and_then(|step| step.next).expect("something to do")
+        steps.into_iter().find(|step| step.id == id).and_then(|step| step.next).expect("something to do")
     };
+    let next = |facts: &Facts| next_of(facts, MTLS);
     assert_eq!(next(&open()), open().source.excluding(15092));
+    assert_eq!(next_of(&open(), "target"), next(&open()), "of its target, too");
     let env = json!([{"name": "ENVOY_SECURE_MERGED_METRICS_PORT", "value": "15092"}]);
     let excluded = json!({"traffic.sidecar.istio.io/excludeInboundPorts": "15092"});
     assert_eq!(next(&sidecar(env, excluded)), Reason::ClosedAfterHandshake.hint(), "nothing captures it");
