@@ -39,6 +39,8 @@ enum Plain {
     /// To those who do not greet with TLS.
     Too,
     Only,
+    /// Nobody looks whether it is plain text.
+    Through,
 }
 
 /// What stands behind the TLS of a listener.
@@ -76,6 +78,11 @@ impl ListenerSpec {
     /// and `port` speaks TLS only.
     pub(crate) fn permissive(name: &str, leaf: &Leaf, port: SocketAddr) -> Self {
         Self::new(name, leaf, &[], Behind::Hop(port))
+    }
+
+    /// What a sidecar does to a port for which mTLS is disabled: whatever comes goes through to `port` untouched.
+    pub(crate) fn through(name: &str, leaf: &Leaf, port: SocketAddr) -> Self {
+        Self { plain: Plain::Through, ..Self::permissive(name, leaf, port) }
     }
 
     /// The plaintext port of Envoy's own metrics, 15090 in Istio: prefix `/stats/prometheus`, nobody is asked who he is.
@@ -153,6 +160,7 @@ impl ListenerSpec {
             "filters": [self.filter()],
         });
         let chains = match (self.behind, self.plain) {
+            (_, Plain::Through) => json!([{ "filters": [self.tcp()] }]),
             (Behind::Hop(_), _) => {
                 json!([{ "filter_chain_match": { "transport_protocol": "tls" }, "filters": [self.tcp()] }, plainly])
             }

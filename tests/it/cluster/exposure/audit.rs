@@ -1,22 +1,26 @@
 //! The audit says the right thing of each pod, asks nothing that it need not, and its forms and exit codes hold.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::process::Output;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::printed;
 use super::town::{MERGED, Town};
 use crate::support::kubernetes::{Cluster, Namespace, pod};
 use crate::support::loopback;
 use crate::support::mesh::{Mesh, ONLY_13};
 use crate::support::program::Program;
-use crate::support::tls_server::{Server, Talk};
+use crate::support::tls_server::{Reply, Server, Talk, always};
 
 /// What is found on each pod of the town: IDs with the port they are about.
 const EXPECTED: &[(&str, &[(&str, u16)])] = &[
+    ("agent", &[]),
     ("ambient", &[("MS017", 0)]),
     ("closed", &[("MS014", 15092)]),
+    ("disabled", &[]),
     ("edge", &[("MS002", 15092)]),
     ("elsewhere", &[("MS003", 0)]),
     ("envoy-only", &[]),
@@ -29,6 +33,7 @@ const EXPECTED: &[(&str, &[(&str, u16)])] = &[
     ("ingress", &[]),
     ("legacy", &[("MS015", 15091), ("MS016", 15091)]),
     ("legacy-edge", &[("MS015", 15091)]),
+    ("listed", &[("MS009", 15092)]),
     ("makeshift", &[("MS004", 15092), ("MS014", 15092), ("MS016", 15092)]),
     ("native", &[("MS006", 0)]),
     ("odd", &[("MS003", 0)]),
@@ -36,9 +41,13 @@ const EXPECTED: &[(&str, &[(&str, u16)])] = &[
     ("on-node", &[("MS010", 15092), ("MS018", 0)]),
     ("open", &[("MS005", 15020), ("MS007", 15020), ("MS007", 15090)]),
     ("overdue", &[("MS013", 15092)]),
+    ("shut", &[("MS004", 15092)]),
     ("stale", &[("MS004", 15092)]),
     ("starting", &[("MS014", 15092)]),
     ("strict", &[("MS009", 15092)]),
+    ("unmerged", &[]),
+    ("unusual", &[("MS018", 16092)]),
+    ("vague", &[("MS018", 0), ("MS018", 0), ("MS018", 0)]),
     ("waiting", &[("MS010", 15092), ("MS018", 0)]),
     ("waypoint", &[]),
     ("ztunnel", &[("MS007", 15020)]),
@@ -111,16 +120,45 @@ async fn every_kind_of_pod_is_found_as_it_is() {
         assert_eq!(pods[name]["findings"][0]["reason"], *reason, "{name}");
     }
     assert_eq!(pods["legacy"]["findings"][0]["fix"].as_str().map(|fix| fix.contains("__alpn__")), Some(true));
+    // What to change follows what the pod comes from, and how its ports are captured.
+    for (name, workload, fix) in [
+        ("strict", json!("statefulset/strict"), "kubectl patch statefulset strict -n "),
+        ("edge", json!("gateway/edge"), "kubectl patch gateway.gateway.networking.k8s.io edge -n "),
+        ("stale", json!(null), "in the pod template, add ENVOY_SECURE_MERGED_METRICS_PORT: \"15092\""),
+        (
+            "listed",
+            json!("statefulset/listed"),
+            "in the pod template, take 15091,15092 out of the annotation traffic.sidecar.istio.io/includeInboundPorts",
+        ),
+        ("unusual", json!("statefulset/unusual"), "give --port 16092 "),
+    ] {
+        let pod = pods[name];
+        let found = pod["findings"][0]["fix"].as_str().unwrap_or_default();
+        assert!(pod["workload"] == workload && found.starts_with(fix), "{pod:#}");
+    }
+    assert_eq!(pods["unmerged"]["workload"], "deployment/unmerged");
     let role = |name: &str| pods[name]["role"].as_str().unwrap_or_default();
     let roles = ["hardened", "native", "edge", "waypoint", "ztunnel", "ambient"].map(role);
     assert_eq!(roles, ["sidecar", "sidecar", "gateway", "waypoint", "ztunnel", "ambient"]);
     let summary = &document["summary"];
     assert_eq!(
         (&summary["listed"], &summary["meshed"], &summary["foreign"], &summary["finished"], &summary["leaving"]),
-        (&json!(30), &json!(27), &json!(1), &json!(1), &json!(1))
+        (&json!(37), &json!(34), &json!(1), &json!(1), &json!(1))
     );
     let secured: Vec<&str> = pods.iter().filter(|(_, pod)| pod["secured"] == true).map(|(name, _)| *name).collect();
-    assert_eq!(secured, ["envoy-only", "excluded", "hardened", "ingress", "legacy-edge", "native", "waypoint"]);
+    let wanted = [
+        "agent",
+        "disabled",
+        "envoy-only",
+        "excluded",
+        "hardened",
+        "ingress",
+        "legacy-edge",
+        "native",
+        "unmerged",
+        "waypoint",
+    ];
+    assert_eq!(secured, wanted);
     assert_eq!(summary["secured"], secured.len());
     assert_eq!(
         (&document["version"], &document["connected"], &document["complete"]),
@@ -135,23 +173,34 @@ async fn every_kind_of_pod_is_found_as_it_is() {
         "{asked:?}"
     );
 
-    // The same as a table, and what makes the exit code.
-    let output = audit(&[&fixed, &["--fail-on", "error"][..]].concat()).await;
-    let table = text(&output.stdout);
+    // The same as a table, with one more port that may be asked, and what makes the exit code.
+    let output = audit(&[&fixed, &["--fail-on", "error", "--port", "16092"][..]].concat()).await;
+    let table = text(&output.stdout).replace(town.shop.name(), "shop");
     assert_eq!(output.status.code(), Some(1), "{table}");
-    let strict = format!(
-        "error    MS009  {}/strict\n         port 15092 closes every connection right after a good handshake: inbound capture ends \
-         its TLS, as under STRICT\n         fix: kubectl patch statefulset strict -n {} -p '",
-        town.shop.name(),
-        town.shop.name()
-    );
-    assert!(table.contains(&strict), "{table}");
     assert!(
-        table.contains("27 of 30 pods are in the mesh, 7 secured; ")
+        table.contains("34 of 37 pods are in the mesh, 11 secured; ")
             && table.contains("\nleft out: 1 outside the mesh, "),
         "{table}"
     );
     assert!(table.find("error ") < table.find("warning ") && table.find("warning ") < table.find("note "), "{table}");
+    // What the document shows of it was printed, in this order.
+    let shown = printed("meshscrape audit -n shop");
+    let (entries, end) = shown.rsplit_once("...\n").expect("an excerpt");
+    assert_eq!(end, "");
+    let mut shown: Vec<String> = Vec::new();
+    for line in entries.lines() {
+        match shown.last_mut() {
+            Some(entry) if line.starts_with(' ') => entry.push_str(&format!("{line}\n")),
+            _ => shown.push(format!("{line}\n")),
+        }
+    }
+    assert!(shown.len() > 3, "{shown:?}");
+    let mut rest = table.as_str();
+    for entry in shown {
+        let at = rest.find(&entry);
+        let at = at.unwrap_or_else(|| panic!("docs/audit.md shows what is not printed there:\n{entry}\nin\n{rest}"));
+        rest = &rest[at + entry.len()..];
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -305,4 +354,33 @@ async fn a_plaintext_port_that_nobody_answers_on_is_given_up() {
     let table = text(&audit(&[&fixed[..], &slowly].concat()).await.stdout);
     assert!(!table.contains("note     MS018"), "{table}");
     assert!(table.contains("\nnot seen (MS018): metrics in plain text on port 15020: 8 pods"), "{table}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_may_have_an_address_of_ipv6() {
+    // A machine without it has no such pods.
+    let Ok(listener) = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) else { return };
+    let cluster = Cluster::shared().await;
+    let (shop, dir) = (cluster.own_namespace("shop").await, TempDir::new().expect("a directory"));
+    let kubeconfig = dir.path().join("kubeconfig");
+    cluster.kubeconfig(&kubeconfig, &cluster.url(), cluster.admin_token());
+    let mesh = Mesh::new(ONLY_13).await;
+    let tls = mesh.tls(&mesh.ca.leaf(&format!("spiffe://cluster.local/ns/{}/sa/cart", shop.name())));
+    let cart = Server::on(listener, Talk::Tls(tls, always(Reply::ok("merged 1\n"))));
+    let port = cart.port().to_string();
+    let env = json!([
+        {"name": "ENVOY_SECURE_MERGED_METRICS_PORT", "value": port},
+        {"name": "METRICS_LOCALHOST_ACCESS_ONLY", "value": "true"},
+    ]);
+    let proxy = json!({"name": "istio-proxy", "image": "proxy:1", "args": ["proxy", "sidecar"], "env": env});
+    shop.create_pod(pod("cart").account("cart").container(proxy).annotation(MERGED, &port).running("::1")).await;
+    let (kubeconfig, certs) = (kubeconfig.display().to_string(), mesh.certs.path().display().to_string());
+    let fixed = ["-n", shop.name(), "--kubeconfig", &kubeconfig, "--certs-dir", &certs, "--port", &port];
+    let fixed = [&fixed[..], &["--pod-cidr", "::1/128", "--timeout", "30s", "--output", "json"]].concat();
+    let output = audit(&fixed).await;
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let found = &document["pods"][0];
+    assert_eq!((&found["address"], &found["secured"]), (&json!("::1"), &json!(true)), "{document:#}");
+    let output = Program::start(&[&["verify", "pod/cart"], &fixed[..]].concat()).end().await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
 }

@@ -1,12 +1,14 @@
 //! A namespace with a pod of every kind that a mesh has, each on an address of its own, where a real Envoy listens as that
-//! kind of pod does. Beside Envoy a small server stands for Istio's agent on 15020.
+//! kind of pod does. Beside Envoy a small server stands for Istio's agent on 15020. Which kinds there are stands in `kinds`.
+
+mod kinds;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use crate::support::ca::{HOUR, Leaf, LeafSpec};
+use crate::support::ca::Leaf;
 use crate::support::envoy::{Envoy, ListenerSpec};
 use crate::support::kubernetes::{Cluster, Namespace, PodManifest, pod};
 use crate::support::mesh::{Mesh, ONLY_13};
@@ -63,6 +65,9 @@ impl Town {
         town.unannounced();
         town.older();
         town.captured();
+        town.captured_and_let_through();
+        town.listed();
+        town.other_numbers();
         town.silent();
         town.strangers();
         town.without_ports();
@@ -82,161 +87,24 @@ impl Town {
         format!("spiffe://cluster.local/ns/{}/sa/{account}", self.shop.name())
     }
 
-    /// In order: what a hardened pod of each kind is.
-    fn good(&mut self) {
-        let named = [(MERGED, "15092")];
-        // Inbound capture passes TLS on to the listener as it is.
-        let ip = self.proxied("hardened", &Proxy::Sidecar, &[MERGED_ON, HARDENED], &named);
-        let inner = self.address();
-        self.merged("hardened-inner", inner, 15092, &self.leaf("hardened"));
-        let hop = ListenerSpec::permissive("hardened", &self.leaf("hardened"), (inner, 15092).into());
-        self.listeners.push(hop.on_ip(ip).on_port(15092));
-        self.forbidding(ip);
-        let ip = self.proxied(
-            "native",
-            &Proxy::Native,
-            &[MERGED_ON, ENVOY_ON, HARDENED],
-            &[(MERGED, "15092"), (ENVOY, "15091")],
-        );
-        self.merged("native", ip, 15092, &self.leaf("native"));
-        self.stats("native-envoy", ip, &self.leaf("native"));
-        self.forbidding(ip);
-        for (name, proxy) in [("ingress", Proxy::Router), ("waypoint", Proxy::Waypoint)] {
-            let ip = self.proxied(
-                name,
-                &proxy,
-                &[MERGED_ON, HARDENED],
-                &[(MERGED, "15092"), ("sidecar.istio.io/inject", "false")],
-            );
-            self.merged(name, ip, 15092, &self.leaf(name));
-            self.forbidding(ip);
-        }
-        let ip = self.proxied("envoy-only", &Proxy::Sidecar, &[ENVOY_ON, HARDENED], &[(ENVOY, "15091")]);
-        self.stats("envoy-only", ip, &self.leaf("envoy-only"));
-        self.forbidding(ip);
-    }
-
-    /// Their plaintext ports are open.
-    fn open(&mut self) {
-        let scraped = [(MERGED, "15092"), ("prometheus.io/scrape", "true"), ("prometheus.io/port", "15020")];
-        let ip = self.proxied("open", &Proxy::Sidecar, &[MERGED_ON], &scraped);
-        self.merged("open", ip, 15092, &self.leaf("open"));
-        self.plaintext("open", ip);
-        let ip = self.proxied("off", &Proxy::Sidecar, &[], &[]);
-        self.plaintext("off", ip);
-        let ip = self.proxied("ztunnel", &Proxy::Ztunnel, &[], &[]);
-        self.servers.push(plain_agent(ip, Reply::ok("ztunnel 1\n")));
-    }
-
-    fn unannounced(&mut self) {
-        let ip = self.proxied("edge", &Proxy::Router, &[MERGED_ON, HARDENED], &[("sidecar.istio.io/inject", "false")]);
+    /// The pod that was made last, changed.
+    fn last(&mut self, change: impl FnOnce(PodManifest) -> PodManifest) {
         let made = self.pods.pop().expect("the one just made");
-        self.pods.push(made.label("gateway.networking.k8s.io/gateway-name", "edge"));
-        self.merged("edge", ip, 15092, &self.leaf("edge"));
-        self.forbidding(ip);
-        for (name, text) in [("odd", "15092abc"), ("elsewhere", "15093")] {
-            let ip = self.proxied(name, &Proxy::Sidecar, &[MERGED_ON, HARDENED], &[(MERGED, text)]);
-            self.merged(name, ip, 15092, &self.leaf(name));
-            self.forbidding(ip);
-            if text == "15093" {
-                self.bystander = Some(Server::start_at((ip, 15093).into(), Talk::Plain(always(Reply::ok("x 1\n")))));
-            }
-        }
-        let ip = self.proxied("stale", &Proxy::Sidecar, &[HARDENED], &[(MERGED, "15092")]);
-        self.forbidding(ip);
-        // Announced, not opened by the proxy, and somebody answers in plain text.
-        let ip = self.proxied("makeshift", &Proxy::Sidecar, &[HARDENED], &[(MERGED, "15092")]);
-        self.servers.push(Server::start_at((ip, 15092).into(), Talk::Plain(always(Reply::ok("x 1\n")))));
-        self.forbidding(ip);
-    }
-
-    /// Listeners from before Istio 1.31.
-    fn older(&mut self) {
-        let named = [(MERGED, "15091")];
-        let ip = self.proxied("legacy", &Proxy::Sidecar, &[HARDENED], &named);
-        let listener = ListenerSpec::legacy("legacy", &self.leaf("legacy"), &[&self.mesh.ca]);
-        self.listeners.push(listener.and_plain().on_ip(ip).on_port(15091));
-        self.forbidding(ip);
-        let ip = self.proxied("legacy-edge", &Proxy::Router, &[HARDENED], &named);
-        self.stats("legacy-edge", ip, &self.leaf("legacy-edge"));
-        self.forbidding(ip);
-    }
-
-    /// Under STRICT: inbound capture ends the TLS, unless the port is taken out of it.
-    fn captured(&mut self) {
-        let named = [(MERGED, "15092")];
-        let ip = self.proxied("strict", &Proxy::Sidecar, &[MERGED_ON, HARDENED], &named);
-        let inner = self.address();
-        self.merged("strict-inner", inner, 15092, &self.leaf("strict"));
-        let capture = ListenerSpec::capture("strict", &self.leaf("strict"), &[&self.mesh.ca], (inner, 15092).into());
-        self.listeners.push(capture.on_ip(ip).on_port(15092));
-        self.forbidding(ip);
-        let excluded = [(MERGED, "15092"), ("traffic.sidecar.istio.io/excludeInboundPorts", "15091,15092")];
-        let ip = self.proxied("excluded", &Proxy::Sidecar, &[MERGED_ON, HARDENED], &excluded);
-        self.merged("excluded", ip, 15092, &self.leaf("excluded"));
-        self.forbidding(ip);
-    }
-
-    /// Nobody answers on the secure port, or lets us in.
-    fn silent(&mut self) {
-        let named = [(MERGED, "15092")];
-        let ip = self.proxied("closed", &Proxy::Sidecar, &[MERGED_ON, HARDENED], &named);
-        self.forbidding(ip);
-        let ip = self.proxied("starting", &Proxy::Sidecar, &[MERGED_ON, HARDENED], &named);
-        self.servers.push(Server::start_at((ip, 15092).into(), Talk::CloseInHandshake));
-        self.forbidding(ip);
-        let ip = self.proxied("estranged", &Proxy::Sidecar, &[MERGED_ON, HARDENED], &named);
-        let listener = ListenerSpec::stats("estranged", &self.leaf("estranged"), &[&self.mesh.other]);
-        self.listeners.push(listener.on_ip(ip).on_port(15092));
-        self.forbidding(ip);
-    }
-
-    /// Another answers, or with another certificate than a good one.
-    fn strangers(&mut self) {
-        let named = [(MERGED, "15092")];
-        let own =
-            |town: &Self, name: &str, from, until| town.mesh.ca.issue(&LeafSpec::of(&town.id(name)).valid(from, until));
-        let leaves = [
-            ("impostor", self.leaf("somebody-else")),
-            ("foreign-mesh", self.mesh.other.leaf(&self.id("foreign-mesh"))),
-            ("expired", own(self, "expired", -2 * HOUR, -HOUR)),
-            ("overdue", own(self, "overdue", -5 * HOUR, HOUR)),
-        ];
-        for (name, leaf) in leaves {
-            let ip = self.proxied(name, &Proxy::Sidecar, &[MERGED_ON, HARDENED], &named);
-            self.merged(name, ip, 15092, &leaf);
-            self.forbidding(ip);
-        }
-    }
-
-    /// Those with no proxy, or no address, or no future.
-    fn without_ports(&mut self) {
-        let ip = self.address().to_string();
-        let ambient = pod("ambient").account("ambient").annotation("ambient.istio.io/redirection", "enabled");
-        self.pods.push(ambient.running(&ip));
-        self.pods.push(pod("foreign").account("foreign").running(&ip));
-        let proxied = |name: &str| {
-            pod(name)
-                .account(name)
-                .container(proxy(&Proxy::Sidecar, &[MERGED_ON, HARDENED]))
-                .annotation(MERGED, "15092")
-        };
-        self.pods.push(proxied("waiting"));
-        self.pods.push(proxied("on-node").with(json!({"spec": {"hostNetwork": true}})).running(&ip));
-        self.pods.push(proxied("over").running(&ip).with(json!({"status": {"phase": "Succeeded"}})));
-        self.pods.push(proxied("leaving").on("n1").running(&ip));
+        self.pods.push(change(made));
     }
 
     /// Adds a pod with this proxy, which runs on an address of its own.
     fn proxied(&mut self, name: &str, role: &Proxy, env: &[(&str, &str)], annotations: &[(&str, &str)]) -> Ipv4Addr {
+        self.proxied_as(name, role, proxy(role, env), annotations)
+    }
+
+    fn proxied_as(&mut self, name: &str, role: &Proxy, proxy: Value, annotations: &[(&str, &str)]) -> Ipv4Addr {
         let ip = self.address();
         let mut made = pod(name).account(name).owned_by("apps/v1", "StatefulSet", name);
         made = match role {
-            Proxy::Native => made.init_container(proxy(role, env)),
-            Proxy::Sidecar => made.container(proxy(role, env)),
-            Proxy::Router | Proxy::Waypoint | Proxy::Ztunnel => {
-                made.with(json!({"spec": {"containers": [proxy(role, env)]}}))
-            }
+            Proxy::Native => made.init_container(proxy),
+            Proxy::Sidecar => made.container(proxy),
+            Proxy::Router | Proxy::Waypoint | Proxy::Ztunnel => made.with(json!({"spec": {"containers": [proxy]}})),
         };
         for (key, value) in annotations {
             made = made.annotation(key, value);
@@ -289,6 +157,11 @@ fn proxy(role: &Proxy, env: &[(&str, &str)]) -> Value {
         Proxy::Ztunnel => "ztunnel",
     };
     let env: Vec<Value> = env.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+    proxy_with(role, word, &json!(env))
+}
+
+/// With variables as Kubernetes writes them.
+fn proxy_with(role: &Proxy, word: &str, env: &Value) -> Value {
     let mut proxy =
         json!({"name": "istio-proxy", "image": "registry.example/proxyv2:1", "args": ["proxy", word], "env": env});
     if matches!(role, Proxy::Native) {
