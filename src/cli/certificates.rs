@@ -1,10 +1,13 @@
 //! Our certificates of a mesh, for commands that ask pods themselves.
 //!
-//! They are read once and checked as an agent checks them; a command does not outlive a rotation.
+//! They are read and checked as an agent does it; a command that may outlive a rotation follows them.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::clock::Clock;
 use crate::config::CertificateFiles;
@@ -12,6 +15,8 @@ use crate::connect::CredentialsFeed;
 use crate::identity::{self, IdentitySettings};
 use crate::model::TrustDomain;
 
+/// How long it may take to read them again.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Where the certificates are in the manifests, used if it is there.
 pub(super) const DEFAULT_CERTS_DIR: &str = "/etc/istio-certs";
 
@@ -25,6 +30,11 @@ pub(super) struct Ours {
     pub(super) credentials: CredentialsFeed,
     /// The one that was asked for, else that of our own certificate.
     pub(super) trust_domain: Option<TrustDomain>,
+}
+
+/// For as long as it lives the certificates are followed.
+pub(super) struct Following {
+    _stop: DropGuard,
 }
 
 impl Ours {
@@ -42,6 +52,21 @@ impl Ours {
         }
         let trust_domain = credentials.trust_domain().cloned();
         Ok(Self { files, credentials: watch::channel(credentials).1, trust_domain })
+    }
+
+    /// The same certificates, from now on as they rotate.
+    pub(super) async fn followed(mut self) -> (Self, Following) {
+        let aliases = self.credentials.borrow().aliases().to_vec();
+        let settings = IdentitySettings { files: self.files.clone(), trust_domain: self.trust_domain.clone(), aliases };
+        let (clock, stop) = (Clock::system(), CancellationToken::new());
+        let mut feed = identity::watch(settings, &clock, stop.clone()).credentials();
+        let read = feed.wait_for(|credentials| credentials.ready(clock.now()).is_ok());
+        let is_read = matches!(timeout(PATIENCE, read).await, Ok(Ok(_)));
+        // They were good a moment ago. If they are not any more, what was read then counts, as it does in an agent.
+        if is_read {
+            self.credentials = feed;
+        }
+        (self, Following { _stop: stop.drop_guard() })
     }
 }
 

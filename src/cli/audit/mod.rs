@@ -129,7 +129,7 @@ async fn audit(args: &AuditArgs) -> Result<Audit, Stop> {
         true => None,
         false => {
             let limits = Limits { timeout: args.timeout, pause: Duration::from_secs(1) / args.rate };
-            Some(args.mesh.asker(limits, ", or give --no-connect")?)
+            Some(args.mesh.asker(limits, ", or give --no-connect").await?)
         }
     };
     let cluster = args.mesh.cluster().await?;
@@ -137,7 +137,7 @@ async fn audit(args: &AuditArgs) -> Result<Audit, Stop> {
         true => None,
         false => Some(checked(args.namespace.as_deref().unwrap_or(cluster.default_namespace()))?),
     };
-    let domain = asker.as_ref().map(|(_, domain)| domain.to_string());
+    let domain = asker.as_ref().map(|(asker, _)| asker.trust_domain().to_string());
     let mut audit = Audit::new(asker.is_some(), domain);
     let facts = listed(&cluster, namespace, &args.mesh.reach(), &mut audit).await?;
     if facts.is_empty() && !args.allow_empty {
@@ -146,7 +146,7 @@ async fn audit(args: &AuditArgs) -> Result<Audit, Stop> {
     let now = Clock::system().now();
     match asker {
         None => facts.iter().for_each(|facts| audit.add(facts, false, judge(facts, Asked::Unwanted, now))),
-        Some((asker, _)) => ask_all(args, asker, facts, &mut audit).await,
+        Some((asker, _following)) => ask_all(args, asker, facts, &mut audit).await,
     }
     audit.sort();
     Ok(audit)

@@ -16,8 +16,7 @@ use super::silence::{ENOUGH, Silence};
 use super::{Facts, Role, Whereabouts};
 use crate::cli::istio::{METRICS_PATH, PLAIN_ENVOY_PORT, PLAIN_MERGED_PORT};
 use crate::clock::Clock;
-use crate::connect::{Answered, PlainAnswer, Request, Shown, ask_plainly, ask_verified};
-use crate::identity::Credentials;
+use crate::connect::{Answered, CredentialsFeed, PlainAnswer, Request, Shown, ask_plainly, ask_verified};
 use crate::model::{Address, Alpn, Failure, Match, Peer, Reason, SpiffeId, TrustDomain};
 
 /// What a listener from before Istio 1.31 may want to be offered.
@@ -81,7 +80,7 @@ pub(in crate::cli) struct Limits {
 /// Whoever asks.
 #[derive(Clone)]
 pub(in crate::cli) struct Asker {
-    credentials: Arc<Credentials>,
+    credentials: CredentialsFeed,
     trust_domain: TrustDomain,
     clock: Clock,
     limits: Limits,
@@ -91,9 +90,14 @@ pub(in crate::cli) struct Asker {
 }
 
 impl Asker {
-    pub(in crate::cli) fn new(credentials: Arc<Credentials>, trust_domain: TrustDomain, limits: Limits) -> Self {
+    pub(in crate::cli) fn new(credentials: CredentialsFeed, trust_domain: TrustDomain, limits: Limits) -> Self {
         let next = Arc::new(Mutex::new(Instant::now()));
         Self { credentials, trust_domain, clock: Clock::system(), limits, next, silence: Arc::default() }
+    }
+
+    /// The trust domain in which pods must answer.
+    pub(in crate::cli) fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
     }
 
     /// Who must answer for a pod.
@@ -102,7 +106,7 @@ impl Asker {
             SpiffeId::of_service_account(&self.trust_domain, &facts.namespace, &facts.account).map_err(|error| {
                 Failure::new(Reason::NoExpectedIdentity, format!("its service account has no SPIFFE ID: {error}"))
             })?;
-        Ok(Peer::with_aliases(id, self.credentials.aliases(), Match::Exact))
+        Ok(Peer::with_aliases(id, self.credentials.borrow().aliases(), Match::Exact))
     }
 
     /// Asks all of a pod that an audit asks; of one without an address of its own, nothing.
@@ -195,7 +199,8 @@ impl Asker {
     ) -> Result<Answered, Failure> {
         let peer = self.expected(facts)?;
         self.turn().await;
-        ask_verified(&self.request(ip, port), &peer, &self.credentials, shown, alpn, &self.clock).await
+        let credentials = Arc::clone(&self.credentials.borrow());
+        ask_verified(&self.request(ip, port), &peer, &credentials, shown, alpn, &self.clock).await
     }
 
     fn request(&self, ip: IpAddr, port: u16) -> Request {
@@ -255,7 +260,7 @@ mod tests {
     async fn connections_begin_no_faster_than_they_may() {
         let limits = Limits { timeout: Duration::from_secs(1), pause: Duration::from_millis(20) };
         let domain = TrustDomain::parse("cluster.local").expect("a trust domain");
-        let asker = Asker::new(Arc::default(), domain, limits);
+        let asker = Asker::new(tokio::sync::watch::channel(Arc::default()).1, domain, limits);
         let begin = Instant::now();
         let turns = (0..6).map(|_| {
             let asker = asker.clone();

@@ -2,10 +2,9 @@
 //! pods may be asked. It must not know what for.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::{Asker, Limits, Reach};
-use crate::cli::certificates::{self, DEFAULT_CERTS_DIR, Ours};
+use crate::cli::certificates::{self, DEFAULT_CERTS_DIR, Following, Ours};
 use crate::cli::cluster::{Cluster, ClusterError};
 use crate::cli::scrape::{Stop, parse_domain};
 use crate::model::{Cidr, TrustDomain};
@@ -47,9 +46,8 @@ impl MeshArgs {
         Cluster::of(self.kubeconfig.as_deref(), self.context.as_deref()).await
     }
 
-    /// Whoever asks the ports, and in which trust domain pods must answer. `otherwise` is what else helps where there are no
-    /// certificates.
-    pub(in crate::cli) fn asker(&self, limits: Limits, otherwise: &str) -> Result<(Asker, TrustDomain), Stop> {
+    /// Whoever asks the ports, with our certificates as they rotate. `otherwise` is what else helps where there are none.
+    pub(in crate::cli) async fn asker(&self, limits: Limits, otherwise: &str) -> Result<(Asker, Following), Stop> {
         let dir = certificates::dir(self.certs_dir.as_deref()).ok_or_else(|| {
             Stop::Usage(format!(
                 "pods can only be asked with certificates of the mesh: give --certs-dir ({DEFAULT_CERTS_DIR} is not there), or \
@@ -58,7 +56,7 @@ impl MeshArgs {
         })?;
         let ours = Ours::load(&dir, self.trust_domain.clone(), self.aliases.clone()).map_err(Stop::Usage)?;
         let domain = ours.trust_domain.clone().ok_or_else(|| Stop::Usage(certificates::NO_TRUST_DOMAIN.to_owned()))?;
-        let credentials = Arc::clone(&ours.credentials.borrow());
-        Ok((Asker::new(credentials, domain.clone(), limits), domain))
+        let (ours, following) = ours.followed().await;
+        Ok((Asker::new(ours.credentials, domain, limits), following))
     }
 }

@@ -101,7 +101,7 @@ pub(super) async fn run(args: VerifyArgs) -> u8 {
 async fn verify(args: &VerifyArgs) -> Result<Verified, Stop> {
     let name = args.pod.strip_prefix("pod/").ok_or_else(|| Stop::Usage("write pod/NAME".to_owned()))?;
     let limits = Limits { timeout: args.timeout, pause: Duration::ZERO };
-    let (asker, _) = args.mesh.asker(limits, "")?;
+    let (asker, _following) = args.mesh.asker(limits, "").await?;
     let cluster = args.mesh.cluster().await?;
     let namespace = checked(args.namespace.as_deref().unwrap_or(cluster.default_namespace()))?;
     let pod = cluster.pod(namespace, checked(name)?).await?;

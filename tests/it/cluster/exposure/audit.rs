@@ -1,7 +1,7 @@
 //! The audit says the right thing of each pod, asks nothing that it need not, and its forms and exit codes hold.
 
 use std::collections::BTreeMap;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::Output;
 
 use serde_json::{Value, json};
@@ -9,6 +9,8 @@ use tempfile::TempDir;
 
 use super::printed;
 use super::town::{MERGED, Town};
+use crate::support::agent::eventually;
+use crate::support::ca::Ca;
 use crate::support::kubernetes::{Cluster, Namespace, pod};
 use crate::support::loopback;
 use crate::support::mesh::{Mesh, ONLY_13};
@@ -383,4 +385,41 @@ async fn a_pod_may_have_an_address_of_ipv6() {
     assert_eq!((&found["address"], &found["secured"]), (&json!("::1"), &json!(true)), "{document:#}");
     let output = Program::start(&[&["verify", "pod/cart"], &fixed[..]].concat()).end().await;
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_that_rotate_meanwhile_are_the_ones_that_count() {
+    let cluster = Cluster::shared().await;
+    let (shop, dir) = (cluster.own_namespace("shop").await, TempDir::new().expect("a directory"));
+    let (kubeconfig, _) = reader(cluster, &shop, &dir).await;
+    let mesh = Mesh::new(ONLY_13).await;
+    let renewed = Ca::new("cluster.local");
+    let proxy = json!({
+        "name": "istio-proxy", "image": "proxy:1", "args": ["proxy", "router"],
+        "env": [{"name": "ENVOY_SECURE_MERGED_METRICS_PORT", "value": "15092"}],
+    });
+    let (first, second) = (loopback(), loopback());
+    let edge = |name: &str, ip: Ipv4Addr| {
+        let made = pod(name).account("edge").with(json!({"spec": {"containers": [proxy]}}));
+        made.annotation(MERGED, "15092").running(&ip.to_string())
+    };
+    shop.create_pods([edge("edge-1", first), edge("edge-2", second)]).await;
+    // Its certificate has a root that is not there yet; ours stays what it is.
+    let leaf = renewed.leaf(&format!("spiffe://cluster.local/ns/{}/sa/edge", shop.name()));
+    let script = always(Reply::ok("merged 1\n"));
+    let _second = Server::start_at((second, 15092).into(), Talk::Tls(mesh.tls(&leaf), script));
+    let hanging = Server::start_at((first, 15092).into(), Talk::HangBeforeHandshake);
+
+    let certs = mesh.certs.path().display().to_string();
+    let fixed = ["audit", "-n", shop.name(), "--kubeconfig", &kubeconfig, "--certs-dir", &certs, "--output", "json"];
+    let slowly = ["--pod-cidr", "127.0.0.0/8", "--parallel", "1", "--timeout", "1h"];
+    let program = Program::start(&[&fixed[..], &slowly].concat());
+    hanging.hanging().await;
+    mesh.certs.write_roots(&[&renewed]);
+    eventually("the new root is read", async || program.said().contains("peers may refuse us").then_some(())).await;
+    drop(hanging);
+    let output = program.end().await;
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let found = document["pods"].as_array().expect("a list").iter().map(findings).collect::<Vec<_>>();
+    assert_eq!(found, [vec![("MS008", 0), ("MS014", 15092)], vec![("MS008", 0)]], "{document:#}");
 }
