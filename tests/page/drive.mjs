@@ -25,13 +25,16 @@ const PATIENCE = 60_000;
 
 const browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"], timeout: PATIENCE });
 
-// A page of its own whose complaints count: whatever the console or the policy has to say is a failure.
-async function open(url, options = {}) {
+// A page of its own whose complaints count: whatever the console or the policy has to say is a failure, but for answers
+// with this `status`, which Chromium remarks on. With `clock` time stands still until it is moved.
+async function open(url, { status, clock, ...options } = {}) {
   const context = await browser.newContext({ viewport: WIDE, reducedMotion: "reduce", ...options });
   context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
+  if (clock) await page.clock.install();
   const complaints = [];
   page.on("console", (message) => {
+    if (status && message.text().includes(`with a status of ${status} `)) return;
     if (["error", "warning"].includes(message.type())) complaints.push(`${message.type()}: ${message.text()}`);
   });
   page.on("pageerror", (error) => complaints.push(`exception: ${error.message}`));
@@ -176,16 +179,49 @@ const steps = {
   },
 
   async "an agent that does not answer is said to, and comes back"() {
-    const { page, close } = await open(`${AGENT}/remote-write`);
-    // Answers that are no page: what a port-forward to something else would give.
-    await page.route("**/remote-write", (route) => route.fulfill({ contentType: "text/html", body: "<p>elsewhere</p>" }));
-    const look = () => page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
-    await look();
-    await page.getByText("The agent does not answer; this is what it said last.").waitFor();
-    await page.getByRole("heading", { name: /mimir/ }).waitFor();
+    const { page, close } = await open(`${AGENT}/remote-write`, { status: 503, clock: true });
+    const complaint = page.getByText("The agent does not answer; this is what it said last.");
+    const well = () => page.waitForFunction(() => document.getElementById("connection").textContent === "");
+    const NEXT = 5_000;
+    // What a port-forward to something else would give, a proxy without the agent behind it, a connection that is cut.
+    for (const answer of [
+      (route) => route.fulfill({ contentType: "text/html", body: "<p>elsewhere</p>" }),
+      (route) => route.fulfill({ status: 503, body: "" }),
+    ]) {
+      await page.route("**/remote-write", answer);
+      await page.clock.runFor(NEXT);
+      await complaint.waitFor();
+      await page.getByRole("heading", { name: /mimir/ }).waitFor();
+      await page.unroute("**/remote-write");
+      await page.clock.runFor(NEXT);
+      await well();
+    }
+    // One that is stopped: the connection stands, and nothing comes.
+    const asked = [];
+    let one;
+    const ask = () => new Promise((resolve) => (one = resolve));
+    await page.route("**/remote-write", (route) => {
+      asked.push(route);
+      one();
+    });
+    let held = ask();
+    await page.clock.runFor(NEXT);
+    await held;
+    await page.clock.runFor(14_000);
+    assert.equal(asked.length, 1, "no look while one is under way");
+    assert.ok(await complaint.isHidden(), "there is hope yet");
+    held = ask();
+    await page.clock.runFor(2_000);
+    await complaint.waitFor();
+    await page.clock.runFor(NEXT);
+    await held;
+    assert.equal(asked.length, 2, "it is asked again");
+    // This time it is slow, and its answer counts.
+    await page.clock.runFor(2 * NEXT);
+    assert.equal(asked.length, 2, "no look while one is under way");
+    await asked[1].continue();
+    await well();
     await page.unroute("**/remote-write");
-    await look();
-    await page.waitForFunction(() => document.getElementById("connection").textContent === "");
     await close();
   },
 

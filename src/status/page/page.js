@@ -6,6 +6,7 @@
 "use strict";
 
 const EVERY = 5000; // milliseconds between two looks
+const PATIENCE = 15000; // for one answer
 const TYPING = 200; // after the last key
 
 const root = document.documentElement;
@@ -14,32 +15,48 @@ root.classList.add("script");
 const live = document.getElementById("live");
 const connection = document.getElementById("connection");
 let paused = sessionStorage.getItem("paused") === "yes";
-let asked = 0; // the newest question; answers to older ones are late
+let look; // the one that is under way
 
 // How far the agent's clock is from this one's.
 let ahead = Date.parse(document.getElementById("as-of").dateTime) - Date.now();
 
+// Looks again, unless a look is under way: an answer that is slow is worth waiting for, and one that never comes is given up.
 async function refresh() {
-  const question = ++asked;
+  if (look) return;
+  const mine = (look = new AbortController());
+  const patience = setTimeout(() => mine.abort(), PATIENCE);
   try {
-    const answer = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-store" });
+    const answer = await fetch(location.href, { headers: { accept: "text/html" }, cache: "no-store", signal: mine.signal });
     const text = await answer.text();
-    if (question !== asked || !text) return;
-    const fresh = new DOMParser().parseFromString(text, "text/html");
-    const from = fresh.querySelector("main");
-    if (!from) throw new Error("not the page");
-    settle(document.querySelector("main"), from);
-    settle(document.querySelector("header nav"), fresh.querySelector("header nav"));
-    document.title = fresh.title;
-    const now = fresh.getElementById("as-of");
-    const shown = document.getElementById("as-of");
-    shown.dateTime = now.dateTime;
-    shown.textContent = now.textContent;
-    ahead = Date.parse(now.dateTime) - Date.now();
+    if (look !== mine) return;
+    show(new DOMParser().parseFromString(text, "text/html"));
     say("");
   } catch {
-    if (question === asked) say("The agent does not answer; this is what it said last.");
+    if (look === mine) say("The agent does not answer; this is what it said last.");
+  } finally {
+    clearTimeout(patience);
+    if (look === mine) look = undefined;
   }
+}
+
+// Something else is asked now: the answer to the question before is worth nothing.
+function anew() {
+  look?.abort();
+  look = undefined;
+  refresh();
+}
+
+// Whatever lacks a part of the page is none: an empty answer, a proxy's error.
+function show(fresh) {
+  const parts = ["main", "header nav", "#as-of"].map((part) => [document.querySelector(part), fresh.querySelector(part)]);
+  if (parts.some(([, now]) => !now)) throw new Error("not the page");
+  const [main, nav, [shown, now]] = parts;
+  settle(...main);
+  settle(...nav);
+  document.title = fresh.title;
+  shown.dateTime = now.dateTime;
+  shown.textContent = now.textContent;
+  ahead = Date.parse(now.dateTime) - Date.now();
 }
 
 function say(text) {
@@ -136,7 +153,7 @@ function ask(form) {
   for (const [name, value] of new FormData(form)) if (value) question.append(name, value);
   const text = question.toString();
   history.replaceState(null, "", text ? `${form.getAttribute("action")}?${text}` : form.getAttribute("action"));
-  refresh();
+  anew();
 }
 document.addEventListener("input", (event) => {
   const form = event.target.form;
