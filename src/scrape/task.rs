@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::merge::{MergeReader, MergeWatch};
 use super::orders::Orders;
+use super::past::Past;
 use super::recent::{Beat, Recent};
 use super::schedule::Schedule;
 use super::{Budget, Exchange, Gather, Metrics, RequestHead, exchange, leaving};
@@ -43,6 +44,8 @@ pub struct TargetStatus {
     pub families: Arc<[Arc<Metadata>]>,
     /// How the last scrapes went.
     pub recent: Recent,
+    /// What happened lately.
+    pub past: Past,
 }
 
 /// A status that one task writes and anybody reads.
@@ -166,6 +169,7 @@ impl TargetTask {
             self.status.write(|status| {
                 let ok = attempt.report.failure.is_none();
                 status.recent.push(Beat { duration: attempt.report.phases.total, ok });
+                status.past.note(&attempt.report);
                 match attempt.report.failure {
                     None => status.succeeded += 1,
                     Some(_) => status.failed += 1,

@@ -3,12 +3,17 @@
 mod browser;
 mod stage;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::Bytes;
+use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use self::stage::{CANARY, Stage, renew};
-use crate::support::agent::eventually;
+use crate::support::agent::{self, eventually};
 use crate::support::http::{self, Answer};
+use crate::support::tls_server::{Asked, Reply, Server, Talk};
 
 const VIEWS: [&str; 6] = ["/", "/targets", "/service-discovery", "/identity", "/remote-write", "/config"];
 
@@ -127,6 +132,42 @@ async fn nobody_else_can_use_it_and_it_gives_nothing_away() {
         assert_eq!(outside.status, 404, "the pod's own port does not serve {path}");
     }
     stage.agent.stop().await;
+}
+
+/// A target that is well now: what it did within the time that an alert looks back is told, and then no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_target_did_a_moment_ago_is_told_as_long_as_an_alert_may_fire() {
+    let asked = AtomicUsize::new(0);
+    // The second merged answer tells that the first lacked the application; then nothing is lacking any more.
+    let script = move |_: &Asked| {
+        let n = asked.fetch_add(1, Ordering::Relaxed) + 1;
+        let lacked = n.min(2);
+        Reply::ok(&format!(
+            "istio_agent_scrape_failures_total{{type=\"application\"}} {lacked}\nistio_agent_scrapes_total {n}\nenvoy_server_live{{}} 1\n"
+        ))
+    };
+    let server = Server::start(Talk::Plain(Arc::new(script)));
+    let dir = TempDir::new().expect("a directory");
+    let config = format!(
+        "scrape_configs: [{{job_name: shop, scrape_interval: 1s, static_configs: [{{targets: ['{}']}}]}}]\n",
+        server.address()
+    );
+    let agent = agent::start(dir.path(), &config).await;
+    agent
+        .until_all("it is well again", |target| {
+            target["scrapesSucceeded"].as_u64() >= Some(4) && target["reason"] == "" && target["lack"] == ""
+        })
+        .await;
+    let told = async || {
+        let page = http::get(agent.api(), "/").await.expect("the page answers");
+        page.text().contains("1 target lacking something within the last 10m, and not so now")
+    };
+    assert!(told().await);
+    agent.clock.shift(5 * 60 * 1000);
+    assert!(told().await, "it was five minutes ago");
+    agent.clock.shift(6 * 60 * 1000);
+    assert!(!told().await, "the alert is over, too");
+    agent.stop().await;
 }
 
 /// As a text stands in HTML.

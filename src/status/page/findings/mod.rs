@@ -1,27 +1,23 @@
 //! What is wrong right now, each with what to do about it, the worst first.
 //!
 //! The thresholds are those of the alerts that are shipped, so that the page and an alert say the same: as long as one
-//! fires that is about what an agent knows of itself, there is something here. What repeats itself for many targets is said
-//! once for each reason.
+//! fires that is about what an agent knows of itself, there is something here, also where the alert looks back: what a
+//! target did within that time counts, as long as the target is there. What repeats itself for many targets is said once for
+//! each reason.
 
 mod receivers;
+mod targets;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::look::Look;
-use super::parts::{Severity, name, target_url};
-use super::query::link;
-use super::words::{count, counted, relative};
+use super::parts::Severity;
+use super::words::{counted, relative};
 use crate::identity::{CertificateFacts, IdentitySnapshot};
-use crate::model::{ExitClass, Failure, Reason, Target, Verification, clean};
-use crate::status::health::Health;
+use crate::model::{ExitClass, Failure, Reason, clean};
 
-/// How many targets are named one by one.
-const EXAMPLES: usize = 3;
 /// The least share of its time that a certificate which is renewed in time has left.
 const LEAST_LEFT: f64 = 0.2;
 /// A root that lasts for longer is no worry yet.
@@ -49,7 +45,7 @@ pub(super) struct Finding {
 pub(super) fn of(look: &Look) -> Vec<Finding> {
     let mut all = Vec::new();
     identities(look, &mut all);
-    targets(look, &mut all);
+    targets::add(look, &mut all);
     receivers::add(look, &mut all);
     discovery(look, &mut all);
     if !look.configuration.successful {
@@ -148,119 +144,6 @@ fn rank_of(reason: Reason) -> (u8, Reason) {
         _ => 2,
     };
     (order, reason)
-}
-
-/// The targets that fail, or lack something, for one reason.
-#[derive(Default)]
-struct Group<'a> {
-    count: usize,
-    first: Option<&'a Failure>,
-    examples: Vec<(String, String, String)>,
-}
-
-impl<'a> Group<'a> {
-    fn add(&mut self, target: &Target, failure: &'a Failure) {
-        self.first.get_or_insert(failure);
-        self.count(target, failure.detail.clone());
-    }
-
-    /// One more, for no failure.
-    fn count(&mut self, target: &Target, detail: String) {
-        self.count += 1;
-        if self.examples.len() < EXAMPLES {
-            self.examples.push((target_url(target), name(target), detail));
-        }
-    }
-
-    /// Of targets that are scraped, if there are any: something is to be said of what came.
-    fn remark(self, severity: Severity, what: &str, detail: &str, fix: &str) -> Option<Finding> {
-        let title = format!("{} {what}", counted(self.count, "target"));
-        let all = finding(severity, &title, detail.to_owned(), fix, ("/targets", "Targets"));
-        (self.count > 0).then_some(Finding { examples: self.examples, ..all })
-    }
-
-    fn finding(self, severity: Severity, reason: Reason, what: &str, state: &str) -> Finding {
-        Finding {
-            severity,
-            title: format!("{} {what}", counted(self.count, "target")),
-            reason: Some(reason),
-            detail: reason.when().to_owned(),
-            fix: self.first.map(|failure| failure.hint().into_owned()).unwrap_or_default(),
-            link: (
-                link("/targets", state, reason.name(), ""),
-                if self.count > EXAMPLES {
-                    format!("All {}", count(self.count as u64))
-                } else {
-                    "In the list".to_owned()
-                },
-            ),
-            examples: self.examples,
-        }
-    }
-}
-
-fn targets(look: &Look, all: &mut Vec<Finding>) {
-    let mut down: BTreeMap<Reason, Group<'_>> = BTreeMap::new();
-    let mut lacking: BTreeMap<Reason, Group<'_>> = BTreeMap::new();
-    let mut unverified = 0;
-    let (mut forged, mut weaker, mut nobodys) = (Group::default(), Group::default(), Group::default());
-    for (_, active) in look.targets() {
-        let health = Health::of(active);
-        if let Some(failure) = health.failure {
-            down.entry(failure.reason).or_default().add(&active.target, failure);
-        } else if let Some(lack) = health.lack {
-            lacking.entry(lack.reason).or_default().add(&active.target, lack);
-        }
-        unverified += usize::from(active.target.verification == Verification::None);
-        if let Some(dropped) = health.last.map(|last| last.forged).filter(|dropped| *dropped > 0) {
-            forged.count(&active.target, format!("{} dropped", counted(dropped, "sample")));
-        }
-        if let Some(peer) = health.peer().filter(|peer| !peer.exact) {
-            weaker.count(&active.target, clean(&peer.identity).into_owned());
-        }
-        if let Some((rule, Err(why))) = active.target.tenants.iter().find(|(_, tenant)| tenant.is_err()) {
-            nobodys.count(&active.target, format!("{}: {why}", rule.template()));
-        }
-    }
-    // A pod that is being deleted is no trouble.
-    let mut down: Vec<_> = down.into_iter().collect();
-    down.sort_by_key(|(reason, group)| (rank_of(*reason).0, Reverse(group.count)));
-    all.extend(down.into_iter().map(|(reason, group)| match reason {
-        Reason::PodTerminating => group.finding(Severity::Note, reason, "of pods that are being deleted", "down"),
-        _ => group.finding(Severity::Bad, reason, "down", "down"),
-    }));
-    all.extend(
-        lacking
-            .into_iter()
-            .map(|(reason, group)| group.finding(Severity::Warning, reason, "up, but lacking something", "up")),
-    );
-    all.extend(nobodys.remark(
-        Severity::Bad,
-        "of no tenant",
-        "Their samples are not sent to receivers with this template of tenants.",
-        "give them the labels that the template names, by relabel_configs, or a default to its entry",
-    ));
-    all.extend(forged.remark(
-        Severity::Warning,
-        "with series that only the scraper writes",
-        "Samples named up or scrape_… were dropped from their last answers.",
-        "drop the name by metric_relabel_configs, or have the application rename it",
-    ));
-    all.extend(weaker.remark(
-        Severity::Note,
-        "answered by another identity than the expected one",
-        "It is accepted because match of their jobs asks for less than the whole SPIFFE ID.",
-        "set match: exact once every target's expected SPIFFE ID is the one that it has",
-    ));
-    if unverified > 0 {
-        all.push(finding(
-            Severity::Note,
-            &format!("{} in plain text", counted(unverified, "target")),
-            "Their jobs say scheme: http, so nobody checks who answers.".to_owned(),
-            "global.require_identity makes such a job an error of the configuration",
-            ("/targets", "Targets"),
-        ));
-    }
 }
 
 fn discovery(look: &Look, all: &mut Vec<Finding>) {

@@ -1,5 +1,7 @@
 //! What is found, and that no alert fires beside "All is well".
 
+mod lately;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +15,9 @@ use super::*;
 use crate::clock::Clock;
 use crate::config::{self, CertificateFiles};
 use crate::discover::{self, Problem};
-use crate::model::{DroppedTarget, Labels, PeerReport, Phases, ScrapeReport, TenantRule, Tenants, WriteFormat};
+use crate::model::{
+    DroppedTarget, Labels, PeerReport, Phases, ScrapeReport, Target, TenantRule, Tenants, Verification, WriteFormat,
+};
 use crate::scrape::{PoolSnapshot, TargetSnapshot, TargetStatus};
 use crate::send::{ReceiverSnapshot, Refusal, Trouble, TroubleKind};
 use crate::status::{Configuration, Process};
@@ -70,7 +74,7 @@ fn that_somebody_else_answered_comes_first() {
     assert_eq!(reasons, [Reason::IdentityMismatch, Reason::PlaintextServer, Reason::ConnectRefused]);
 }
 
-const RULES: &str = include_str!("../../../../deploy/monitoring/rules.yaml");
+const RULES: &str = include_str!("../../../../../deploy/monitoring/rules.yaml");
 
 /// By which words the overview says what each alert says, or why it does not.
 const ALERTS: &[(&str, Result<&str, &str>)] = &[
