@@ -6,28 +6,20 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
+use serde::{Serialize, Serializer};
 
+use super::parameters::Parameters;
 use super::{bad_data, found, map};
 use crate::model::Metadata;
 use crate::relabel::Selector;
 use crate::status::Sources;
 
-#[derive(Deserialize)]
-pub(super) struct TargetsQuery {
-    #[serde(default)]
-    match_target: String,
-    #[serde(default)]
-    metric: String,
-    #[serde(default)]
-    limit: String,
-}
-
 #[derive(Serialize)]
 struct OfTarget {
-    target: BTreeMap<String, String>,
+    #[serde(serialize_with = "labels")]
+    target: Arc<BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metric: Option<String>,
     #[serde(rename = "type")]
@@ -36,16 +28,22 @@ struct OfTarget {
     unit: String,
 }
 
-pub(super) async fn of_targets(State(sources): State<Sources>, Query(query): Query<TargetsQuery>) -> Response {
-    let limit = match limit(&query.limit, "limit") {
+/// What all families of a target have in common.
+fn labels<S: Serializer>(labels: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
+    labels.serialize(serializer)
+}
+
+pub(super) async fn of_targets(State(sources): State<Sources>, parameters: Parameters) -> Response {
+    let limit = match limit(&parameters, "limit") {
         Ok(limit) => limit,
         Err(why) => return bad_data(&why),
     };
-    let selector = match Selector::parse(&query.match_target) {
+    let selector = match Selector::parse(parameters.get("match_target")) {
         Ok(selector) => selector,
         Err(why) => return bad_data(&format!("match_target: {why}")),
     };
-    let wanted = |metadata: &Arc<Metadata>| query.metric.is_empty() || *metadata.family == *query.metric;
+    let metric = parameters.get("metric");
+    let wanted = |metadata: &Arc<Metadata>| metric.is_empty() || *metadata.family == *metric;
     let pools = sources.scrape.snapshot();
     let active = pools.iter().flat_map(|pool| &pool.active).filter(|active| selector.matches(&active.target.labels));
     let mut listed = Vec::new();
@@ -55,25 +53,16 @@ pub(super) async fn of_targets(State(sources): State<Sources>, Query(query): Que
             break;
         }
         let described = active.status.families.iter().filter(|family| wanted(family));
+        let target = Arc::new(map(&active.target.labels));
         listed.extend(described.map(|family| OfTarget {
-            target: map(&active.target.labels),
-            metric: query.metric.is_empty().then(|| family.family.to_string()),
+            target: Arc::clone(&target),
+            metric: metric.is_empty().then(|| family.family.to_string()),
             kind: family.kind.as_str(),
             help: family.help.to_string(),
             unit: family.unit.to_string(),
         }));
     }
     found(listed)
-}
-
-#[derive(Deserialize)]
-pub(super) struct FamiliesQuery {
-    #[serde(default)]
-    metric: String,
-    #[serde(default)]
-    limit: String,
-    #[serde(default)]
-    limit_per_metric: String,
 }
 
 #[derive(Serialize, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,19 +73,19 @@ struct OfFamily {
     help: String,
 }
 
-pub(super) async fn by_family(State(sources): State<Sources>, Query(query): Query<FamiliesQuery>) -> Response {
-    let limits =
-        limit(&query.limit, "limit").and_then(|all| Ok((all, limit(&query.limit_per_metric, "limit_per_metric")?)));
+pub(super) async fn by_family(State(sources): State<Sources>, parameters: Parameters) -> Response {
+    let limits = limit(&parameters, "limit").and_then(|all| Ok((all, limit(&parameters, "limit_per_metric")?)));
     let (all, each) = match limits {
         Ok(limits) => limits,
         Err(why) => return bad_data(&why),
     };
+    let metric = parameters.get("metric");
     let mut families: BTreeMap<String, BTreeSet<OfFamily>> = BTreeMap::new();
     // Targets that say the same hold the same description.
     let mut seen = HashSet::new();
     for metadata in sources.scrape.snapshot().iter().flat_map(|pool| &pool.active).flat_map(|one| &*one.status.families)
     {
-        let wanted = query.metric.is_empty() || *metadata.family == *query.metric;
+        let wanted = metric.is_empty() || *metadata.family == *metric;
         if wanted && seen.insert(Arc::as_ptr(metadata)) {
             let Metadata { family, kind, help, unit } = &**metadata;
             let said = OfFamily { kind: kind.as_str(), unit: unit.to_string(), help: help.to_string() };
@@ -110,7 +99,8 @@ pub(super) async fn by_family(State(sources): State<Sources>, Query(query): Quer
 }
 
 /// How many are wanted; nothing, or less than none, is all.
-fn limit(text: &str, name: &str) -> Result<usize, String> {
+fn limit(parameters: &Parameters, name: &str) -> Result<usize, String> {
+    let text = parameters.get(name);
     if text.is_empty() {
         return Ok(usize::MAX);
     }

@@ -18,6 +18,7 @@
 mod live;
 mod manage;
 mod metadata;
+mod parameters;
 mod process;
 mod steps;
 mod targets;
@@ -67,6 +68,7 @@ pub(super) fn router(sources: Sources) -> Router {
         .route("/api/v1/status/flags", get(process::flags))
         .route("/api/v1/status/buildinfo", get(process::build_info))
         .route("/api/v1/status/runtimeinfo", get(process::runtime_info))
+        .route("/api/v1/status/walreplay", get(process::wal_replay))
         .route("/version", get(process::version))
         .route("/-/reload", post(manage::reload).put(manage::reload))
         .route("/-/quit", post(manage::quit).put(manage::quit));

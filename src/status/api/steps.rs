@@ -6,23 +6,15 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::parameters::Parameters;
 use super::{bad_data, found, map};
 use crate::relabel::{DEFAULT_REGEX, DEFAULT_REPLACEMENT, DEFAULT_SEPARATOR, RuleSpec};
 use crate::status::Sources;
 use crate::status::relabelled::{Step, steps};
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct StepsQuery {
-    #[serde(default)]
-    scrape_pool: String,
-    #[serde(default)]
-    labels: String,
-}
 
 #[derive(Serialize)]
 struct Steps {
@@ -66,20 +58,21 @@ impl From<&RuleSpec> for RuleShown {
     }
 }
 
-pub(super) async fn relabel_steps(State(sources): State<Sources>, Query(query): Query<StepsQuery>) -> Response {
-    if query.scrape_pool.is_empty() {
+pub(super) async fn relabel_steps(State(sources): State<Sources>, parameters: Parameters) -> Response {
+    let (job, labels) = (parameters.get("scrapePool"), parameters.get("labels"));
+    if job.is_empty() {
         return bad_data("no scrapePool parameter provided");
     }
-    if query.labels.is_empty() {
+    if labels.is_empty() {
         return bad_data("no labels parameter provided");
     }
-    let labels: BTreeMap<String, String> = match serde_json::from_str(&query.labels) {
+    let labels: BTreeMap<String, String> = match serde_json::from_str(labels) {
         Ok(labels) => labels,
         Err(error) => return bad_data(&format!("labels parameter is not valid JSON: {error}")),
     };
     let pools = sources.scrape.snapshot();
-    let Some(pool) = pools.iter().find(|pool| *pool.pool == *query.scrape_pool) else {
-        let error = format!("error retrieving scrape config: scrape pool {:?} not found", query.scrape_pool);
+    let Some(pool) = pools.iter().find(|pool| *pool.pool == *job) else {
+        let error = format!("error retrieving scrape config: scrape pool {job:?} not found");
         return bad_data(&error);
     };
     let labels = labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();

@@ -7,23 +7,16 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::parameters::Parameters;
 use super::{found, map, rfc3339};
 use crate::model::{Failure, NoTenant, PeerReport, Tenant, TenantRule};
 use crate::scrape::{PoolSnapshot, TargetSnapshot};
 use crate::status::Sources;
 use crate::status::health::Health;
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct TargetsQuery {
-    #[serde(default)]
-    state: String,
-    scrape_pool: Option<String>,
-}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -111,8 +104,8 @@ struct DroppedTarget {
     error: Option<String>,
 }
 
-pub(super) async fn targets(State(sources): State<Sources>, Query(query): Query<TargetsQuery>) -> Response {
-    let state = query.state.to_ascii_lowercase();
+pub(super) async fn targets(State(sources): State<Sources>, parameters: Parameters) -> Response {
+    let state = parameters.get("state").to_ascii_lowercase();
     let (active, dropped) = match state.as_str() {
         "" | "any" => (true, true),
         "active" => (true, false),
@@ -124,7 +117,8 @@ pub(super) async fn targets(State(sources): State<Sources>, Query(query): Query<
     let mut pools = sources.scrape.snapshot();
     pools.sort_by(|a, b| a.pool.cmp(&b.pool));
     let counts = pools.iter().map(|pool| (pool.pool.to_string(), pool.dropped_count)).collect();
-    let wanted = |pool: &&PoolSnapshot| query.scrape_pool.as_deref().is_none_or(|name| name == &*pool.pool);
+    let job = parameters.get("scrapePool");
+    let wanted = |pool: &&PoolSnapshot| job.is_empty() || *job == *pool.pool;
     let chosen: Vec<_> = pools.iter().filter(wanted).collect();
     found(TargetsData {
         active_targets: match active {

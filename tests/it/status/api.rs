@@ -37,7 +37,7 @@ const JOBS: &str = "  metric_relabel_configs: [{source_labels: [__name__], regex
 fn config(target: &Server) -> String {
     let address = target.address();
     format!(
-        "scrape_configs:\n- job_name: one\n  scrape_interval: 1s\n  static_configs: [{{targets: ['{address}']}}]\n{JOBS}  static_configs: [{{targets: ['{address}']}}]\n"
+        "scrape_configs:\n- job_name: one\n  scrape_interval: 1s\n  static_configs: [{{targets: ['{address}']}}, {{targets: ['127.0.0.1:1'], labels: {{drop: me}}}}]\n{JOBS}  static_configs: [{{targets: ['{address}']}}]\n"
     )
 }
 
@@ -87,6 +87,21 @@ fn sorted(mut answer: Value) -> Value {
     answer
 }
 
+/// Which targets an answer lists, by what both say of them, and how many were dropped.
+fn listed(answer: Value) -> Value {
+    let of = |list: &str| {
+        let all = answer["data"][list].as_array().expect("a list").iter();
+        let mut all: Vec<String> = all
+            .map(|target| {
+                format!("{} {} {}", target["scrapePool"], target["labels"], target["discoveredLabels"]["__address__"])
+            })
+            .collect();
+        all.sort();
+        all
+    };
+    json!({"active": of("activeTargets"), "dropped": of("droppedTargets"), "counts": answer["data"]["droppedTargetCounts"]})
+}
+
 /// The keys that an object has.
 fn keys(value: &Value) -> BTreeSet<String> {
     value.as_object().expect("an object").keys().cloned().collect()
@@ -129,10 +144,35 @@ async fn the_api_answers_as_that_of_prometheus() {
         assert_eq!(ours.json()["errorType"], theirs.json()["errorType"], "{path}");
         assert_eq!(keys(&ours.json()), keys(&theirs.json()), "{path}");
     }
+    let [ours, theirs] = pair.both("/api/v1/status/walreplay").await;
+    assert_eq!(keys(&ours["data"]), keys(&theirs["data"]));
     for path in ["/api/v1/status/buildinfo", "/api/v1/status/runtimeinfo", "/api/v1/status/config"] {
         let [ours, theirs] = pair.both(path).await;
         let (ours, theirs) = (keys(&ours["data"]), keys(&theirs["data"]));
         assert!(ours.is_superset(&theirs), "{path}: {:?}", theirs.difference(&ours).collect::<Vec<_>>());
+    }
+    for query in [
+        "",
+        "?scrapePool=",
+        "?scrapePool=one",
+        "?scrapePool=none",
+        "?scrapePool=ONE",
+        "?scrapePool=one&scrapePool=another",
+        "?state=",
+        "?state=any",
+        "?state=Any",
+        "?state=active",
+        "?state=ACTIVE&scrapePool=another",
+        "?state=dropped",
+        "?state=Dropped",
+        "?state=active&state=dropped",
+        "?state=other",
+        "?State=active",
+        "?health=up&unknown=%ff",
+    ] {
+        let path = format!("/api/v1/targets{query}");
+        let [ours, theirs] = pair.both(&path).await.map(listed);
+        assert_eq!(ours, theirs, "{path}");
     }
     let [ours, theirs] = pair.both("/api/v1/targets").await;
     let target = |answer: &Value| keys(&answer["data"]["activeTargets"][0]);
