@@ -9,6 +9,7 @@
 
 mod api;
 mod door;
+mod exposition;
 mod foreign;
 mod health;
 mod page;

@@ -2,12 +2,13 @@
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tracing::error;
 
 use super::Sources;
+use super::exposition::Format;
 
 /// Whether the agent can do its work.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,12 +40,13 @@ async fn ready(State(sources): State<Sources>) -> (StatusCode, String) {
     (StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
-async fn metrics(State(sources): State<Sources>) -> impl IntoResponse {
-    let mut text = String::new();
-    if let Err(error) = prometheus_client::encoding::text::encode(&mut text, &sources.registry) {
-        error!(%error, "BUG: own metrics cannot be written");
-        return (StatusCode::INTERNAL_SERVER_ERROR, "own metrics cannot be written\n").into_response();
+async fn metrics(State(sources): State<Sources>, headers: HeaderMap) -> impl IntoResponse {
+    let format = Format::asked_for(&headers);
+    match format.write(&sources.registry) {
+        Ok(text) => ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")], text).into_response(),
+        Err(error) => {
+            error!(%error, "BUG: own metrics cannot be written");
+            (StatusCode::INTERNAL_SERVER_ERROR, "own metrics cannot be written\n").into_response()
+        }
     }
-    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], text).into_response()
 }

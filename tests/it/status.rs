@@ -2,6 +2,7 @@
 //! not.
 
 mod api;
+mod clients;
 mod live;
 mod mesh;
 
@@ -57,8 +58,11 @@ async fn it_is_ready_once_its_certificates_are_there() {
 async fn its_metrics_are_an_exposition_that_parses() {
     let (dir, certs) = (TempDir::new().expect("a directory"), TempDir::new().expect("a directory"));
     let agent = agent::start(dir.path(), &config(&CertsDir::at(certs.path()))).await;
-    let answer = http::get(agent.listen(), "/metrics").await.expect("an answer");
+    let stream = TcpStream::connect(agent.listen()).await.expect("a connection");
+    let asking = [("accept", "application/openmetrics-text;version=1.0.0,text/plain;q=0.5")];
+    let answer = http::exchange(stream, "GET", "/metrics", &asking, Default::default()).await.expect("an answer");
     assert_eq!(answer.header("content-type"), "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert_eq!(answer.header("vary"), "accept");
     let mut parser = Parser::new(Format::OpenMetrics);
     let mut rest = &answer.body[..];
     let mut names = Vec::new();

@@ -31,7 +31,7 @@ fn families(text: &str) -> BTreeMap<String, Family> {
             help = rest.split_once(' ').expect("a name and a text").1.trim_end_matches('.');
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (name, kind) = rest.split_once(' ').expect("a name and a type");
-            current = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
+            current = name.to_owned();
             let family = Family { kind: kind.to_owned(), help: help.to_owned(), ..Family::default() };
             assert!(families.insert(current.clone(), family).is_none(), "{name} stands twice");
         } else if !line.starts_with('#') {
