@@ -27,18 +27,22 @@ pub(super) const ALERTS: &[&str] = &[
     "MeshscrapeDiscoveryFailing",
     "MeshscrapeForgedSamples",
     "MeshscrapeHandshakeFailing",
+    "MeshscrapeHistogramsDropped",
     "MeshscrapeIdentityMismatch",
     "MeshscrapeIdentityNotReady",
     "MeshscrapeJobFailing",
+    "MeshscrapeMemoryBudget",
     "MeshscrapePartialMerge",
     "MeshscrapePeerUntrusted",
     "MeshscrapePlaintextTarget",
     "MeshscrapeRemoteWriteBehind",
     "MeshscrapeRemoteWriteRejected",
     "MeshscrapeRootExpiring",
+    "MeshscrapeSamplesLost",
     "MeshscrapeSamplesWithoutTenant",
     "MeshscrapeTargetUnidentified",
     "MeshscrapeTargetsDown",
+    "MeshscrapeTargetsMalformed",
     "MeshscrapeUnverifiedTargets",
     "MeshscrapeWeakerMatch",
 ];
@@ -50,7 +54,7 @@ pub(super) struct Incident {
     _servers: Vec<Server>,
     _receivers: [Receiver; 2],
     _nobody: TcpSocket,
-    _dirs: [TempDir; 4],
+    dirs: [TempDir; 4],
 }
 
 impl Incident {
@@ -64,6 +68,8 @@ impl Incident {
         let closing = Server::start(Talk::CloseInHandshake);
         let plain = Server::start(Talk::Plain(always(Reply::ok("a 1\n"))));
         let forging = Server::start(Talk::Plain(always(Reply::ok("a 1\nup 1\n"))));
+        let bounds = Server::start(Talk::Plain(always(Reply::ok(HISTOGRAM))));
+        let large = Server::start(Talk::Plain(always(Reply::ok(&large()))));
         let (nobody, closed) = closed_port();
         let receiver = Receiver::start(receiver::always(receiver::Answer::ok())).await;
         let strict = Receiver::start(receiver::always(receiver::Answer::status(400))).await;
@@ -73,12 +79,12 @@ impl Incident {
         let ending = Ca::valid("cluster.local", -9 * HOUR, HOUR);
         let old = LeafSpec::of(SCRAPER).valid(-9 * HOUR, HOUR);
         CertsDir::at(late.path()).write(&ending.issue(&old), &[&ending]);
-        std::fs::write(dir.path().join("targets.json"), "[]").expect("a file of targets");
+        malform(&dir, 0);
         let target =
             |server: &Server| format!("{{targets: ['{}'], labels: {{__spiffe_id__: '{CART}'}}}}", server.address());
         let config = format!(
             "
-global: {{scrape_interval: 1s, scrape_timeout: 500ms}}
+global: {{scrape_interval: 1s, scrape_timeout: 500ms, scrape_memory_limit: 8MiB}}
 scrape_configs:
 - job_name: mesh
   scheme: https
@@ -102,6 +108,13 @@ scrape_configs:
   static_configs: []
 - job_name: plain
   static_configs: [{{targets: ['{forging}', '{closed}']}}]
+- job_name: bounds
+  convert_classic_histograms_to_nhcb: true
+  static_configs: [{{targets: ['{bounds}']}}]
+- job_name: large
+  scrape_interval: 5s
+  scrape_timeout: 5s
+  static_configs: [{{targets: ['{large}']}}]
 - job_name: files
   file_sd_configs: [{{files: ['{dir}/targets.json']}}]
 - job_name: lists
@@ -109,9 +122,10 @@ scrape_configs:
 - job_name: cluster
   kubernetes_sd_configs: [{{role: pod, api_server: 'http://{closed}'}}]
 remote_write:
-- {{name: central, url: '{url}'}}
+- {{name: central, url: '{url}', send_native_histograms: true}}
 - {{name: strict, url: '{strict}'}}
 - {{name: gone, url: 'http://{closed}/api/v1/write'}}
+- {{name: hasty, url: 'http://{closed}/api/v1/write', queue_config: {{sample_age_limit: 1s}}}}
 - {{name: shared, url: '{url}', tenant: {{template: '{{__tenant}}'}}}}
 ",
             certs = mesh.certs.path().display(),
@@ -125,6 +139,8 @@ remote_write:
             stranger_one = target(&stranger),
             closing_one = target(&closing),
             plain_one = target(&plain),
+            bounds = bounds.address(),
+            large = large.address(),
             forging = forging.address(),
             url = receiver.url(),
         );
@@ -139,15 +155,20 @@ remote_write:
         let mut agent = agent::start_so(dir.path(), &config, change).await;
         http::get(agent.mesh(), "/metrics").await.expect_err("it speaks TLS only");
         agent.reload("nonsense: 1").await.expect_err("a configuration that cannot be used");
-        let servers = vec![honest, impostor, stranger, closing, plain, forging];
+        let servers = vec![honest, impostor, stranger, closing, plain, bounds, large, forging];
         Self {
             agent,
             mesh,
             _servers: servers,
             _receivers: [receiver, strict],
             _nobody: nobody,
-            _dirs: [dir, lagging, late, empty],
+            dirs: [dir, lagging, late, empty],
         }
+    }
+
+    /// Has discovery look at its targets once more: what it cannot make a target of is counted each time.
+    pub(super) fn look_again(&self, time: usize) {
+        malform(&self.dirs[0], time);
     }
 
     /// Another agent in the same mesh, to which nothing happens.
@@ -182,6 +203,20 @@ remote_write: [{{name: central, url: '{}'}}]
 pub(super) struct Healthy {
     pub(super) agent: Running,
     _kept: (Server, Receiver, TempDir, TempDir),
+}
+
+/// A histogram of which conversion makes one with bounds of its own.
+const HISTOGRAM: &str = "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 1\nh_sum 1\nh_count 1\n";
+
+/// An answer that takes more memory than all scrapes together may.
+fn large() -> String {
+    (0..50_000).map(|number| format!("held{{number=\"{number}\"}} 1\n")).collect()
+}
+
+/// Writes a file of one target that is none; the file is another one each `time`.
+fn malform(dir: &TempDir, time: usize) {
+    let targets = format!("[{{\"targets\": [\"x@y:1\"], \"labels\": {{\"time\": \"{time}\"}}}}]");
+    std::fs::write(dir.path().join("targets.json"), targets).expect("a file of targets");
 }
 
 /// The workload that must answer. Each of its merged answers tells that the one before lacked the application.

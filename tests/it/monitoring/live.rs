@@ -11,6 +11,7 @@ use super::incident::{ALERTS, Incident};
 use super::mixin;
 use super::page::{Family, exposed};
 use super::shipped::root;
+use crate::support::agent::eventually;
 use crate::support::http;
 use crate::support::prometheus::Prometheus;
 
@@ -32,8 +33,11 @@ scrape_configs: [{{job_name: meshscrape, static_configs: [{{targets: ['{ill}', '
     // Pending is enough: how long it must last is what rules_test.yaml plays.
     let wanted: BTreeSet<&str> = ALERTS.iter().copied().collect();
     let deadline = Instant::now() + Duration::from_secs(120);
+    let mut looked = 0;
     let raised = loop {
-        let raised = raised(&prometheus).await;
+        looked += 1;
+        incident.look_again(looked);
+        let raised = raised_by(&prometheus).await;
         let of_ill: BTreeSet<&str> = raised.iter().filter(|(at, _)| *at == ill).map(|(_, name)| &**name).collect();
         if wanted.is_subset(&of_ill) {
             break raised;
@@ -56,10 +60,17 @@ scrape_configs: [{{job_name: meshscrape, static_configs: [{{targets: ['{ill}', '
     mixin::has_an_answer(&prometheus, incident.agent.clock.now_ms()).await;
     incident.agent.stop().await;
     healthy.agent.stop().await;
+
+    let gone = [(ill.as_str(), "MeshscrapeDown"), (well.as_str(), "MeshscrapeDown"), ("", "MeshscrapeAbsent")];
+    let gone: BTreeSet<(String, String)> = gone.into_iter().map(|(at, name)| (at.into(), name.into())).collect();
+    eventually("that the agents are gone is seen", async || {
+        raised_by(&prometheus).await.is_superset(&gone).then_some(())
+    })
+    .await;
 }
 
 /// Instances and the alerts that are pending or firing for them.
-async fn raised(prometheus: &Prometheus) -> BTreeSet<(String, String)> {
+async fn raised_by(prometheus: &Prometheus) -> BTreeSet<(String, String)> {
     let data = prometheus.read("/api/v1/alerts").await;
     let alerts = data["alerts"].as_array().expect("a list").iter();
     let text = |alert: &Value, label: &str| alert["labels"][label].as_str().unwrap_or_default().to_owned();
