@@ -2,6 +2,7 @@
 
 use maud::html;
 
+use super::findings::REFUSED;
 use super::layout::{Here, Page};
 use super::look::Look;
 use super::parts::{chip, moment_in_full};
@@ -13,17 +14,17 @@ pub(super) fn page(look: &Look, _: &Query) -> Page {
     let body = html! {
         h1 { "Configuration" }
         p {
-            @if configuration.successful { (chip("good", "in force")) } @else { (chip("bad", "an older one is in force")) }
+            @if configuration.successful { (chip("good", "in force")) } @else { (chip(REFUSED.class(), "an older one is in force")) }
             " taken " (moment_in_full(configuration.taken, look.now))
         }
         @if !configuration.successful {
-            div.finding.bad { p { "What was read last cannot be used. " strong { "What to do: " } "run " code { "meshscrape check config FILE" } ", which names every problem with its place." } }
+            div class={ "finding " (REFUSED.class()) } { p { "What was read last cannot be used. " strong { "What to do: " } "run " code { "meshscrape check config FILE" } ", which names every problem with its place." } }
         }
         p.muted { "With defaults, as " code { "meshscrape check config --print" } " shows it; secrets are not shown." }
         div.scroll tabindex="0" role="region" aria-label="Configuration in force" {
             pre.yaml { @for line in configuration.yaml.lines() { span.line { (clean_line(line)) "\n" } } }
         }
-        h2 { "Command line" }
+        h2 #command-line { "Command line" }
         div.scroll tabindex="0" role="region" aria-label="Arguments of the command line" {
             table.list {
                 caption.hidden { "Arguments of the command line, with defaults" }

@@ -9,11 +9,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use maud::{Markup, html};
+use super::findings::{SILENT, UNUSABLE};
 
 use super::layout::{Here, Page};
 use super::look::Look;
 use super::pager::Slice;
-use super::parts::{chip, labels, name, nothing, pod, rule, state, target_url};
+use super::parts::{chip, labels, name, nothing, pod, rule, severity, state, target_url};
 use super::query::{Query, link};
 use super::target::relabeling;
 use super::targets::job_choice;
@@ -106,11 +107,11 @@ fn troubles(look: &Look) -> Markup {
         @if !look.discovery.problems.is_empty() || look.discovery.unconfirmed {
             ul.findings {
                 @if look.discovery.unconfirmed {
-                    li.finding.warn { p { (chip("warn", "Warning")) " The API server has not been heard for too long: pods may have changed unseen." } }
+                    li class={ "finding " (SILENT.class()) } { p { (severity(SILENT)) " The API server has not been heard for too long: pods may have changed unseen." } }
                 }
                 @for problem in &look.discovery.problems {
-                    li.finding.warn {
-                        p { (chip("warn", "Warning")) " " code { (clean(&problem.source)) } " " (problem.message) }
+                    li class={ "finding " (UNUSABLE.class()) } {
+                        p { (severity(UNUSABLE)) " " code { (clean(&problem.source)) } " " (problem.message) }
                         p.muted { "What it said before still holds." }
                     }
                 }

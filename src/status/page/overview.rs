@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::findings::{Finding, left};
 use super::layout::{Here, Page};
 use super::look::{Look, Tally, tally};
-use super::parts::{Severity, chip};
+use super::parts::{Severity, chip, severity as severity_chip};
 use super::query::{Query, link};
 use super::words::{bytes, count, counted, span};
 use crate::config::JobSecurity;
@@ -63,7 +63,7 @@ fn one(finding: &Finding) -> Markup {
     html! {
         li class={ "finding " (severity.class()) } {
             h3 {
-                (chip(severity.class(), severity.word())) " " (title)
+                (severity_chip(*severity)) " " (title)
                 @if let Some(reason) = reason { " " code.reason { (reason.name()) } }
             }
             p { (detail) }

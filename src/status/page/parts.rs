@@ -43,6 +43,11 @@ pub(super) fn chip(class: &str, word: &str) -> Markup {
     html! { span class={ "chip " (class) } { (word) } }
 }
 
+/// How bad something is.
+pub(super) fn severity(severity: Severity) -> Markup {
+    chip(severity.class(), severity.word())
+}
+
 /// The state of a target.
 pub(super) fn state(health: &Health<'_>) -> Markup {
     match (health.state, health.lack) {

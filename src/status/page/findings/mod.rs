@@ -23,6 +23,13 @@ const LEAST_LEFT: f64 = 0.2;
 /// A root that lasts for longer is no worry yet.
 const ROOT_WARNING: Duration = Duration::from_secs(30 * 86_400);
 
+/// How bad it is that the API server is silent: of new pods nothing is scraped.
+pub(super) const SILENT: Severity = Severity::Bad;
+/// How bad it is that a source of targets cannot be used: what it said before holds.
+pub(super) const UNUSABLE: Severity = Severity::Warning;
+/// How bad it is that a configuration was refused: an older one is in force.
+pub(super) const REFUSED: Severity = Severity::Warning;
+
 /// One thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
@@ -50,7 +57,7 @@ pub(super) fn of(look: &Look) -> Vec<Finding> {
     discovery(look, &mut all);
     if !look.configuration.successful {
         all.push(finding(
-            Severity::Warning,
+            REFUSED,
             "The configuration that was read last cannot be used",
             format!("The one of {} stays in force.", relative(look.configuration.taken, look.now)),
             "run `meshscrape check config FILE`: it names every problem with its place",
@@ -86,14 +93,20 @@ fn identities(look: &Look, all: &mut Vec<Finding>) {
         }
         if let Some(why) = &identity.own_certificate_untrusted {
             let fix = "peers with the same roots refuse us: compare with `meshscrape check certs DIR`";
-            all.push(finding(Severity::Bad, "Our own certificate is not trusted", format!("{why} ({files})"), fix, to));
+            all.push(finding(
+                Severity::Bad,
+                "Our own certificate is not trusted",
+                format!("{} ({files})", clean(why)),
+                fix,
+                to,
+            ));
         }
         if !identity.problems.is_empty() {
             let fix = "the last good content stays in use until it ends; run `meshscrape check certs DIR`";
             all.push(finding(
                 Severity::Warning,
                 "Certificate files cannot be used as they are",
-                identity.problems.join("; "),
+                identity.problems.iter().map(|problem| clean(problem)).collect::<Vec<_>>().join("; "),
                 fix,
                 to,
             ));
@@ -167,7 +180,7 @@ fn discovery(look: &Look, all: &mut Vec<Finding>) {
         let detail =
             "Pods may have changed unseen, so each is scraped only as long as it is surely the same.".to_owned();
         let fix = "look at the API server and at the way to it";
-        all.push(finding(Severity::Bad, "The API server has not been heard for too long", detail, fix, to));
+        all.push(finding(SILENT, "The API server has not been heard for too long", detail, fix, to));
     }
     let malformed = look.pools.iter().flat_map(|pool| &pool.dropped).filter(|dropped| dropped.error.is_some());
     let errors: Vec<&str> = malformed.filter_map(|dropped| dropped.error.as_deref()).collect();
