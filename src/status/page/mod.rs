@@ -9,6 +9,7 @@
 //!     /remote-write        the receivers                                remote_write
 //!     /config              the configuration in force                   configuration
 //!     /page/…              one style sheet, one script, one icon        assets
+//!     /agent /status /flags   where Prometheus' agent has such pages: to ours
 //! ```
 //!
 //! What always holds: the page reads snapshots and changes nothing; it needs nothing from elsewhere, and no script to be read,
@@ -39,7 +40,7 @@ use axum::Router;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
 
 use self::layout::Page;
@@ -63,6 +64,9 @@ pub(super) fn router(sources: Sources) -> Router {
         .route("/identity", view(identity::page))
         .route("/remote-write", view(remote_write::page))
         .route("/config", view(configuration::page))
+        .route("/agent", get(async || Redirect::to("/")))
+        .route("/status", get(async || Redirect::to("/")))
+        .route("/flags", get(async || Redirect::to("/config#command-line")))
         .route("/page/style.css", get(assets::style))
         .route("/page/page.js", get(assets::script))
         .route("/page/icon.svg", get(assets::icon))
