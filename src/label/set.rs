@@ -58,7 +58,7 @@ fn exclusive_ip(pod: &Pod) -> Option<IpAddr> {
 /// Takes out the targets of pods whose address a newer pod has: a workload of the same service account there would
 /// answer in their name.
 fn leave_addresses_to_their_owners(targets: &mut JobTargets, owners: &HashMap<IpAddr, &Pod>) {
-    let JobTargets { active, dropped, dropped_count, unconfirmed: _ } = targets;
+    let JobTargets { active, dropped, dropped_count, .. } = targets;
     active.retain(|target| {
         let Some(pod) = &target.pod else { return true };
         let owner = exclusive_ip(pod).and_then(|ip| owners.get(&ip));
@@ -96,7 +96,7 @@ fn limit_namespaces(targets: &mut JobTargets, limit: u64) {
     if surplus.is_empty() {
         return;
     }
-    let JobTargets { active, dropped, dropped_count, unconfirmed: _ } = targets;
+    let JobTargets { active, dropped, dropped_count, .. } = targets;
     *dropped_count += surplus.len();
     let mut at = 0..;
     active.retain(|target| {

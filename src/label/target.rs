@@ -96,6 +96,9 @@ pub fn assemble<'j>(job: &ScrapeConfig, judged: impl IntoIterator<Item = &'j Jud
             continue;
         }
         targets.dropped_count += 1;
+        if let Some(rule) = dropped.by_rule {
+            *targets.dropped_by_rule.entry(rule).or_default() += 1;
+        }
         // The limit is for what rules drop in great numbers on purpose; what is malformed is always worth seeing.
         if dropped.error.is_some() {
             targets.dropped.push(Arc::clone(dropped));

@@ -1,5 +1,6 @@
 //! From what discovery found to what is scraped.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -210,6 +211,8 @@ pub struct JobTargets {
     pub dropped: Vec<Arc<DroppedTarget>>,
     /// How many are not, complete.
     pub dropped_count: usize,
+    /// How many of them each relabel rule dropped, by its number counted from 0, complete.
+    pub dropped_by_rule: BTreeMap<usize, usize>,
     /// For too long nothing was heard from whoever says which pods there are: an address may have changed hands
     /// unseen since then, so its pod is scraped only as long as it is surely the one that was scraped before.
     pub unconfirmed: Option<Instant>,

@@ -1,7 +1,7 @@
 //! Follows the target set and the configuration: ends what is gone, tells the rest what has changed, then starts what is
 //! new.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -82,6 +82,8 @@ pub struct PoolSnapshot {
     pub dropped: Vec<Arc<DroppedTarget>>,
     /// How many are not scraped, complete.
     pub dropped_count: usize,
+    /// How many of them each relabel rule dropped, by its number counted from 0, complete.
+    pub dropped_by_rule: BTreeMap<usize, usize>,
 }
 
 /// A target and how it fares.
@@ -132,6 +134,7 @@ impl Handle {
                 active: job.active.iter().map(snapshot).collect(),
                 dropped: job.dropped.clone(),
                 dropped_count: job.dropped_count,
+                dropped_by_rule: job.dropped_by_rule.clone(),
             })
         };
         shared.set.jobs.iter().filter_map(pool).collect()

@@ -85,6 +85,21 @@ async fn it_says_why_a_pod_is_not_a_target() {
     }
     let list = stage.get("/service-discovery?state=malformed").await;
     assert!(list.text().contains("may not stand in an address") && !list.text().contains("batch"), "{}", list.text());
+    // Of three one is remembered, and all are counted.
+    let page = stage.get("/service-discovery?job=few").await;
+    let count = "3 found: <a href=\"/targets?job=few\">0 targets</a>, 3 dropped by rules";
+    for words in [count, "Of 2 more that rules drop only the number is known", "<td class=\"number\">3</td>"] {
+        assert!(page.text().contains(words), "{words}: {}", page.text());
+    }
+    let page = stage.get("/").await;
+    let dropped = "<a href=\"/service-discovery?state=dropped\">4</a>";
+    let others = "<a href=\"/service-discovery?state=malformed\">1</a> not fit";
+    assert!(page.text().contains(dropped) && page.text().contains(others), "{}", page.text());
+    for (path, to) in [("/agent", "/"), ("/status", "/"), ("/flags", "/config#command-line")] {
+        let answer = stage.get(path).await;
+        assert_eq!((answer.status, answer.header("location")), (303, to), "{path}");
+    }
+    assert!(stage.get("/config").await.text().contains(" id=\"command-line\""));
     let page = stage.get("/service-discovery?search=cart-5d9f").await;
     assert!(page.text().contains("1 target like that"), "who is a target is said to be one: {}", page.text());
     let page = stage.get("/service-discovery?search=nobody-knows").await;

@@ -148,6 +148,7 @@ fn dropped_targets_are_counted_beyond_those_that_are_remembered() {
     assert_eq!((errors.as_slice(), made.dropped_count), (&[None, Some("no address")][..], 4));
     let rules: Vec<_> = made.dropped.iter().map(|target| target.by_rule).collect();
     assert_eq!(rules, [Some(0), None]);
+    assert_eq!(made.dropped_by_rule.into_iter().collect::<Vec<_>>(), [(0, 3)], "and so are those of each rule");
 }
 
 #[test]

@@ -4,13 +4,12 @@
 //! dropped it or it cannot be scraped as it is described; or it was never found, because nobody looked where it is. The third
 //! cannot name the pod, so the view says for each job where it looks.
 
-use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use maud::{Markup, html};
-use super::findings::{SILENT, UNUSABLE};
 
+use super::findings::{SILENT, UNUSABLE};
 use super::layout::{Here, Page};
 use super::look::Look;
 use super::pager::Slice;
@@ -39,7 +38,7 @@ pub(super) fn page(look: &Look, query: &Query) -> Page {
         section aria-labelledby="dropped" {
             h2 #dropped { "Found, and not a target" }
             p.count role="status" { "Showing " (slice.range()) "." (forgotten(look, query)) }
-            @if slice.rows.is_empty() { (nothing("None is like that.")) } @else {
+            @if slice.rows.is_empty() { (nothing(if query.narrows() { "None is like that." } else { "There is nothing of the kind." })) } @else {
                 (table(&slice.rows))
                 (slice.ways(PATH, query))
             }
@@ -172,13 +171,21 @@ fn among_targets(look: &Look, query: &Query) -> Markup {
     }
 }
 
-/// Of many that rules drop, only some are remembered.
+/// Of many that rules drop, or that a namespace has too many, only some are remembered.
 fn forgotten(look: &Look, query: &Query) -> Markup {
-    let pools = look.pools.iter().filter(|pool| query.job.is_empty() || *query.job == *pool.pool);
-    let forgotten: usize = pools.map(|pool| pool.dropped_count.saturating_sub(pool.dropped.len())).sum();
+    let (mut by_rules, mut surplus) = (0, 0);
+    for pool in look.pools.iter().filter(|pool| query.job.is_empty() || *query.job == *pool.pool) {
+        let dropped: usize = pool.dropped_by_rule.values().sum();
+        let remembered = pool.dropped.iter().filter(|dropped| dropped.by_rule.is_some()).count();
+        by_rules += dropped.saturating_sub(remembered);
+        surplus += pool.dropped_count.saturating_sub(dropped).saturating_sub(pool.dropped.len() - remembered);
+    }
     html! {
-        @if forgotten > 0 {
-            " Of " (count(forgotten as u64)) " more only the number is known: keep_dropped_targets says how many are remembered."
+        @if by_rules > 0 && query.state != "malformed" {
+            " Of " (count(by_rules as u64)) " more that rules drop only the number is known: keep_dropped_targets says how many are remembered."
+        }
+        @if surplus > 0 && query.state != "dropped" {
+            " Of " (count(surplus as u64)) " more that are over namespace_target_limit only the number is known."
         }
     }
 }
@@ -216,25 +223,24 @@ fn why(pool: &PoolSnapshot, dropped: &DroppedTarget) -> Markup {
 }
 
 fn job(pool: &PoolSnapshot) -> Markup {
-    let mut by_rule: BTreeMap<usize, usize> = BTreeMap::new();
-    for number in pool.dropped.iter().filter_map(|dropped| dropped.by_rule) {
-        *by_rule.entry(number).or_default() += 1;
-    }
+    let by_rules: usize = pool.dropped_by_rule.values().sum();
+    let others = pool.dropped_count.saturating_sub(by_rules);
     html! {
         section.job {
             h3 { (clean(&pool.pool)) }
             p {
                 (count((pool.active.len() + pool.dropped_count) as u64)) " found: "
                 a href=(link("/targets", "", "", &pool.pool)) { (counted(pool.active.len(), "target")) }
-                ", " (count(pool.dropped_count as u64)) " dropped"
+                ", " (count(by_rules as u64)) " dropped by rules"
+                @if others > 0 { ", " a href=(link(PATH, "malformed", "", &pool.pool)) { (count(others as u64)) } " that cannot be scraped so" }
             }
             ul { @for source in sources(pool) { li { (source) } } }
-            @if !by_rule.is_empty() {
+            @if by_rules > 0 {
                 table.list {
                     caption { "What its rules drop" }
                     thead { tr { th.number scope="col" { "Rule" } th scope="col" { "It says" } th.number scope="col" { "Drops" } } }
                     tbody {
-                        @for (number, drops) in by_rule {
+                        @for (&number, &drops) in &pool.dropped_by_rule {
                             tr {
                                 th.number scope="row" { (number + 1) }
                                 td { @if let Some(found) = pool.config.relabel.get(number) { code.rule { (rule(found)) } } }

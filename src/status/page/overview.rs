@@ -85,13 +85,20 @@ fn numbers(look: &Look, tally: Tally) -> Markup {
     let lag = look.receivers.iter().map(|receiver| receiver.lag).max();
     let waiting: u64 = look.receivers.iter().map(|receiver| receiver.queue.pending_samples).sum();
     let memory: u64 = look.receivers.iter().map(|receiver| receiver.queue.waiting_bytes).sum();
-    let dropped: usize = look.pools.iter().map(|pool| pool.dropped_count).sum();
+    let dropped: usize = look.pools.iter().flat_map(|pool| pool.dropped_by_rule.values()).sum();
+    let others = look.pools.iter().map(|pool| pool.dropped_count).sum::<usize>().saturating_sub(dropped);
     let next = look.identities.iter().filter_map(|identity| identity.own.first()).min_by_key(|leaf| leaf.not_after);
     html! {
         dl.numbers {
             div { dt { "Targets up" } dd { a href="/targets?state=up" { (count(tally.up as u64)) } span.muted { " of " (count(tally.all() as u64)) } } }
             div { dt { "Down" } dd { a href="/targets?state=down" { (count(tally.down as u64)) } } }
-            div { dt { "Dropped by rules" } dd { a href="/service-discovery" { (count(dropped as u64)) } } }
+            div {
+                dt { "Dropped by rules" }
+                dd {
+                    a href="/service-discovery?state=dropped" { (count(dropped as u64)) }
+                    @if others > 0 { span.muted { ", " a href="/service-discovery?state=malformed" { (count(others as u64)) } " not fit" } }
+                }
+            }
             div { dt { "Samples last scraped" } dd { (count(tally.samples as u64)) } }
             div { dt { "Delivered" } dd { (count(rate as u64)) span.muted { " samples/s" } } }
             @if let Some(lag) = lag {
@@ -114,7 +121,7 @@ fn jobs(look: &Look) -> Markup {
                     tr {
                         th scope="col" { "Job" } th scope="col" { "Who must answer" }
                         th.number scope="col" { "Up" } th.number scope="col" { "Down" } th.number scope="col" { "Unknown" }
-                        th.number scope="col" { "Dropped" } th.number scope="col" { "Samples" }
+                        th.number scope="col" { "No target" } th.number scope="col" { "Samples" }
                     }
                 }
                 tbody {

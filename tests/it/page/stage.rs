@@ -87,6 +87,10 @@ scrape_configs:
   scrape_interval: 1h
   tls_config: {{certs_dir: {certs}, spiffe: {{}}}}
   file_sd_configs: [{{files: [{dir}/many.json]}}]
+- job_name: few
+  keep_dropped_targets: 1
+  static_configs: [{{targets: ['127.0.0.1:5', '127.0.0.1:6', '127.0.0.1:7']}}]
+  relabel_configs: [{{action: drop, source_labels: [__address__], regex: '127.*'}}]
 - job_name: plain
   scheme: http
   static_configs: [{{targets: ['{plain}']}}]

@@ -173,8 +173,8 @@ fn discovery(look: &Look, all: &mut Vec<Finding>) {
     }
     for problem in &look.discovery.problems {
         let title = format!("A source of targets cannot be used: {}", clean(&problem.source));
-        let fix = "what it said before still holds";
-        all.push(finding(Severity::Warning, &title, problem.message.clone(), fix, to));
+        let fix = "look at it, and at the way to it; what it said before still holds";
+        all.push(finding(UNUSABLE, &title, problem.message.clone(), fix, to));
     }
     if look.discovery.unconfirmed {
         let detail =
@@ -182,10 +182,11 @@ fn discovery(look: &Look, all: &mut Vec<Finding>) {
         let fix = "look at the API server and at the way to it";
         all.push(finding(SILENT, "The API server has not been heard for too long", detail, fix, to));
     }
-    let malformed = look.pools.iter().flat_map(|pool| &pool.dropped).filter(|dropped| dropped.error.is_some());
-    let errors: Vec<&str> = malformed.filter_map(|dropped| dropped.error.as_deref()).collect();
-    if let Some(first) = errors.first() {
-        let title = format!("{} cannot be scraped as it is described", counted(errors.len(), "candidate"));
+    let malformed =
+        look.pools.iter().map(|pool| pool.dropped_count.saturating_sub(pool.dropped_by_rule.values().sum()));
+    let mut errors = look.pools.iter().flat_map(|pool| &pool.dropped).filter_map(|dropped| dropped.error.as_deref());
+    if let Some(first) = errors.next() {
+        let title = format!("{} cannot be scraped as it is described", counted(malformed.sum(), "candidate"));
         let fix = "its annotations, labels or relabel rules make no target of it";
         let to = ("/service-discovery?state=malformed", "All of them");
         all.push(finding(Severity::Warning, &title, clean(first).into_owned(), fix, to));

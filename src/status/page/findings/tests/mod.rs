@@ -117,7 +117,14 @@ const ALERTS: &[(&str, Result<&str, &str>)] = &[
 fn look(identities: Vec<IdentitySnapshot>, targets: Vec<TargetSnapshot>, receiver: ReceiverSnapshot) -> Look {
     let job = config::parse(Path::new("-"), "scrape_configs: [{job_name: shop}]", &|_| None);
     let job = Arc::clone(&job.config.expect("a configuration").scrape_configs[0]);
-    let pool = PoolSnapshot { pool: "shop".into(), config: job, active: targets, dropped: vec![], dropped_count: 0 };
+    let pool = PoolSnapshot {
+        pool: "shop".into(),
+        config: job,
+        active: targets,
+        dropped: vec![],
+        dropped_count: 0,
+        dropped_by_rule: <_>::default(),
+    };
     let now = UNIX_EPOCH + Duration::from_secs(90 * DAY);
     Look {
         now,
@@ -229,7 +236,7 @@ fn all_that_can_be_wrong() -> Vec<Finding> {
     let mut look = look(vec![ours, none], targets, ill);
     look.configuration.successful = false;
     let dropped = DroppedTarget { discovered: Labels::new(), by_rule: None, error: Some("no address".into()) };
-    look.pools[0].dropped = vec![Arc::new(dropped)];
+    (look.pools[0].dropped, look.pools[0].dropped_count) = (vec![Arc::new(dropped)], 1);
     look.discovery = Arc::new(discover::Snapshot {
         first_pass_done: true,
         problems: vec![Problem { source: "a file".into(), message: "cannot be read".into() }],
