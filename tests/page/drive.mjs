@@ -1,7 +1,7 @@
 // Drives the status page of a live agent in a real browser. See tests/it/page/browser.rs, which runs it.
 //
 // Environment: CHROMIUM, the browser; MODULES, where playwright-core and axe-core lie; AGENT, the page of an agent with
-// everything that can go wrong; WELL, of one with nothing; PICTURES, where the pictures go.
+// everything that can go wrong; WELL, of one with nothing; BARE, of one that has nothing yet; PICTURES, where the pictures go.
 //
 // It ends with status 0, or prints what was not as it must be.
 
@@ -10,7 +10,7 @@ import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
-const { CHROMIUM, MODULES, PICTURES, AGENT, WELL } = process.env;
+const { CHROMIUM, MODULES, PICTURES, AGENT, WELL, BARE } = process.env;
 const require = createRequire(join(MODULES, "package.json"));
 const { chromium } = require("playwright-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
@@ -31,7 +31,11 @@ async function open(url, { status, clock, ...options } = {}) {
   const context = await browser.newContext({ viewport: WIDE, reducedMotion: "reduce", ...options });
   context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
-  if (clock) await page.clock.install();
+  if (clock) {
+    const now = Date.now();
+    await page.clock.install({ time: now });
+    await page.clock.pauseAt(now + 60_000);
+  }
   const complaints = [];
   page.on("console", (message) => {
     if (status && message.text().includes(`with a status of ${status} `)) return;
@@ -103,6 +107,7 @@ const steps = {
         await shoot(page, `${file}-${colorScheme}`, !LONG.includes(file));
       }
       await page.setViewportSize(NARROW);
+      await judge(page, `${path} narrow`);
       await fits(page, `${path} narrow`);
       await shoot(page, `${file}-narrow`, !LONG.includes(file));
       await close();
@@ -112,6 +117,27 @@ const steps = {
       await page.getByText("All is well").waitFor();
       await judge(page, `well ${colorScheme}`);
       await shoot(page, `well-${colorScheme}`);
+      await close();
+    }
+  },
+
+  async "where there is nothing yet it says so, and what is gone is said to be"() {
+    for (const [path, words] of [
+      ["/", "No handshake can be tried with our certificates"],
+      ["/targets", /There are no targets\.|The targets are not known yet/],
+      ["/service-discovery", "broken.json"],
+      ["/identity", "No certificate yet"],
+      ["/remote-write", "No remote_write is configured"],
+      ["/targets/0000000000000000", "No such target"],
+      ["/service-discovery/0000000000000000", "No such candidate"],
+    ]) {
+      const { page, close } = await open(BARE + path, { status: 404 });
+      await page.locator("main").getByText(words).first().waitFor();
+      await judge(page, `${path} bare`);
+      await page.setViewportSize(NARROW);
+      await judge(page, `${path} bare, narrow`);
+      await fits(page, `${path} bare, narrow`);
+      await shoot(page, `bare-${name(path)}-narrow`);
       await close();
     }
   },
@@ -192,6 +218,7 @@ const steps = {
       await page.clock.runFor(NEXT);
       await complaint.waitFor();
       await page.getByRole("heading", { name: /mimir/ }).waitFor();
+      await shoot(page, "away", false);
       await page.unroute("**/remote-write");
       await page.clock.runFor(NEXT);
       await well();

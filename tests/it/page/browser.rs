@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_view_can_be_read_searched_and_followed_by_everybody() {
-    let (stage, well) = tokio::join!(Stage::with(5_000), Well::new());
+    let (stage, well, bare) = tokio::join!(Stage::with(5_000), Well::new(), Bare::new());
     renew(&stage.mesh);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let pictures = root.join("target/page");
@@ -34,11 +34,13 @@ async fn every_view_can_be_read_searched_and_followed_by_everybody() {
         .env("MODULES", modules())
         .env("PICTURES", &pictures)
         .env("AGENT", format!("http://{}", stage.agent.api()))
-        .env("WELL", format!("http://{}", well.agent.api()));
+        .env("WELL", format!("http://{}", well.agent.api()))
+        .env("BARE", format!("http://{}", bare.agent.api()));
     let output = Program::spawn(command).end_within(PATIENCE).await;
     let said = [output.stdout, output.stderr].concat();
     std::fs::write(pictures.join("log"), &said).expect("a log beside the pictures");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&said));
+    bare.agent.stop().await;
     well.agent.stop().await;
     stage.agent.stop().await;
 }
@@ -83,5 +85,30 @@ remote_write: [{{url: '{}'}}]
         agent.until_all("both are up", |target| target["health"] == "up").await;
         receiver.requests(1).await;
         Self { agent, _mesh: mesh, _envoy: envoy, _receiver: receiver, _dir: dir }
+    }
+}
+
+/// An agent that has nothing yet: no certificates, no receivers, no targets, and sources of targets that it cannot read.
+struct Bare {
+    agent: Running,
+    _dir: TempDir,
+}
+
+impl Bare {
+    async fn new() -> Self {
+        let dir = TempDir::new().expect("a directory");
+        let path = dir.path().display();
+        std::fs::write(dir.path().join("broken.json"), "[{").expect("a file");
+        let config = format!(
+            "
+scrape_configs:
+- job_name: shop
+  scheme: https
+  tls_config: {{certs_dir: {path}/certs, spiffe: {{}}}}
+  file_sd_configs: [{{files: ['{path}/broken.json', '{path}/missing.json']}}]
+"
+        );
+        let agent = agent::start(dir.path(), &config).await;
+        Self { agent, _dir: dir }
     }
 }
