@@ -113,10 +113,16 @@ impl Window {
 
     /// From which number on blocks are to be read, and how many bytes; `None` if none are needed.
     pub(in crate::spool) fn next_to_read(&self) -> Option<(u64, u64)> {
-        let gap = self.gap()?;
-        let missing = self.front_limit().saturating_sub(self.bytes_in_front());
-        (missing > self.front_bytes / 2 || self.waiting.front().is_none_or(|one| one.number >= gap.start))
-            .then_some((gap.start, missing.max(1)))
+        let (gap, missing) = (self.gap()?, self.missing());
+        let has_front = self.waiting.front().is_some_and(|one| one.number < gap.start);
+        let is_tried = |(from, room): (u64, u64)| from == gap.start && missing <= room;
+        let is_in_vain = self.disk.as_ref().and_then(|disk| disk.no_room).is_some_and(is_tried);
+        (!has_front || missing > self.front_bytes / 2 && !is_in_vain).then_some((gap.start, missing.max(1)))
+    }
+
+    /// How many bytes the front has room for.
+    fn missing(&self) -> u64 {
+        self.front_limit().saturating_sub(self.bytes_in_front())
     }
 
     /// What was read from the number `from` on; what was not there is lost, because of `why`.
@@ -127,6 +133,7 @@ impl Window {
             damaged.blocks += 1;
             damaged.samples += samples;
         }
+        let has_found = !blocks.is_empty();
         let Some(disk) = &mut self.disk else { return };
         disk.stored.blocks = disk.stored.blocks.saturating_sub(thought.blocks) + found.blocks;
         disk.stored.samples = disk.stored.samples.saturating_sub(thought.samples) + found.samples;
@@ -162,6 +169,10 @@ impl Window {
             self.lose(why, damaged);
         }
         self.make_room();
+        let missing = self.missing();
+        if let Some(disk) = &mut self.disk {
+            disk.no_room = (has_found && disk.gap_from == from).then_some((from, missing));
+        }
     }
 
     /// The oldest timestamp in the gap, as the log knows it.

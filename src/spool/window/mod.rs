@@ -168,6 +168,8 @@ struct OnDisk {
     /// What is in the gap, without what is leased of it.
     stored: Count,
     stored_oldest_ms: Option<i64>,
+    /// What was read last, from this number on and with so much room, had no place in the front.
+    no_room: Option<(u64, u64)>,
     /// Written blocks that are done with, and their samples; the log does not know it yet.
     finished: Vec<(u64, u64)>,
 }
@@ -187,6 +189,7 @@ impl Window {
             unwritten_bytes: 0,
             stored: Count::default(),
             stored_oldest_ms: None,
+            no_room: None,
             finished: Vec::new(),
         };
         Self {
@@ -484,9 +487,12 @@ impl Window {
         self.sum.bytes + reserved > self.capacity_bytes
     }
 
-    /// How many bytes the front may have beside what waits in it for refused tenants.
+    /// How many bytes the front may have: besides what waits in it for refused tenants, and not beyond what the tail has
+    /// left of the memory, lest what is read is put back at once.
     fn front_limit(&self) -> u64 {
-        self.front_bytes + self.refused_bytes.min(self.capacity_bytes / 2)
+        let unwritten = self.disk.as_ref().map_or(0, |disk| disk.unwritten_bytes);
+        let left = self.capacity_bytes.saturating_sub(self.front_bytes).saturating_sub(unwritten);
+        self.front_bytes + self.refused_bytes.min(self.capacity_bytes / 2).min(left)
     }
 
     /// How many bytes are in memory besides those that are not written.

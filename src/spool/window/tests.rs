@@ -109,19 +109,29 @@ impl Disked {
         self.read();
     }
 
-    fn read(&mut self) {
-        while let Some((from, wanted)) = self.window.next_to_read() {
-            let (mut bytes, mut blocks, mut next) = (0, Vec::new(), from);
-            for (number, block) in self.written.range(from..) {
-                bytes += block.elements.len() as u64;
-                blocks.push((*number, block.clone()));
-                next = number + 1;
-                if bytes >= wanted {
-                    break;
-                }
+    /// Reads once; whether there was anything to be read.
+    fn read_some(&mut self) -> bool {
+        let Some((from, wanted)) = self.window.next_to_read() else { return false };
+        let (mut bytes, mut blocks, mut next) = (0, Vec::new(), from);
+        for (number, block) in self.written.range(from..) {
+            bytes += block.elements.len() as u64;
+            blocks.push((*number, block.clone()));
+            next = number + 1;
+            if bytes >= wanted {
+                break;
             }
-            self.window.has_read(from, Batch { blocks, next, ..Batch::default() }, Lost::Damage);
         }
+        self.window.has_read(from, Batch { blocks, next, ..Batch::default() }, Lost::Damage);
+        true
+    }
+
+    fn read(&mut self) {
+        for _ in 0..1_000 {
+            if !self.read_some() {
+                return;
+            }
+        }
+        panic!("there is always more to be read");
     }
 
     /// Takes and settles all that can be had while these are refused: the numbers of what was delivered.
@@ -192,6 +202,38 @@ async fn who_is_refused_for_long_gives_up_his_oldest_only_if_others_wait_behind_
     }
     assert_eq!(given_up, (0..given_up.len() as i64).collect::<Vec<_>>(), "the oldest");
     assert!(disked.give_up(&["a"]).is_empty(), "nobody waits any more");
+}
+
+/// Nothing is read that has no room: the disk's thread would do nothing else any more.
+#[tokio::test(start_paused = true)]
+async fn where_the_disk_takes_nothing_a_refused_backlog_does_not_go_to_and_fro() {
+    let mut disked = Disked::new(16 * MIB);
+    for number in 0..800 {
+        disked.push(block(number, "a"));
+        disked.drain(&["a"]);
+        disked.read();
+    }
+    for number in 800..1_300 {
+        disked.window.push(block(number, "a"));
+    }
+    assert!(disked.window.dropped(Lost::Memory).blocks > 0, "the memory is full");
+    let rounds = (0..50).take_while(|_| {
+        assert!(take(&mut disked.window, &["a"]).is_empty());
+        disked.read_some()
+    });
+    assert!(rounds.count() < 50, "there is always more to be read");
+    assert!(disked.window.waiting_bytes() <= 16 * MIB);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_large_for_the_rest_of_the_front_waits_until_there_is_room() {
+    let mut disked = Disked::new(16 * MIB);
+    // The front has 4 MiB: with the first one there is no room for the others.
+    for (number, mib) in [(0, 1), (1, 3), (2, 3), (3, 3)] {
+        let elements = Bytes::from(vec![0; (mib * MIB) as usize + (900 << 10)]);
+        disked.push(Block { elements, ..block(number, "a") });
+    }
+    assert_eq!(disked.drain(&[]), [0, 1, 2, 3]);
 }
 
 #[tokio::test]
