@@ -190,10 +190,11 @@ impl Model {
     }
 
     fn work(&mut self, sync: bool) {
+        self.process.disk.settle();
         if sync {
             self.process.disk.hurry();
+            self.process.disk.settle();
         }
-        self.process.disk.step();
         if self.process.began_with.is_none() {
             let seen = self.process.outlet.snapshot();
             let known = seen.pending_blocks + seen.dropped_blocks + self.process.acknowledged;
@@ -223,7 +224,7 @@ impl Model {
         self.process = Process::begin(&self.storage, self.bounds);
         self.works = true;
         // It looks before anything comes in.
-        self.process.disk.step();
+        self.process.disk.settle();
         let seen = self.process.outlet.snapshot();
         let found = seen.pending_blocks;
         prop_assert!(found == there.len() as u64 || !self.is_roomy(), "{found} of {there:?}");
@@ -261,7 +262,7 @@ impl Model {
         let mut idle = 0;
         for _ in 0..1_000 {
             process.disk.hurry();
-            process.disk.step();
+            process.disk.settle();
             let limits = LeaseLimits { max_samples: 50, max_message_bytes: u64::MAX, linger: Duration::ZERO };
             let Some(Some(lease)) = process.outlet.lease(limits).now_or_never() else {
                 idle += 1;

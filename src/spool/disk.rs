@@ -3,7 +3,8 @@
 //! ```text
 //!  pushed ─▶ tail ──append──▶ log ──read──▶ front ─▶ leases ─▶ finished ──▶ log: done, segments deleted
 //! ```
-//! Each step does whatever is due, then the thread sleeps until something has changed:
+//! Each step does whatever is due, then the thread sleeps until something has changed. While blocks are moved without end a
+//! step ends as soon as anything else is due:
 //! - *at once*: blocks that came in are written, in one `write` for all that wait. From then on they survive a `kill -9`;
 //! - *ten times a second* at most: what is acknowledged is written down. What was acknowledged in between comes twice after a
 //!   `kill -9`;
@@ -228,18 +229,9 @@ impl<S: Storage> Disk<S> {
                 }
             }
         }
-        // What can be read is read and what is done is deleted, even if nothing can be written, and the other way round.
-        loop {
-            self.learn();
-            self.trim(0);
-            let wrote = self.pauses.write.is_over(now)
-                && self.write().unwrap_or_else(|error| self.fail(now, Work::Write, "write", &error));
-            let read = self.pauses.read.is_over(now)
-                && self.read().unwrap_or_else(|error| self.fail(now, Work::Read, "read", &error));
-            if !(wrote || read) {
-                break;
-            }
-        }
+        let has_more = self.move_blocks();
+        // Time has passed by that.
+        let (now, left) = (Instant::now(), left && !has_more);
         if self.pauses.tidy.is_over(now)
             && let Err((what, error)) = self.tidy(now, left)
         {
@@ -253,8 +245,37 @@ impl<S: Storage> Disk<S> {
             self.say_goodbye();
             return Next::Over;
         }
-        let dues = [self.save_due, self.sync_due, self.pauses.end()].into_iter().flatten();
-        Next::Within(dues.min().map_or(SYNC_EVERY, |due| due.saturating_duration_since(now)))
+        let wait = self.dues().min().map_or(SYNC_EVERY, |due| due.saturating_duration_since(now));
+        Next::Within(if has_more { Duration::ZERO } else { wait })
+    }
+
+    /// Writes and reads, until there is nothing more of that to be done or something else is due: a backlog that leaves as
+    /// fast as it is read holds up nothing. Whether there may be more.
+    fn move_blocks(&mut self) -> bool {
+        // What can be read is read and what is done is deleted, even if nothing can be written, and the other way round.
+        loop {
+            let now = Instant::now();
+            self.learn();
+            self.trim(0);
+            let wrote = self.pauses.write.is_over(now)
+                && self.write().unwrap_or_else(|error| self.fail(now, Work::Write, "write", &error));
+            let read = self.pauses.read.is_over(now)
+                && self.read().unwrap_or_else(|error| self.fail(now, Work::Read, "read", &error));
+            if !(wrote || read) {
+                return false;
+            }
+            let now = Instant::now();
+            if self.dues().any(|due| due <= now) {
+                return true;
+            }
+        }
+    }
+
+    /// When something else is to be done than to write and to read, and when what is left alone is tried again.
+    fn dues(&self) -> impl Iterator<Item = Instant> {
+        let may_tidy = self.log.is_some() && self.pauses.tidy.is_none();
+        let tidy = [self.save_due, self.sync_due].into_iter().flatten().filter(move |_| may_tidy);
+        tidy.chain(self.pauses.end())
     }
 
     /// Deletes, saves and syncs what is due.
@@ -549,6 +570,17 @@ impl<S: Storage> Disk<S> {
 
 #[cfg(test)]
 impl<S: Storage> Disk<S> {
+    /// Steps until nothing is left that can be done at once.
+    pub(super) fn settle(&mut self) -> Next {
+        for _ in 0..10_000 {
+            match self.step() {
+                Next::Within(Duration::ZERO) => {}
+                next => return next,
+            }
+        }
+        panic!("there is always more to be done");
+    }
+
     /// All that waits for its time has waited long enough.
     pub(super) fn hurry(&mut self) {
         let now = Some(Instant::now());

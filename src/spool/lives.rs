@@ -86,7 +86,7 @@ impl Life {
     /// All that is due, and what would be in a second.
     fn work(&mut self) -> bool {
         self.disk.hurry();
-        matches!(self.disk.step(), Next::Within(_))
+        matches!(self.disk.settle(), Next::Within(_))
     }
 
     /// The numbers of all that comes out now.
@@ -295,6 +295,35 @@ async fn newer_blocks_wait_for_the_last_attempt_to_open_the_log() {
         assert!(taken.is_sorted() && taken.starts_with(&Vec::from_iter(0..10)), "{is_pressed}: {taken:?}");
         assert_eq!(taken.last(), Some(if is_pressed { &59 } else { &19 }));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_acknowledged_is_written_down_while_a_backlog_leaves_as_fast_as_it_is_read() {
+    let storage = Memory::default();
+    Life::begin(&storage, 0).push(0..400);
+    let mut life = Life::begin(&storage, 0);
+    life.work();
+    while life.seen().waiting_bytes > 10_000 {
+        life.take_some();
+    }
+    let acknowledged = || {
+        let mut all = Vec::new();
+        storage.change(super::log::DONE_FILE, |bytes| all.clone_from(bytes));
+        all
+    };
+    let before = acknowledged();
+    let mut outlet = life.outlet.take().expect("there is one");
+    storage.before_read(move || {
+        let limits = LeaseLimits { max_samples: u64::MAX, max_message_bytes: u64::MAX, linger: Duration::ZERO };
+        if let Some(Some(lease)) = outlet.lease(limits).now_or_never() {
+            lease.ack();
+        }
+        // The clock is set at once, whoever waits for it.
+        let _ = tokio::time::advance(Duration::from_millis(20)).now_or_never();
+    });
+    assert!(matches!(life.disk.step(), Next::Within(Duration::ZERO)));
+    assert!(life.seen().pending_blocks > 100, "{:?}", life.seen());
+    assert!(acknowledged() != before);
 }
 
 #[tokio::test]

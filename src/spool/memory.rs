@@ -23,9 +23,15 @@ pub(super) enum Fault {
     NoFiles,
 }
 
+/// What is done before a file is read.
+type Hook = Box<dyn FnMut() + Send>;
+
 /// Clones are the same disk.
 #[derive(Clone, Default)]
-pub(super) struct Memory(Arc<Mutex<Disk>>);
+pub(super) struct Memory {
+    disk: Arc<Mutex<Disk>>,
+    before_read: Arc<Mutex<Option<Hook>>>,
+}
 
 #[derive(Clone, Default)]
 struct Disk {
@@ -56,7 +62,12 @@ pub(super) struct Handle {
 
 impl Memory {
     fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.0.lock().expect("no test panics here")
+        self.disk.lock().expect("no test panics here")
+    }
+
+    /// Somebody else does this whenever a file is about to be read.
+    pub(super) fn before_read(&self, hook: impl FnMut() + Send + 'static) {
+        *self.before_read.lock().expect("no test panics here") = Some(Box::new(hook));
     }
 
     /// From now on this does not work, or everything does.
@@ -67,7 +78,8 @@ impl Memory {
     /// Another disk with the same on it.
     pub(super) fn copy(&self) -> Self {
         let disk = self.disk();
-        Self(Arc::new(Mutex::new(Disk { unreadable: HashMap::new(), ..disk.clone() })))
+        let disk = Disk { unreadable: HashMap::new(), ..disk.clone() };
+        Self { disk: Arc::new(Mutex::new(disk)), ..Self::default() }
     }
 
     /// The file with this name cannot be read from this byte on.
@@ -220,6 +232,9 @@ impl StoredFile for Handle {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if let Some(hook) = &mut *self.disk.before_read.lock().expect("no test panics here") {
+            hook();
+        }
         let disk = self.disk.disk();
         disk.may_read()?;
         let bytes = &disk.files[&self.id].bytes;
