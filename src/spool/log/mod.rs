@@ -236,8 +236,11 @@ impl<S: Storage> Log<S> {
             self.done.insert(self.next..*position);
             self.next = position + 1;
             segment.took(*position, now_ms, block.min_ms);
-            segment.pending.blocks += 1;
-            segment.pending.samples += u64::from(block.samples);
+            // It may have been delivered while it was on its way here.
+            if !self.done.contains(*position) {
+                segment.pending.blocks += 1;
+                segment.pending.samples += u64::from(block.samples);
+            }
         }
         self.newest_ms = self.newest_ms.max(Some(now_ms));
         writer.unsynced = true;

@@ -103,6 +103,19 @@ fn what_is_acknowledged_does_not_come_again_and_whole_segments_go() {
 }
 
 #[test]
+fn what_is_acknowledged_before_it_is_written_does_not_keep_its_segment() {
+    let disk = Memory::default();
+    let mut log = written(&disk, 0..5);
+    log.finish(5, 10);
+    append(&mut log, 5..6);
+    (0..5).for_each(|position| log.finish(position, 10));
+    assert_eq!((log.pending(), all(&mut log)), (count(0), vec![]));
+    log.seal();
+    log.collect(0).expect("deleted");
+    assert_eq!(disk.names(".log").len(), 0);
+}
+
+#[test]
 fn without_its_acknowledgements_everything_comes_again() {
     for spoil in [(|bytes| bytes.clear()) as fn(&mut Vec<u8>), |bytes| bytes.fill(255)] {
         let disk = Memory::default();
