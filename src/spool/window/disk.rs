@@ -1,5 +1,6 @@
 //! The window as whoever writes the disk sees it: what is to be written and read, and what became of it.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use super::{Lost, Waiting, Window};
@@ -53,32 +54,25 @@ impl Window {
 
     /// What [`Window::next_to_write`] gave is written, up to the number `end`.
     pub(in crate::spool) fn wrote(&mut self, end: u64) {
-        let Some(disk) = &mut self.disk else { return };
-        while let Some(one) = disk.unwritten.pop_front_if(|one| one.number < end) {
+        // Behind a gap there is no front: what is written there is left to the disk.
+        let is_behind_gap = self.gap().is_some();
+        while let Some(one) = self.disk.as_mut().and_then(|disk| disk.unwritten.pop_front_if(|one| one.number < end)) {
+            let left = if is_behind_gap { self.take_away(one.number) } else { None };
+            let Some(disk) = &mut self.disk else { return };
             disk.unwritten_bytes -= one.bytes();
-            // Behind a gap there is no front: what is written there is left to the disk.
-            if disk.stored.blocks > 0 {
-                let at = self.waiting.partition_point(|other| other.number < one.number);
-                if self.waiting.get(at).is_some_and(|other| other.number == one.number)
-                    && let Some(one) = self.waiting.remove(at)
-                {
-                    self.sum.remove(&one);
-                    disk.stored.blocks += 1;
-                    disk.stored.samples += one.samples();
-                }
+            if let Some(one) = left {
+                disk.stored.blocks += 1;
+                disk.stored.samples += one.samples();
             }
         }
+        let Some(disk) = &mut self.disk else { return };
         disk.written_to = end.max(disk.written_to);
         self.make_room();
     }
 
     /// A block that is to be written is too large for that.
     pub(in crate::spool) fn too_large(&mut self, number: u64) {
-        let at = self.place_of(number);
-        if self.waiting.get(at).is_some_and(|other| other.number == number)
-            && let Some(one) = self.waiting.remove(at)
-        {
-            self.sum.remove(&one);
+        if let Some(one) = self.take_away(number) {
             self.lose(Lost::Size, Count { blocks: 1, samples: one.samples() });
         }
         // If it is leased, it may still be delivered.
@@ -96,14 +90,10 @@ impl Window {
         disk.unwritten.clear();
         disk.unwritten_bytes = 0;
         let mut lost = Count::default();
-        for one in std::mem::take(&mut self.waiting) {
-            if kept.contains(&one.number) {
-                self.waiting.push_back(one);
-            } else {
-                self.sum.remove(&one);
-                lost.blocks += 1;
-                lost.samples += one.samples();
-            }
+        let gone: Vec<_> = self.waiting.keys().copied().filter(|number| !kept.contains(number)).collect();
+        for one in gone.into_iter().filter_map(|number| self.take_away(number)) {
+            lost.blocks += 1;
+            lost.samples += one.samples();
         }
         if lost.blocks > 0 {
             self.lose(Lost::Unwritten, lost);
@@ -114,7 +104,7 @@ impl Window {
     /// From which number on blocks are to be read, and how many bytes; `None` if none are needed.
     pub(in crate::spool) fn next_to_read(&self) -> Option<(u64, u64)> {
         let (gap, missing) = (self.gap()?, self.missing());
-        let has_front = self.waiting.front().is_some_and(|one| one.number < gap.start);
+        let has_front = self.oldest().is_some_and(|one| one.number < gap.start);
         let is_tried = |(from, room): (u64, u64)| from == gap.start && missing <= room;
         let is_in_vain = self.disk.as_ref().and_then(|disk| disk.no_room).is_some_and(is_tried);
         (!has_front || missing > self.front_bytes / 2 && !is_in_vain).then_some((gap.start, missing.max(1)))
@@ -141,21 +131,16 @@ impl Window {
         damaged.samples = damaged.samples.min(disk.stored.samples);
         disk.stored.blocks -= damaged.blocks;
         disk.stored.samples -= damaged.samples;
+        let mut come = Vec::new();
         // Otherwise more was left to the disk meanwhile, and reading begins before that.
         if disk.gap_from == from {
-            let finished: Vec<_> = disk.finished.iter().map(|(number, _)| *number).collect();
-            let mut at = self.waiting.partition_point(|other| other.number < from);
-            for (number, block) in blocks {
-                if self.leased.contains_key(&number) || finished.contains(&number) {
-                    continue;
-                }
+            let finished: HashSet<_> = disk.finished.iter().map(|(number, _)| *number).collect();
+            let is_new = |number: &u64| !self.leased.contains_key(number) && !finished.contains(number);
+            for (number, block) in blocks.into_iter().filter(|(number, _)| is_new(number)) {
                 let one = Waiting { number, arrived: None, block };
                 disk.stored.blocks = disk.stored.blocks.saturating_sub(1);
                 disk.stored.samples = disk.stored.samples.saturating_sub(one.samples());
-                self.sum.add(&one);
-                self.waiting.insert(at, one);
-                self.busy_to = self.busy_to.min(number);
-                at += 1;
+                come.push(one);
             }
             disk.gap_from = next.min(disk.written_to);
             if disk.gap_from == disk.written_to {
@@ -165,6 +150,7 @@ impl Window {
                 disk.stored = Count::default();
             }
         }
+        come.into_iter().for_each(|one| self.put(one));
         if damaged.blocks > 0 {
             self.lose(why, damaged);
         }
@@ -190,16 +176,12 @@ impl Window {
             rest.samples = rest.samples.saturating_sub(one.samples);
         }
         let mut lost = Count::default();
-        let from = self.place_of(range.start);
-        while let Some(one) = self.waiting.get(from).filter(|one| one.number < range.end) {
-            let samples = one.samples();
-            if let Some(one) = self.waiting.remove(from) {
-                self.sum.remove(&one);
-            }
+        let gone: Vec<_> = self.waiting.range(range.clone()).map(|(number, _)| *number).collect();
+        for one in gone.into_iter().filter_map(|number| self.take_away(number)) {
             rest.blocks = rest.blocks.saturating_sub(1);
-            rest.samples = rest.samples.saturating_sub(samples);
+            rest.samples = rest.samples.saturating_sub(one.samples());
             lost.blocks += 1;
-            lost.samples += samples;
+            lost.samples += one.samples();
         }
         if let Some(disk) = &mut self.disk {
             rest.blocks = rest.blocks.min(disk.stored.blocks);

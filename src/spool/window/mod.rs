@@ -23,11 +23,15 @@
 //! nothing here touches a file, and nothing waits.
 
 mod disk;
+mod lanes;
+mod take;
+
+#[cfg(test)]
+mod against_plain;
 #[cfg(test)]
 mod tests;
 
-use std::collections::hash_map::{Entry, HashMap};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -35,8 +39,11 @@ use tokio::time::Instant;
 
 use super::log::Count;
 use super::lost::Lost;
-use super::queue::{LeaseLimits, Refused};
-use crate::model::{Block, TargetId, Tenant};
+use super::queue::LeaseLimits;
+use crate::model::{Block, Tenant};
+use lanes::Lanes;
+
+pub(super) use take::Take;
 
 /// The number of the first block that comes in. What a log holds from before has lower ones.
 pub(super) const FIRST: u64 = 1 << 63;
@@ -98,6 +105,21 @@ impl Sum {
         self.bytes -= one.bytes();
     }
 
+    fn add_all(&mut self, others: &Sum) {
+        self.blocks += others.blocks;
+        self.samples += others.samples;
+        self.message_bytes += others.message_bytes;
+        self.bytes += others.bytes;
+    }
+
+    /// `others` were added before.
+    fn remove_all(&mut self, others: &Sum) {
+        self.blocks -= others.blocks;
+        self.samples -= others.samples;
+        self.message_bytes -= others.message_bytes;
+        self.bytes -= others.bytes;
+    }
+
     fn reaches(&self, limits: LeaseLimits) -> bool {
         self.samples >= limits.max_samples || self.message_bytes >= limits.max_message_bytes
     }
@@ -107,29 +129,18 @@ impl Sum {
     }
 }
 
-/// What an outlet finds.
-pub(super) enum Take {
-    Blocks(Vec<Waiting>),
-    /// The oldest blocks of a refused tenant, for which others would have to wait too long.
-    Overdue(Vec<Waiting>),
-    /// Blocks wait, but may wait for more until then.
-    Until(Instant),
-    Nothing,
-    Over,
-}
-
 /// The blocks of one queue. Its owner says where a block is allowed to be, this keeps the books.
 pub(super) struct Window {
-    /// Front and tail, in order of numbers.
-    waiting: VecDeque<Waiting>,
+    /// Front and tail, by their numbers.
+    waiting: BTreeMap<u64, Waiting>,
+    /// Those of them that a lease may have: all below `reach`.
+    lanes: Lanes,
+    /// Where the gap was when it was looked at last; without one there is no end.
+    reach: u64,
     next: u64,
     sum: Sum,
     leased: BTreeMap<u64, Leased>,
     leased_sum: Count,
-    /// The targets of which something is leased, and how many blocks.
-    busy: HashMap<TargetId, u64>,
-    /// All that waits with a lower number is of such targets.
-    busy_to: u64,
     /// No more blocks will come.
     pub(super) closed: bool,
     capacity_bytes: u64,
@@ -193,13 +204,13 @@ impl Window {
             finished: Vec::new(),
         };
         Self {
-            waiting: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            lanes: Lanes::default(),
+            reach: u64::MAX,
             next: FIRST,
             sum: Sum::default(),
             leased: BTreeMap::new(),
             leased_sum: Count::default(),
-            busy: HashMap::new(),
-            busy_to: 0,
             closed: false,
             capacity_bytes,
             front_bytes: FRONT_BYTES.min(capacity_bytes / 2),
@@ -231,8 +242,7 @@ impl Window {
             disk.unwritten_bytes += one.bytes();
             disk.unwritten.push_back(one.clone());
         }
-        self.sum.add(&one);
-        self.waiting.push_back(one);
+        self.put(one);
         self.make_room();
     }
 
@@ -241,145 +251,11 @@ impl Window {
         match self.newest.get_mut(tenant) {
             Some(newest) => *newest = one.number,
             None => {
-                let oldest = self.waiting.front().map_or(one.number, |front| front.number);
+                let oldest = self.waiting.first_key_value().map_or(one.number, |(oldest, _)| *oldest);
                 self.newest.retain(|_, newest| *newest >= oldest);
                 self.newest.insert(tenant.clone(), one.number);
             }
         }
-    }
-
-    /// Takes blocks out for a lease: the oldest of targets that no other lease has anything of, all of one tenant that is
-    /// not `refused`.
-    pub(super) fn take(&mut self, limits: LeaseLimits, refused: &Refused) -> Take {
-        if let Some(until) = self.waits_for_disk() {
-            return Take::Until(until);
-        }
-        let gap = self.gap();
-        let (picked, is_full) = self.pick(gap.as_ref(), limits, &|tenant| refused.tenants.contains(tenant));
-        let Some(oldest) = picked.first().and_then(|&at| self.waiting.get(at)) else {
-            let refused_bytes = self.refused_bytes;
-            if refused_bytes > self.capacity_bytes / 2
-                && !refused.overdue.is_empty()
-                && gap.as_ref().is_some_and(|gap| self.holds_others_from(gap.start, refused))
-            {
-                let (overdue, _) = self.pick(gap.as_ref(), limits, &|tenant| !refused.overdue.contains(tenant));
-                self.refused_bytes = refused_bytes;
-                if !overdue.is_empty() {
-                    return Take::Overdue(self.take_out(&overdue));
-                }
-            }
-            // A lease that is still out may come back.
-            let over = self.closed && self.waiting.is_empty() && self.leased.is_empty() && gap.is_none();
-            return if over { Take::Over } else { Take::Nothing };
-        };
-        if let Some(until) = oldest.arrived.map(|arrived| arrived + limits.linger)
-            && gap.is_none()
-            && !self.closed
-            && !is_full
-            && Instant::now() < until
-        {
-            return Take::Until(until);
-        }
-        Take::Blocks(self.take_out(&picked))
-    }
-
-    /// Whether anything of others than these has come in with the number `from` or a higher one. What was on disk before is
-    /// not known.
-    fn holds_others_from(&self, from: u64, refused: &Refused) -> bool {
-        self.newest.iter().any(|(tenant, newest)| *newest >= from && !refused.tenants.contains(tenant))
-    }
-
-    /// Until when nothing is handed out, because there may be older blocks on disk.
-    fn waits_for_disk(&mut self) -> Option<Instant> {
-        let most_bytes = self.capacity_bytes / 4 * 3;
-        let disk = self.disk.as_mut().filter(|disk| !disk.settled)?;
-        // What is in memory only would be dropped before long, or lost at the end.
-        let is_out_of_room = disk.unwritten_bytes > most_bytes;
-        disk.settled = Instant::now() >= disk.settled_by || is_out_of_room || self.closed && disk.fails;
-        (!disk.settled).then_some(disk.settled_by)
-    }
-
-    /// Where the blocks are that a lease may have now, in order, and whether there is no point in waiting for more. Those of
-    /// the tenant that has waited longest, and for longer than he has to, else of the one that fills a lease first.
-    fn pick(
-        &mut self,
-        gap: Option<&Range<u64>>,
-        limits: LeaseLimits,
-        refused: &dyn Fn(&Tenant) -> bool,
-    ) -> (Vec<usize>, bool) {
-        let mut parts: Vec<(Option<&Tenant>, Vec<usize>, Sum)> = Vec::new();
-        let now = Instant::now();
-        let is_due = |one: &Waiting| one.arrived.is_none_or(|arrived| arrived + limits.linger <= now);
-        // Somebody could fill a lease, but it is the turn of the first one: only his are looked for.
-        let mut first_only = false;
-        let (mut all_busy, mut refused_bytes) = (true, 0);
-        let from = self.place_of(self.busy_to);
-        for (at, next) in self.waiting.iter().enumerate().skip(from) {
-            if gap.is_some_and(|gap| next.number >= gap.start) {
-                break;
-            }
-            let tenant = next.block.tenant.as_ref();
-            let is_refused = tenant.is_some_and(refused);
-            refused_bytes += if is_refused { next.bytes() } else { 0 };
-            if self.busy.contains_key(&next.block.target) {
-                if all_busy {
-                    self.busy_to = next.number + 1;
-                }
-                continue;
-            }
-            all_busy = false;
-            if is_refused {
-                continue;
-            }
-            if first_only && parts.first().is_some_and(|(first, ..)| *first != tenant) {
-                continue;
-            }
-            let place = parts.iter().position(|(known, ..)| *known == tenant).unwrap_or_else(|| {
-                parts.push((tenant, Vec::new(), Sum::default()));
-                parts.len() - 1
-            });
-            let (_, picked, sum) = &mut parts[place];
-            sum.add(next);
-            let exceeds = sum.exceeds(limits) && !picked.is_empty();
-            if !exceeds {
-                picked.push(at);
-            }
-            if exceeds || sum.reaches(limits) {
-                let picked = std::mem::take(picked);
-                let oldest = parts.first().and_then(|(_, first, _)| first.first()).map(|&at| &self.waiting[at]);
-                if !oldest.is_some_and(is_due) {
-                    return (picked, true);
-                }
-                first_only = true;
-            }
-        }
-        self.refused_bytes = refused_bytes;
-        // They stand in the order of their first blocks.
-        (parts.into_iter().next().map(|(_, picked, _)| picked).unwrap_or_default(), first_only)
-    }
-
-    fn take_out(&mut self, picked: &[usize]) -> Vec<Waiting> {
-        let mut taken = Vec::with_capacity(picked.len());
-        if picked.last().is_some_and(|last| last + 1 == picked.len()) {
-            // The first ones, as it mostly is: nothing has to be moved.
-            taken.extend(self.waiting.drain(..picked.len()));
-        } else if let Some(&first) = picked.first() {
-            let mut picked = picked.iter().peekable();
-            for (at, one) in self.waiting.split_off(first).into_iter().enumerate() {
-                match picked.next_if_eq(&&(first + at)) {
-                    Some(_) => taken.push(one),
-                    None => self.waiting.push_back(one),
-                }
-            }
-        }
-        for one in &taken {
-            self.sum.remove(one);
-            self.leased_sum.blocks += 1;
-            self.leased_sum.samples += one.samples();
-            self.leased.insert(one.number, Leased { min_ms: one.block.min_ms, samples: one.samples() });
-            *self.busy.entry(one.block.target).or_default() += 1;
-        }
-        taken
     }
 
     /// Leased blocks are done with.
@@ -393,7 +269,7 @@ impl Window {
 
     /// Leased blocks go back to their places.
     pub(super) fn give_back(&mut self, blocks: Vec<Waiting>) {
-        for one in blocks.into_iter().rev() {
+        for one in blocks {
             self.unlease(&one);
             match (self.gap(), &mut self.disk) {
                 (Some(gap), Some(disk)) if gap.contains(&one.number) => {
@@ -402,12 +278,7 @@ impl Window {
                     let oldest_ms = disk.stored_oldest_ms.unwrap_or(i64::MAX);
                     disk.stored_oldest_ms = Some(oldest_ms.min(one.block.min_ms));
                 }
-                _ => {
-                    let at = self.place_of(one.number);
-                    self.sum.add(&one);
-                    self.busy_to = self.busy_to.min(one.number);
-                    self.waiting.insert(at, one);
-                }
+                _ => self.put(one),
             }
         }
         self.make_room();
@@ -417,13 +288,7 @@ impl Window {
         self.leased_sum.blocks -= 1;
         self.leased_sum.samples -= one.samples();
         self.leased.remove(&one.number);
-        if let Entry::Occupied(mut busy) = self.busy.entry(one.block.target) {
-            *busy.get_mut() -= 1;
-            if *busy.get() == 0 {
-                busy.remove();
-                self.busy_to = 0;
-            }
-        }
+        self.lanes.unlease(one.block.target);
     }
 
     /// A block is not needed any more, on disk neither.
@@ -449,8 +314,34 @@ impl Window {
         Some(disk.gap_from..disk.written_to)
     }
 
-    fn place_of(&self, number: u64) -> usize {
-        self.waiting.partition_point(|other| other.number < number)
+    /// A block waits from now on.
+    fn put(&mut self, one: Waiting) {
+        self.sum.add(&one);
+        if one.number < self.reach {
+            self.lanes.add(&one);
+        }
+        self.waiting.insert(one.number, one);
+    }
+
+    /// A block waits no longer, if it did.
+    fn take_away(&mut self, number: u64) -> Option<Waiting> {
+        let one = self.waiting.remove(&number)?;
+        self.sum.remove(&one);
+        if number < self.reach {
+            self.lanes.remove(&one);
+        }
+        Some(one)
+    }
+
+    /// The gap may be elsewhere: what is behind it a lease may not have.
+    fn look_at_gap(&mut self) {
+        let reach = self.gap().map_or(u64::MAX, |gap| gap.start);
+        let before = std::mem::replace(&mut self.reach, reach);
+        if reach < before {
+            self.waiting.range(reach..before).for_each(|(_, one)| self.lanes.remove(one));
+        } else {
+            self.waiting.range(before..reach).for_each(|(_, one)| self.lanes.add(one));
+        }
     }
 
     /// Leaves to the disk what is there and does not belong into memory, and drops the oldest of what is too much.
@@ -461,12 +352,12 @@ impl Window {
                 continue;
             }
             // What is on disk as well is not worth dropping.
-            let oldest = match &self.disk {
-                Some(disk) if self.waiting[0].number >= disk.floor => self.place_of(disk.written_to),
+            let from = match (&self.disk, self.oldest()) {
+                (Some(disk), Some(oldest)) if oldest.number >= disk.floor => disk.written_to,
                 _ => 0,
             };
-            let Some(oldest) = self.waiting.remove(oldest) else { break };
-            self.sum.remove(&oldest);
+            let oldest = self.waiting.range(from..).next().map(|(number, _)| *number);
+            let Some(oldest) = oldest.and_then(|number| self.take_away(number)) else { break };
             self.finish(oldest.number, oldest.samples());
             self.lose(Lost::Memory, Count { blocks: 1, samples: oldest.samples() });
         }
@@ -476,6 +367,11 @@ impl Window {
             disk.gap_from = disk.written_to;
             disk.stored_oldest_ms = None;
         }
+        self.look_at_gap();
+    }
+
+    fn oldest(&self) -> Option<&Waiting> {
+        self.waiting.first_key_value().map(|(_, oldest)| oldest)
     }
 
     /// Whether there is too much in memory. Where blocks are on disk only, there must be room for them to come back.
@@ -506,12 +402,11 @@ impl Window {
         let Some(disk) = &self.disk else { return false };
         // Without a gap it begins at the end of what is written.
         let end = if disk.stored.blocks > 0 { disk.gap_from } else { disk.written_to };
-        let Some(at) = self.place_of(end).checked_sub(1).filter(|at| *at > 0) else { return false };
-        if self.waiting[at].number < disk.floor {
+        let Some((&number, _)) = self.waiting.range(..end).next_back() else { return false };
+        if number < disk.floor || self.oldest().is_some_and(|oldest| oldest.number == number) {
             return false;
         }
-        let (Some(one), Some(disk)) = (self.waiting.remove(at), &mut self.disk) else { return false };
-        self.sum.remove(&one);
+        let (Some(one), Some(disk)) = (self.take_away(number), &mut self.disk) else { return false };
         disk.gap_from = one.number;
         disk.stored.blocks += 1;
         disk.stored.samples += one.samples();
@@ -546,7 +441,7 @@ impl Window {
 
     /// Whether anything that was in the log when it was opened waits or is leased.
     pub(super) fn holds_earlier(&self) -> bool {
-        self.waiting.front().is_some_and(Waiting::is_earlier)
+        self.oldest().is_some_and(Waiting::is_earlier)
             || self.leased.first_key_value().is_some_and(|(number, _)| *number < FIRST)
             || self.gap().is_some_and(|gap| gap.start < FIRST)
     }
@@ -554,7 +449,7 @@ impl Window {
     /// What would be lost with this process.
     pub(super) fn in_memory_only(&self) -> Count {
         let Some(disk) = &self.disk else { return self.pending() };
-        let waiting = self.waiting.iter().filter(|one| one.number >= disk.written_to || one.number < disk.floor);
+        let waiting = self.waiting.values().filter(|one| one.number >= disk.written_to || one.number < disk.floor);
         let leased = self.leased.iter().filter(|(number, _)| **number >= disk.written_to || **number < disk.floor);
         let samples = waiting.map(Waiting::samples).chain(leased.map(|(_, one)| one.samples));
         samples.fold(Count::default(), |sum, one| Count { blocks: sum.blocks + 1, samples: sum.samples + one })
@@ -567,7 +462,7 @@ impl Window {
 
     /// The oldest timestamp of all that waits or is leased.
     pub(super) fn oldest_ms(&self) -> Option<i64> {
-        let waiting = self.waiting.iter().map(|one| one.block.min_ms);
+        let waiting = self.waiting.values().map(|one| one.block.min_ms);
         let leased = self.leased.values().map(|one| one.min_ms);
         waiting.chain(leased).chain(self.disk.as_ref().and_then(|disk| disk.stored_oldest_ms)).min()
     }

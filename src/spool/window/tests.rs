@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::model::WriteFormat;
+use crate::model::{TargetId, WriteFormat};
 use crate::spool::log::Batch;
+use crate::spool::queue::Refused;
 
 const LIMITS: LeaseLimits = LeaseLimits { max_samples: 30, max_message_bytes: u64::MAX, linger: Duration::ZERO };
 const MIB: u64 = 1 << 20;

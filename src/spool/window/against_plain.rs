@@ -1,0 +1,156 @@
+//! What leases get, against a plain way to say it that looks at all that waits.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{TargetId, WriteFormat};
+use crate::spool::log::Batch;
+use crate::spool::queue::Refused;
+
+const LINGER: Duration = Duration::from_secs(5);
+const ELEMENTS: usize = 1_000;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Of this tenant, if he is one, and target; with so many samples.
+    Push(u8, u64, u32),
+    /// With so many samples and bytes, while those tenants are refused whose bit is set.
+    Take(u64, u64, u8),
+    Forget(usize),
+    GiveBack(usize),
+    Pass,
+    Write,
+    Read,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        12 => (0..4u8, 0..8u64, 1..20u32).prop_map(|(of, target, samples)| Step::Push(of, target, samples)),
+        8 => (1..60u64, 1..40u64, 0..8u8).prop_map(|(samples, bytes, refused)| Step::Take(samples, bytes, refused)),
+        3 => any::<usize>().prop_map(Step::Forget),
+        2 => any::<usize>().prop_map(Step::GiveBack),
+        1 => Just(Step::Pass),
+        3 => Just(Step::Write),
+        2 => Just(Step::Read),
+    ];
+    proptest::collection::vec(step, 0..120)
+}
+
+fn tenant(of: u8) -> Option<Tenant> {
+    Tenant::parse(&format!("t{of}")).ok().filter(|_| of > 0)
+}
+
+fn block((of, target, samples): (u8, u64, u32)) -> Block {
+    Block {
+        target: TargetId(target),
+        receiver: 0,
+        tenant: tenant(of),
+        histograms: 0,
+        exemplars: 0,
+        format: WriteFormat::V1,
+        samples,
+        min_ms: 0,
+        max_ms: 0,
+        raw_len: samples % 7,
+        elements: Bytes::from(vec![0; ELEMENTS]),
+    }
+}
+
+/// What a lease has to get, and how many bytes wait for those who are refused.
+fn plainly(window: &Window, out: &[Vec<Waiting>], limits: LeaseLimits, refused: &Refused) -> (Vec<u64>, u64) {
+    let end = window.gap().map_or(u64::MAX, |gap| gap.start);
+    let out: HashSet<_> = out.iter().flatten().map(|one| one.block.target).collect();
+    let is_refused = |one: &Waiting| one.block.tenant.as_ref().is_some_and(|tenant| refused.tenants.contains(tenant));
+    let there: Vec<_> = window.waiting.values().filter(|one| one.number < end).collect();
+    let refused_bytes = there.iter().filter(|one| is_refused(one)).map(|one| one.bytes()).sum();
+    let mut lanes: Vec<Vec<&Waiting>> = Vec::new();
+    for one in there.into_iter().filter(|one| !is_refused(one) && !out.contains(&one.block.target)) {
+        match lanes.iter_mut().find(|lane| lane[0].block.tenant == one.block.tenant) {
+            Some(lane) => lane.push(one),
+            None => lanes.push(vec![one]),
+        }
+    }
+    let is_due = |lane: &&Vec<&Waiting>| {
+        let arrived = lane[0].arrived;
+        arrived.is_none_or(|arrived| arrived + limits.linger <= Instant::now())
+    };
+    let sum_of = |lane: &[&Waiting]| {
+        let mut sum = Sum::default();
+        lane.iter().for_each(|one| sum.add(one));
+        sum
+    };
+    let due = lanes.first().filter(is_due);
+    let full = lanes.iter().find(|lane| sum_of(lane).reaches(limits));
+    let last = lanes.first().filter(|_| window.closed || window.gap().is_some());
+    let lane = due.or(full).or(last).map(Vec::as_slice).unwrap_or_default();
+    let fits = |len: &usize| !sum_of(&lane[..len - 1]).reaches(limits) && !sum_of(&lane[..*len]).exceeds(limits);
+    let fitting = (1..=lane.len()).take_while(|len| *len == 1 || fits(len)).last();
+    (lane[..fitting.unwrap_or(0)].iter().map(|one| one.number).collect(), refused_bytes)
+}
+
+fn run(steps: Vec<Step>, with_disk: bool) -> Result<(), TestCaseError> {
+    let mut window = Window::new(40 * (ELEMENTS as u64 + 150), with_disk);
+    window.opened(FIRST, Count::default(), None);
+    let (mut out, mut written): (Vec<Vec<Waiting>>, BTreeMap<u64, Block>) = <_>::default();
+    for step in steps {
+        match step {
+            Step::Push(of, target, samples) => window.push(block((of, target, samples))),
+            Step::Take(max_samples, max_message_bytes, refused) => {
+                let limits = LeaseLimits { max_samples, max_message_bytes, linger: LINGER };
+                let tenants = (1..4u8).filter(|of| refused & (1 << (of - 1)) != 0).filter_map(tenant).collect();
+                let refused = Refused { tenants, overdue: HashSet::new() };
+                let (expected, refused_bytes) = plainly(&window, &out, limits, &refused);
+                let taken = match window.take(limits, &refused) {
+                    Take::Blocks(blocks) => blocks,
+                    _ => Vec::new(),
+                };
+                prop_assert_eq!(taken.iter().map(|one| one.number).collect::<Vec<_>>(), expected);
+                prop_assert_eq!(window.refused_bytes, refused_bytes);
+                out.extend(Some(taken).filter(|taken| !taken.is_empty()));
+            }
+            Step::Forget(which) if !out.is_empty() => window.forget(&out.swap_remove(which % out.len())),
+            Step::GiveBack(which) if !out.is_empty() => window.give_back(out.swap_remove(which % out.len())),
+            Step::Forget(_) | Step::GiveBack(_) => {}
+            // The clock is set at once, whoever waits for it.
+            Step::Pass => drop(tokio::time::advance(LINGER / 2).now_or_never()),
+            Step::Write => {
+                let batch = window.next_to_write(10 * ELEMENTS as u64);
+                if let Some((last, _)) = batch.last().cloned() {
+                    written.extend(batch);
+                    window.wrote(last + 1);
+                }
+            }
+            Step::Read => {
+                if let Some((from, wanted)) = window.next_to_read() {
+                    let some = wanted.div_ceil(ELEMENTS as u64) as usize;
+                    let blocks: Vec<_> = written.range(from..).take(some).map(|(at, one)| (*at, one.clone())).collect();
+                    let next = blocks.last().map_or(from, |(last, _)| last + 1);
+                    window.has_read(from, Batch { blocks, next, ..Batch::default() }, Lost::Damage);
+                }
+            }
+        }
+        let mut sum = Sum::default();
+        window.waiting.values().for_each(|one| sum.add(one));
+        prop_assert_eq!((sum.blocks, sum.bytes), (window.sum.blocks, window.sum.bytes));
+    }
+    // Nothing is known any more of what is gone.
+    out.into_iter().for_each(|blocks| window.give_back(blocks));
+    for number in window.waiting.keys().copied().collect::<Vec<_>>() {
+        window.take_away(number);
+    }
+    prop_assert!(window.lanes.is_empty());
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn a_lease_gets_what_a_plain_look_at_all_that_waits_would_give_it(steps in steps(), with_disk in any::<bool>()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+        runtime.block_on(async { run(steps, with_disk) })?;
+    }
+}
