@@ -68,7 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Restart),
         1 => (any::<usize>(), any::<usize>()).prop_map(|(file, bit)| Step::Flip(file, bit)),
         1 => (1..60u8).prop_map(Step::Tear),
-        1 => prop_oneof![Just(Fault::Full), Just(Fault::ReadOnly), Just(Fault::Broken), Just(Fault::NoFiles), Just(Fault::Undeletable), Just(Fault::FirstUndeletable)].prop_map(Step::Fail),
+        1 => prop_oneof![Just(Fault::Full), Just(Fault::ReadOnly), Just(Fault::Broken), Just(Fault::NoFiles), Just(Fault::Undeletable), Just(Fault::FirstUndeletable), Just(Fault::Unsyncable)].prop_map(Step::Fail),
         2 => Just(Step::Heal),
     ]
 }

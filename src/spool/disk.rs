@@ -40,7 +40,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::log::{Batch, Count, Log, LogLimits, Overdue, POSITIONS, Unsynced, Wrongs};
+use super::log::{Batch, Count, Log, LogLimits, NotSynced, Overdue, POSITIONS, Unsynced, Wrongs};
 use super::lost::Lost;
 use super::pauses::{Pauses, Work};
 use super::queue::{Queue, gauge};
@@ -151,7 +151,7 @@ pub(super) struct Disk<S: Storage> {
 
 /// What another thread is syncing.
 struct Syncing<F> {
-    thread: JoinHandle<io::Result<()>>,
+    thread: JoinHandle<Result<(), NotSynced>>,
     files: Arc<Unsynced<F>>,
 }
 
@@ -476,25 +476,30 @@ impl<S: Storage> Disk<S> {
         let saved = log.save_done();
         self.save_due = None;
         if let Some(Syncing { thread, files }) = self.syncing.take_if(|syncing| wait || syncing.thread.is_finished()) {
-            let synced = thread.join().unwrap_or_else(|_| Err(io::Error::other("BUG: syncing ended abnormally")));
-            synced.inspect_err(|_| log.is_unsynced(&files))?;
+            let abnormal = |_| Err(files.failed(io::Error::other("BUG: syncing ended abnormally")));
+            thread.join().unwrap_or_else(abnormal).map_err(|failed| log.are_not_synced(failed))?;
         }
         // The disk is slower than we are: the next time.
         if self.syncing.is_some() {
             return saved;
         }
-        let files = Arc::new(log.take_unsynced()?);
-        if files.is_empty() {
-            return saved;
+        loop {
+            let files = Arc::new(log.take_unsynced()?);
+            if files.is_empty() {
+                return saved;
+            }
+            if self.sync_apart && !wait {
+                let (thread, theirs) = (std::thread::Builder::new().name("spool-sync".to_owned()), Arc::clone(&files));
+                let syncing = thread.spawn(move || theirs.sync());
+                let syncing = syncing.map_err(|error| log.are_not_synced(files.failed(error)))?;
+                self.syncing = Some(Syncing { thread: syncing, files });
+                return saved;
+            }
+            files.sync().map_err(|failed| log.are_not_synced(failed))?;
+            if !(wait && log.has_unsynced()) {
+                return saved;
+            }
         }
-        if self.sync_apart && !wait {
-            let (thread, theirs) = (std::thread::Builder::new().name("spool-sync".to_owned()), Arc::clone(&files));
-            let syncing = thread.spawn(move || theirs.sync()).inspect_err(|_| log.is_unsynced(&files))?;
-            self.syncing = Some(Syncing { thread: syncing, files });
-            return saved;
-        }
-        files.sync().inspect_err(|_| log.is_unsynced(&files))?;
-        saved
     }
 
     /// Something does not work, and is left alone for a while. Nothing was done.

@@ -61,9 +61,14 @@ impl Life {
     }
 
     fn at(place: disk::Place<Memory>, now_ms: i64) -> Self {
+        Self::with_segments(place, now_ms, 5_000)
+    }
+
+    /// Where segments are so large.
+    fn with_segments(place: disk::Place<Memory>, now_ms: i64, segment_bytes: u64) -> Self {
         let queue = Arc::new(Queue::new(settings(1 << 30), &Metrics::new(&mut Registry::default())));
         let mut log_limits = limits(1 << 30).of_log();
-        log_limits.segment_bytes = 5_000;
+        log_limits.segment_bytes = segment_bytes;
         // Of this place it cannot be said that nothing is there.
         let place = (place, "/".into());
         let disk = Disk::new(Arc::clone(&queue), place, log_limits, 0, Ticks::from(now_ms), false);
@@ -324,6 +329,38 @@ async fn what_is_acknowledged_is_written_down_while_a_backlog_leaves_as_fast_as_
     assert!(matches!(life.disk.step(), Next::Within(Duration::ZERO)));
     assert!(life.seen().pending_blocks > 100, "{:?}", life.seen());
     assert!(acknowledged() != before);
+}
+
+/// As a network volume may be for hours, which takes everything and can make nothing durable.
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_syncs_nothing_costs_neither_blocks_nor_many_files() {
+    let storage = Memory::default();
+    let place = {
+        let storage = storage.clone();
+        move || Ok(storage.clone())
+    };
+    let mut life = Life::with_segments(Box::new(place), 0, 1 << 20);
+    life.disk.settle();
+    let holders = storage.holders();
+    storage.fail(Some(Fault::Unsyncable));
+    for second in 0..5_000 {
+        life.queue.push(block(second));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        life.disk.settle();
+        assert!(storage.holders() <= holders + 40, "{} files are open", storage.holders() - holders);
+    }
+    let files = storage.names(".log").len();
+    assert!((2..200).contains(&files), "{files} files");
+    assert_eq!((life.seen().pending_blocks, life.seen().dropped_blocks), (5_000, 0));
+    storage.fail(None);
+    for _ in 0..10 {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        life.disk.settle();
+    }
+    storage.lose_power(0);
+    let mut life = Life::begin(&storage, 0);
+    life.work();
+    assert_eq!(life.seen().pending_blocks, 5_000, "what could not be synced is later");
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@ pub(super) enum Fault {
     Broken,
     /// No more files can be opened.
     NoFiles,
+    /// Nothing becomes durable.
+    Unsyncable,
 }
 
 /// What is done before a file is read.
@@ -111,6 +113,11 @@ impl Memory {
     /// The names of files that end so, in order.
     pub(super) fn names(&self, suffix: &str) -> Vec<String> {
         self.disk().names.keys().filter(|name| name.ends_with(suffix)).cloned().collect()
+    }
+
+    /// How many hold it or one of its files.
+    pub(super) fn holders(&self) -> usize {
+        Arc::strong_count(&self.disk)
     }
 
     /// How many bytes the files have.
@@ -273,6 +280,9 @@ impl StoredFile for Handle {
     fn sync(&self) -> io::Result<()> {
         let mut disk = self.disk.disk();
         disk.may_change()?;
+        if disk.fault == Some(Fault::Unsyncable) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
         if self.id == NAMES {
             disk.durable_names = disk.names.clone();
             return Ok(());

@@ -55,7 +55,8 @@ impl<S: Storage> Log<S> {
         }
         // Of the other files nothing gets less by that: they go first, or cannot go.
         let bytes = self.bytes_of_segments().saturating_add(with_header(more));
-        (bytes > self.limits.max_bytes || self.segments.len() > MAX_SEGMENTS).then_some(Overdue::Bytes)
+        let earlier = self.segments.partition_point(|segment| segment.first < self.began);
+        (bytes > self.limits.max_bytes || earlier > MAX_SEGMENTS).then_some(Overdue::Bytes)
     }
 
     /// Whether files that should be gone take the place of `more` bytes.
@@ -116,7 +117,7 @@ impl<S: Storage> Log<S> {
     }
 
     fn doom(&mut self, segment: Segment) {
-        self.unsynced.retain(|(first, _)| *first != segment.first);
+        self.need_not_sync(segment.first);
         self.doomed.push(segment.into());
     }
 

@@ -35,9 +35,11 @@ mod bounds;
 mod known;
 mod reading;
 mod recover;
+mod syncing;
 
 pub(super) use reading::Batch;
 pub(super) use recover::{is_aside, is_of_a_log, kept_for};
+pub(super) use syncing::{NotSynced, Unsynced};
 
 #[cfg(test)]
 mod tests;
@@ -50,6 +52,7 @@ use self::bounds::Doomed;
 use self::known::Segment;
 use self::reading::Cursor;
 use self::recover::{Found, load_done};
+use self::syncing::Sealed;
 use super::done::{Done, DoneFile};
 use super::record;
 use super::segment;
@@ -62,8 +65,8 @@ pub(super) const POSITIONS: u64 = 1 << 62;
 /// How many damaged files are kept.
 const MAX_SET_ASIDE: usize = 2;
 
-/// How many segments there may be; the oldest has to go if there are more. Only a process that is restarted all the time
-/// gets near.
+/// How many segments of earlier processes there may be; the oldest has to go if there are more. Only one that is restarted
+/// all the time gets near.
 const MAX_SEGMENTS: usize = 4096;
 
 pub(super) const DONE_FILE: &str = "acknowledged";
@@ -119,6 +122,8 @@ pub(super) struct Log<S: Storage> {
     receiver: usize,
     /// Oldest first.
     segments: VecDeque<Segment>,
+    /// The position from which on they are of this process.
+    began: u64,
     /// Of the last one, once this process has begun it.
     writer: Option<Writer<S::File>>,
     cursor: Option<Cursor>,
@@ -129,8 +134,10 @@ pub(super) struct Log<S: Storage> {
     /// Files that are no part of the log any more and are still there.
     doomed: Vec<Doomed>,
     set_aside: VecDeque<(String, u64)>,
-    /// Ended segments by their first positions.
-    unsynced: Vec<(u64, S::File)>,
+    /// Ended segments that are not synced.
+    unsynced: VecDeque<Sealed<S::File>>,
+    /// When the last one was ended because it could not be.
+    given_up_ms: Option<i64>,
     done_unsynced: bool,
     names_changed: bool,
     /// When the newest block arrived.
@@ -283,7 +290,10 @@ impl<S: Storage> Log<S> {
         let Some(Writer { file, .. }) = self.writer.take() else { return };
         match self.segments.pop_back_if(|last| last.is_empty()) {
             Some(empty) => self.doomed.push(empty.into()),
-            None => self.unsynced.extend(self.segments.back().map(|last| (last.first, file))),
+            None => {
+                let first = self.segments.back().map(|last| last.first);
+                first.into_iter().for_each(|first| self.must_sync(first, file.clone()));
+            }
         }
     }
 
@@ -351,61 +361,6 @@ impl<S: Storage> Log<S> {
             file.write(&self.done, self.limits.max_age)?;
         }
         Ok(file)
-    }
-
-    /// What was written since this was asked last, to be synced by whoever has the time.
-    pub(super) fn take_unsynced(&mut self) -> io::Result<Unsynced<S::File>> {
-        let names = if self.names_changed { Some(self.storage.names()?) } else { None };
-        self.names_changed = false;
-        let mut segments = std::mem::take(&mut self.unsynced);
-        if let (Some(writer), Some(last)) = (&mut self.writer, self.segments.back())
-            && std::mem::take(&mut writer.unsynced)
-        {
-            segments.push((last.first, writer.file.clone()));
-        }
-        let done = self.done_file.as_ref().filter(|_| std::mem::take(&mut self.done_unsynced));
-        Ok(Unsynced { segments, done: done.map(|done| done.file().clone()), names })
-    }
-
-    /// Syncing this has failed, of all or of some. What the system makes of a page that it could not write is unknown: no
-    /// more goes there.
-    pub(super) fn is_unsynced(&mut self, failed: &Unsynced<S::File>) {
-        self.seal();
-        let known = |first: u64| self.unsynced.iter().any(|(other, _)| *other == first);
-        let again: Vec<_> = failed.segments.iter().filter(|(first, _)| !known(*first)).cloned().collect();
-        self.unsynced
-            .extend(again.into_iter().filter(|(first, _)| self.segments.iter().any(|one| one.first == *first)));
-        self.done_unsynced |= failed.done.is_some();
-        self.names_changed |= failed.names.is_some();
-    }
-}
-
-/// What is to be synced.
-pub(super) struct Unsynced<F> {
-    /// By their first positions.
-    segments: Vec<(u64, F)>,
-    done: Option<F>,
-    names: Option<F>,
-}
-
-impl<F: StoredFile> Unsynced<F> {
-    fn files(&self) -> impl Iterator<Item = &F> {
-        let segments = self.segments.iter().map(|(_, file)| file);
-        segments.chain(&self.done).chain(&self.names)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.files().next().is_none()
-    }
-
-    /// Syncs each, whatever becomes of the others.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        let mut outcome = Ok(());
-        for file in self.files() {
-            let synced = file.sync();
-            outcome = outcome.and(synced);
-        }
-        outcome
     }
 }
 

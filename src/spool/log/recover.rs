@@ -47,6 +47,7 @@ impl<S: Storage> Log<S> {
             limits,
             receiver,
             segments: <_>::default(),
+            began: 0,
             writer: None,
             cursor: None,
             next: 0,
@@ -55,7 +56,8 @@ impl<S: Storage> Log<S> {
             done_changed: true,
             doomed: Vec::new(),
             set_aside: set_aside.into(),
-            unsynced: Vec::new(),
+            unsynced: <_>::default(),
+            given_up_ms: None,
             done_unsynced: true,
             names_changed: true,
             newest_ms: None,
@@ -76,7 +78,7 @@ impl<S: Storage> Log<S> {
             }
             None => log.done.insert(log.next..end),
         }
-        log.next = end;
+        (log.next, log.began) = (end, end);
         // On a disk that cannot be written this is tried again with the next acknowledgement.
         log.done_file = log.done_file_from(&acknowledged).ok();
         Ok(log)

@@ -1,0 +1,156 @@
+//! What of a log is not durable yet, and who makes it so.
+//!
+//! Files are handed out to be synced by somebody who has the time for it, who says which could not be. Those are tried again
+//! with all others, few at a time, so that a disk that makes nothing durable for hours costs few open files; and the segment
+//! that is written is ended, because what the system makes of a page that it could not write is unknown, but not over and
+//! over, so that it costs few segments.
+
+use std::io;
+
+use super::{Log, name_of};
+use crate::spool::storage::{Storage, StoredFile};
+
+/// How many segments are synced at a time, and how many of those that wait for that are kept open.
+const MAX_AT_ONCE: usize = 32;
+
+/// How soon after one segment was ended because it could not be synced the next one is, in milliseconds, unless it has got
+/// a part of its size.
+const GIVE_UP_EVERY_MS: i64 = 60_000;
+
+/// The part: one in so many.
+const PART: u64 = 16;
+
+/// An ended segment, by its first position.
+pub(super) struct Sealed<F> {
+    first: u64,
+    /// To be opened if it is not.
+    file: Option<F>,
+}
+
+/// What is to be synced.
+pub(in crate::spool) struct Unsynced<F> {
+    /// By their first positions.
+    segments: Vec<(u64, F)>,
+    done: Option<F>,
+    names: Option<F>,
+}
+
+/// What could not be, and why.
+pub(in crate::spool) struct NotSynced {
+    error: io::Error,
+    segments: Vec<u64>,
+    done: bool,
+    names: bool,
+}
+
+impl<S: Storage> Log<S> {
+    /// A segment has ended.
+    pub(super) fn must_sync(&mut self, first: u64, file: S::File) {
+        let file = Some(file).filter(|_| self.unsynced.len() < MAX_AT_ONCE);
+        self.unsynced.push_back(Sealed { first, file });
+    }
+
+    /// It is gone.
+    pub(super) fn need_not_sync(&mut self, first: u64) {
+        self.unsynced.retain(|sealed| sealed.first != first);
+    }
+
+    /// What was written since this was asked last, to be synced by whoever has the time; if that is much, a part of it.
+    ///
+    /// # Errors
+    /// If one of the files cannot be opened; it is then asked for again.
+    pub(in crate::spool) fn take_unsynced(&mut self) -> io::Result<Unsynced<S::File>> {
+        let mut unsynced = Unsynced { segments: Vec::new(), done: None, names: None };
+        for _ in 0..self.unsynced.len().min(MAX_AT_ONCE) {
+            let Some(Sealed { first, file }) = self.unsynced.pop_front() else { break };
+            match file.map_or_else(|| self.storage.open(&name_of(first)), Ok) {
+                Ok(file) => unsynced.segments.push((first, file)),
+                // Somebody has deleted it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    self.unsynced.push_back(Sealed { first, file: None });
+                    return Err(self.are_not_synced(unsynced.failed(error)));
+                }
+            }
+        }
+        if let (Some(writer), Some(last)) = (&mut self.writer, self.segments.back())
+            && std::mem::take(&mut writer.unsynced)
+        {
+            unsynced.segments.push((last.first, writer.file.clone()));
+        }
+        if self.names_changed {
+            match self.storage.names() {
+                Ok(names) => unsynced.names = Some(names),
+                Err(error) => return Err(self.are_not_synced(unsynced.failed(error))),
+            }
+            self.names_changed = false;
+        }
+        let done = self.done_file.as_ref().filter(|_| std::mem::take(&mut self.done_unsynced));
+        unsynced.done = done.map(|done| done.file().clone());
+        Ok(unsynced)
+    }
+
+    /// Whether more is to be synced than was handed out last.
+    pub(in crate::spool) fn has_unsynced(&self) -> bool {
+        !self.unsynced.is_empty()
+    }
+
+    /// Syncing these has failed: why.
+    pub(in crate::spool) fn are_not_synced(&mut self, failed: NotSynced) -> io::Error {
+        let NotSynced { error, segments, done, names } = failed;
+        self.done_unsynced |= done;
+        self.names_changed |= names;
+        for first in segments {
+            if self.writer.is_some() && self.segments.back().is_some_and(|last| last.first == first) {
+                self.writer.iter_mut().for_each(|writer| writer.unsynced = true);
+                if self.should_give_up() {
+                    self.given_up_ms = self.newest_ms;
+                    self.seal();
+                }
+            } else if self.segments.iter().any(|segment| segment.first == first)
+                && self.unsynced.iter().all(|sealed| sealed.first != first)
+            {
+                self.unsynced.push_back(Sealed { first, file: None });
+            }
+        }
+        error
+    }
+
+    /// Whether the segment that is written, which could not be synced, is to be ended for that.
+    fn should_give_up(&self) -> bool {
+        let is_long_ago = |(given_up, now): (i64, i64)| now.saturating_sub(given_up) >= GIVE_UP_EVERY_MS;
+        let len = self.segments.back().map_or(0, |last| last.len);
+        self.given_up_ms.zip(self.newest_ms).is_none_or(is_long_ago) || len >= self.limits.segment_bytes / PART
+    }
+}
+
+impl<F: StoredFile> Unsynced<F> {
+    /// The files.
+    pub(super) fn files(&self) -> impl Iterator<Item = &F> {
+        let segments = self.segments.iter().map(|(_, file)| file);
+        segments.chain(&self.done).chain(&self.names)
+    }
+
+    /// Whether there is nothing to be done.
+    pub(in crate::spool) fn is_empty(&self) -> bool {
+        self.files().next().is_none()
+    }
+
+    /// Syncs each, whatever becomes of the others.
+    ///
+    /// # Errors
+    /// Which could not be.
+    pub(in crate::spool) fn sync(&self) -> Result<(), NotSynced> {
+        let mut last = None;
+        let mut fails = |file: &F| file.sync().map_err(|error| last = Some(error)).is_err();
+        let segments = self.segments.iter().filter(|(_, file)| fails(file)).map(|(first, _)| *first).collect();
+        let (done, names) = (self.done.as_ref().is_some_and(&mut fails), self.names.as_ref().is_some_and(&mut fails));
+        last.map_or(Ok(()), |error| Err(NotSynced { error, segments, done, names }))
+    }
+
+    /// None of them is.
+    pub(in crate::spool) fn failed(&self, error: io::Error) -> NotSynced {
+        let segments = self.segments.iter().map(|(first, _)| *first).collect();
+        NotSynced { error, segments, done: self.done.is_some(), names: self.names.is_some() }
+    }
+}
