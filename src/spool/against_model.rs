@@ -5,10 +5,12 @@
 //! - nothing is lost that was on disk, or is in memory, unless its record was damaged or a bound was hit, and then it is
 //!   counted;
 //! - nothing that was acknowledged comes back, unless a crash lost the acknowledgement;
-//! - memory and disk stay within their bounds.
+//! - a lease is of one tenant, who is not refused; if he is, it is said that he is to give it up;
+//! - memory and disk stay within their bounds, and the disk's thread comes to an end with what it does.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,15 +22,17 @@ use super::disk::{Disk, DiskLimits, Ticks};
 use super::memory::{Fault, Memory};
 use super::queue::Queue;
 use super::*;
-use crate::model::{TargetId, WriteFormat};
+use crate::model::{TargetId, Tenant, WriteFormat};
 
 /// What a block of the test takes on disk, about.
 const RECORD: u64 = 200;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Push(u8),
     Lease(u8),
+    /// The receiver refuses those tenants from now on whose bit is set; for long: some of theirs may be given up.
+    Refuse(u8, bool),
     Ack(usize),
     GiveBack(usize),
     /// The disk's thread does what is due.
@@ -57,6 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (1..8u8).prop_map(Step::Push),
         8 => (1..30u8).prop_map(Step::Lease),
+        2 => (0..8u8, any::<bool>()).prop_map(|(set, for_long)| Step::Refuse(set, for_long)),
         6 => any::<usize>().prop_map(Step::Ack),
         2 => any::<usize>().prop_map(Step::GiveBack),
         10 => Just(Step::Work),
@@ -97,6 +102,9 @@ struct Process {
 
 struct Model {
     storage: Memory,
+    /// How often it was read in this step.
+    reads: Arc<AtomicU32>,
+    refused: Refused,
     bounds: Bounds,
     /// The one that lives now.
     process: Process,
@@ -121,11 +129,17 @@ fn target_of(number: i64) -> TargetId {
     TargetId(number.unsigned_abs().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61)
 }
 
+/// Each of the three has some of the targets, and nobody the rest.
+fn tenant_of(target: TargetId) -> Option<Tenant> {
+    let name = ["a", "b", "c"].get(target.0 as usize % 4)?;
+    Tenant::parse(name).ok()
+}
+
 fn block(number: i64, samples: u32) -> Block {
     Block {
         target: target_of(number),
         receiver: 0,
-        tenant: None,
+        tenant: tenant_of(target_of(number)),
         histograms: 0,
         exemplars: 0,
         format: WriteFormat::V1,
@@ -166,10 +180,16 @@ impl Process {
 
 impl Model {
     fn new(bounds: Bounds) -> Self {
-        let storage = Memory::default();
+        let (storage, reads) = (Memory::default(), Arc::new(AtomicU32::new(0)));
+        storage.before_read({
+            let reads = Arc::clone(&reads);
+            move || assert!(reads.fetch_add(1, Ordering::Relaxed) < 5_000, "it reads without end")
+        });
         let process = Process::begin(&storage, bounds);
         Self {
             storage,
+            reads,
+            refused: Refused::default(),
             bounds,
             process,
             pushed: 0,
@@ -258,7 +278,7 @@ impl Model {
             storage.hide(name, from);
         }
         let mut process = Process::begin(&storage, self.bounds);
-        let mut there = BTreeSet::new();
+        let (mut there, mut came) = (BTreeSet::new(), HashMap::new());
         let mut idle = 0;
         for _ in 0..1_000 {
             process.disk.hurry();
@@ -275,7 +295,8 @@ impl Model {
                 continue;
             };
             for block in lease.blocks() {
-                prop_assert!(there.last() < Some(&block.min_ms), "{} is out of order", block.min_ms);
+                let last = came.insert(block.target, block.min_ms);
+                prop_assert!(last < Some(block.min_ms), "{} is out of order", block.min_ms);
                 there.insert(block.min_ms);
             }
             lease.ack();
@@ -287,7 +308,14 @@ impl Model {
     }
 
     fn apply(&mut self, step: Step) -> Result<(), TestCaseError> {
+        self.reads.store(0, Ordering::Relaxed);
         match step {
+            Step::Refuse(set, for_long) => {
+                let names = ["a", "b", "c"].into_iter().enumerate().filter(|(bit, _)| set & (1 << bit) != 0);
+                let tenants: HashSet<_> = names.filter_map(|(_, name)| Tenant::parse(name).ok()).collect();
+                let overdue = if for_long { tenants.clone() } else { HashSet::new() };
+                self.refused = Refused { tenants, overdue };
+            }
             Step::Push(count) => {
                 for _ in 0..count {
                     self.process.queue.push(block(self.pushed, 10));
@@ -299,7 +327,13 @@ impl Model {
             Step::Lease(blocks) => {
                 let max_samples = u64::from(blocks) * 10;
                 let limits = LeaseLimits { max_samples, max_message_bytes: u64::MAX, linger: Duration::ZERO };
-                if let Some(Some(lease)) = self.process.outlet.lease(limits).now_or_never() {
+                let lease = self.process.outlet.lease_except(limits, &self.refused).now_or_never();
+                if let Some(Some(lease)) = lease {
+                    let tenants: HashSet<_> = lease.blocks().map(|one| &one.tenant).collect();
+                    prop_assert!(tenants.len() == 1, "{tenants:?} in one lease");
+                    let is_in = |set: &HashSet<Tenant>| tenants.iter().copied().flatten().any(|one| set.contains(one));
+                    prop_assert!(is_in(&self.refused.tenants) == lease.is_overdue());
+                    prop_assert!(is_in(&self.refused.overdue) == lease.is_overdue());
                     let numbers: Vec<_> = lease.blocks().map(|block| block.min_ms).collect();
                     prop_assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
                     for block in lease.blocks() {
@@ -445,6 +479,7 @@ fn run(bounds: Bounds, steps: Vec<Step>) -> Result<(), TestCaseError> {
     }
     // Whatever was, in the end the rest comes out.
     model.apply(Step::Heal)?;
+    model.apply(Step::Refuse(0, false))?;
     model.process.leases.clear();
     model.process.came.clear();
     model.process.queue.close();
@@ -478,7 +513,17 @@ proptest! {
         steps in proptest::collection::vec(step(), 0..60),
         memory in 2..40u64,
         disk in 8..40u64,
+        is_full in any::<bool>(),
     ) {
-        run(Bounds { memory: memory * 1_000, disk: disk * RECORD }, steps)?;
+        let begin = if is_full { all_full() } else { Vec::new() };
+        run(Bounds { memory: memory * 1_000, disk: disk * RECORD }, [begin, steps].concat())?;
     }
+}
+
+/// The disk is full of what is of refused tenants, and the memory of what it does not take.
+fn all_full() -> Vec<Step> {
+    let written = [Step::Push(7), Step::Work, Step::Lease(1)].repeat(6);
+    let begin =
+        [&[Step::Refuse(7, false)], &written[..], &[Step::Fail(Fault::Full)], &vec![Step::Push(7); 20]].concat();
+    [begin, vec![Step::Lease(1), Step::Work]].concat()
 }
