@@ -21,11 +21,12 @@
 //!   was left in it.
 //!
 //! How a block gets to disk and when it is safe there is told in [`disk`], what the files look like in [`log`], [`segment`],
-//! [`record`] and [`done`].
+//! [`record`] and [`acknowledged`].
 //!
 //! This room knows bytes and headers only: not what a sample is, who receives, or how. The bound of memory counts what waits;
 //! what is leased comes on top, and the limits of a lease bound that.
 
+mod acknowledged;
 mod disk;
 mod done;
 mod home;

@@ -6,7 +6,8 @@
 //!   0000000000000a00.log      the last one is being written
 //!   00000000000002ee.corrupt  was damaged; kept for a look at it, two of them at most
 //!   00000000000001c8.unread   could not be read for so long that it was given up; kept as long as there is room
-//!   acknowledged              which positions are done with (done.rs)
+//!   acknowledged              which positions are done with (acknowledged.rs)
+//!   acknowledged.new          becomes the one of an earlier version
 //!   acknowledged.corrupt      was found in its place and is not ours
 //! ```
 //! - *Append.* A batch of blocks goes to the end of the last segment in one `write`. If that fails, the file is cut off where
@@ -53,7 +54,8 @@ use self::known::Segment;
 use self::reading::Cursor;
 use self::recover::{Found, load_done};
 use self::syncing::Sealed;
-use super::done::{Done, DoneFile};
+use super::acknowledged::{DoneFile, Version};
+use super::done::Done;
 use super::record;
 use super::segment;
 use super::storage::{Storage, StoredFile};
@@ -70,6 +72,8 @@ const MAX_SET_ASIDE: usize = 2;
 const MAX_SEGMENTS: usize = 4096;
 
 pub(super) const DONE_FILE: &str = "acknowledged";
+/// What takes its place, until it does.
+const DONE_FILE_BEGUN: &str = "acknowledged.new";
 const SEGMENT_SUFFIX: &str = ".log";
 const CORRUPT_SUFFIX: &str = ".corrupt";
 const UNREAD_SUFFIX: &str = ".unread";
@@ -349,18 +353,42 @@ impl<S: Storage> Log<S> {
             let bytes = self.storage.open(&aside).and_then(|file| file.len());
             self.set_aside.push_back((aside, bytes.unwrap_or_default()));
         }
-        let opened = match self.storage.open_to_write(DONE_FILE) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.storage.create(DONE_FILE),
-            opened => opened,
+        let kept_for = self.limits.max_age;
+        let said = match found {
+            Found::Done(said) if said.version == Version::Two => said,
+            Found::Done(said) => match self.renewed_done_file() {
+                Ok(file) => return Ok(file),
+                Err(_) => said,
+            },
+            Found::Nothing | Found::Foreign => {
+                let opened = match self.storage.open_to_write(DONE_FILE) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => self.storage.create(DONE_FILE),
+                    opened => opened,
+                };
+                return DoneFile::begin(opened?, &self.done, kept_for);
+            }
         };
-        let sequence = found.sequence();
-        let mut file = DoneFile::new(opened?, sequence);
-        // The first write is to the older slot; and if there was none, to both.
-        file.write(&self.done, self.limits.max_age)?;
-        if sequence.is_none() {
-            file.write(&self.done, self.limits.max_age)?;
-        }
+        let mut file = DoneFile::go_on(self.storage.open_to_write(DONE_FILE)?, said);
+        // To the older slot.
+        file.write(&self.done, kept_for)?;
         Ok(file)
+    }
+
+    /// A new one, in place of one of an earlier version.
+    fn renewed_done_file(&mut self) -> io::Result<DoneFile<S::File>> {
+        let begun = self.storage.create(DONE_FILE_BEGUN).and_then(|file| {
+            let begun = DoneFile::begin(file, &self.done, self.limits.max_age)?;
+            // What takes the place of the other must be whole.
+            begun.file().sync()?;
+            self.storage.rename(DONE_FILE_BEGUN, DONE_FILE)?;
+            Ok(begun)
+        });
+        match &begun {
+            Ok(_) => self.names_changed = true,
+            // There is no space for both, say: the earlier one does as well.
+            Err(_) => drop(self.storage.remove(DONE_FILE_BEGUN)),
+        }
+        begun
     }
 }
 

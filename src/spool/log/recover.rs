@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use super::bounds::Doomed;
 use super::known::{Fate, Segment};
-use super::{CORRUPT_SUFFIX, DONE_FILE, Log, LogLimits, POSITIONS, SEGMENT_SUFFIX, UNREAD_SUFFIX, Wrongs, name_of};
-use crate::spool::done::{Done, DoneFile, Said};
+use super::{
+    CORRUPT_SUFFIX, DONE_FILE, DONE_FILE_BEGUN, Log, LogLimits, POSITIONS, SEGMENT_SUFFIX, UNREAD_SUFFIX, Wrongs,
+    name_of,
+};
+use crate::spool::acknowledged::{DoneFile, Said};
+use crate::spool::done::Done;
 use crate::spool::segment::{self, End, Walk};
 use crate::spool::storage::{Storage, StoredFile, is_shortage};
 
@@ -211,13 +215,6 @@ pub(super) enum Found {
 }
 
 impl Found {
-    pub(super) fn sequence(&self) -> Option<u64> {
-        match self {
-            Found::Done(said) => Some(said.sequence),
-            Found::Nothing | Found::Foreign => None,
-        }
-    }
-
     fn done(&self) -> Option<Done> {
         match self {
             Found::Done(said) => Some(said.done.clone()),
@@ -254,7 +251,7 @@ pub(in crate::spool) fn kept_for<S: Storage>(storage: &S) -> io::Result<Option<D
 
 /// Whether a file with this name is of a log: nothing else in a directory is ever touched.
 pub(in crate::spool) fn is_of_a_log(name: &str) -> bool {
-    name == DONE_FILE || is_aside(name) || position_in(name, SEGMENT_SUFFIX).is_some()
+    name == DONE_FILE || name == DONE_FILE_BEGUN || is_aside(name) || position_in(name, SEGMENT_SUFFIX).is_some()
 }
 
 /// Whether it is one that was set aside.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::super::acknowledged::write_slot;
 use super::super::memory::{Fault, Memory};
 use super::*;
 use crate::model::{TargetId, WriteFormat};
@@ -136,12 +137,53 @@ fn a_torn_write_of_the_acknowledgements_leaves_those_before() {
         log.save_done().expect("written");
     }
     // The newer of the two slots.
-    let slots = |bytes: &[u8]| [bytes[16], bytes[4096 + 16]];
+    let slots = |bytes: &[u8]| [bytes[16], bytes[65_536 + 16]];
     disk.change(DONE_FILE, |bytes| {
         let newer = usize::from(slots(bytes)[1] > slots(bytes)[0]);
-        bytes[newer * 4096 + 40] ^= 1;
+        bytes[newer * 65_536 + 33] ^= 1;
     });
     assert_eq!(all(&mut open(&disk)), [5, 6, 7]);
+}
+
+/// As where a refused tenant has a block in each scrape of others.
+#[test]
+fn thousands_of_blocks_that_are_passed_over_make_nothing_come_again() {
+    let disk = Memory::default();
+    let mut log = open(&disk);
+    let blocks: Vec<_> = (0..10_000).map(|number| (number, block(number))).collect();
+    blocks.chunks(100).for_each(|some| log.append(some, 0).expect("it is written"));
+    for position in (0..10_000).step_by(2) {
+        log.finish(position, 10);
+        if position % 100 == 0 {
+            log.save_done().expect("written");
+        }
+    }
+    log.save_done().expect("written");
+    drop(log);
+    assert_eq!(all(&mut open(&disk)), Vec::from_iter((1..10_000).step_by(2)));
+}
+
+#[test]
+fn acknowledgements_as_they_were_written_at_first_are_read_and_written_anew() {
+    let (first, whole) = (Memory::default(), 2 * 65_536);
+    drop(written(&first, 0..8));
+    let mut done = Done::default();
+    [0, 2, 5].into_iter().for_each(|position| done.insert(position..position + 1));
+    let slot = |sequence| write_slot(&done, Version::One, sequence, LIMITS.max_age);
+    first.change(DONE_FILE, |bytes| *bytes = [slot(4), slot(5)].concat());
+    for fault in [None, Some(Fault::Full)] {
+        let disk = first.copy();
+        disk.fail(fault);
+        let mut log = open(&disk);
+        assert_eq!(all(&mut log), [1, 3, 4, 6, 7]);
+        log.finish(1, 10);
+        log.save_done().expect("its place is there");
+        assert_eq!(disk.names("").iter().filter(|name| name.starts_with(DONE_FILE)).count(), 1);
+        disk.change(DONE_FILE, |bytes| assert_eq!(bytes.len() == whole, fault.is_none()));
+        disk.fail(None);
+        assert_eq!(all(&mut open(&disk)), [3, 4, 6, 7], "{fault:?}");
+        disk.change(DONE_FILE, |bytes| assert_eq!(bytes.len(), whole));
+    }
 }
 
 #[test]
