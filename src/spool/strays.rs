@@ -28,6 +28,8 @@ pub(super) struct Seen {
     since: Instant,
     /// Whether it was spoken of.
     told: bool,
+    /// How long what is undelivered in it is kept: until then it need not be read again.
+    kept_for: Option<Duration>,
 }
 
 /// Looks at all but those in use; may block.
@@ -41,8 +43,12 @@ pub(super) fn look_after(home: &Home, in_use: &HashSet<String>, now: Instant, kn
         if in_use.contains(&name) || !entry.file_type().is_ok_and(|kind| kind.is_dir()) || !holds_a_log(&entry.path()) {
             continue;
         }
-        let seen = known.entry(name.clone()).or_insert(Seen { since: now, told: false });
-        match look_at(home, &name, now.saturating_duration_since(seen.since), &mut seen.told) {
+        let seen = known.entry(name.clone()).or_insert(Seen { since: now, told: false, kept_for: None });
+        let age = now.saturating_duration_since(seen.since);
+        if seen.kept_for.is_some_and(|kept_for| age <= kept_for) {
+            continue;
+        }
+        match look_at(home, &name, age, seen) {
             // Somebody has just begun to use it.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if !std::mem::replace(&mut seen.told, true) => {
@@ -60,7 +66,7 @@ fn holds_a_log(path: &Path) -> bool {
     names.iter().any(|name| is_of_a_log(name))
 }
 
-fn look_at(home: &Home, name: &str, age: Duration, told: &mut bool) -> io::Result<()> {
+fn look_at(home: &Home, name: &str, age: Duration, seen: &mut Seen) -> io::Result<()> {
     let storage = home.directory(name)?;
     let max_age = kept_for(&storage)?.unwrap_or(UNKNOWN_AGE);
     let limits = LogLimits { segment_bytes: u64::MAX, max_bytes: u64::MAX, max_age };
@@ -96,7 +102,10 @@ fn look_at(home: &Home, name: &str, age: Duration, told: &mut bool) -> io::Resul
             removed => removed?,
         }
         tracing::info!(%directory, "removed what a receiver that is configured no more has left; nothing was undelivered");
-    } else if !std::mem::replace(told, true) {
+        return Ok(());
+    }
+    seen.kept_for = Some(max_age);
+    if !std::mem::replace(&mut seen.told, true) {
         tracing::warn!(
             %directory,
             blocks = pending.blocks,
@@ -163,6 +172,23 @@ mod tests {
         assert_eq!(left(0), ["configured", "undelivered"]);
         assert_eq!(left(60_000), ["configured", "undelivered"]);
         assert_eq!(left(60_001), ["configured"]);
+    }
+
+    #[test]
+    fn what_is_undelivered_is_not_read_again_before_it_is_too_old() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let home = Home::take(dir.path()).expect("nobody has it");
+        leave(&home, "undelivered", false);
+        let (began, mut known) = (Instant::now(), Known::default());
+        let mut is_left = |seconds| {
+            look_after(&home, &HashSet::new(), began + Duration::from_secs(seconds), &mut known);
+            home.path_of("undelivered").is_dir()
+        };
+        assert!(is_left(0));
+        let segment = home.path_of("undelivered").join(format!("{:016x}.log", 0));
+        std::fs::remove_file(segment).expect("it was there");
+        assert!(is_left(60), "it would have been found to be empty");
+        assert!(!is_left(61));
     }
 
     #[test]
