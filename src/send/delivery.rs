@@ -20,7 +20,7 @@ use super::gate::{Gate, Pass};
 use super::kinds::Kinds;
 use super::message::{Messages, Request};
 use super::metrics::ReceiverMetrics;
-use super::parts::{by_format, by_target, by_tenant, bytes_of, samples_of, spans_targets, tenant_of};
+use super::parts::{by_format, by_target, by_tenant, bytes_of, samples_of, spans_series, spans_targets, tenant_of};
 use super::post::{Post, Sent};
 use super::progress::Ledger;
 use super::rate::Rate;
@@ -67,6 +67,8 @@ pub(super) struct State {
     /// When the receiver last rejected each part alone, of which tenant: for a while it is not asked so again, as it may
     /// reject whatever it gets.
     pub(super) all_rejected: HashMap<Option<Tenant>, Instant>,
+    /// How often one of several targets was searched for all of them.
+    searched: usize,
     /// What is known of the targets of which an earlier run left something.
     pub(super) earlier: Earlier,
     /// What was sent so far, and the time it took.
@@ -95,6 +97,13 @@ fn is_about_tenant(trouble: TroubleKind) -> bool {
     trouble == TroubleKind::Status(StatusCode::TOO_MANY_REQUESTS)
 }
 
+/// Whose turn it is of so many; `None` if there are none.
+fn next(turns: &mut usize, of: usize) -> Option<usize> {
+    let turn = turns.checked_rem(of)?;
+    *turns = turns.wrapping_add(1);
+    Some(turn)
+}
+
 /// What became of some blocks.
 pub(super) enum Settled {
     Delivered,
@@ -102,6 +111,9 @@ pub(super) enum Settled {
     /// All were too old, or could not be sent; or the tenant is refused, and what there was a lease of is back in the queue.
     Nothing,
 }
+
+/// The blocks of one target that were rejected together, with the lease of them.
+type Rejected = (Lease, Vec<Block>, Rejection);
 
 #[derive(Clone)]
 pub(super) struct Rejection {
@@ -134,6 +146,7 @@ impl State {
             complaints: Complaints::default(),
             apart: HashMap::new(),
             all_rejected: HashMap::new(),
+            searched: 0,
             earlier: Earlier::default(),
             work: Work::default(),
             too_large: None,
@@ -191,14 +204,17 @@ impl Delivery {
                 self.give_up_rejected(blocks, rejection).await;
             }
             Settled::Rejected(_) if spans_targets(&blocks) => return self.deliver_apart(part).await,
-            Settled::Rejected(rejection) => self.narrow(blocks, Some(rejection)).await,
+            Settled::Rejected(rejection) => {
+                self.narrow(blocks, Some(rejection)).await;
+            }
             Settled::Nothing => {}
         }
         part.ack();
     }
 
     /// The receiver has rejected these blocks together: one of the targets may be at fault. Which of its series it is is
-    /// asked last, so that the others need not wait for that.
+    /// asked last, so that the others need not wait for that. If each target alone is rejected, too, either the receiver takes
+    /// nothing, or each of them has a series that it does not want: that is asked of one of them, another one each time.
     async fn deliver_apart(&self, lease: Lease) {
         let (mut any_delivered, mut any_unsettled, mut rejected) = (false, false, Vec::new());
         for mut part in by_target(lease) {
@@ -213,14 +229,23 @@ impl Delivery {
             }
             part.ack();
         }
-        let (any_rejected, mut any_taken) = (!rejected.is_empty(), any_delivered);
+        let any_rejected = !rejected.is_empty();
         let tenant = rejected.first().and_then(|(_, blocks, _)| tenant_of(blocks).cloned());
+        if !any_delivered && let Some((part, blocks, rejection)) = self.one_to_search(&mut rejected) {
+            let first = blocks.first().cloned();
+            any_delivered = self.narrow(blocks, Some(rejection)).await;
+            if !any_delivered {
+                self.forgive(first.as_slice());
+            }
+            part.ack();
+        }
+        let mut any_taken = any_delivered;
         for (part, blocks, rejection) in rejected {
             if any_delivered && let Some(first) = blocks.first() {
                 self.set_apart(first.target, true);
             }
             match self.may_split(&rejection, &blocks) && (any_delivered || rejection.is_about_size()) {
-                true => self.narrow(blocks, Some(rejection)).await,
+                true => any_taken |= self.narrow(blocks, Some(rejection)).await,
                 false => any_taken |= self.scrape_by_scrape(blocks, rejection).await,
             }
             part.ack();
@@ -228,6 +253,16 @@ impl Delivery {
         if any_rejected && !any_taken && !any_unsettled {
             self.all_rejected(tenant);
         }
+    }
+
+    /// Takes one of these targets out of which some series may be wanted.
+    fn one_to_search(&self, rejected: &mut Vec<Rejected>) -> Option<Rejected> {
+        let may_help = |(_, blocks, rejection): &Rejected| {
+            !rejection.is_about_size() && self.may_split(rejection, blocks) && spans_series(blocks)
+        };
+        let several: Vec<_> = (0..rejected.len()).filter(|at| may_help(&rejected[*at])).collect();
+        let turn = next(&mut self.state().searched, several.len())?;
+        Some(rejected.remove(several[turn]))
     }
 
     /// What is rejected by a receiver that took nothing of late, or for what no splitting helps. There is nothing to be

@@ -56,23 +56,28 @@ impl Delivery {
         self.remote.queue.split_rejected && !self.offenders(blocks).is_empty()
     }
 
-    /// Settles blocks of one target in parts; with a rejection, they were rejected together.
-    pub(super) async fn narrow(&self, blocks: Vec<Block>, rejection: Option<Rejection>) {
+    /// Settles blocks of one target in parts; with a rejection, they were rejected together. Whether anything was taken but
+    /// what is known to be at fault.
+    pub(super) async fn narrow(&self, blocks: Vec<Block>, rejection: Option<Rejection>) -> bool {
         let known = self.offenders(&blocks).into_keys().collect::<HashSet<_>>();
         if rejection.is_some() || known.is_empty() {
-            self.search(blocks, rejection, Search::AtFault).await;
-            return;
+            return self.search(blocks, rejection, Search::AtFault).await;
         }
         match without(&blocks, &known) {
             Ok([good, bad]) => {
                 let target = good.first().map(|block| block.target);
-                if self.search(good, None, Search::AtFault).await {
+                let any_taken = self.search(good, None, Search::AtFault).await;
+                if any_taken {
                     // It is not the receiver that takes nothing.
                     target.iter().for_each(|target| self.others_were_taken(*target));
                 }
                 self.try_again(bad).await;
+                any_taken
             }
-            Err(error) => self.drop_damaged(&blocks, &error),
+            Err(error) => {
+                self.drop_damaged(&blocks, &error);
+                false
+            }
         }
     }
 

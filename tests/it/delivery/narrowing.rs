@@ -86,6 +86,58 @@ async fn a_target_with_bad_series_only_costs_the_others_nothing() {
     assert_eq!((seen.delivered_samples, seen.rejected_samples), (80, 80));
 }
 
+/// As when a label that all of them carry is too long: no request is taken, and none of a target alone.
+#[tokio::test]
+async fn a_bad_series_in_every_target_of_a_request_costs_itself_only() {
+    let bad = |(labels, _): &(Labels, Sample)| labels.value("n") == "3";
+    let receiver = Receiver::start(Box::new(move |request| match request.samples.iter().any(bad) {
+        true => Answer::status(400),
+        false => Answer::ok(),
+    }))
+    .await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.max_samples_per_send = 16;
+    remote.queue.batch_send_deadline = Duration::from_secs(3600);
+    let pipe = Pipe::to(vec![remote]);
+    let monitor = pipe.monitors[0].clone();
+    for scrape in 1..=3u32 {
+        for target in [1, 2] {
+            pipe.push(block_of(target, scrape, 8)).await;
+        }
+        until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == u64::from(scrape) * 16).await;
+    }
+    pipe.end().await;
+    let seen = monitor.snapshot();
+    assert_eq!((seen.delivered_samples, seen.rejected_samples), (42, 6));
+}
+
+/// Whoever is searched first tells nothing of the others, so that next time it is another one.
+#[tokio::test]
+async fn a_target_with_bad_series_only_hides_for_a_minute_at_most_that_each_other_has_one() {
+    let bad = |(labels, _): &(Labels, Sample)| labels.value("target") == "1" || labels.value("n") == "3";
+    let receiver = Receiver::start(Box::new(move |request| match request.samples.iter().any(bad) {
+        true => Answer::status(400),
+        false => Answer::ok(),
+    }))
+    .await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.max_samples_per_send = 24;
+    remote.queue.batch_send_deadline = Duration::from_secs(3600);
+    let pipe = Pipe::to(vec![remote]);
+    let monitor = pipe.monitors[0].clone();
+    for scrape in 1..=3u32 {
+        for target in [1, 2, 3] {
+            pipe.push(block_of(target, scrape, 8)).await;
+        }
+        until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == u64::from(scrape) * 24).await;
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::resume();
+    }
+    pipe.end().await;
+    assert_eq!(monitor.snapshot().delivered_samples, 2 * 14, "of the second and the third scrape");
+}
+
 #[tokio::test]
 async fn a_series_that_is_taken_again_is_forgiven() {
     let (mut count, taken_from) = (0, 8);
