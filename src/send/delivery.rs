@@ -67,8 +67,9 @@ pub(super) struct State {
     /// When the receiver last rejected each part alone, of which tenant: for a while it is not asked so again, as it may
     /// reject whatever it gets.
     pub(super) all_rejected: HashMap<Option<Tenant>, Instant>,
-    /// How often one of several targets was searched for all of them.
+    /// How often one of several targets was searched for all of them, and how often one was tried alone.
     searched: usize,
+    tried: usize,
     /// What is known of the targets of which an earlier run left something.
     pub(super) earlier: Earlier,
     /// What was sent so far, and the time it took.
@@ -147,6 +148,7 @@ impl State {
             apart: HashMap::new(),
             all_rejected: HashMap::new(),
             searched: 0,
+            tried: 0,
             earlier: Earlier::default(),
             work: Work::default(),
             too_large: None,
@@ -201,9 +203,9 @@ impl Delivery {
         match self.settle(&mut blocks, Some(&mut part)).await {
             Settled::Delivered => self.forgive(&blocks),
             Settled::Rejected(rejection) if !self.may_split(&rejection, &blocks) => {
-                self.give_up_rejected(blocks, rejection).await;
+                return self.give_up_rejected(by_target(part), rejection).await;
             }
-            Settled::Rejected(_) if spans_targets(&blocks) => return self.deliver_apart(part).await,
+            Settled::Rejected(_) if spans_targets(&blocks) => return self.deliver_apart(by_target(part), false).await,
             Settled::Rejected(rejection) => {
                 self.narrow(blocks, Some(rejection)).await;
             }
@@ -215,9 +217,10 @@ impl Delivery {
     /// The receiver has rejected these blocks together: one of the targets may be at fault. Which of its series it is is
     /// asked last, so that the others need not wait for that. If each target alone is rejected, too, either the receiver takes
     /// nothing, or each of them has a series that it does not want: that is asked of one of them, another one each time.
-    async fn deliver_apart(&self, lease: Lease) {
-        let (mut any_delivered, mut any_unsettled, mut rejected) = (false, false, Vec::new());
-        for mut part in by_target(lease) {
+    /// `any_delivered` is whether it has taken another one of them.
+    async fn deliver_apart(&self, targets: Vec<Lease>, mut any_delivered: bool) {
+        let (mut any_unsettled, mut rejected) = (false, Vec::new());
+        for mut part in targets {
             let mut blocks: Vec<_> = part.blocks().cloned().collect();
             match self.settle(&mut blocks, Some(&mut part)).await {
                 Settled::Delivered => any_delivered = true,
@@ -266,25 +269,33 @@ impl Delivery {
     }
 
     /// What is rejected by a receiver that took nothing of late, or for what no splitting helps. There is nothing to be
-    /// asked but for what of a target is newer than what is at fault.
-    async fn give_up_rejected(&self, blocks: Vec<Block>, rejection: Rejection) {
-        let tenant = tenant_of(&blocks).cloned();
-        let mut targets: Vec<Vec<Block>> = Vec::new();
-        for block in blocks {
-            match targets.iter_mut().find(|known| known[0].target == block.target) {
-                Some(known) => known.push(block),
-                None => targets.push(vec![block]),
+    /// asked but whether it takes one of the targets again, another one each time, and what of a target is newer than what is
+    /// at fault.
+    async fn give_up_rejected(&self, mut targets: Vec<Lease>, rejection: Rejection) {
+        let may_help = targets.len() > 1 && self.remote.queue.split_rejected && rejection.is_about_content();
+        let turn = if may_help { next(&mut self.state().tried, targets.len()) } else { None };
+        if let Some(turn) = turn {
+            let mut blocks: Vec<_> = targets[turn].blocks().cloned().collect();
+            match self.settle(&mut blocks, Some(&mut targets[turn])).await {
+                Settled::Delivered => {
+                    targets.remove(turn).ack();
+                    self.forgive(&blocks);
+                    return self.deliver_apart(targets, true).await;
+                }
+                Settled::Nothing => targets.remove(turn).ack(),
+                Settled::Rejected(_) => {}
             }
         }
-        if targets.iter().all(|blocks| blocks.len() == 1) {
-            return self.drop_rejected(&targets.concat(), rejection, None);
-        }
-        for blocks in targets {
-            if self.scrape_by_scrape(blocks, rejection.clone()).await {
-                // It takes something: what is rejected can be searched again.
-                self.state().all_rejected.remove(&tenant);
+        let each: Vec<Vec<_>> = targets.iter().map(|lease| lease.blocks().cloned().collect()).collect();
+        match each.iter().all(|blocks| blocks.len() == 1) {
+            true => self.drop_rejected(&each.concat(), rejection, None),
+            false => {
+                for blocks in each {
+                    self.scrape_by_scrape(blocks, rejection.clone()).await;
+                }
             }
         }
+        targets.into_iter().for_each(Lease::ack);
     }
 
     /// The receiver rejects each part of what this tenant sends alone.
