@@ -272,7 +272,7 @@ impl Delivery {
     /// asked but whether it takes one of the targets again, another one each time, and what of a target is newer than what is
     /// at fault.
     async fn give_up_rejected(&self, mut targets: Vec<Lease>, rejection: Rejection) {
-        let may_help = targets.len() > 1 && self.remote.queue.split_rejected && rejection.is_about_content();
+        let may_help = targets.len() > 1 && self.is_to_be_split(&rejection);
         let turn = if may_help { next(&mut self.state().tried, targets.len()) } else { None };
         if let Some(turn) = turn {
             let mut blocks: Vec<_> = targets[turn].blocks().cloned().collect();
@@ -309,7 +309,12 @@ impl Delivery {
     pub(super) fn may_split(&self, rejection: &Rejection, blocks: &[Block]) -> bool {
         let tenant = tenant_of(blocks).cloned();
         let helps = || self.state().all_rejected.get(&tenant).is_none_or(|since| since.elapsed() >= TOGETHER_FOR);
-        self.remote.queue.split_rejected && rejection.is_about_content() && (rejection.is_about_size() || helps())
+        self.is_to_be_split(rejection) && (rejection.is_about_size() || helps())
+    }
+
+    /// Whether what is rejected so is sent in parts where it is known that the receiver takes something.
+    pub(super) fn is_to_be_split(&self, rejection: &Rejection) -> bool {
+        self.remote.queue.split_rejected && rejection.is_about_content()
     }
 
     /// From now on this target is sent alone.

@@ -8,34 +8,35 @@
 //! ```text
 //! first scrape of each target ─┬─ taken: the rest of these targets is sent as ever
 //!                              └─ rejected ─▶ each alone ─┬─ taken: the rest is sent as ever
-//!                                                         └─ rejected ─▶ its series; nothing taken: then its next scrape
+//!                                                         └─ rejected ─▶ some of its series, each alone
+//!       ┌────────────────────────────────────────────────────────────────────┘
+//!       ├─ one is taken: it has not had this scrape; the others are searched, the rest is sent as ever
+//!       └─ none: it has had it, or takes nothing; then its next scrape
 //! ```
-//! What always holds: the scrapes of a target go in their order. A scrape that a receiver has looks as if all its series were
-//! at fault: for those that are, the 1st, 2nd, 4th, 8th and so on of the scrapes of a target are searched at length, the
-//! others only if a quarter is taken. Where nothing was taken of many targets, one after the other, either the receiver has
-//! all of that or it takes nothing: what is rejected is not searched until something is taken. Whether that is so is known of
-//! each round before anything in it is searched.
+//! What always holds: the scrapes of a target go in their order. Of a scrape that a receiver has already it takes no series,
+//! and of any other it takes all but those at fault: so a few series tell the two apart, wherever those at fault stand, and
+//! however many targets have such. They are others each time.
 
 use std::collections::{HashMap, HashSet};
 
+use tokio::time::sleep;
+
 use super::delivery::{Delivery, Rejection, Settled};
-use super::narrow::Search;
-use super::parts::{by_format, by_target, spans_targets, tenant_of};
-use crate::model::{Block, TargetId, Tenant};
+use super::parts::{by_format, by_target, some_series, spans_targets, without};
+use crate::model::{Block, TargetId};
 use crate::spool::Lease;
 
-/// After how many targets of which nothing was taken, one after the other, no other is searched.
-const MANY: usize = 10;
+/// How many series of a scrape are asked alone. That all of these are at fault, though it is new, would take a receiver that
+/// does not want a good part of it.
+const ASKED_ALONE: usize = 3;
 
 /// What is known of the targets of which an earlier run left something.
 #[derive(Default)]
 pub(super) struct Earlier {
     /// Something of them was taken since.
     taken: HashSet<TargetId>,
-    /// So many scrapes of them were searched, and nothing was taken.
-    rejected: HashMap<TargetId, u32>,
-    /// Targets that were searched, of each tenant, since something of his was taken.
-    fruitless: HashMap<Option<Tenant>, HashSet<TargetId>>,
+    /// So many of their series were asked alone, and none was taken.
+    asked: HashMap<TargetId, usize>,
 }
 
 impl Delivery {
@@ -65,7 +66,7 @@ impl Delivery {
         let mut blocks: Vec<_> = part.blocks().cloned().collect();
         match self.settle(&mut blocks, Some(&mut part)).await {
             Settled::Delivered => self.has_taken(&blocks),
-            Settled::Rejected(rejection) if !self.may_split_earlier(&rejection) => {
+            Settled::Rejected(rejection) if !self.is_to_be_split(&rejection) => {
                 self.drop_rejected(&blocks, rejection, None);
             }
             Settled::Rejected(_) if spans_targets(&blocks) => {
@@ -95,41 +96,41 @@ impl Delivery {
     }
 
     /// It may have them already, or not want some of their series.
-    async fn rejects_earlier(&self, blocks: Vec<Block>, rejection: Rejection) {
-        let Some(target) = blocks.first().map(|block| block.target) else { return };
-        let tenant = tenant_of(&blocks).cloned();
-        if !self.may_split_earlier(&rejection) || self.takes_nothing_earlier(&tenant) {
+    async fn rejects_earlier(&self, mut blocks: Vec<Block>, rejection: Rejection) {
+        if !self.is_to_be_split(&rejection) {
             return self.drop_rejected(&blocks, rejection, None);
         }
-        let search = {
-            let mut state = self.state();
-            let times = state.earlier.rejected.entry(target).or_default();
-            *times += 1;
-            if times.is_power_of_two() { Search::Again } else { Search::AgainBriefly }
+        let asked = match some_series(&blocks, self.next_asked(&blocks), ASKED_ALONE) {
+            Ok(series) => series,
+            Err(error) => return self.drop_damaged(&blocks, &error),
         };
-        let first = blocks.first().cloned();
-        match self.search(blocks, Some(rejection), search).await {
-            true => self.has_taken(first.as_slice()),
-            false => {
-                self.state().earlier.fruitless.entry(tenant).or_default().insert(target);
+        for series in asked {
+            let [others, mut alone] = match without(&blocks, &HashSet::from([series])) {
+                Ok(parts) => parts,
+                Err(error) => return self.drop_damaged(&blocks, &error),
+            };
+            match self.settle(&mut alone, None).await {
+                Settled::Delivered => {
+                    self.has_taken(&blocks);
+                    self.search(others, Some(rejection), true).await;
+                    return;
+                }
+                Settled::Rejected(_) => sleep(self.backoff.pauses().next(None)).await,
+                Settled::Nothing => blocks = others,
             }
         }
+        self.drop_rejected(&blocks, rejection, None);
+    }
+
+    /// How many series of this target were asked alone so far; from now on it is some more.
+    fn next_asked(&self, blocks: &[Block]) -> usize {
+        let mut state = self.state();
+        let Some(block) = blocks.first() else { return 0 };
+        let asked = state.earlier.asked.entry(block.target).or_default();
+        std::mem::replace(asked, asked.wrapping_add(ASKED_ALONE))
     }
 
     fn has_taken(&self, blocks: &[Block]) {
-        let mut state = self.state();
-        state.earlier.taken.extend(blocks.iter().map(|block| block.target));
-        if let Some(block) = blocks.first() {
-            state.earlier.fruitless.remove(&block.tenant);
-        }
-    }
-
-    /// Whether nothing was taken of many targets of this tenant, one after the other.
-    fn takes_nothing_earlier(&self, tenant: &Option<Tenant>) -> bool {
-        self.state().earlier.fruitless.get(tenant).is_some_and(|targets| targets.len() >= MANY)
-    }
-
-    fn may_split_earlier(&self, rejection: &Rejection) -> bool {
-        self.remote.queue.split_rejected && rejection.is_about_content()
+        self.state().earlier.taken.extend(blocks.iter().map(|block| block.target));
     }
 }

@@ -28,22 +28,8 @@ const MAX_REJECTIONS: u32 = 100;
 /// After how many single series it is doubted that a receiver which took nothing yet takes anything.
 const ENOUGH: u32 = 2;
 
-/// How often a brief search splits what is rejected: of so many parts more are taken than a few bad series can spoil.
-const BRIEF: u32 = 2;
-
 /// How many series at fault are remembered of one target.
 const MAX_REMEMBERED: usize = 100;
-
-/// What a search is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Search {
-    /// Series at fault: with growing pauses, and a receiver that took nothing is believed to take nothing.
-    AtFault,
-    /// The same in what the receiver may have already, which says nothing of what it takes: with the shortest pauses.
-    Again,
-    /// The same where that found nothing before: only as far as quarters, if none of them is taken.
-    AgainBriefly,
-}
 
 /// How many of these are asked alone after they were rejected together, and after how many of the longest pauses of the
 /// backoff again.
@@ -61,12 +47,12 @@ impl Delivery {
     pub(super) async fn narrow(&self, blocks: Vec<Block>, rejection: Option<Rejection>) -> bool {
         let known = self.offenders(&blocks).into_keys().collect::<HashSet<_>>();
         if rejection.is_some() || known.is_empty() {
-            return self.search(blocks, rejection, Search::AtFault).await;
+            return self.search(blocks, rejection, false).await;
         }
         match without(&blocks, &known) {
             Ok([good, bad]) => {
                 let target = good.first().map(|block| block.target);
-                let any_taken = self.search(good, None, Search::AtFault).await;
+                let any_taken = self.search(good, None, false).await;
                 if any_taken {
                     // It is not the receiver that takes nothing.
                     target.iter().for_each(|target| self.others_were_taken(*target));
@@ -81,21 +67,21 @@ impl Delivery {
         }
     }
 
-    /// Settles all blocks of one target, in as many parts as it takes; whether any was taken.
-    pub(super) async fn search(&self, blocks: Vec<Block>, rejection: Option<Rejection>, search: Search) -> bool {
-        let again = search != Search::AtFault;
-        // Last first: what is to be sent, or was rejected and is to be split, and how often it was split.
-        let mut left = vec![(blocks, rejection, 0)];
+    /// Settles all blocks of one target, in as many parts as it takes; `any_taken` is whether the receiver has taken something
+    /// beside them. Whether it has in the end.
+    pub(super) async fn search(&self, blocks: Vec<Block>, rejection: Option<Rejection>, mut any_taken: bool) -> bool {
+        // Last first: what is to be sent, or was rejected and is to be split.
+        let mut left = vec![(blocks, rejection)];
         // Rejected, and not split before it is known whether the receiver takes anything.
         let mut held = Vec::new();
-        let (mut any_taken, mut singles, mut rejections) = (false, 0, 0);
+        let (mut singles, mut rejections) = (0, 0);
         let mut pauses = self.backoff.pauses();
-        while let Some((mut piece, rejected, depth)) = left.pop() {
+        while let Some((mut piece, rejected)) = left.pop() {
             if (rejected.is_some() || self.is_too_large(&piece)) && rejections < MAX_REJECTIONS {
                 match halves(&piece) {
                     Ok(Some(halves)) => {
                         let halves = halves.into_iter().rev().filter(|half| !half.is_empty());
-                        left.extend(halves.map(|half| (half, None, depth + 1)));
+                        left.extend(halves.map(|half| (half, None)));
                         continue;
                     }
                     Ok(None) => {
@@ -119,20 +105,18 @@ impl Delivery {
                     any_taken = true;
                     self.forgive_series(&piece);
                     pauses = self.backoff.pauses();
-                    left.extend(held.drain(..).rev().map(|(piece, rejection)| (piece, Some(rejection), BRIEF)));
+                    left.extend(held.drain(..).rev().map(|(piece, rejection)| (piece, Some(rejection))));
                 }
-                Settled::Rejected(rejection) if again || self.may_split(&rejection, &piece) => {
+                Settled::Rejected(rejection)
+                    if any_taken && self.is_to_be_split(&rejection) || self.may_split(&rejection, &piece) =>
+                {
                     rejections += 1;
                     // Pieces with several series have none in common, so that their order is free.
-                    let enough = search == Search::AgainBriefly && depth >= BRIEF || singles >= ENOUGH;
-                    let doubtful = !any_taken && enough && !rejection.is_about_size();
+                    let doubtful = !any_taken && singles >= ENOUGH && !rejection.is_about_size();
                     if doubtful && spans_series(&piece) {
                         held.push((piece, rejection));
                     } else {
-                        left.push((piece, Some(rejection), depth));
-                    }
-                    if again {
-                        pauses = self.backoff.pauses();
+                        left.push((piece, Some(rejection)));
                     }
                     sleep(pauses.next(None)).await;
                 }
@@ -147,13 +131,11 @@ impl Delivery {
         }
         if !any_taken
             && let Some(first) = parts.into_iter().flatten().next()
-            && (again || !self.others_are_taken(std::slice::from_ref(&first)))
+            && !self.others_are_taken(std::slice::from_ref(&first))
         {
             // It took nothing, so that its answers say nothing of single series.
             self.forgive(std::slice::from_ref(&first));
-            if !again {
-                self.all_rejected(first.tenant.clone());
-            }
+            self.all_rejected(first.tenant.clone());
         }
         any_taken
     }
@@ -202,7 +184,7 @@ impl Delivery {
             Ok([rest, asked]) => {
                 self.drop_rejected(&rest, rejection, None);
                 if !asked.is_empty() {
-                    self.search(asked, None, Search::AtFault).await;
+                    self.search(asked, None, false).await;
                 }
             }
             Err(error) => self.drop_damaged(&blocks, &error),

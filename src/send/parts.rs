@@ -87,6 +87,28 @@ pub(super) fn spans_series(blocks: &[Block]) -> bool {
     series.len() > 1
 }
 
+/// So many series of the blocks, far from each other, the first of them in the place of this `turn`; all turns come to each of
+/// them. None if there is but one.
+pub(super) fn some_series(blocks: &[Block], turn: usize, count: usize) -> Result<Vec<Labels>, WireError> {
+    let (all, mut known) = (all_series(blocks)?, HashSet::new());
+    let distinct: Vec<_> = all.iter().flatten().filter(|one| known.insert(*one)).collect();
+    if distinct.len() < 2 {
+        return Ok(Vec::new());
+    }
+    let mut chosen: Vec<usize> = Vec::new();
+    for turn in (turn as u64).. {
+        // Multiples of the golden section modulo 1: each is far from those shortly before it.
+        let place = u128::from(turn.wrapping_mul(0x9E37_79B9_7F4A_7C15)) * distinct.len() as u128 >> 64;
+        if !chosen.contains(&(place as usize)) {
+            chosen.push(place as usize);
+        }
+        if chosen.len() == count.min(distinct.len()) {
+            break;
+        }
+    }
+    Ok(chosen.into_iter().map(|at| distinct[at].clone()).collect())
+}
+
 /// The first series that any of the blocks holds.
 pub(super) fn first_series(blocks: &[Block]) -> Option<Labels> {
     let series = wire::series_of(blocks.first()?).ok()?;
@@ -198,6 +220,25 @@ mod tests {
         assert_eq!((held(&first), held(&second)), (vec!["a1".to_owned()], vec!["a2".to_owned(), "a3".to_owned()]));
         assert!(halves(&first).expect("ours").is_none());
         assert!(spans_series(&blocks) && !spans_series(&one));
+    }
+
+    #[test]
+    fn some_series_are_far_from_each_other_and_all_have_their_turn() {
+        let names: Vec<_> = (0..20).map(|n| format!("n{n:02}")).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let blocks = [block(1, 1, &names), block(1, 2, &names)];
+        let mut seen = HashSet::new();
+        for turn in 0..40 {
+            let some = some_series(&blocks, turn, 3).expect("ours");
+            let mut places: Vec<_> =
+                some.iter().map(|one| names.binary_search(&one.value("__name__")).expect("one of them")).collect();
+            seen.extend(places.iter().copied());
+            places.sort_unstable();
+            assert!(places.len() == 3 && places.windows(2).all(|two| two[1] - two[0] >= 4), "{turn}: {places:?}");
+        }
+        assert_eq!(seen.len(), 20);
+        assert_eq!(some_series(&[block(1, 1, &["a", "b"])], 7, 3).expect("ours").len(), 2);
+        assert_eq!(some_series(&[block(1, 1, &["a"])], 0, 3).expect("ours").len(), 0);
     }
 
     #[test]
