@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::config::ScrapeConfig;
 use crate::connect::CredentialsFeed;
 use crate::model::{Block, DroppedTarget, Failure, JobTargets, Labels, Reason, Target, TargetId, TargetSet, clean};
-use crate::series::{Catalogue, Descriptions, View};
+use crate::series::{Catalogue, Descriptions, Table, View};
 use crate::telemetry::Repeated;
 use crate::token::Tokens;
 
@@ -173,7 +173,9 @@ impl Handle {
         };
         let (Pool { job, state }, target) = active.ok_or(ProbeError::UnknownTarget)?;
         let state = state.borrow().clone();
-        self.prober.probe(&job, state, target, wanted).await
+        let setup = Arc::clone(&self.setups.borrow());
+        let table = Table::new(Arc::clone(&job.config), &target, Arc::clone(&setup.views), &setup.external);
+        self.prober.probe(&job, state, target, table, wanted).await
     }
 
     /// Scrapes by another configuration as soon as the targets that it leads to are known.
@@ -447,7 +449,7 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn is_leaving(target: &Target) -> bool {
+pub(super) fn is_leaving(target: &Target) -> bool {
     target.pod.as_ref().is_some_and(|pod| pod.terminating)
 }
 

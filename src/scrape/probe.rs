@@ -1,6 +1,7 @@
 //! One scrape of an active target apart from its beat, for a person who wants to see it.
 //!
-//! It is the scrape that the target's task would make: the same job, client, limits and checks. It is nothing more: who
+//! It is the scrape that the target's task would make if it had not seen the target before: the same job, client, limits
+//! and checks. It is nothing more: who
 //! asks names a target and can change nothing about it; the connection is its own and gone afterwards; the task's
 //! connection, series, status and counters are not touched, and nothing is forwarded. One at a time, so that whoever may
 //! ask cannot turn the agent into a load on others.
@@ -13,12 +14,13 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::info;
 
+use super::manager::is_leaving;
 use super::task::JobState;
 use super::transcript::{DroppedSeries, Transcript};
-use super::{Budget, Exchange, Gather, Job, RequestHead, exchange};
+use super::{Budget, Exchange, Gather, Job, RequestHead, exchange, leaving};
 use crate::clock::Clock;
 use crate::connect::Client;
-use crate::model::{Failure, Labels, Target, clean};
+use crate::model::{Failure, Target, clean};
 use crate::parse::Entry;
 use crate::series::{Counts, Pass, Table};
 
@@ -81,12 +83,14 @@ impl Prober {
         Self { clock, budget, turn: Semaphore::new(1) }
     }
 
-    /// Scrapes `target` of `job` once, unless another probe is under way; `state` is how the whole job is.
+    /// Scrapes `target` of `job` once, unless another probe is under way; `state` is how the whole job is. `table` is a new
+    /// one, as the task of the target would begin with: it judges names and limits, and what it makes goes nowhere.
     pub(super) async fn probe(
         &self,
         job: &Job,
         state: JobState,
         target: Arc<Target>,
+        table: Table,
         wanted: Wanted,
     ) -> Result<Probe, ProbeError> {
         let _turn = self.turn.try_acquire().map_err(|_| ProbeError::Busy)?;
@@ -99,7 +103,7 @@ impl Prober {
         };
         let (seen, counts, outcome) = match refusal {
             Some(failure) => (Exchange::default(), Counts::default(), Err(failure)),
-            None => self.scrape(job, &target, unconfirmed, &mut transcript).await,
+            None => self.scrape(job, &target, unconfirmed, table, &mut transcript).await,
         };
         // Of a response that did not prove good nothing counts.
         let told = if outcome.is_ok() { transcript } else { Transcript::default() };
@@ -121,6 +125,7 @@ impl Prober {
         job: &Job,
         target: &Target,
         unconfirmed: Option<std::time::Instant>,
+        mut table: Table,
         transcript: &mut Transcript,
     ) -> (Exchange, Counts, Result<(), Failure>) {
         let mut client =
@@ -132,8 +137,6 @@ impl Prober {
         client.only_known_peer(unconfirmed.filter(|_| target.pod.is_some()));
         let timeout = target.timeout.min(MAX_PROBE_TIME);
         let head = RequestHead::new(&job.config, timeout, target.histograms);
-        // A table of its own, for nobody: it judges names and limits as the task's does at its first scrape.
-        let mut table = Table::new(Arc::clone(&job.config), target, Arc::default(), &Labels::new());
         let mut pass = table.begin(self.clock.now_ms());
         let deadline = Instant::now() + timeout;
         let gather = &mut Gathered { pass: &mut pass, transcript };
@@ -141,7 +144,9 @@ impl Prober {
         let (address, path) = (&target.address, &*target.path_and_query);
         let (mut seen, outcome) = exchange(&mut client, address, path, &head, deadline, gather, &mut share).await;
         seen.hide(client.secrets());
-        let outcome = outcome.and_then(|()| pass.check_limit());
+        let outcome = outcome
+            .and_then(|()| pass.check_limit())
+            .map_err(|failure| if is_leaving(target) { leaving::excuse(failure, seen.status) } else { failure });
         (seen, pass.counts(), outcome)
     }
 }
