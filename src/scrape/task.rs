@@ -364,7 +364,15 @@ impl FailureLog {
         self.failing = Some(failure.reason);
         let Some(held_back) = self.may_say(failure.reason) else { return };
         if failure.reason == Reason::PodTerminating {
-            info!(job, target = %instance, detail = failure.detail, held_back, "a terminating pod answers no more");
+            info!(
+                job,
+                target = %instance,
+                reason = %failure.reason,
+                detail = failure.detail,
+                hint = &*failure.hint(),
+                held_back,
+                "a terminating pod answers no more"
+            );
         } else {
             warn!(
                 job,
@@ -445,13 +453,17 @@ mod tests {
         let said = |reason| {
             let lines = Lines::default();
             let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(lines.clone()).finish();
-            let failure = Failure::new(reason, "connect_refused: gone");
+            let failure = Failure::new(reason, "nobody is there");
             tracing::subscriber::with_default(subscriber, || FailureLog::default().tell(&target, Some(&failure), None));
             String::from_utf8(lines.bytes().clone()).expect("text")
         };
         let line = said(Reason::PodTerminating);
-        assert!(line.contains(" INFO ") && line.contains("connect_refused: gone") && line.contains("h:1"), "{line}");
+        assert!(
+            line.contains(" INFO ") && line.contains(" target=h:1 reason=pod_terminating detail=\"nobody is there\""),
+            "{line}"
+        );
+        assert!(line.contains(&format!(" hint={:?} ", Reason::PodTerminating.hint())), "{line}");
         let line = said(Reason::ConnectRefused);
-        assert!(line.contains(" WARN ") && line.contains("connect_refused"), "{line}");
+        assert!(line.contains(" WARN ") && line.contains(" target=h:1 reason=connect_refused "), "{line}");
     }
 }
