@@ -76,8 +76,13 @@ async fn scrape_tells_what_the_agent_of_the_pod_has_left_out() {
     let output = scrape(&mesh.certs, &format!("https://{}", pod.address()), &arguments).await;
     let report = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{report}");
-    let told = "  merged      of 340 answers so far, 12 without the part of the application: look at the port";
+    let told = "\nscraped\npartial_merge: of 340 answers so far, 12 without the part of the application\nhint: look at the port";
     assert!(report.contains(told), "{report}");
+    let output =
+        scrape(&mesh.certs, &format!("https://{}", pod.address()), &["--spiffe-id", CART, "--output", "json"]).await;
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(document["lack"]["reason"], "partial_merge", "{document}");
+    assert_eq!(document["lack"]["detail"], document["leftOut"], "{document}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -185,6 +185,11 @@ impl Collector {
         self.merge.counts()?.told()
     }
 
+    /// The same as what a scrape that succeeded lacks.
+    pub(super) fn lack(&self) -> Option<Failure> {
+        Some(Failure::new(Reason::PartialMerge, self.left_out()?))
+    }
+
     fn count_family(&mut self, metric: &str) {
         let announced = self.current.as_ref().is_some_and(|(family, kind)| belongs(metric, family, *kind));
         if !announced && !self.families.contains(metric) {

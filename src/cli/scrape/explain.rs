@@ -59,7 +59,7 @@ pub(super) fn text(report: &Report, collector: &Collector, forwarded: bool, pain
             let _ = writeln!(out, "{:INDENT$}{line}", "");
         }
     }
-    report.write_verdict(&mut out, paint);
+    report.write_verdict(collector, &mut out, paint);
     if let Some(reason) = reason(report) {
         let _ = writeln!(out, "{} {} Every reason is in docs/reasons.md.", paint.bold("what it means:"), reason.when());
     }

@@ -192,21 +192,21 @@ impl Report {
             if forwarded && self.failure.is_none() {
                 line(&mut out, "forwarded", forwarded_of(collector));
             }
-            if let Some(left_out) = collector.left_out() {
-                line(&mut out, "merged", format!("{left_out}: {}", Reason::PartialMerge.hint()));
-            }
         }
-        self.write_verdict(&mut out, paint);
+        self.write_verdict(collector, &mut out, paint);
         out
     }
 
-    /// The end of the report: that it went well, or why not and what would help.
-    pub(super) fn write_verdict(&self, out: &mut String, paint: Paint) {
-        match &self.failure {
-            None => {
+    /// The end of the report: that it went well, or why not and what would help; also what is lacking of what went well.
+    pub(super) fn write_verdict(&self, collector: &Collector, out: &mut String, paint: Paint) {
+        match (&self.failure, collector.lack()) {
+            (Some(failure), _) => failure.write(out, paint),
+            (None, lack) => {
                 let _ = writeln!(out, "{}", paint.good("scraped"));
+                if let Some(lack) = lack {
+                    write_reason(out, lack.reason.name(), &lack.detail, &lack.hint(), paint);
+                }
             }
-            Some(failure) => failure.write(out, paint),
         }
     }
 
@@ -230,6 +230,10 @@ impl Report {
         document["identityPinned"] = (self.verification == Verified::Exact).into();
         document["familyCount"] = collector.families().into();
         document["leftOut"] = collector.left_out().into();
+        document["lack"] = match collector.lack().filter(|_| self.failure.is_none()) {
+            Some(lack) => json!({ "reason": lack.reason.name(), "detail": lack.detail, "hint": lack.hint() }),
+            None => serde_json::Value::Null,
+        };
         for (name, value) in &self.about {
             document[*name] = value.as_str().into();
         }
@@ -292,9 +296,14 @@ impl Failed {
         if let Some(presented) = self.presented.as_ref().filter(unsaid) {
             line(out, "presented", presented);
         }
-        let _ = writeln!(out, "{} {}", paint.bad(format!("{}:", self.reason)), self.detail);
-        let _ = writeln!(out, "{} {}", paint.bold("hint:"), self.hint);
+        write_reason(out, &self.reason, &self.detail, &self.hint, paint);
     }
+}
+
+/// What is wrong, and what to do about it.
+fn write_reason(out: &mut String, reason: &str, detail: &str, hint: &str, paint: Paint) {
+    let _ = writeln!(out, "{} {detail}", paint.bad(format!("{reason}:")));
+    let _ = writeln!(out, "{} {hint}", paint.bold("hint:"));
 }
 
 /// Values are texts, as in Prometheus' API: JSON has no NaN and no infinity.
