@@ -23,9 +23,18 @@ const OFFER_NOTHING: &str = "the target has the label __alpn__: only legacy list
 const ITS_CA: &str = "ca_file must name the CA that signed this server's certificate (without ca_file the system's \
                       count); a kubelet signs its own unless it has serverTLSBootstrap: true and its request is approved";
 
+const THE_PROXY: &str = "the message says how the proxy (proxy_url, proxy_from_environment) failed: check the route to it, let it \
+                         allow this host and port, give it the password that it wants in proxy_url, or except the host by \
+                         no_proxy";
+
 /// Adds whose word is wanted where chain and host name are verified.
 pub(super) fn add_to_ordinary(failure: Failure) -> Failure {
     if failure.reason == Reason::UnknownAuthority { failure.advising(ITS_CA) } else { failure }
+}
+
+/// Adds that a proxy stands between, where that is why no connection came about.
+pub(super) fn add_to_proxied(failure: Failure) -> Failure {
+    if failure.reason == Reason::ConnectFailed { failure.mended_by(THE_PROXY) } else { failure }
 }
 
 /// Adds what the failure may have to do with the protocols that were offered.
@@ -89,6 +98,14 @@ mod tests {
         let unknown = said(Reason::UnknownAuthority);
         assert!(unknown.contains("ca_file must name the CA") && unknown.contains("serverTLSBootstrap"), "{unknown}");
         assert_eq!(said(Reason::HostNameMismatch), Reason::HostNameMismatch.hint());
+    }
+
+    #[test]
+    fn where_a_proxy_makes_no_connection_it_is_the_proxy_that_is_to_be_mended() {
+        let said = |reason| add_to_proxied(Failure::new(reason, "x")).hint().into_owned();
+        let failed = said(Reason::ConnectFailed);
+        assert!(failed.contains("no_proxy") && !failed.contains("to the pod"), "{failed}");
+        assert_eq!(said(Reason::ConnectRefused), Reason::ConnectRefused.hint());
     }
 
     #[test]

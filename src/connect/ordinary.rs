@@ -313,6 +313,7 @@ async fn exchange(
         let answer = answer.map_err(|mut failure| {
             if let Some(proxy) = proxy {
                 failure.detail = format!("through the proxy {proxy}: {}", failure.detail);
+                failure = advice::add_to_proxied(failure);
             }
             failure
         })?;

@@ -17,6 +17,9 @@ use crate::clock::Clock;
 use crate::config::{OrdinaryTls, TlsVersion};
 use crate::model::{Failure, Reason};
 
+const OWN_FILES: &str = "see to cert_file and key_file of tls_config: both must be there, readable by this process, in PEM form, and \
+                         belong together";
+
 /// A configuration without ALPN; the caller sets it. The host name is that of `settings.server_name` or of the address,
 /// and is the caller's to pass to rustls. Reads files: not for an async thread where the file system may be slow.
 ///
@@ -48,7 +51,7 @@ pub fn ordinary_tls_config(settings: &OrdinaryTls, clock: &Clock) -> Result<Clie
     let mut config = match &settings.identity {
         Some(files) => {
             let key = certified_key(&Content::read(&files.chain), &Content::read(&files.key))
-                .map_err(|error| Failure::new(Reason::NoOwnCertificate, error))?;
+                .map_err(|error| Failure::new(Reason::NoOwnCertificate, error).mended_by(OWN_FILES))?;
             builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
         }
         None => builder.with_no_client_auth(),

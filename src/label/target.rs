@@ -285,6 +285,9 @@ fn ordinary(job: &ScrapeConfig, scheme: &str) -> Result<(Scheme, Verification), 
                 format!(
                     "the job says https, and {SCHEME} is \"http\" after relabelling: a label cannot take encryption away"
                 ),
+            )
+            .mended_by(
+                "remove the rule that sets __scheme__, or write scheme: http in a job of the targets that have no TLS",
             );
             Ok((Scheme::Http, Verification::Refused(failure)))
         }
@@ -300,6 +303,11 @@ fn verified(scheme: &str, peer: Result<Peer, Failure>) -> (Scheme, Verification)
             Reason::PlaintextRefused,
             format!("{SCHEME} is {:?} after relabelling, and a job with spiffe scrapes https only", clean(scheme)),
         );
+        if scheme.is_empty() {
+            failure = failure.mended_by(
+                "a labeldrop, labelkeep or replace rule of relabel_configs takes __scheme__ away: except it from the rule",
+            );
+        }
         if let Ok(peer) = &peer {
             failure = failure.expecting(peer);
         }

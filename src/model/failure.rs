@@ -18,8 +18,17 @@ pub struct Failure {
     pub presented: Option<String>,
     /// The certificates that the refused peer sent, a line each, leaf first: its own words, nothing verified.
     pub chain: Vec<String>,
-    /// What is to be looked at before what the reason's hint says.
-    advice: Option<&'static str>,
+    /// What is known of this case that the reason alone does not tell.
+    advice: Option<Advice>,
+}
+
+/// What is to be done in one case of a reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Advice {
+    /// To be looked at before what the reason's hint says.
+    First(&'static str),
+    /// The reason's hint would lead astray.
+    Instead(&'static str),
 }
 
 impl Failure {
@@ -49,7 +58,13 @@ impl Failure {
 
     /// Adds what to look at first in this case: a phrase without a full stop.
     pub fn advising(mut self, advice: &'static str) -> Self {
-        self.advice = Some(advice);
+        self.advice = Some(Advice::First(advice));
+        self
+    }
+
+    /// Says what to do in this case, where the reason's own hint would not help: a phrase without a full stop.
+    pub fn mended_by(mut self, advice: &'static str) -> Self {
+        self.advice = Some(Advice::Instead(advice));
         self
     }
 
@@ -63,7 +78,8 @@ impl Failure {
     pub fn hint(&self) -> Cow<'static, str> {
         match self.advice {
             None => Cow::Borrowed(self.reason.hint()),
-            Some(advice) => format!("{advice}; else {}", self.reason.hint()).into(),
+            Some(Advice::First(advice)) => format!("{advice}; else {}", self.reason.hint()).into(),
+            Some(Advice::Instead(advice)) => Cow::Borrowed(advice),
         }
     }
 }

@@ -8,6 +8,8 @@ use std::fmt;
 /// The exit code of `meshscrape scrape` for a class of failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitClass {
+    /// 0: the scrape succeeded all the same.
+    Scraped,
     /// 2: the command or the configuration asks for something that cannot be done.
     Usage,
     /// 3: no TCP connection.
@@ -26,6 +28,7 @@ impl ExitClass {
     /// The process exit code.
     pub fn code(self) -> u8 {
         match self {
+            ExitClass::Scraped => 0,
             ExitClass::Usage => 2,
             ExitClass::Connect => 3,
             ExitClass::Identity => 4,
@@ -54,7 +57,7 @@ macro_rules! reasons {
                 match self { $(Reason::$variant => $name,)+ }
             }
 
-            /// The exit code class of `meshscrape scrape`.
+            /// The class by which `meshscrape scrape` exits.
             pub fn class(self) -> ExitClass {
                 match self { $(Reason::$variant => ExitClass::$class,)+ }
             }
@@ -84,17 +87,17 @@ reasons! {
         "packets are dropped on the way: a NetworkPolicy, a wrong IP, or a pod of another network";
     /// The connection could not be made for another reason, such as no route.
     ConnectFailed, "connect_failed", Connect,
-        "check the route from this node to the pod";
+        "check the address, and the route from this node to the pod; the message has the error of the system";
     /// The pod is being deleted and answers no more; the detail says how it did not.
     PodTerminating, "pod_terminating", Connect,
         "nothing to do: the target goes when the pod is gone; if it stays for long, look at the pod's finalizers and its node";
 
     /// No usable certificate of our own: not there yet, half written, or expired.
     NoOwnCertificate, "no_own_certificate", Identity,
-        "run `meshscrape check certs DIR`; the proxy writes the files only once its own certificate has been issued";
+        "run `meshscrape check certs DIR`, which says what is missing; the proxy writes the files only once its own certificate has been issued";
     /// The expected identity is not known yet, because our own certificate, which names the trust domain, is not loaded.
     IdentityUnknown, "identity_unknown", Identity,
-        "set tls_config.spiffe.trust_domain, or wait until the certificate directory is filled";
+        "run `meshscrape check certs DIR`: until our own certificate is there, wait; if it is and carries no SPIFFE ID, set tls_config.spiffe.trust_domain";
     /// The target has no well-formed expected identity, so nobody may answer for it.
     NoExpectedIdentity, "no_expected_identity", Identity,
         "give the target a __spiffe_id__ label; pod discovery sets it from the service account";
@@ -109,7 +112,7 @@ reasons! {
         "the port speaks plain text: 15020 and 15090 do, the secure ports are 15092 and 15091";
     /// The TLS handshake failed for a reason not listed apart.
     TlsHandshake, "tls_handshake", Identity,
-        "run `meshscrape scrape` against this target to see the handshake";
+        "the message has the words of the TLS library, or the alert that the peer sent: after handshake_failure or protocol_version let it offer TLS 1.2 or 1.3 with a cipher suite of today; after words about a message that cannot be read name another port, for no TLS server has this one";
     /// The peer closed or reset the connection inside the handshake.
     ClosedInHandshake, "closed_in_handshake", Identity,
         "on a pod with a sidecar this is how a secure port that is off looks; or the proxy has no certificate yet";
@@ -118,7 +121,7 @@ reasons! {
         "our certificate does not chain to the peer's trust bundle, or has expired: run `meshscrape check certs DIR`";
     /// The connection ended after a good handshake and before the first byte of the answer.
     ClosedAfterHandshake, "closed_after_handshake", Identity,
-        "if it happens every time, a STRICT mesh captures the port: annotate the pod with traffic.sidecar.istio.io/excludeInboundPorts: \"15091,15092\"; if not, the peer may have refused our certificate";
+        "if it happens every time, a STRICT mesh captures the port: in the pod template, add 15091 and 15092 to traffic.sidecar.istio.io/excludeInboundPorts beside what stands there, and start the pods anew, for a running one does not change; if not, the peer may have refused our certificate";
     /// The certificate is valid and belongs to somebody else.
     IdentityMismatch, "identity_mismatch", Identity,
         "another workload answers on this address: the pod was replaced, its service account changed, or somebody poses as it";
@@ -136,7 +139,7 @@ reasons! {
         "this is not a mesh certificate: another TLS server listens on this port";
     /// The certificate chains, but is not in the form of an X.509-SVID: two URIs, an unreadable name, a CA as leaf, wrong key usage.
     InvalidSvid, "invalid_svid", Identity,
-        "the issuer made a certificate that SPIFFE forbids; it is refused whatever else it says";
+        "SPIFFE forbids this certificate, whatever else it says: have the issuer make certificates of exactly one SPIFFE ID, with digitalSignature, and none of a CA";
     /// The certificate does not name the host, in a job that verifies host names.
     HostNameMismatch, "host_name_mismatch", Identity,
         "mesh certificates carry no host names: give the job tls_config.spiffe, or set server_name";
@@ -149,7 +152,7 @@ reasons! {
 
     /// A file with credentials for the target cannot be read, or holds what no header can carry, or no OAuth 2 token came.
     CredentialsUnreadable, "credentials_unreadable", Usage,
-        "check the files named in the job's basic_auth, authorization or oauth2: they must exist and be readable by this process; and that oauth2.token_url answers in time and knows this client";
+        "check the files named in the job's basic_auth, authorization, oauth2 or http_headers: they must exist and be readable by this process; and that oauth2.token_url answers in time and knows this client";
 
     /// The answer redirects to another place, or further than is followed.
     RedirectRefused, "redirect_refused", Http,
@@ -159,7 +162,7 @@ reasons! {
         "404 means a path that the port does not route: 15092 serves /stats/prometheus and /metrics, 15091 only /stats/prometheus; 503 and 504 come from the proxy when the application behind it does not answer";
     /// The answer is not HTTP, or breaks off inside its framing.
     HttpProtocol, "http_protocol", Http,
-        "another protocol speaks on this port, or the connection broke off";
+        "if it happens every time, another protocol speaks on this port: name that of the metrics; if the message says that the answer broke off, look at the log of the target";
 
     /// The content type is missing or not one that can be read.
     ContentType, "content_type", Exposition,
@@ -174,7 +177,7 @@ reasons! {
     BodyTooLarge, "body_too_large", Exposition,
         "raise body_size_limit, or have the proxy export fewer statistics";
     /// Istio's agent left the part of the application, of Envoy or of its own out of merged answers; the scrape itself succeeded, and `up` is 1.
-    PartialMerge, "partial_merge", Exposition,
+    PartialMerge, "partial_merge", Scraped,
         "look at the port and path that the pod's prometheus.io annotations name, and at the log of its istio-proxy, which says why a part could not be read";
     /// A line cannot be read.
     Parse, "parse", Exposition,
@@ -184,19 +187,19 @@ reasons! {
         "look at the exposition and at metric_relabel_configs";
     /// More samples than sample_limit.
     SampleLimit, "sample_limit", Exposition,
-        "raise sample_limit, or drop series with metric_relabel_configs";
+        "raise sample_limit (set it, where there is none), or drop series with metric_relabel_configs";
     /// A native histogram has more buckets than native_histogram_bucket_limit, or all of them have more than are held.
     BucketLimit, "bucket_limit", Exposition,
         "raise native_histogram_bucket_limit, or drop the histogram with metric_relabel_configs";
     /// More series that were not there before than one scrape may add to memory.
     TooManyNewSeries, "too_many_new_series", Exposition,
-        "a label of this target takes ever new values: drop it with metric_relabel_configs, or set sample_limit";
+        "a label of this target takes ever new values: drop it by a labeldrop rule of metric_relabel_configs, or the metrics that have it by a drop rule";
     /// All scrapes under way together held more memory than scrape_memory_limit, and this one held the most.
     MemoryBudget, "memory_budget", Exposition,
-        "set sample_limit or body_size_limit for this job, or raise global.scrape_memory_limit together with the memory of the agent";
+        "raise global.scrape_memory_limit together with the memory of the agent, or have the target expose less; sample_limit or body_size_limit for this job only makes sure that it fails, and no other one";
     /// A sample with too many or too long labels.
     LabelLimit, "label_limit", Exposition,
-        "raise label_limit, label_name_length_limit or label_value_length_limit";
+        "raise label_limit, label_name_length_limit or label_value_length_limit, whichever the message names";
     /// More targets in the job than target_limit.
     TargetLimit, "target_limit", Exposition,
         "raise target_limit, or keep fewer targets with relabel_configs";

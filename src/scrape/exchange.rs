@@ -18,6 +18,9 @@ use crate::parse::{Entry, Exposition};
 /// No body is read beyond this many bytes, decompressed, whatever `body_size_limit` says.
 pub const MAX_BODY_BYTES: u64 = 256 * 1024 * 1024;
 
+const EXPOSE_LESS: &str = "body_size_limit cannot be raised above this ceiling: have the proxy export fewer statistics \
+                           (proxyStatsMatcher), or the application fewer series";
+
 /// How much text is parsed before other targets have their turn.
 const YIELD_BYTES: usize = 1024 * 1024;
 
@@ -199,8 +202,8 @@ fn check_size(head: &RequestHead, seen: &mut Exchange) -> Result<(), Failure> {
     if seen.body_bytes > MAX_BODY_BYTES {
         seen.over_size = true;
         let detail =
-            format!("the body exceeds {MAX_BODY_BYTES} bytes, the ceiling that stands without body_size_limit");
-        return Err(Failure::new(Reason::BodyTooLarge, detail));
+            format!("the body exceeds {MAX_BODY_BYTES} bytes, the ceiling that stands whatever body_size_limit says");
+        return Err(Failure::new(Reason::BodyTooLarge, detail).mended_by(EXPOSE_LESS));
     }
     Ok(())
 }

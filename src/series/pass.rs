@@ -13,6 +13,10 @@ const MAX_SAMPLES: u64 = 2_000_000;
 
 /// The most buckets of all native histograms of one scrape: eight bytes each, held as samples are.
 const MAX_BUCKETS: usize = 8_000_000;
+
+/// What helps where the ceiling is reached.
+const FEWER_HISTOGRAMS: &str = "native_histogram_bucket_limit cannot raise this ceiling: drop histograms by metric_relabel_configs, or \
+                                merge their buckets by native_histogram_min_bucket_factor";
 /// What a histogram takes besides its buckets, in buckets.
 const BUCKETS_OF_NONE: usize = 40;
 
@@ -277,15 +281,17 @@ impl Pass<'_> {
         if !self.over_buckets {
             return Ok(());
         }
-        let detail = match self.table.job.histograms.bucket_limit {
+        match self.table.job.histograms.bucket_limit {
             limit if limit > 0 && self.buckets <= MAX_BUCKETS => {
-                format!("histogram bucket limit exceeded (limit: {limit})")
+                Err(Failure::new(Reason::BucketLimit, format!("histogram bucket limit exceeded (limit: {limit})")))
             }
             _ => {
-                format!("the native histograms of one scrape have about {MAX_BUCKETS} buckets, the ceiling that stands")
+                let detail = format!(
+                    "the native histograms of one scrape have about {MAX_BUCKETS} buckets, the ceiling that stands"
+                );
+                Err(Failure::new(Reason::BucketLimit, detail).mended_by(FEWER_HISTOGRAMS))
             }
-        };
-        Err(Failure::new(Reason::BucketLimit, detail))
+        }
     }
 
     /// Ends a scrape that succeeded: its samples, a marker for each series that it no longer exposes, `up 1`.

@@ -8,7 +8,7 @@ use meshscrape::model::Reason;
 /// The page of reasons, made from the table in the code. `UPDATE_EXPECTED=1` writes it anew.
 #[test]
 fn the_page_of_reasons_is_the_table_in_the_code() {
-    let mut page = "# Why a scrape fails\n\nThe closed list: the same word stands in the metric `meshscrape_scrape_failures_total{job,reason}`, the log, the API and the\noutput of `meshscrape scrape`, whose exit code it decides. Made from `src/model/reason.rs`.\n\n| reason | exit code | when | what to look at |\n| --- | --- | --- | --- |\n".to_owned();
+    let mut page = "# Why a scrape fails\n\nThe closed list: the same word stands in the metric `meshscrape_scrape_failures_total{job,reason}`, the log, the API, the page and the\noutput of `meshscrape scrape`, whose exit code it decides. Of `partial_merge`, for which no scrape fails, the metric is\n`meshscrape_partial_merges_total{job,part}`. Where more is known of a case, the program says more, or something else, than the last\ncolumn. Made from `src/model/reason.rs`.\n\n| reason | exit code | when | what to look at |\n| --- | --- | --- | --- |\n".to_owned();
     for reason in Reason::ALL {
         let _ = writeln!(page, "| `{reason}` | {} | {} | {} |", reason.class().code(), reason.when(), reason.hint());
     }
