@@ -25,6 +25,7 @@ mod peers;
 mod pipeline;
 mod pods;
 mod questions;
+mod reasons;
 mod refusals;
 mod refused;
 mod reload;

@@ -30,6 +30,8 @@ pub(crate) struct ListenerSpec {
     /// The application protocols without which nobody is let in; empty: any or none.
     wants: &'static [&'static str],
     plain: Plain,
+    /// It speaks TLS as servers did of which nobody should be left.
+    old: bool,
 }
 
 /// Whether a listener speaks plain text.
@@ -96,6 +98,11 @@ impl ListenerSpec {
         Self { plain: Plain::Too, ..self }
     }
 
+    /// With no newer TLS than 1.2, and of that only a cipher suite that nobody should take any more.
+    pub(crate) fn of_old_tls(self) -> Self {
+        Self { old: true, ..self }
+    }
+
     /// On this address instead of one that nobody else has.
     pub(crate) fn on_ip(self, ip: Ipv4Addr) -> Self {
         Self { ip, ..self }
@@ -115,7 +122,17 @@ impl ListenerSpec {
 
     fn new(name: &str, leaf: &Leaf, clients: &[&Ca], behind: Behind) -> Self {
         let (leaf, roots) = (leaf_secret(leaf), roots_secret(clients));
-        Self { name: name.to_owned(), ip: loopback(), port: 0, leaf, roots, behind, wants: &[], plain: Plain::No }
+        Self {
+            name: name.to_owned(),
+            ip: loopback(),
+            port: 0,
+            leaf,
+            roots,
+            behind,
+            wants: &[],
+            plain: Plain::No,
+            old: false,
+        }
     }
 
     /// With its secrets in files of `dir`.
@@ -144,11 +161,15 @@ impl ListenerSpec {
     }
 
     fn listener(&self, secrets: &Value) -> Value {
-        let tls = json!({
+        let mut tls = json!({
             "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
             "require_client_certificate": true,
             "common_tls_context": secrets,
         });
+        if self.old {
+            tls["common_tls_context"]["tls_params"] =
+                json!({ "tls_maximum_protocol_version": "TLSv1_2", "cipher_suites": ["AES128-SHA"] });
+        }
         let mut matched = json!({ "transport_protocol": "tls" });
         if !self.wants.is_empty() {
             matched["application_protocols"] = json!(self.wants);
@@ -164,7 +185,8 @@ impl ListenerSpec {
             (Behind::Hop(_), _) => {
                 json!([{ "filter_chain_match": { "transport_protocol": "tls" }, "filters": [self.tcp()] }, plainly])
             }
-            (_, Plain::Only) => json!([plainly]),
+            // Whoever greets with TLS is told in plain text that this is no request, as by Istio's port.
+            (_, Plain::Only) => json!([{ "filters": [self.http()] }]),
             (_, Plain::Too) => json!([secure, plainly]),
             (_, Plain::No) => json!([secure]),
         };

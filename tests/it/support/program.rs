@@ -74,6 +74,13 @@ impl Program {
         eventually("it says where it listens", address).await
     }
 
+    /// Where its API is, once it has said where it listens.
+    pub(crate) fn api(&self) -> SocketAddr {
+        let said = self.said();
+        let address = said.split_once(" api=").and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
+        address.unwrap_or_else(|| panic!("no API: {said}"))
+    }
+
     /// The sum of one of its own metrics over all its series.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let address = self.listen().await;
