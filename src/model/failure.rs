@@ -17,7 +17,7 @@ pub struct Failure {
     /// Who did answer, as far as the certificate told; never from an unverified chain without saying so in `detail`.
     pub presented: Option<String>,
     /// The certificates that the refused peer sent, a line each, leaf first: its own words, nothing verified.
-    pub chain: Vec<String>,
+    pub chain: Box<[String]>,
     /// What is known of this case that the reason alone does not tell.
     advice: Option<Advice>,
 }
@@ -35,7 +35,7 @@ impl Failure {
     /// A failure with its explanation. `detail` may contain foreign text: it is cleaned here.
     pub fn new(reason: Reason, detail: impl AsRef<str>) -> Self {
         let detail = clean_detail(detail.as_ref());
-        Self { reason, detail, expected: None, presented: None, chain: Vec::new(), advice: None }
+        Self { reason, detail, expected: None, presented: None, chain: Box::default(), advice: None }
     }
 
     /// Adds who had to answer.
@@ -52,7 +52,7 @@ impl Failure {
 
     /// Adds the certificates that were refused.
     pub fn sending(mut self, chain: Vec<String>) -> Self {
-        self.chain = chain;
+        self.chain = chain.into();
         self
     }
 

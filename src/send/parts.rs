@@ -98,7 +98,7 @@ pub(super) fn some_series(blocks: &[Block], turn: usize, count: usize) -> Result
     let mut chosen: Vec<usize> = Vec::new();
     for turn in (turn as u64).. {
         // Multiples of the golden section modulo 1: each is far from those shortly before it.
-        let place = u128::from(turn.wrapping_mul(0x9E37_79B9_7F4A_7C15)) * distinct.len() as u128 >> 64;
+        let place = (u128::from(turn.wrapping_mul(0x9E37_79B9_7F4A_7C15)) * distinct.len() as u128) >> 64;
         if !chosen.contains(&(place as usize)) {
             chosen.push(place as usize);
         }

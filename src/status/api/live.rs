@@ -200,7 +200,7 @@ impl Failed {
             detail: failure.detail,
             expected: failure.expected,
             presented: failure.presented,
-            refused_chain: failure.chain,
+            refused_chain: failure.chain.into_vec(),
         }
     }
 }

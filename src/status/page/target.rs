@@ -158,7 +158,7 @@ fn recent(TargetSnapshot { status, .. }: &TargetSnapshot) -> Markup {
 }
 
 fn certificates(now: SystemTime, health: &Health<'_>) -> Markup {
-    let refused = health.failure.map(|failure| failure.chain.as_slice()).unwrap_or_default();
+    let refused = health.failure.map(|failure| &*failure.chain).unwrap_or_default();
     html! {
         @if let Some(PeerReport { tls_version, cipher, not_after, chain, .. }) = health.peer() {
             section aria-labelledby="peer" {
