@@ -23,7 +23,7 @@ const OFFER_NOTHING: &str = "the target has the label __alpn__: only legacy list
 const ITS_CA: &str = "ca_file must name the CA that signed this server's certificate (without ca_file the system's \
                       count); a kubelet signs its own unless it has serverTLSBootstrap: true and its request is approved";
 
-const THE_PROXY: &str = "the message says how the proxy (proxy_url, proxy_from_environment) failed: check the route to it, let it \
+const THE_PROXY: &str = "the message says how the proxy (proxy_url, proxy_from_environment) failed: check its address and the route to it, let it \
                          allow this host and port, give it the password that it wants in proxy_url, or except the host by \
                          no_proxy";
 
@@ -32,9 +32,13 @@ pub(super) fn add_to_ordinary(failure: Failure) -> Failure {
     if failure.reason == Reason::UnknownAuthority { failure.advising(ITS_CA) } else { failure }
 }
 
-/// Adds that a proxy stands between, where that is why no connection came about.
+/// Adds that a proxy stands between, where no connection came about: the one that was tried was to it.
 pub(super) fn add_to_proxied(failure: Failure) -> Failure {
-    if failure.reason == Reason::ConnectFailed { failure.mended_by(THE_PROXY) } else { failure }
+    let unconnected = matches!(
+        failure.reason,
+        Reason::ConnectFailed | Reason::ConnectRefused | Reason::ConnectTimeout | Reason::NameResolution
+    );
+    if unconnected { failure.mended_by(THE_PROXY) } else { failure }
 }
 
 /// Adds what the failure may have to do with the protocols that were offered.
@@ -103,9 +107,12 @@ mod tests {
     #[test]
     fn where_a_proxy_makes_no_connection_it_is_the_proxy_that_is_to_be_mended() {
         let said = |reason| add_to_proxied(Failure::new(reason, "x")).hint().into_owned();
-        let failed = said(Reason::ConnectFailed);
-        assert!(failed.contains("no_proxy") && !failed.contains("to the pod"), "{failed}");
-        assert_eq!(said(Reason::ConnectRefused), Reason::ConnectRefused.hint());
+        for reason in [Reason::ConnectFailed, Reason::ConnectRefused, Reason::ConnectTimeout, Reason::NameResolution] {
+            let failed = said(reason);
+            assert!(failed.contains("no_proxy") && failed.contains("its address"), "{failed}");
+            assert!(!failed.contains("pod") && !failed.contains("ENVOY_SECURE"), "{failed}");
+        }
+        assert_eq!(said(Reason::Timeout), Reason::Timeout.hint());
     }
 
     #[test]

@@ -121,7 +121,7 @@ reasons! {
         "our certificate does not chain to the peer's trust bundle, or has expired: run `meshscrape check certs DIR`";
     /// The connection ended after a good handshake and before the first byte of the answer.
     ClosedAfterHandshake, "closed_after_handshake", Identity,
-        "if it happens every time, a STRICT mesh captures the port: in the pod template, add 15091 and 15092 to traffic.sidecar.istio.io/excludeInboundPorts beside what stands there, and start the pods anew, for a running one does not change; if not, the peer may have refused our certificate";
+        "if it happens every time, a STRICT mesh captures the port: in the pod template, add 15091 and 15092 to traffic.sidecar.istio.io/excludeInboundPorts beside what stands there (where includeInboundPorts lists ports, take them off that list instead), and start the pods anew, for a running one does not change; if it happens now and then, the peer may have refused our certificate";
     /// The certificate is valid and belongs to somebody else.
     IdentityMismatch, "identity_mismatch", Identity,
         "another workload answers on this address: the pod was replaced, its service account changed, or somebody poses as it";

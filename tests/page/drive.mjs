@@ -131,7 +131,7 @@ const steps = {
       ["/targets/0000000000000000", "No such target"],
       ["/service-discovery/0000000000000000", "No such candidate"],
     ]) {
-      const { page, close } = await open(BARE + path, { status: 404 });
+      const { page, close } = await open(BARE + path, path.includes("0000") ? { status: 404 } : {});
       await page.locator("main").getByText(words).first().waitFor();
       await judge(page, `${path} bare`);
       await page.setViewportSize(NARROW);

@@ -319,14 +319,15 @@ fn only_the_mesh_listener_serves_the_api_to_other_pods() {
         let from = json!([{ "namespaceSelector": monitoring }]);
         assert_eq!(policy["ingress"], json!([{ "from": from, "ports": [{ "port": 9466 }] }]));
         assert_eq!(&policy["podSelector"], &workload(&objects)["spec"]["selector"]);
-        // The program takes these arguments: what stands before --help is judged.
+        // The program takes these arguments together: what it complains of is the file.
         let program = std::process::Command::new(env!("CARGO_BIN_EXE_meshscrape"))
             .arg("run")
             .args(&mesh)
-            .arg("--help")
+            .args(["--config", "/nowhere/meshscrape.yaml"])
             .output()
             .expect("the program runs");
-        assert!(program.status.success(), "{}", String::from_utf8_lossy(&program.stderr));
+        let said = String::from_utf8_lossy(&program.stderr);
+        assert!(!program.status.success() && said.contains("/nowhere/meshscrape.yaml"), "{said}");
         // Its certificates are there where it looks for them.
         assert_eq!(named(&container(&objects)["volumeMounts"], "certificates")["mountPath"], "/etc/istio-certs");
     }
