@@ -8,6 +8,7 @@ mod exposure;
 mod in_cluster;
 mod outages;
 mod prometheus;
+mod reasons;
 mod reload;
 mod sample;
 

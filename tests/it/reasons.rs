@@ -3,17 +3,17 @@
 //!
 //! One agent has a job for each reason, named after it, with pods behind real Envoys. The rows of the table stand by the class
 //! of the reason; what a row changes is what its hint says in so many words, and nothing else. What ends by itself, and what
-//! needs an agent of its own, is in [`apart`] and in `cluster/reasons.rs`.
+//! needs an agent of its own, is in [`apart`] and in the chapter of the same name on a cluster.
 
 mod apart;
 mod connect;
 mod exposition;
-mod faces;
+pub(crate) mod faces;
 mod http;
 mod identity;
-mod job;
+pub(crate) mod job;
 mod limits;
-mod stage;
+pub(crate) mod stage;
 
 use meshscrape::model::Reason;
 

@@ -2,7 +2,6 @@
 //! and everything heals without a restart.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -200,28 +199,5 @@ async fn a_server_that_was_killed_and_one_that_has_forgotten() {
     proxy.pass();
     let rest: Vec<String> = (2..9).map(|n| format!("10.9.0.{n}:80")).collect();
     following.knows("what is there now", &rest.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    following.says(200, "meshscrape is ready.\n").await;
-}
-
-#[tokio::test]
-async fn silence_without_an_end_is_noticed() {
-    let cluster = Cluster::shared().await;
-    let (shop, token, proxy) = scene(cluster).await;
-    let following = Following::start(cluster, &proxy.url(), &shop, &token).await;
-    following.knows("the first", &["10.9.0.1:80"]).await;
-    let unconfirmed = async || following.agent.metric("meshscrape_discovery_unconfirmed{config=\"pods\"}").await;
-    assert_eq!(unconfirmed().await, 0.0);
-
-    // No reset, no end: only bookmarks that do not come tell of it.
-    proxy.fall_silent();
-    shop.delete_pod("first").await;
-    tokio::time::sleep(Duration::from_secs(75)).await;
-    eventually("the agent doubts", async || (unconfirmed().await == 1.0).then_some(())).await;
-    following.says(200, "pods may have changed unseen").await;
-    following.knows("what was known", &["10.9.0.1:80"]).await;
-
-    proxy.pass();
-    following.knows("nothing", &[]).await;
-    assert_eq!(unconfirmed().await, 0.0);
     following.says(200, "meshscrape is ready.\n").await;
 }

@@ -8,7 +8,7 @@ use meshscrape::model::Reason;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::job::{NAMESPACE, pod};
+use super::job::pod;
 use crate::support::agent::eventually;
 use crate::support::http;
 use crate::support::program::Program;
@@ -17,16 +17,18 @@ use crate::support::program::Program;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running agent.
-pub(super) struct Agent {
+pub(crate) struct Agent {
     program: Program,
     file: PathBuf,
-    listen: SocketAddr,
-    api: SocketAddr,
+    /// Where probes and `/metrics` are.
+    pub(crate) listen: SocketAddr,
+    /// Where page and API are.
+    pub(crate) api: SocketAddr,
 }
 
 impl Agent {
     /// Starts it with this configuration.
-    pub(super) async fn start(dir: &Path, text: &str) -> Self {
+    pub(crate) async fn start(dir: &Path, text: &str) -> Self {
         let file = dir.join("meshscrape.yaml");
         write(&file, text);
         let path = file.to_str().expect("UTF-8");
@@ -37,13 +39,13 @@ impl Agent {
     }
 
     /// Has it read another configuration, as an operator does.
-    pub(super) fn reload(&self, text: &str) {
+    pub(crate) fn reload(&self, text: &str) {
         write(&self.file, text);
         self.program.signal("HUP");
     }
 
     /// The targets of the job with this name.
-    pub(super) async fn targets(&self, job: Reason) -> Vec<Value> {
+    pub(crate) async fn targets(&self, job: Reason) -> Vec<Value> {
         let path = format!("/api/v1/targets?state=active&scrapePool={job}");
         // It hangs up on who takes too long to ask, as a test may that has much to do.
         let answer = eventually("the API answers", async || http::get(self.api, &path).await.ok()).await;
@@ -51,26 +53,26 @@ impl Agent {
     }
 
     /// Waits until a target fails for the reason that its job is named after, or lacks something for it; gives the target.
-    pub(super) async fn shows(&self, reason: Reason) -> Value {
+    pub(crate) async fn shows(&self, reason: Reason) -> Value {
         let shown = |target: &Value| target["reason"] == reason.name();
         self.until(reason, "it is provoked", |targets| targets.iter().find(|target| shown(target)).cloned()).await
     }
 
     /// Waits until all targets of a job are up, and lack nothing.
-    pub(super) async fn is_well(&self, job: Reason) {
+    pub(crate) async fn is_well(&self, job: Reason) {
         let well = |target: &Value| target["health"] == "up" && target["reason"] == "";
         self.until(job, "it is mended", |targets| (!targets.is_empty() && targets.iter().all(well)).then_some(()))
             .await;
     }
 
     /// Waits until the target that failed, and no other one, is up.
-    pub(super) async fn scraped_again(&self, job: Reason) {
+    pub(crate) async fn scraped_again(&self, job: Reason) {
         let well = |target: &Value| target["labels"]["instance"] == job.name() && target["health"] == "up";
         self.until(job, "it is up by itself", |targets| targets.iter().any(well).then_some(())).await;
     }
 
     /// Waits until other certificates or roots of ours, which `change` writes, are in use.
-    pub(super) async fn sees_other_certificates(&self, change: impl FnOnce()) {
+    pub(crate) async fn sees_other_certificates(&self, change: impl FnOnce()) {
         let reloads = async || {
             let metrics = http::get(self.listen, "/metrics").await.ok()?;
             let of_own = |line: &&str| line.starts_with("meshscrape_identity_reloads_total{");
@@ -83,7 +85,7 @@ impl Agent {
     }
 
     /// Asks for the targets of a job again and again.
-    async fn until<T>(&self, job: Reason, what: &str, found: impl Fn(&[Value]) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&self, job: Reason, what: &str, found: impl Fn(&[Value]) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let targets = self.targets(job).await;
@@ -96,7 +98,7 @@ impl Agent {
     }
 
     /// Page, metric, log and command say what the API says of a target, and the command exits as the documents say.
-    pub(super) async fn says_alike(&self, reason: Reason, target: &Value) {
+    pub(crate) async fn says_alike(&self, reason: Reason, target: &Value) {
         let hint = target["hint"].as_str().expect("a text");
         self.says(reason, hint).await;
         let code = self.asks(reason, target).says(reason, hint).await;
@@ -106,7 +108,7 @@ impl Agent {
     }
 
     /// The same without the command.
-    pub(super) async fn says(&self, reason: Reason, hint: &str) {
+    pub(crate) async fn says(&self, reason: Reason, hint: &str) {
         self.page(reason, hint).await;
         self.metric(reason).await;
         self.log(reason, hint);
@@ -141,21 +143,22 @@ impl Agent {
     }
 
     /// Has the command scrape the target.
-    pub(super) fn asks(&self, reason: Reason, target: &Value) -> Command {
+    pub(crate) fn asks(&self, reason: Reason, target: &Value) -> Command {
         let url = url::Url::parse(target["scrapeUrl"].as_str().expect("a text")).expect("a URL");
         let port = url.port().expect("it is written").to_string();
         let (agent, name) = (format!("http://{}", self.api), format!("pod/{}", pod(reason)));
-        let arguments = ["scrape", &name, "-n", NAMESPACE, "--agent", &agent, "--port", &port];
+        let namespace = target["discoveredLabels"]["__meta_kubernetes_namespace"].as_str().expect("a text");
+        let arguments = ["scrape", &name, "-n", namespace, "--agent", &agent, "--port", &port];
         Command(Program::start(&arguments))
     }
 }
 
 /// `meshscrape scrape`, under way.
-pub(super) struct Command(Program);
+pub(crate) struct Command(Program);
 
 impl Command {
     /// Holds what it says in the end against what others say; gives its exit code.
-    pub(super) async fn says(self, reason: Reason, hint: &str) -> i32 {
+    pub(crate) async fn says(self, reason: Reason, hint: &str) -> i32 {
         let output = self.0.end().await;
         let report = String::from_utf8_lossy(&output.stderr);
         assert!(report.contains(&format!("\n{reason}: ")), "{reason}: {report}");

@@ -9,7 +9,7 @@ use meshscrape::model::Reason;
 use crate::support::mesh::CART;
 
 /// The namespace of all pods here: by it and their names the command finds them.
-pub(super) const NAMESPACE: &str = "shop";
+const NAMESPACE: &str = "shop";
 
 type Labels = BTreeMap<&'static str, String>;
 
@@ -99,6 +99,6 @@ impl Job {
 }
 
 /// The name of the pod that the command is asked for.
-pub(super) fn pod(reason: Reason) -> String {
+pub(crate) fn pod(reason: Reason) -> String {
     reason.name().replace('_', "-")
 }

@@ -238,7 +238,8 @@ fn place() -> (Ipv4Addr, u16) {
     (ip, socket.local_addr().expect("it is bound").port())
 }
 
-fn placed(spec: ListenerSpec) -> (ListenerSpec, SocketAddr) {
+/// The listener at an address that nobody else has.
+pub(crate) fn placed(spec: ListenerSpec) -> (ListenerSpec, SocketAddr) {
     let (ip, port) = place();
     (spec.on_ip(ip).on_port(port), (ip, port).into())
 }
