@@ -84,11 +84,12 @@ async fn what_verified_a_connection_may_end_under_way_and_the_next_one_is_made_b
     let envoy = Envoy::start(&[pod("scraped", &scraped), pod("asked", &asked)]).await;
     // Nobody but the command asks the second one, in any time that a test takes.
     let job = Job::of_mesh(certs.path(), envoy.address("scraped"))
-        .with("scrape_interval", "6s")
-        .with("scrape_timeout", "6s")
+        .with("scrape_interval", "10s")
+        .with("scrape_timeout", "10s")
         .and(envoy.address("asked"))
         .labelled("instance", "asked")
-        .labelled("__scrape_interval__", "300d");
+        .labelled("__scrape_interval__", "300d")
+        .labelled("__scrape_timeout__", "50s");
     let agent = Agent::start(dir.path(), &format!("scrape_configs:\n{}", job.write(REASON))).await;
     let mut changing = Changing { agent, envoy, certs };
 
@@ -106,5 +107,5 @@ async fn what_verified_a_connection_may_end_under_way_and_the_next_one_is_made_b
     let other = targets.iter().find(|target| target["labels"]["instance"] == "asked").expect("it is listed");
     let command = changing.agent.asks(REASON, other);
     changing.to(&old, &asked).await;
-    assert_eq!(command.says(REASON, hint).await, i32::from(REASON.class().code()));
+    assert_eq!(command.end().await.says(REASON, hint), i32::from(REASON.class().code()));
 }
