@@ -170,6 +170,7 @@ async fn a_bomb_stops_at_the_ceiling() {
     assert!(bomb.len() < 2 << 20, "{}", bomb.len());
     let failure = answer(reply("200 OK", &[TEXT, GZIP], &bomb), "").await.expect_err("refused");
     assert_eq!(failure.reason, Reason::BodyTooLarge, "{failure}");
+    assert!(failure.hint().starts_with("body_size_limit cannot be raised above this ceiling"), "{}", failure.hint());
 }
 
 /// Data that never ceases to come, and unpacks to much, does not outlast the deadline.

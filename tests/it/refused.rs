@@ -127,6 +127,8 @@ async fn a_target_that_may_not_be_connected_is_listed_and_never_dialled() {
     for (name, _, reason) in &rows {
         let target = targets.iter().find(|target| target["scrapePool"] == *name).expect("listed");
         assert_eq!(target["reason"], *reason, "{name}: {}", target["lastError"]);
+        let hint = target["hint"].as_str().expect("a text");
+        assert_eq!(hint.contains("takes __scheme__ away"), *name == "no scheme is left", "{name}: {hint}");
     }
     let delivered = delivered(&receiver);
     for (name, ..) in &rows {

@@ -424,6 +424,7 @@ async fn a_proxy_that_does_not_help_is_named() {
         let failure = fails(&mut client(through(proxy.address(), None)), &request).await;
         assert_eq!(failure.reason, reason, "{failure}");
         assert!(failure.detail.contains(&format!("through the proxy http://{}: ", proxy.address())), "{failure}");
+        assert!(failure.hint().contains("no_proxy") && !failure.hint().contains("to the pod"), "{}", failure.hint());
     }
     let failure = fails(&mut client(through(nobody, None)), &request).await;
     assert_eq!(failure.reason, Reason::ConnectRefused, "{failure}");

@@ -60,9 +60,11 @@ fn files_that_cannot_be_used_are_named() {
     assert_eq!(reason, Reason::UnknownAuthority);
     assert!(detail.contains("missing.pem does not exist"), "{detail}");
     let identity = Some(ClientFiles { chain: home.dir.path().join("chain.pem"), key: missing });
-    let (reason, detail) = refused(OrdinaryTls { identity, ..home.settings() });
-    assert_eq!(reason, Reason::NoOwnCertificate);
-    assert!(detail.contains("missing.pem does not exist"), "{detail}");
+    let settings = OrdinaryTls { identity, ..home.settings() };
+    let failure = ordinary_tls_config(&settings, &Clock::system()).expect_err("unusable");
+    assert_eq!(failure.reason, Reason::NoOwnCertificate);
+    assert!(failure.detail.contains("missing.pem does not exist"), "{failure}");
+    assert!(failure.hint().starts_with("see to cert_file and key_file"), "{}", failure.hint());
 }
 
 /// A directory with `ca.pem`, `chain.pem` and `key.pem`.
