@@ -20,7 +20,7 @@ pub(super) struct Audit {
     pub(super) connected: bool,
     /// Whether every pod was come to in time.
     pub(super) complete: bool,
-    /// Plaintext ports that were not asked any more, because the first pods did not answer there and no other did.
+    /// Plaintext ports that were not asked of every pod, because others of the namespace did not answer there and nobody did.
     pub(super) given_up: Vec<u16>,
     /// The trust domain of the identities that had to answer.
     pub(super) trust_domain: Option<String>,

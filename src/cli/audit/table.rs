@@ -106,13 +106,13 @@ fn summary(out: &mut String, audit: &Audit, paint: Paint) {
     if !audit.connected {
         let _ = writeln!(out, "no port was asked (--no-connect): this is what the API server says");
     }
-    if !audit.given_up.is_empty() {
-        let ports: Vec<_> = audit.given_up.iter().map(u16::to_string).collect();
+    for port in &audit.given_up {
+        let unseen = audit.pods.iter().flat_map(|pod| &pod.findings);
+        let pods = unseen.filter(|found| found.rule == Rule::NotAsked && found.port == Some(*port)).count();
         let _ = writeln!(
             out,
-            "not seen (MS018): metrics in plain text on port {}: {ENOUGH} pods did not answer there and none did, so no more were \
-             asked; a NetworkPolicy may keep this pod from it, as that of the agents does",
-            ports.join(" and port ")
+            "not seen (MS018): whether port {port} of {pods} pods gives metrics in plain text: {ENOUGH} of a namespace did not answer, \
+             so no more of it were asked; a NetworkPolicy may keep this pod from it, as that of the agents does"
         );
     }
     if !audit.complete {

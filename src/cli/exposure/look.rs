@@ -128,10 +128,10 @@ impl Asker {
         let envoy = async {
             match facts.role {
                 Role::Ztunnel => None,
-                _ => Some(self.unless_given_up(ip, PLAIN_ENVOY_PORT).await),
+                _ => Some(self.unless_given_up(facts, ip, PLAIN_ENVOY_PORT).await),
             }
         };
-        let (merged, envoy) = tokio::join!(self.unless_given_up(ip, PLAIN_MERGED_PORT), envoy);
+        let (merged, envoy) = tokio::join!(self.unless_given_up(facts, ip, PLAIN_MERGED_PORT), envoy);
         seen.plain.push(merged);
         seen.plain.extend(envoy);
         Some(seen)
@@ -167,19 +167,21 @@ impl Asker {
         self.verified(facts, ip, port, Shown::Nothing, &alpn).await
     }
 
-    /// The plaintext ports that were given up: of the first pods none answered there.
+    /// The plaintext ports that were not asked of every pod, because of others none answered there.
     pub(in crate::cli) fn given_up(&self) -> Vec<u16> {
         self.silence.given_up()
     }
 
     /// Asks a plaintext port, if it is worth it.
-    async fn unless_given_up(&self, ip: IpAddr, port: u16) -> Plainly {
-        if self.silence.gives_up(port) {
-            let why = format!("not asked any more: port {port} of {ENOUGH} pods did not answer, and of none it did");
+    async fn unless_given_up(&self, facts: &Facts, ip: IpAddr, port: u16) -> Plainly {
+        if self.silence.gives_up(port, &facts.namespace) {
+            let why = format!(
+                "not asked: port {port} of {ENOUGH} other pods of the namespace did not answer, and of none it did"
+            );
             return Plainly { port, outcome: Err(Failure::new(Reason::ConnectTimeout, why)) };
         }
         let plainly = self.plain(ip, port).await;
-        self.silence.note(port, &plainly.outcome);
+        self.silence.note(port, &facts.namespace, &plainly.outcome);
         plainly
     }
 

@@ -1,7 +1,8 @@
 //! Plaintext ports that nobody answers on from here: where packets to them are dropped, as a NetworkPolicy does it, each pod
 //! would take the whole time of a connection and tell nothing new.
 //!
-//! Always holds: a port that anybody has answered on, if only by refusing, is never given up.
+//! Always holds: once anybody has answered on a port, if only by refusing, it is asked of every pod, because then it is not this
+//! process that is kept in; and until then some pods of each namespace are asked, because policies are a namespace's own.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::connect::PlainAnswer;
 use crate::model::{Failure, Reason};
 
-/// After how many pods without an answer a port is given up.
+/// After how many pods of a namespace without an answer a port is given up there.
 pub(in crate::cli) const ENOUGH: usize = 8;
 
 /// What is known of the ports of all pods so far.
@@ -18,47 +19,47 @@ pub(super) struct Silence {
     ports: Mutex<BTreeMap<u16, Heard>>,
 }
 
-#[derive(Debug)]
-enum Heard {
-    /// So many pods were asked, and nothing came.
-    Nothing(usize),
-    Something,
+#[derive(Debug, Default)]
+struct Heard {
+    /// Somebody answered, somewhere.
+    something: bool,
+    /// How many pods of a namespace did not.
+    silent: BTreeMap<String, usize>,
+    /// It was not asked of some pod.
+    was_given_up: bool,
 }
 
 impl Silence {
     /// Takes note of how a pod answered.
-    pub(super) fn note(&self, port: u16, outcome: &Result<PlainAnswer, Failure>) {
+    pub(super) fn note(&self, port: u16, namespace: &str, outcome: &Result<PlainAnswer, Failure>) {
         let is_silent = matches!(
             outcome,
             Err(failure) if matches!(failure.reason, Reason::ConnectTimeout | Reason::Timeout)
         );
         let mut ports = self.lock();
-        let heard = ports.entry(port).or_insert(Heard::Nothing(0));
-        match heard {
-            Heard::Nothing(pods) if is_silent => *pods += 1,
-            Heard::Nothing(_) => *heard = Heard::Something,
-            Heard::Something => {}
+        let heard = ports.entry(port).or_default();
+        match is_silent {
+            true => *heard.silent.entry(namespace.to_owned()).or_default() += 1,
+            false => heard.something = true,
         }
     }
 
-    /// Whether the port is not to be asked any more.
-    pub(super) fn gives_up(&self, port: u16) -> bool {
-        self.lock().get(&port).is_some_and(Heard::is_enough)
+    /// Whether the port is not to be asked of another pod of this namespace; who asks goes by the answer.
+    pub(super) fn gives_up(&self, port: u16, namespace: &str) -> bool {
+        let mut ports = self.lock();
+        let Some(heard) = ports.get_mut(&port) else { return false };
+        let given_up = !heard.something && heard.silent.get(namespace).is_some_and(|pods| *pods >= ENOUGH);
+        heard.was_given_up |= given_up;
+        given_up
     }
 
-    /// All such ports.
+    /// The ports that were not asked of every pod.
     pub(super) fn given_up(&self) -> Vec<u16> {
-        self.lock().iter().filter(|(_, heard)| heard.is_enough()).map(|(port, _)| *port).collect()
+        self.lock().iter().filter(|(_, heard)| heard.was_given_up).map(|(port, _)| *port).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u16, Heard>> {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Heard {
-    fn is_enough(&self) -> bool {
-        matches!(self, Heard::Nothing(pods) if *pods >= ENOUGH)
     }
 }
 
@@ -71,15 +72,21 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_given_up_after_some_pods_without_an_answer() {
+    fn a_port_is_given_up_in_a_namespace_of_which_some_pods_did_not_answer() {
         let silence = Silence::default();
         for _ in 1..ENOUGH {
-            silence.note(15020, &silent());
-            assert!(!silence.gives_up(15020));
+            silence.note(15020, "shop", &silent());
+            assert!(!silence.gives_up(15020, "shop"));
         }
-        silence.note(15020, &silent());
-        assert!(silence.gives_up(15020) && !silence.gives_up(15090));
+        silence.note(15020, "shop", &silent());
+        assert_eq!(silence.given_up(), [0_u16; 0], "nobody was left out yet");
+        assert!(silence.gives_up(15020, "shop"));
+        assert!(!silence.gives_up(15090, "shop") && !silence.gives_up(15020, "bank"));
         assert_eq!(silence.given_up(), [15020]);
+        // Where somebody answers, it is the pods of the one namespace that are kept in, and not this process.
+        silence.note(15020, "bank", &Ok(PlainAnswer::Status(200)));
+        assert!(!silence.gives_up(15020, "shop"));
+        assert_eq!(silence.given_up(), [15020], "who was left out is not forgotten");
     }
 
     #[test]
@@ -90,11 +97,11 @@ mod tests {
             Err(Failure::new(Reason::ConnectRefused, "refused")),
         ] {
             let silence = Silence::default();
-            silence.note(15020, &answer);
+            silence.note(15020, "shop", &answer);
             for _ in 0..2 * ENOUGH {
-                silence.note(15020, &silent());
+                silence.note(15020, "shop", &silent());
             }
-            assert_eq!(silence.given_up(), [0_u16; 0], "{answer:?}");
+            assert!(!silence.gives_up(15020, "shop"), "{answer:?}");
         }
     }
 }

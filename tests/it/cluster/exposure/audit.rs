@@ -312,8 +312,14 @@ async fn nothing_is_called_good_that_was_not_asked_in_time() {
         assert_eq!(output.status.code(), Some(3), "{error}");
         assert!(error.contains(&format!("namespace {namespace} {says}")) && error.contains("--allow-empty"), "{error}");
         assert!(table.contains(" pods are in the mesh; 0 errors") && !table.contains("secured"), "{table}");
-        let output = audit(&[&empty, &["--allow-empty", "--output", "sarif"][..]].concat()).await;
+        let output = audit(&[&empty, &["--allow-empty"][..]].concat()).await;
         assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+        for (more, code, done) in [(&[][..], 3, false), (&["--allow-empty"], 0, true)] {
+            let output = audit(&[&empty[..], &["--output", "sarif"], more].concat()).await;
+            let log: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            assert_eq!(output.status.code(), Some(code));
+            assert_eq!(log["runs"][0]["invocations"][0]["executionSuccessful"], done);
+        }
     }
     // No pod is on a loopback address, unless somebody says so.
     let output = audit(&fixed).await;
@@ -355,7 +361,12 @@ async fn a_plaintext_port_that_nobody_answers_on_is_given_up() {
     }
     let table = text(&audit(&[&fixed[..], &slowly].concat()).await.stdout);
     assert!(!table.contains("note     MS018"), "{table}");
-    assert!(table.contains("\nnot seen (MS018): metrics in plain text on port 15020: 8 pods"), "{table}");
+    assert!(
+        table.contains(
+            "\nnot seen (MS018): whether port 15020 of 12 pods gives metrics in plain text: 8 of a namespace"
+        ),
+        "{table}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

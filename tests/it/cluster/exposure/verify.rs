@@ -220,6 +220,8 @@ async fn each_step_of_the_task_has_its_verdict() {
             assert_eq!(step["next"].is_string(), *verdict == "failed", "{name}: {step:#}");
         }
     }
+    let table = String::from_utf8_lossy(&verify("unusual", &[]).await.stdout).into_owned();
+    assert!(table.ends_with("\nnot verified: no secure port of the pod was asked\n"), "{table}");
     let allowed = verify("unusual", &["--port", "16092"]).await;
     let table = String::from_utf8_lossy(&allowed.stdout).into_owned();
     assert_eq!(allowed.status.code(), Some(0), "{table}");
