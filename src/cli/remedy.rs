@@ -85,7 +85,8 @@ impl Source {
         }
     }
 
-    /// How a secure port is opened and announced.
+    /// How a secure port is opened and announced. A port beside the convention is the pod's own word, so there is no command
+    /// for it.
     pub(super) fn opening(&self, annotation: &str, variable: &str, port: u16) -> String {
         let number = port.to_string();
         let config = format!("proxyMetadata: {{{variable}: \"{port}\"}}");
@@ -101,21 +102,16 @@ impl Source {
             Origin::Workload(_) if !self.has_proxy_config => self.patch_annotations(&both),
             _ => None,
         };
-        match command {
+        match command.filter(|_| is_usual(port)) {
             Some(command) => format!("open the port and name it: {command}"),
-            None => format!(
-                "{}, add {variable}: \"{port}\" to the proxyMetadata of {PROXY_CONFIG_ANNOTATION}, and \
-                 {annotation}: \"{port}\" to the annotations",
-                self.place()
-            ),
+            None => format!("{}, and {annotation}: \"{port}\" to the annotations", self.adding(variable, &number)),
         }
     }
 
     /// How an annotation is set to a port that the pod does not have in it. A port beside the convention is the pod's own word,
     /// so there is no command for it.
     pub(super) fn annotating(&self, annotation: &str, port: u16) -> String {
-        let own = matches!(port, ENVOY_PORT | MERGED_PORT);
-        match self.patch_annotations(&[(annotation, &port.to_string())]).filter(|_| own) {
+        match self.patch_annotations(&[(annotation, &port.to_string())]).filter(|_| is_usual(port)) {
             Some(command) => command,
             None => format!("{}, set the annotation {annotation}: \"{port}\"", self.place()),
         }
@@ -124,15 +120,14 @@ impl Source {
     /// How a secure port is taken out of inbound capture, and the other of the convention with it. What is taken out already
     /// stays: no command replaces it.
     pub(super) fn excluding(&self, port: u16) -> String {
-        let own = matches!(port, ENVOY_PORT | MERGED_PORT);
-        let ports = if own { format!("{ENVOY_PORT},{MERGED_PORT}") } else { port.to_string() };
+        let ports = if is_usual(port) { format!("{ENVOY_PORT},{MERGED_PORT}") } else { port.to_string() };
         if self.has_inclusions {
             return format!("{}, take {ports} out of the annotation {INCLUDE_ANNOTATION}", self.place());
         }
         if self.has_exclusions {
             return format!("{}, add {ports} to the annotation {EXCLUDE_ANNOTATION}", self.place());
         }
-        let command = self.patch_annotations(&[(EXCLUDE_ANNOTATION, &ports)]).filter(|_| own);
+        let command = self.patch_annotations(&[(EXCLUDE_ANNOTATION, &ports)]).filter(|_| is_usual(port));
         command.unwrap_or_else(|| format!("{}, set the annotation {EXCLUDE_ANNOTATION}: \"{ports}\"", self.place()))
     }
 
@@ -152,11 +147,27 @@ impl Source {
             Origin::Workload(workload) if !self.injected => {
                 format!("kubectl set env {workload} -n {} -c {PROXY_CONTAINER} {variable}={value}", self.namespace)
             }
-            _ => format!(
-                "{}, add {variable}: \"{value}\" to the proxyMetadata of {PROXY_CONFIG_ANNOTATION}",
-                self.place()
-            ),
+            _ => self.adding(variable, value),
         }
+    }
+
+    /// Where somebody has to write a variable of the proxy, and what.
+    fn adding(&self, variable: &str, value: &str) -> String {
+        let place = self.place();
+        match self.is_in_template() {
+            true => {
+                format!("{place}, add {variable}: \"{value}\" to the environment of the container {PROXY_CONTAINER}")
+            }
+            false => {
+                format!("{place}, add {variable}: \"{value}\" to the proxyMetadata of {PROXY_CONFIG_ANNOTATION}")
+            }
+        }
+    }
+
+    /// Whether the proxy's variables stand in the template itself, which no injector reads. What Istio makes of a `Gateway` has
+    /// its annotations.
+    fn is_in_template(&self) -> bool {
+        !self.injected && !matches!(self.origin, Origin::Gateway(_))
     }
 
     /// Where somebody has to write.
@@ -203,6 +214,11 @@ fn workload(pod: &Pod) -> Option<Workload> {
         _ => return None,
     };
     is_plain(name).then(|| Workload { kind, name: name.to_owned() })
+}
+
+/// Whether it is a port of Istio's convention.
+fn is_usual(port: u16) -> bool {
+    matches!(port, ENVOY_PORT | MERGED_PORT)
 }
 
 /// Whether a shell takes it as one word, and as nothing else, and kubectl as one name.
@@ -268,6 +284,16 @@ mod tests {
              \"spec\":{\"containers\":[{\"env\":[{\"name\":\"ENVOY_SECURE_MERGED_METRICS_PORT\",\"value\":\"15092\"}],\
              \"name\":\"istio-proxy\"}]}}}}'"
         );
+        let nobody = source(json!({"labels": {INJECT: "false"}}));
+        assert_eq!(
+            nobody.setting("X", "true"),
+            "in the pod template, add X: \"true\" to the environment of the container istio-proxy"
+        );
+        assert_eq!(
+            nobody.opening(PORT, VARIABLE, 15092),
+            "in the pod template, add ENVOY_SECURE_MERGED_METRICS_PORT: \"15092\" to the environment of the container \
+             istio-proxy, and prometheus.istio.io/secure-port: \"15092\" to the annotations"
+        );
     }
 
     #[test]
@@ -279,6 +305,10 @@ mod tests {
         assert_eq!(two.origin(), None);
         let daemon = source(json!({"ownerReferences": owned_by("DaemonSet", "log")}));
         assert_eq!(daemon.annotating(PORT, 22), format!("in the pod template, set the annotation {PORT}: \"22\""));
+        assert!(
+            daemon.opening(PORT, VARIABLE, 22).starts_with("in the pod template, add "),
+            "no command opens it, either"
+        );
     }
 
     #[test]

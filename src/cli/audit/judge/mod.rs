@@ -185,7 +185,8 @@ impl Bench<'_> {
                 // A listener that was verified is there, whatever the environment says.
                 Some(port) if !facts.opens(port) && !facts.is_vague() && !self.is_verified(port) => {
                     let message = format!("{} names port {port}, and the proxy does not open it", kind.annotation());
-                    let own = if port == MERGED_PORT { Kind::Merged } else { Kind::Envoy };
+                    // A port beside the convention is what its annotation says; 15091 is told as a legacy listener.
+                    let own = if port == MERGED_PORT { Kind::Merged } else { *kind };
                     let fix = facts.source.opening(kind.annotation(), own.variable(), port);
                     self.find(Rule::AnnouncedNotOpen, Some(port), message, fix);
                 }

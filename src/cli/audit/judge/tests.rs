@@ -208,6 +208,19 @@ fn a_port_beside_the_convention_is_a_note_once_annotation_and_environment_agree(
 }
 
 #[test]
+fn a_port_beside_the_convention_is_opened_by_the_variable_of_the_annotation_that_names_it() {
+    let allowed = Reach { ports: vec![16092], ..Reach::default() };
+    for kind in Kind::BOTH {
+        let closed = reached(&allowed, &[HARD], &[(kind.annotation(), "16092")], |_| {});
+        let findings = judge(&closed, Asked::All(&seen(16092, refused(Reason::ConnectRefused), &[])), now());
+        assert_eq!(ids(&findings), [("MS004", 16092)]);
+        let fix = &findings[0].fix;
+        assert!(fix.starts_with(&format!("in the pod template, add {}: \"16092\" to ", kind.variable())), "{fix}");
+        assert!(fix.ends_with(&format!(", and {}: \"16092\" to the annotations", kind.annotation())), "{fix}");
+    }
+}
+
+#[test]
 fn series_that_are_counted_twice() {
     let plain = [NAMED, ("prometheus.io/scrape", "true"), ("prometheus.io/port", "15020")];
     let pod = sidecar(&[OPEN], &plain);
