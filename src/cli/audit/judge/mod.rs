@@ -178,7 +178,7 @@ impl Bench<'_> {
                         }) {
                             true => "give the target the label __alpn__: istio-http/1.1, or open the port natively"
                                 .to_owned(),
-                            false => facts.source.opening(kind.annotation(), Kind::Merged.variable(), MERGED_PORT),
+                            false => self.replacing_legacy(*kind),
                         };
                     self.find(Rule::LegacyListener, Some(port), message, fix);
                 }
@@ -216,6 +216,17 @@ impl Bench<'_> {
                 format!("prometheus.io/scrape has port {port} scraped in plain text, besides the secure port");
             let fix = "in the job that follows prometheus.io/scrape: {action: drop, source_labels: [__meta_kubernetes_pod_annotationpresent_prometheus_istio_io_secure_port], regex: \"true\"}";
             self.find(Rule::ScrapedTwicePlainly, Some(port), message, fix);
+        }
+    }
+
+    /// How a native port takes the place of a listener from before Istio 1.31 that `kind` announces.
+    fn replacing_legacy(&self, kind: Kind) -> String {
+        let native = Kind::Merged;
+        let opening = self.facts.source.opening(native.annotation(), native.variable(), native.usual());
+        match kind {
+            Kind::Merged => opening,
+            // Both announced would have the pod scraped twice.
+            Kind::Envoy => format!("take the annotation {} away, and {opening}", kind.annotation()),
         }
     }
 

@@ -335,6 +335,23 @@ fn a_listener_of_before_is_told_apart_and_its_plain_side_is_found() {
 }
 
 #[test]
+fn the_native_port_in_place_of_a_legacy_one_is_named_by_its_own_annotation() {
+    for (annotation, start) in [
+        ("prometheus.istio.io/secure-port", "open the port and name it: kubectl patch deployment cart -n shop -p '"),
+        (
+            "prometheus.istio.io/secure-envoy-port",
+            "take the annotation prometheus.istio.io/secure-envoy-port away, and open the port and name it: kubectl ",
+        ),
+    ] {
+        let findings = judge(&sidecar(&[HARD], &[(annotation, "15091")]), Asked::Unwanted, now());
+        let finding = findings.iter().find(|finding| finding.rule == Rule::LegacyListener).expect("it is found");
+        let fix = &finding.fix;
+        assert!(fix.starts_with(start) && fix.contains("\"prometheus.istio.io/secure-port\":\"15092\""), "{fix}");
+        assert!(!fix.contains("\"prometheus.istio.io/secure-envoy-port\""), "{fix}");
+    }
+}
+
+#[test]
 fn who_has_no_secure_port_by_nature() {
     let ambient = pod(&[], &[("ambient.istio.io/redirection", "enabled")], |pod| {
         pod["spec"]["containers"] = json!([{"name": "app"}]);
