@@ -151,6 +151,19 @@ impl Source {
         }
     }
 
+    /// How a variable of the proxy becomes known whose value stands elsewhere (`valueFrom`). Where the injector merges
+    /// proxyMetadata into a container of the template's own, a value clashes with a valueFrom that has stayed.
+    pub(super) fn writing_out(&self, variable: &str) -> String {
+        let place = self.place();
+        match self.is_in_template() {
+            true => format!("{place}, write the value of {variable} itself in place of its valueFrom"),
+            false => format!(
+                "take {variable} with its valueFrom out of the container {PROXY_CONTAINER} where that is written, and {place}, \
+                 add its value to the proxyMetadata of {PROXY_CONFIG_ANNOTATION}"
+            ),
+        }
+    }
+
     /// Where somebody has to write a variable of the proxy, and what.
     fn adding(&self, variable: &str, value: &str) -> String {
         let place = self.place();
@@ -294,6 +307,26 @@ mod tests {
             "in the pod template, add ENVOY_SECURE_MERGED_METRICS_PORT: \"15092\" to the environment of the container \
              istio-proxy, and prometheus.istio.io/secure-port: \"15092\" to the annotations"
         );
+    }
+
+    #[test]
+    fn a_value_that_stands_elsewhere_is_written_where_the_proxy_has_it_from() {
+        let injected = source(json!({"ownerReferences": owned_by("DaemonSet", "log")}));
+        assert_eq!(
+            injected.writing_out("X"),
+            "take X with its valueFrom out of the container istio-proxy where that is written, and in the pod template, \
+             add its value to the proxyMetadata of proxy.istio.io/config"
+        );
+        let gateway = source(json!({"labels": {GATEWAY_NAME_LABEL: "edge", INJECT: "false"}}));
+        let written = gateway.writing_out("X");
+        assert!(written.contains("in spec.infrastructure.annotations of gateway edge, add its value"), "{written}");
+        for owner in [json!([]), owned_by("DaemonSet", "edge")] {
+            let classic = source(json!({"labels": {INJECT: "false"}, "ownerReferences": owner}));
+            assert_eq!(
+                classic.writing_out("X"),
+                "in the pod template, write the value of X itself in place of its valueFrom"
+            );
+        }
     }
 
     #[test]

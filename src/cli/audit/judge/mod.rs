@@ -9,9 +9,6 @@ use crate::cli::exposure::{Announced, Facts, Kind, Opening, Role, Securely, Seen
 use crate::cli::istio::{LOCALHOST_ONLY_VARIABLE, MERGED_PORT, PLAIN_ENVOY_PORT, PLAIN_MERGED_PORT};
 use crate::model::{Failure, Reason, clean};
 
-/// What makes a variable known whose value stands elsewhere.
-const IN_PROXY_METADATA: &str = "write the value into proxyMetadata: the injector reads no other";
-
 /// Something that is wrong, or to know. The texts are safe to show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
@@ -105,7 +102,7 @@ impl Bench<'_> {
                 "the value of {} stands elsewhere (valueFrom), so whether it opens a port is not known",
                 kind.variable()
             );
-            self.find(Rule::NotAsked, None, message, IN_PROXY_METADATA);
+            self.find(Rule::NotAsked, None, message, facts.source.writing_out(kind.variable()));
         }
         for (kind, port) in opened.iter().filter(|(_, port)| !facts.may_ask(*port)) {
             let message =
@@ -267,7 +264,7 @@ impl Bench<'_> {
                     "the value of {LOCALHOST_ONLY_VARIABLE} stands elsewhere (valueFrom), so whether the proxy restricts its \
                      plaintext ports is not known"
                 );
-                self.find(Rule::NotAsked, None, message, IN_PROXY_METADATA);
+                self.find(Rule::NotAsked, None, message, facts.source.writing_out(LOCALHOST_ONLY_VARIABLE));
             }
             (Some(false), Some(_)) => {
                 let message =

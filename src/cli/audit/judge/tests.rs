@@ -374,6 +374,7 @@ fn what_was_not_asked_is_told() {
     let findings = judge(&elsewhere, Asked::Unwanted, now());
     assert_eq!(ids(&findings), [("MS018", 0)], "neither off nor on");
     assert!(findings[0].message.contains(OPEN.0), "{}", findings[0].message);
+    assert_eq!(findings[0].fix, elsewhere.source.writing_out(OPEN.0));
     let hidden = pod(&[OPEN], &[NAMED], |pod| {
         let from = json!({"name": HARD.0, "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['p']"}}});
         pod["spec"]["containers"][1]["env"].as_array_mut().expect("a list").push(from);
@@ -381,6 +382,7 @@ fn what_was_not_asked_is_told() {
     let findings = judge(&hidden, Asked::All(&seen(15092, good(), &[])), now());
     assert_eq!(ids(&findings), [("MS018", 0)]);
     assert!(findings[0].message.contains(HARD.0), "{}", findings[0].message);
+    assert_eq!(findings[0].fix, hidden.source.writing_out(HARD.0));
     assert_eq!(found(&hidden, &seen(15092, good(), &[15090])), [("MS007", 15090)]);
     let on_node = pod(&[OPEN, HARD], &[NAMED], |pod| pod["spec"]["hostNetwork"] = json!(true));
     assert_eq!(unasked(&on_node), [("MS010", 15092), ("MS018", 0)]);
