@@ -265,8 +265,7 @@ fn target(facts: &Facts, kind: Kind, port: u16, expected: &Peer, evidence: &Evid
     let (targets, named) = match &evidence.agent {
         Agent::Told { targets, named } => (targets, *named),
         Agent::Silent(why) => {
-            let next = "is an agent running there? From elsewhere, forward its port: kubectl port-forward POD 9465";
-            return failed(why.clone(), next);
+            return failed(why.clone(), asking_the_agent(facts));
         }
         Agent::Absent(why) => return not_asked(format!("{why}; give --agent")),
     };
@@ -290,6 +289,15 @@ fn target(facts: &Facts, kind: Kind, port: u16, expected: &Peer, evidence: &Evid
         Err(_) if by_merged => not_applicable("the merged port has the same series, so its job takes that one"),
         Err(missing) => failed(missing.why, missing.hint.unwrap_or_else(|| "see meshscrape targets".to_owned())),
     }
+}
+
+/// How the agent is reached that scrapes the pod, where none is on this machine.
+fn asking_the_agent(facts: &Facts) -> String {
+    format!(
+        "is an agent running there? From elsewhere, forward the port of the agent's pod on node {}: kubectl port-forward \
+         -n NAMESPACE AGENT_POD 9465; while that runs, verify again with --agent http://127.0.0.1:9465",
+        clean(&facts.node)
+    )
 }
 
 fn is_down_by_capture(target: &ActiveTarget, facts: &Facts, port: u16) -> bool {

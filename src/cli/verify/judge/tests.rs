@@ -20,7 +20,7 @@ fn expected() -> Peer {
 fn sidecar(env: Value, annotations: Value) -> Facts {
     let pod = json!({
         "metadata": {"name": "cart-1", "namespace": "shop", "annotations": annotations},
-        "spec": {"serviceAccountName": "cart", "containers": [
+        "spec": {"serviceAccountName": "cart", "nodeName": "node-1", "containers": [
             {"name": "app"}, {"name": "istio-proxy", "args": ["proxy", "sidecar"], "env": env},
         ]},
         "status": {"phase": "Running", "podIP": "10.0.0.17"},
@@ -198,6 +198,20 @@ fn the_target_is_up_as_the_same_identity() {
     }
     let unnamed = sidecar(json!([{"name": "ENVOY_SECURE_MERGED_METRICS_PORT", "value": "15092"}]), json!({}));
     assert_eq!(verdict(&unnamed, &evidence, "target", 15092).0, Verdict::Failed);
+}
+
+#[test]
+fn an_agent_that_is_silent_is_to_be_forwarded_and_asked_there() {
+    let silent = Evidence { agent: Agent::Silent("gone".to_owned()), ..evidence() };
+    let steps = judge(&open(), &expected(), &silent);
+    let next = steps.into_iter().find(|step| step.id == "target").and_then(|step| step.next).expect("something to do");
+    for part in [
+        "the agent's pod on node node-1",
+        "kubectl port-forward -n NAMESPACE AGENT_POD 9465;",
+        "--agent http://127.0.0.1:9465",
+    ] {
+        assert!(next.contains(part), "{part}: {next}");
+    }
 }
 
 #[test]
