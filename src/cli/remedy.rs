@@ -2,8 +2,8 @@
 //!
 //! A change of a pod itself is lost with the pod, so it is made where the pod comes from: the template of its workload, or
 //! the `Gateway` resource that Istio makes one of. A command replaces nothing but what it is about. Whoever may write a pod
-//! may write its owners, too: of what it says nothing gets into a command but the name of the owner that it claims, if that
-//! is a plain word; every value is one of our own.
+//! may write its owners, too: of what it says nothing gets into a command but the name of the owner that it claims, and of what
+//! the API server says but the pod's name and namespace, each if it is a plain word; every value is one of our own.
 
 use std::fmt;
 
@@ -18,8 +18,10 @@ use super::istio::{
 /// Where a pod comes from, and what stands there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Source {
-    namespace: String,
-    pod: String,
+    /// Without one that is a plain word there is no command.
+    namespace: Option<String>,
+    /// Its name, if that is a plain word.
+    pod: Option<String>,
     origin: Origin,
     /// The injector makes the proxy, from annotations; else its variables stand in the template itself.
     injected: bool,
@@ -66,8 +68,8 @@ impl Source {
             (None, None) => Origin::Unknown,
         };
         Self {
-            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
-            pod: pod.metadata.name.clone().unwrap_or_default(),
+            namespace: pod.metadata.namespace.clone().filter(|name| is_plain(name)),
+            pod: pod.metadata.name.clone().filter(|name| is_plain(name)),
             origin,
             injected: !told_not_to,
             has_proxy_config: annotation(PROXY_CONFIG_ANNOTATION).is_some(),
@@ -97,7 +99,7 @@ impl Source {
                 let env = json!([{"name": variable, "value": number}]);
                 let spec = json!({"containers": [{"name": PROXY_CONTAINER, "env": env}]});
                 let metadata = json!({"annotations": {annotation: number}});
-                Some(self.patch(workload, &json!({"spec": {"template": {"metadata": metadata, "spec": spec}}})))
+                self.patch(workload, &json!({"spec": {"template": {"metadata": metadata, "spec": spec}}}))
             }
             Origin::Workload(_) if !self.has_proxy_config => self.patch_annotations(&both),
             _ => None,
@@ -133,19 +135,29 @@ impl Source {
 
     /// How the pod is started anew, with all that its template says.
     pub(super) fn restarting(&self) -> String {
-        match &self.origin {
-            Origin::Workload(workload) => {
-                format!("start the pod anew: kubectl rollout restart {workload} -n {}", self.namespace)
+        match (&self.origin, &self.namespace) {
+            (Origin::Workload(workload), Some(namespace)) => {
+                format!("start the pod anew: kubectl rollout restart {workload} -n {namespace}")
             }
-            Origin::Gateway(_) | Origin::Unknown => "start the pod anew".to_owned(),
+            _ => "start the pod anew".to_owned(),
+        }
+    }
+
+    /// How somebody asks a secure port of the pod himself.
+    pub(super) fn asking(&self, port: u16) -> String {
+        match (&self.pod, &self.namespace) {
+            (Some(pod), Some(namespace)) => {
+                format!("ask by hand: meshscrape scrape pod/{pod} -n {namespace} --port {port}")
+            }
+            _ => format!("ask its port {port} by hand, with meshscrape scrape"),
         }
     }
 
     /// How a variable of the proxy is set.
     pub(super) fn setting(&self, variable: &str, value: &str) -> String {
-        match &self.origin {
-            Origin::Workload(workload) if !self.injected => {
-                format!("kubectl set env {workload} -n {} -c {PROXY_CONTAINER} {variable}={value}", self.namespace)
+        match (&self.origin, &self.namespace) {
+            (Origin::Workload(workload), Some(namespace)) if !self.injected => {
+                format!("kubectl set env {workload} -n {namespace} -c {PROXY_CONTAINER} {variable}={value}")
             }
             _ => self.adding(variable, value),
         }
@@ -197,19 +209,20 @@ impl Source {
         match &self.origin {
             Origin::Gateway(name) => {
                 let patch = json!({"spec": {"infrastructure": {"annotations": annotations}}});
-                let (namespace, kind) = (&self.namespace, "gateway.gateway.networking.k8s.io");
+                let (namespace, kind) = (self.namespace.as_ref()?, "gateway.gateway.networking.k8s.io");
                 Some(format!("kubectl patch {kind} {name} -n {namespace} --type=merge -p '{patch}'"))
             }
             Origin::Workload(workload) => {
                 let patch = json!({"spec": {"template": {"metadata": {"annotations": annotations}}}});
-                Some(self.patch(workload, &patch))
+                self.patch(workload, &patch)
             }
             Origin::Unknown => None,
         }
     }
 
-    fn patch(&self, Workload { kind, name }: &Workload, patch: &Value) -> String {
-        format!("kubectl patch {kind} {name} -n {} -p '{patch}'", self.namespace)
+    fn patch(&self, Workload { kind, name }: &Workload, patch: &Value) -> Option<String> {
+        let namespace = self.namespace.as_ref()?;
+        Some(format!("kubectl patch {kind} {name} -n {namespace} -p '{patch}'"))
     }
 }
 
@@ -336,6 +349,25 @@ mod tests {
         assert!(hostile.opening(PORT, VARIABLE, 15092).starts_with("in the pod template, "));
         let two = source(json!({"ownerReferences": owned_by("DaemonSet", "log,istiod")}));
         assert_eq!(two.origin(), None);
+        for namespace in ["shop; rm -rf ~", "$(id)", "-n", ""] {
+            let gateway = json!({"namespace": namespace, "labels": {GATEWAY_NAME_LABEL: "edge"}});
+            let injected = json!({"namespace": namespace, "ownerReferences": owned_by("DaemonSet", "log")});
+            let mut classic = injected.clone();
+            classic["labels"] = json!({INJECT: "false"});
+            for foreign in [gateway, injected, classic].map(source) {
+                for said in [foreign.opening(PORT, VARIABLE, 15092), foreign.annotating(PORT, 15092)] {
+                    assert!(said.starts_with("in ") && !said.contains("kubectl"), "{said}");
+                }
+                assert!(foreign.excluding(15092).starts_with("in "), "{}", foreign.excluding(15092));
+                assert!(foreign.setting("X", "true").starts_with("in "), "{}", foreign.setting("X", "true"));
+                assert_eq!(foreign.restarting(), "start the pod anew");
+                assert_eq!(foreign.asking(15092), "ask its port 15092 by hand, with meshscrape scrape");
+            }
+        }
+        let plain = source(json!({}));
+        assert_eq!(plain.asking(15092), "ask by hand: meshscrape scrape pod/a-1 -n shop --port 15092");
+        let named = source(json!({"name": "a-1; rm -rf ~"}));
+        assert_eq!(named.asking(15092), "ask its port 15092 by hand, with meshscrape scrape");
         let daemon = source(json!({"ownerReferences": owned_by("DaemonSet", "log")}));
         assert_eq!(daemon.annotating(PORT, 22), format!("in the pod template, set the annotation {PORT}: \"22\""));
         assert!(

@@ -125,7 +125,7 @@ impl Bench<'_> {
             self.find(Rule::NotAnnounced, Some(*port), message, facts.source.annotating(kind.annotation(), *port));
         }
         if facts.whereabouts == Whereabouts::OnNode {
-            let fix = format!("ask by hand: meshscrape scrape pod/{} -n {} --port 15092", facts.name, facts.namespace);
+            let fix = facts.source.asking(MERGED_PORT);
             self.not_asked("its ports, because it uses the network of its node", &fix);
         }
         match (facts.whereabouts, &facts.misplaced) {

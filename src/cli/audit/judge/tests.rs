@@ -385,7 +385,15 @@ fn what_was_not_asked_is_told() {
     assert_eq!(findings[0].fix, hidden.source.writing_out(HARD.0));
     assert_eq!(found(&hidden, &seen(15092, good(), &[15090])), [("MS007", 15090)]);
     let on_node = pod(&[OPEN, HARD], &[NAMED], |pod| pod["spec"]["hostNetwork"] = json!(true));
-    assert_eq!(unasked(&on_node), [("MS010", 15092), ("MS018", 0)]);
+    let findings = judge(&on_node, Asked::Unwanted, now());
+    assert_eq!(ids(&findings), [("MS010", 15092), ("MS018", 0)]);
+    assert_eq!(findings[1].fix, "ask by hand: meshscrape scrape pod/cart-5d7c9-x2x4z -n shop --port 15092");
+    let hostile = pod(&[OPEN, HARD], &[NAMED], |pod| {
+        pod["spec"]["hostNetwork"] = json!(true);
+        pod["metadata"]["name"] = json!("cart; rm -rf ~");
+    });
+    let fix = judge(&hostile, Asked::Unwanted, now()).remove(1).fix;
+    assert!(!fix.contains("rm"), "no name that a shell would take apart: {fix}");
     let waiting = pod(&[OPEN, HARD], &[NAMED], |pod| pod["status"] = json!({"phase": "Pending"}));
     assert_eq!(unasked(&waiting), [("MS010", 15092), ("MS018", 0)]);
     for (ip, kind) in [("127.0.0.1", "loopback"), ("169.254.169.254", "link-local")] {
