@@ -1,7 +1,9 @@
 //! An agent to which much happens at once, so that nearly every alert has a cause and every metric a series.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use meshscrape::agent::{MeshListener, Options};
 use meshscrape::identity::IdentitySettings;
@@ -40,6 +42,7 @@ pub(super) const ALERTS: &[&str] = &[
     "MeshscrapeRootExpiring",
     "MeshscrapeSamplesLost",
     "MeshscrapeSamplesWithoutTenant",
+    "MeshscrapeSpoolDamaged",
     "MeshscrapeTargetUnidentified",
     "MeshscrapeTargetsDown",
     "MeshscrapeTargetsMalformed",
@@ -80,6 +83,7 @@ impl Incident {
         let old = LeafSpec::of(SCRAPER).valid(-9 * HOUR, HOUR);
         CertsDir::at(late.path()).write(&ending.issue(&old), &[&ending]);
         malform(&dir, 0);
+        damage(dir.path(), &forging, &format!("http://{closed}/api/v1/write")).await;
         let target =
             |server: &Server| format!("{{targets: ['{}'], labels: {{__spiffe_id__: '{CART}'}}}}", server.address());
         let config = format!(
@@ -211,6 +215,35 @@ const HISTOGRAM: &str = "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\
 /// An answer that takes more memory than all scrapes together may.
 fn large() -> String {
     (0..50_000).map(|number| format!("held{{number=\"{number}\"}} 1\n")).collect()
+}
+
+/// Leaves what an earlier agent has for the receiver `gone`, one bit of it turned over.
+async fn damage(dir: &Path, target: &Server, url: &str) {
+    let config = format!(
+        "
+scrape_configs:
+- job_name: before
+  scrape_interval: 200ms
+  scrape_timeout: 200ms
+  static_configs: [{{targets: ['{}']}}]
+remote_write: [{{name: gone, url: '{url}'}}]
+",
+        target.address()
+    );
+    let data = dir.join("data");
+    let data_dir = Some(data.clone());
+    let change = |options: Options| Options { data_dir, flush_deadline: Duration::ZERO, ..options };
+    let agent = agent::start_so(dir, &config, change).await;
+    agent.until_all("some scrapes are made", |target| target["scrapesSucceeded"].as_u64() >= Some(8)).await;
+    agent.stop().await;
+    let queues = std::fs::read_dir(data.join("spool")).expect("queues");
+    let files = queues.flat_map(|queue| std::fs::read_dir(queue.expect("a queue").path()).expect("its files"));
+    let mut files = files.map(|file| file.expect("a file").path());
+    let segment = files.find(|file| file.extension().is_some_and(|ending| ending == "log")).expect("a segment");
+    let mut bytes = std::fs::read(&segment).expect("a segment");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 8;
+    std::fs::write(segment, bytes).expect("written");
 }
 
 /// Writes a file of one target that is none; the file is another one each `time`.
