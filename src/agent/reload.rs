@@ -124,7 +124,7 @@ impl Reloads {
     /// Registers them; the configuration that the agent starts with counts as well.
     pub(super) fn new(registry: &mut Registry, clock: &Clock, config: &Config) -> Self {
         let yaml = &config.effective;
-        let first = Configuration { yaml: Arc::clone(yaml), taken: clock.now(), successful: true };
+        let first = Configuration { yaml: Arc::clone(yaml), taken: clock.now(), refused: None };
         let configuration = watch::Sender::new(first);
         let reloads = Self { successful: Gauge::default(), success_seconds: Gauge::default(), configuration };
         registry.register(
@@ -151,12 +151,12 @@ impl Reloads {
     fn tell(&self, taken: Option<&Arc<str>>, clock: &Clock) {
         self.successful.set(taken.is_some().into());
         self.configuration.send_modify(|known| {
-            known.successful = taken.is_some();
-            if let Some(yaml) = taken {
-                known.yaml = Arc::clone(yaml);
-                known.taken = clock.now();
-                self.success_seconds.set(unix_ms(known.taken) as f64 / 1000.0);
-            }
+            let Some(yaml) = taken else {
+                known.refused.get_or_insert_with(|| clock.now());
+                return;
+            };
+            *known = Configuration { yaml: Arc::clone(yaml), taken: clock.now(), refused: None };
+            self.success_seconds.set(unix_ms(known.taken) as f64 / 1000.0);
         });
     }
 }

@@ -69,8 +69,8 @@ pub struct Configuration {
     pub yaml: Arc<str>,
     /// When it was taken.
     pub taken: SystemTime,
-    /// Whether what was read last could be used; if not, an older one is in force.
-    pub successful: bool,
+    /// Since when what is read cannot be used, so that an older one is in force.
+    pub refused: Option<SystemTime>,
 }
 
 /// The process, as it was started.

@@ -69,6 +69,7 @@ pub(super) fn router(sources: Sources) -> Router {
         .route("/api/v1/status/buildinfo", get(process::build_info))
         .route("/api/v1/status/runtimeinfo", get(process::runtime_info))
         .route("/api/v1/status/walreplay", get(process::wal_replay))
+        .route("/api/v1/notifications", get(process::notifications))
         .route("/version", get(process::version))
         .route("/-/reload", post(manage::reload).put(manage::reload))
         .route("/-/quit", post(manage::quit).put(manage::quit));

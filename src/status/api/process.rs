@@ -95,7 +95,7 @@ pub(super) async fn runtime_info(State(sources): State<Sources>) -> Response {
         directory: std::env::current_dir().map(|path| path.display().to_string()).unwrap_or_default(),
         hostname: process.host.clone(),
         server_time: rfc3339(Some(process.clock.now())),
-        reload_config_success: configuration.successful,
+        reload_config_success: configuration.refused.is_none(),
         last_config_time: rfc3339(Some(configuration.taken)),
         corruption_count: 0,
         goroutine_count: runtime.num_alive_tasks(),
@@ -105,6 +105,23 @@ pub(super) async fn runtime_info(State(sources): State<Sources>) -> Response {
         debug: "",
         storage_retention: "",
     })
+}
+
+/// What Prometheus tells those who look at its pages: of a configuration that was refused.
+pub(super) async fn notifications(State(sources): State<Sources>) -> Response {
+    #[derive(Serialize)]
+    struct Notification {
+        text: &'static str,
+        date: String,
+        active: bool,
+    }
+    let refused = sources.configuration.borrow().refused;
+    let told = refused.map(|since| Notification {
+        text: "Configuration reload has failed.",
+        date: rfc3339(Some(since)),
+        active: true,
+    });
+    found(Vec::from_iter(told))
 }
 
 /// How far a write-ahead log is replayed: there is none, so nothing is left to do.

@@ -14,11 +14,11 @@ pub(super) fn page(look: &Look, _: &Query) -> Page {
     let body = html! {
         h1 { "Configuration" }
         p {
-            @if configuration.successful { (chip("good", "in force")) } @else { (chip(REFUSED.class(), "an older one is in force")) }
+            @if configuration.refused.is_none() { (chip("good", "in force")) } @else { (chip(REFUSED.class(), "an older one is in force")) }
             " taken " (moment_in_full(configuration.taken, look.now))
         }
-        @if !configuration.successful {
-            div class={ "finding " (REFUSED.class()) } { p { "What was read last cannot be used. " strong { "What to do: " } "run " code { "meshscrape check config FILE" } ", which names every problem with its place." } }
+        @if let Some(since) = configuration.refused {
+            div class={ "finding " (REFUSED.class()) } { p { "What is read since " (moment_in_full(since, look.now)) " cannot be used. " strong { "What to do: " } "run " code { "meshscrape check config FILE" } ", which names every problem with its place." } }
         }
         p.muted { "With defaults, as " code { "meshscrape check config --print" } " shows it; secrets are not shown." }
         div.scroll tabindex="0" role="region" aria-label="Configuration in force" {

@@ -109,9 +109,11 @@ fn keys(value: &Value) -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_answers_as_that_of_prometheus() {
-    let pair = Pair::new().await;
+    let mut pair = Pair::new().await;
     for path in [
         "/api/v1/scrape_pools",
+        "/api/v1/status/walreplay",
+        "/api/v1/notifications",
         "/api/v1/targets/metadata",
         "/api/v1/targets/metadata?metric=beans",
         "/api/v1/targets/metadata?match_target=%7Bjob%3D%22one%22%7D",
@@ -144,8 +146,6 @@ async fn the_api_answers_as_that_of_prometheus() {
         assert_eq!(ours.json()["errorType"], theirs.json()["errorType"], "{path}");
         assert_eq!(keys(&ours.json()), keys(&theirs.json()), "{path}");
     }
-    let [ours, theirs] = pair.both("/api/v1/status/walreplay").await;
-    assert_eq!(keys(&ours["data"]), keys(&theirs["data"]));
     for path in ["/api/v1/status/buildinfo", "/api/v1/status/runtimeinfo", "/api/v1/status/config"] {
         let [ours, theirs] = pair.both(path).await;
         let (ours, theirs) = (keys(&ours["data"]), keys(&theirs["data"]));
@@ -179,6 +179,12 @@ async fn the_api_answers_as_that_of_prometheus() {
     assert!(target(&ours).is_superset(&target(&theirs)));
     let [ours, _] = pair.both("/api/v1/status/config").await;
     assert!(ours["data"]["yaml"].as_str().expect("a text").contains("job_name: another"), "{ours}");
+
+    pair.agent.reload("nonsense: 1").await.expect_err("a configuration that cannot be used");
+    let [ours, _] = pair.both("/api/v1/notifications").await;
+    let told = &ours["data"][0];
+    assert_eq!((&told["text"], &told["active"]), (&json!("Configuration reload has failed."), &json!(true)), "{ours}");
+    assert!(told["date"].as_str().is_some_and(|date| date.starts_with("20")), "{ours}");
     pair.agent.stop().await;
 }
 

@@ -55,11 +55,15 @@ pub(super) fn of(look: &Look) -> Vec<Finding> {
     targets::add(look, &mut all);
     receivers::add(look, &mut all);
     discovery(look, &mut all);
-    if !look.configuration.successful {
+    if let Some(since) = look.configuration.refused {
         all.push(finding(
             REFUSED,
             "The configuration that was read last cannot be used",
-            format!("The one of {} stays in force.", relative(look.configuration.taken, look.now)),
+            format!(
+                "Since {} the one of {} stays in force.",
+                relative(since, look.now),
+                relative(look.configuration.taken, look.now)
+            ),
             "run `meshscrape check config FILE`: it names every problem with its place",
             ("/config", "Configuration in force"),
         ));

@@ -132,7 +132,7 @@ fn look(identities: Vec<IdentitySnapshot>, targets: Vec<TargetSnapshot>, receive
         identities,
         receivers: vec![receiver],
         discovery: Arc::new(discover::Snapshot { first_pass_done: true, ..<_>::default() }),
-        configuration: Configuration { yaml: "".into(), taken: now, successful: true },
+        configuration: Configuration { yaml: "".into(), taken: now, refused: None },
         process: Arc::new(Process { clock: Clock::system(), started: now, host: "node".into(), flags: vec![] }),
         findings: Vec::new(),
     }
@@ -234,7 +234,7 @@ fn all_that_can_be_wrong() -> Vec<Finding> {
     (disk.works, disk.bytes) = (false, 51);
     disk.since_damage = Some(Duration::from_secs(3599));
     let mut look = look(vec![ours, none], targets, ill);
-    look.configuration.successful = false;
+    look.configuration.refused = Some(UNIX_EPOCH);
     let dropped = DroppedTarget { discovered: Labels::new(), by_rule: None, error: Some("no address".into()) };
     (look.pools[0].dropped, look.pools[0].dropped_count) = (vec![Arc::new(dropped)], 1);
     look.discovery = Arc::new(discover::Snapshot {
