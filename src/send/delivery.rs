@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, sleep_until};
 
 use super::backoff::Backoff;
 use super::complaints::Complaints;
@@ -359,19 +359,15 @@ impl Delivery {
             {
                 return self.give_back(tenant, blocks, lease);
             }
-            self.rate.wait(samples_of(blocks)).await;
             let own_gate = tenant.as_ref().and_then(|tenant| self.tenants.gate_of(tenant));
-            let own_pass = match (&tenant, &own_gate, &mut lease) {
-                (Some(tenant), Some(gate), Some(lease)) => match gate.try_enter() {
-                    Some(pass) if !self.tenants.gives_back(tenant) => Some((&**gate, pass)),
-                    _ => return self.give_back(tenant, blocks, lease),
-                },
-                (_, Some(gate), _) => Some((&**gate, gate.enter().await)),
-                _ => None,
-            };
-            // Nobody closes it.
-            let permit = self.requests.acquire().await.ok();
-            let passes = Passes { receiver: self.gate.enter().await, tenant: own_pass };
+            let own = tenant.as_ref().zip(own_gate.as_deref());
+            let (permit, passes) =
+                match (self.enter(samples_of(blocks), own, lease.is_some()).await, &tenant, &mut lease) {
+                    (Some(entered), _, _) => entered,
+                    (None, Some(tenant), Some(lease)) => return self.give_back(tenant, blocks, lease),
+                    // Only who has a tenant and a lease gives back.
+                    (None, _, _) => break,
+                };
             let changed = self.drop_aged(blocks, lease.as_deref_mut());
             let Some(first) = blocks.first() else { break };
             let format = self.state().messages.format_for(first.format);
@@ -452,6 +448,33 @@ impl Delivery {
             ready = Some(request);
         }
         Settled::Nothing
+    }
+
+    /// Waits until a request with so many samples may be sent: for the gates, the number of requests, and last for the rate, of
+    /// which so nothing is used up by who waits for another reason. `None` if the tenant is refused and it `gives_back`.
+    async fn enter<'g>(
+        &'g self,
+        samples: u64,
+        own: Option<(&Tenant, &'g Gate)>,
+        gives_back: bool,
+    ) -> Option<(Option<SemaphorePermit<'g>>, Passes<'g>)> {
+        loop {
+            let tenant = match own {
+                Some((tenant, gate)) if gives_back => match gate.try_enter() {
+                    Some(pass) if !self.tenants.gives_back(tenant) => Some((gate, pass)),
+                    _ => return None,
+                },
+                Some((_, gate)) => Some((gate, gate.enter().await)),
+                None => None,
+            };
+            // Nobody closes it.
+            let permit = self.requests.acquire().await.ok();
+            let passes = Passes { receiver: self.gate.enter().await, tenant };
+            let Err(until) = self.rate.take(samples) else { return Some((permit, passes)) };
+            // Until then there may be trouble.
+            drop((permit, passes));
+            sleep_until(until).await;
+        }
     }
 
     /// There is a final answer.

@@ -1,7 +1,7 @@
 //! From the spool to the receivers: one task each, several requests at a time.
 //!
 //! ```text
-//! lease ─┬▶ join ─▶ rate ─▶ gate ─▶ POST ─▶ Verdict ─┬─ Delivered ─▶ ack
+//! lease ─┬▶ join ─▶ gate ─▶ rate ─▶ POST ─▶ Verdict ─┬─ Delivered ─▶ ack
 //! lease ─┤           ▲                               ├─ Retry ─▶ pause (Backoff, Retry-After) ─┐
 //!   ▲    ┆           └───────────────────────────────┼─────────────────────────────────────────┘
 //!   └── spool                                        └─ Rejected ─▶ by target, then in halves; then dropped, said ─▶ ack

@@ -172,3 +172,24 @@ async fn a_receiver_gets_no_more_samples_a_second_than_it_is_to() {
     assert!(took >= Duration::from_millis(900), "100 samples after the first request take a second: {took:?}");
     assert_eq!(receiver.samples(105).await.len(), 105);
 }
+
+#[tokio::test]
+async fn nor_does_it_when_it_has_been_in_trouble() {
+    let receiver = Receiver::start(script([Answer::status(503)])).await;
+    let mut remote = one_by_one(&receiver);
+    remote.queue.max_samples_per_second = 10;
+    // By then all of them would have had their turn.
+    (remote.queue.min_backoff, remote.queue.max_backoff) = (Duration::from_secs(2), Duration::from_secs(2));
+    let pipe = Pipe::to(vec![remote]);
+    for target in 0..4 {
+        pipe.push(block_of(target, 1, 5)).await;
+    }
+    assert_eq!(pipe.end().await, [Undelivered::default()]);
+    let recorded = receiver.recorded();
+    let took = recorded[4].at - recorded[1].at;
+    // Half of it: the first one may have been late on its way.
+    assert!(
+        took >= Duration::from_millis(750),
+        "15 samples after the first request take a second and a half: {took:?}"
+    );
+}
