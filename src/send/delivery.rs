@@ -163,7 +163,8 @@ impl Delivery {
         let has_tenants = self.remote.tenant.is_some();
         let parts = by_tenant(lease).into_iter().map(|part| {
             let tenant = part.blocks().next().and_then(|block| block.tenant.clone());
-            let presence = tenant.as_ref().map(|tenant| self.tenants.enter(tenant));
+            let bytes = part.blocks().map(|block| block.elements.len() as u64).sum();
+            let presence = tenant.as_ref().map(|tenant| self.tenants.enter(tenant, bytes));
             (part, presence)
         });
         let (delivery, parts) = (Arc::clone(self), parts.collect::<Vec<_>>());

@@ -95,7 +95,7 @@ impl Prepared {
             delivery: Arc::new(Delivery {
                 metrics: metrics.of(&remote, dropped.too_old),
                 gate: Gate::new(backoff),
-                tenants: Arc::new(Tenants::new(backoff)),
+                tenants: Arc::new(Tenants::new(backoff, remote.queue.max_memory / 4)),
                 requests: Semaphore::new(remote.queue.max_requests_in_flight.min(Semaphore::MAX_PERMITS)),
                 rate: Rate::new(remote.queue.max_samples_per_second),
                 state: Mutex::new(State::new(Messages::new(remote.message, dropped.listed_bounds))),

@@ -19,9 +19,8 @@ use super::gate::Gate;
 use crate::model::Tenant;
 use crate::spool::Refused;
 
-/// How many leases of refused tenants take nobody's place. It is for those in the middle of a search for what the receiver
-/// does not want, which cannot go back; those beyond it wait in the places of the others.
-const ASIDE: usize = 32;
+/// What a lease takes of the memory for leases aside, whatever is in it.
+const LEASE_BYTES: u64 = 16 << 10;
 
 /// How many refused tenants are remembered. Of more, those are tried anew whose turn is next.
 const MOST: usize = 1024;
@@ -32,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(30 * 60);
 /// The tenants that have leases or are refused.
 pub(super) struct Tenants {
     policy: Backoff,
+    /// So many bytes of leases of refused tenants take nobody's place. They are for those in the middle of a search for what
+    /// the receiver does not want, which cannot go back; those beyond them wait in the places of the others.
+    aside_bytes: u64,
     known: Mutex<HashMap<Tenant, Known>>,
     /// Somebody is refused now, or is not any more, or has a lease less.
     pub(super) changed: Notify,
@@ -40,6 +42,8 @@ pub(super) struct Tenants {
 struct Known {
     gate: Arc<Gate>,
     leases: usize,
+    /// What these take of the memory for leases aside.
+    bytes: u64,
     /// Something of his goes back into the queue, and so does all that is under way, until he has no lease left: it may be
     /// newer.
     returns: bool,
@@ -55,12 +59,13 @@ struct Known {
 pub(super) struct Presence {
     tenants: Arc<Tenants>,
     tenant: Tenant,
+    bytes: u64,
 }
 
 impl Known {
     fn new(policy: Backoff) -> Self {
         let gate = Arc::new(Gate::new(policy));
-        Self { gate, leases: 0, returns: false, since: None, is_overdue: false, words: String::new() }
+        Self { gate, leases: 0, bytes: 0, returns: false, since: None, is_overdue: false, words: String::new() }
     }
 
     /// Whether nothing is to be taken out for him now.
@@ -70,14 +75,19 @@ impl Known {
 }
 
 impl Tenants {
-    pub(super) fn new(policy: Backoff) -> Self {
-        Self { policy, known: Mutex::default(), changed: Notify::new() }
+    /// Of a receiver with these pauses, for which leases of so many bytes may be aside.
+    pub(super) fn new(policy: Backoff, aside_bytes: u64) -> Self {
+        Self { policy, aside_bytes, known: Mutex::default(), changed: Notify::new() }
     }
 
-    /// A lease of this tenant begins.
-    pub(super) fn enter(self: &Arc<Self>, tenant: &Tenant) -> Presence {
-        self.known().entry(tenant.clone()).or_insert_with(|| Known::new(self.policy)).leases += 1;
-        Presence { tenants: Arc::clone(self), tenant: tenant.clone() }
+    /// A lease of this tenant begins, of so many bytes.
+    pub(super) fn enter(self: &Arc<Self>, tenant: &Tenant, bytes: u64) -> Presence {
+        let bytes = bytes + LEASE_BYTES;
+        let mut all = self.known();
+        let known = all.entry(tenant.clone()).or_insert_with(|| Known::new(self.policy));
+        known.leases += 1;
+        known.bytes += bytes;
+        Presence { tenants: Arc::clone(self), tenant: tenant.clone(), bytes }
     }
 
     /// The gate of a tenant that has a lease.
@@ -145,8 +155,12 @@ impl Tenants {
     /// How many leases of refused tenants need not be counted among those that are under way.
     pub(super) fn aside(&self) -> usize {
         let known = self.known();
-        let refused = known.values().filter(|known| !known.gate.is_open());
-        refused.map(|known| known.leases).sum::<usize>().min(ASIDE)
+        let refused = known.values().filter(|known| known.leases > 0 && !known.gate.is_open());
+        let mut refused: Vec<_> = refused.map(|known| (known.bytes, known.leases)).collect();
+        refused.sort_unstable();
+        let mut left = self.aside_bytes;
+        let fits = |(bytes, _): &(u64, usize)| left.checked_sub(*bytes).inspect(|rest| left = *rest).is_some();
+        refused.into_iter().take_while(fits).map(|(_, leases)| leases).sum()
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Tenant, Known>> {
@@ -159,6 +173,7 @@ impl Drop for Presence {
         let mut known = self.tenants.known();
         if let Some(one) = known.get_mut(&self.tenant) {
             one.leases -= 1;
+            one.bytes -= self.bytes;
             if one.leases == 0 {
                 one.returns = false;
                 if one.gate.is_open() {
@@ -182,8 +197,9 @@ mod tests {
 
     const PAUSE: Duration = Duration::from_secs(1);
 
+    /// With a memory for four leases with nothing in them.
     fn tenants() -> Arc<Tenants> {
-        Arc::new(Tenants::new(Backoff::new(PAUSE, PAUSE).expect("in order")))
+        Arc::new(Tenants::new(Backoff::new(PAUSE, PAUSE).expect("in order"), 4 * LEASE_BYTES))
     }
 
     fn tenant(name: &str) -> Tenant {
@@ -204,7 +220,7 @@ mod tests {
     async fn who_is_refused_waits_for_his_leases_to_end_and_his_pause_to_be_over_and_has_one_then() {
         let tenants = tenants();
         let (shop, bank) = (tenant("shop"), tenant("bank"));
-        let (first, second, other) = (tenants.enter(&shop), tenants.enter(&shop), tenants.enter(&bank));
+        let (first, second, other) = (tenants.enter(&shop, 0), tenants.enter(&shop, 0), tenants.enter(&bank, 0));
         refuse(&tenants, &shop);
         tenants.give_back(&shop);
         assert!(is_refused(&tenants, &shop) && !is_refused(&tenants, &bank));
@@ -216,7 +232,7 @@ mod tests {
         assert_eq!(tenants.aside(), 0);
         tokio::time::sleep_until(tenants.refused().1.expect("his pause is known")).await;
         assert!(!is_refused(&tenants, &shop));
-        let probe = tenants.enter(&shop);
+        let probe = tenants.enter(&shop, 0);
         assert!(is_refused(&tenants, &shop), "one at a time");
         let gate = tenants.gate_of(&shop).expect("he has a lease");
         gate.answered(gate.try_enter().expect("the pause is over"));
@@ -226,19 +242,36 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn leases_of_refused_tenants_are_aside_as_long_as_there_is_memory_for_them() {
+        let tenants = tenants();
+        let mut leases = Vec::new();
+        for (name, bytes, aside) in
+            [("large", 4 * LEASE_BYTES, 0), ("a", 0, 1), ("b", LEASE_BYTES, 2), ("c", LEASE_BYTES, 2), ("d", 0, 3)]
+        {
+            leases.push(tenants.enter(&tenant(name), bytes));
+            refuse(&tenants, &tenant(name));
+            assert_eq!(tenants.aside(), aside, "{name}");
+        }
+        leases.truncate(2);
+        assert_eq!(tenants.aside(), 1);
+        leases.clear();
+        assert!(tenants.known().values().all(|one| one.bytes == 0));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_overdue_is_told_once_for_each_pause_after_a_long_time() {
         let tenants = tenants();
         let shop = tenant("shop");
         let is_overdue = || tenants.refused().0.overdue.contains(&shop);
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
-            let _lease = tenants.enter(&shop);
+            let _lease = tenants.enter(&shop, 0);
             refuse(&tenants, &shop);
             assert!(!tenants.known()[&shop].is_overdue);
             tokio::time::advance(PAUSE).await;
         }
         for _ in 0..3 {
-            let lease = tenants.enter(&shop);
+            let lease = tenants.enter(&shop, 0);
             refuse(&tenants, &shop);
             drop(lease);
             assert!(is_overdue());
@@ -247,7 +280,7 @@ mod tests {
             tokio::time::advance(PAUSE).await;
         }
         tenants.hears(&shop);
-        let _lease = tenants.enter(&shop);
+        let _lease = tenants.enter(&shop, 0);
         refuse(&tenants, &shop);
         assert!(!tenants.known()[&shop].is_overdue, "something was taken");
     }
@@ -257,7 +290,7 @@ mod tests {
         let tenants = tenants();
         for number in 0..2 * MOST {
             let shop = tenant(&format!("shop-{number}"));
-            let _lease = tenants.enter(&shop);
+            let _lease = tenants.enter(&shop, 0);
             refuse(&tenants, &shop);
         }
         assert_eq!(tenants.known().len(), MOST);

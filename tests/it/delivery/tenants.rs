@@ -152,6 +152,42 @@ async fn many_refused_tenants_hold_up_no_other_and_no_more_requests_are_under_wa
 }
 
 #[tokio::test]
+async fn tenants_that_are_refused_while_a_bad_series_is_looked_for_hold_up_no_other() {
+    let open = Arc::new(AtomicBool::new(false));
+    let (rule, mut known) = (Arc::clone(&open), BTreeSet::new());
+    let receiver = Receiver::start(Box::new(move |request| {
+        let tenant = request.header(HEADER).expect("a tenant").to_owned();
+        let is_bad = request.samples.iter().any(|(labels, _)| labels.value("n") == "1");
+        match tenant == "good" || !known.insert(tenant) {
+            _ if request.header(HEADER) == Some("good") => Answer::ok(),
+            true if !rule.load(Ordering::SeqCst) => Answer::status(429),
+            _ if is_bad => Answer::status(400).saying("invalid series"),
+            _ => Answer::ok(),
+        }
+    }))
+    .await;
+    let pipe = Pipe::to(vec![with_tenants(&receiver.url())]);
+    let monitor = pipe.monitors[0].clone();
+    for number in 0..40 {
+        pipe.push(Block { tenant: tenant(&format!("bad-{number}")), ..block_of(number, 1, 5) }).await;
+    }
+    let all_are_refused = |recorded: &[Recorded]| {
+        let refused = recorded.iter().filter(|request| request.status == Some(429));
+        refused.map(|request| whose(request).0).collect::<BTreeSet<_>>().len() == 40
+    };
+    receiver.until("each of them is refused", all_are_refused).await;
+    for scrape in 0..10 {
+        pipe.push(Block { tenant: tenant("good"), ..block_of(99, scrape, 5) }).await;
+        until(&monitor, |seen| seen.delivered_samples == 5 * (u64::from(scrape) + 1)).await;
+    }
+    assert_eq!(monitor.snapshot().rejected_samples, 0);
+    open.store(true, Ordering::SeqCst);
+    assert_eq!(pipe.end().await, [Undelivered::default()]);
+    let seen = monitor.snapshot();
+    assert_eq!((seen.delivered_samples, seen.rejected_samples), (50 + 40 * 4, 40), "each loses its one series");
+}
+
+#[tokio::test]
 async fn a_refused_tenant_is_asked_one_request_at_a_time() {
     let receiver = Receiver::start(always(Answer::status(429))).await;
     let mut remote = with_tenants(&receiver.url());
