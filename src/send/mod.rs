@@ -77,7 +77,8 @@ pub fn labels(remote: &RemoteWrite) -> Vec<(String, String)> {
 }
 
 /// What the queue of a receiver is called on disk: the same as long as what is in it is for the same place, that is for the
-/// same URL without its query, the same tenant and the same user.
+/// same URL without its query, the same tenant and the same user. Of headers, those count whose names say that they name a
+/// tenant.
 ///
 /// The name of a receiver is not in it, because one that is not written changes with every other key. Of what is hashed
 /// nothing can be read, and the host is there for people.
@@ -101,8 +102,14 @@ pub fn spool_name(remote: &RemoteWrite) -> String {
         let default = tenant.rule.default().map_or("", Tenant::as_str);
         [tenant.name.as_str(), tenant.rule.template(), default].map(|text| Some(text.as_bytes()))
     });
+    // Behind that for the same reason, and in an order of their own: one may move in the file.
+    let written = remote.headers.iter().map(|(name, value)| (name.as_str(), value.expose().as_bytes()));
+    let of_http = remote.http_headers.iter().map(|header| (header.name.as_str(), as_written(&header.value)));
+    let mut others: Vec<_> = written.chain(of_http).filter(|(name, _)| names_another_tenant(name)).collect();
+    others.sort_unstable();
+    let others = others.into_iter().flat_map(|(name, value)| [Some(name.as_bytes()), Some(value)]);
     let mut hash = Sha256::new();
-    for part in parts.into_iter().chain(rule) {
+    for part in parts.into_iter().chain(rule).chain(others) {
         let part = part.unwrap_or_default();
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
@@ -133,6 +140,11 @@ fn as_written(source: &SecretSource) -> &[u8] {
 /// The header that names a tenant to Mimir and its kin.
 const TENANT_HEADER: &str = "x-scope-orgid";
 
+/// Whether a header other than that names a tenant, too, to Thanos or to a proxy.
+fn names_another_tenant(header: &str) -> bool {
+    header != TENANT_HEADER && (header.contains("tenant") || header.contains("orgid"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -155,6 +167,7 @@ mod tests {
         for same in [
             "url: 'https://mimir.example/push?token=canary', basic_auth: {username: me, password: other}",
             "url: 'https://mimir.example/push', basic_auth: {username: me, password: canary}, name: other, remote_timeout: 7s",
+            "url: 'https://mimir.example/push', basic_auth: {username: me, password: canary}, headers: {x-from: here}",
         ] {
             assert_eq!(name_of(same), plain, "{same}");
         }
@@ -170,6 +183,25 @@ mod tests {
         ] {
             assert_ne!(name_of(other), plain, "{other}");
         }
+        // It must not change, either.
+        let mimir = name_of("url: 'https://mimir.example/push', headers: {X-Scope-OrgID: a, x-from: here}");
+        assert_eq!(mimir, "mimir.example-b31cff1077b303a2");
+        let with = |headers: &str| name_of(&format!("url: 'https://mimir.example/push', {headers}"));
+        let places: std::collections::HashSet<_> = [
+            "name: none",
+            "headers: {THANOS-TENANT: a}",
+            "headers: {THANOS-TENANT: b}",
+            "headers: {X-Tenant-Id: a}",
+            "headers: {Loki-OrgID: a}",
+            "headers: {X-Scope-OrgID: a}",
+            "headers: {X-Scope-OrgID: a, THANOS-TENANT: a}",
+            "headers: {X-Scope-OrgID: a, THANOS-TENANT: b}",
+            "http_headers: {THANOS-TENANT: {files: [/tenant]}}",
+        ]
+        .map(with)
+        .into();
+        assert_eq!(places.len(), 9, "{places:?}");
+        assert_eq!(with("headers: {THANOS-TENANT: a, X-Tenant: b}"), with("headers: {X-Tenant: b, THANOS-TENANT: a}"));
         let odd = name_of("url: 'http://[::1]:9090/'");
         assert!(odd.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-')), "{odd}");
     }

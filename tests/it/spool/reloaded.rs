@@ -54,6 +54,50 @@ async fn one_that_comes_back_gets_what_was_left_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_at_another_url_gets_nothing_of_what_is_queued_and_that_is_kept_and_told_of() {
+    let stage = Stage::new().await;
+    let (up, rule) = switched();
+    up.store(true, Ordering::SeqCst);
+    let other = Receiver::start(rule).await;
+    let swapped = stage.config().replace(&stage.receiver.url(), &other.url());
+    let other_has = async |number: usize| {
+        let enough = |recorded: &[Recorded]| taken(recorded).iter().any(|one| *one > number as u64);
+        taken(&other.until("the other is sent what is new", enough).await)
+    };
+
+    let program = stage.start();
+    stage.scrapes(12).await;
+    let before = stage.answers();
+    std::fs::write(stage.dir.path().join("meshscrape.yaml"), &swapped).expect("a configuration");
+    program.signal("HUP");
+    let came = other_has(before + 3).await;
+    // The last one may have been on its way.
+    assert!(came.iter().all(|number| *number >= before as u64), "{came:?} of what came behind {before}");
+    program.signal("TERM");
+    program.end().await;
+
+    let until = stage.answers();
+    let program = super::start(stage.dir.path(), &swapped);
+    let came = other_has(until + 3).await;
+    assert!(came.iter().all(|number| *number >= before as u64), "{came:?} of what came behind {before}");
+    eventually("it is told of", async || {
+        program.said().contains("samples are queued for a receiver that is configured no more").then_some(())
+    })
+    .await;
+    program.signal("TERM");
+    program.end().await;
+    assert_eq!(stage.taken(), [0; 0]);
+
+    let last = stage.start();
+    stage.receiver_is(true);
+    stage.takes(stage.answers() + 1).await;
+    let came = stage.taken();
+    let missing: Vec<_> = (1..before as u64).filter(|number| !came.contains(number)).collect();
+    assert!(missing.is_empty() && came.is_sorted(), "{missing:?} of {before} are missing: {came:?}");
+    drop(last);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_two_for_one_place_each_gets_what_is_its_own() {
     let stage = Stage::new().await;
     let config = stage.config();
