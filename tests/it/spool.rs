@@ -152,7 +152,7 @@ fn interval() -> Duration {
 
 /// For how long a receiver is in trouble.
 fn trouble() -> Duration {
-    scale(Duration::from_secs(5), Duration::from_secs(600))
+    scale(Duration::from_secs(10), Duration::from_secs(600))
 }
 
 /// A receiver that takes what it gets while it is up.
@@ -183,6 +183,18 @@ fn assert_all_in_order(taken: &[u64], finished: &[u64]) {
     let lost: Vec<_> = finished.iter().filter(|number| !came.contains(number)).collect();
     assert!(lost.is_empty(), "{lost:?} of {finished:?} are lost; {came:?} came");
 }
+
+/// How much the memory of the program may grow by whatever happens to a receiver or a disk.
+const FLAT: u64 = 10 << 20;
+
+/// How much it has grown at most since it was `before`; no more than it may.
+fn grown(of: &str, program: &Program, before: u64) -> String {
+    let peak = program.usage().peak;
+    assert!(peak < before + FLAT, "{of}: {peak} bytes of memory at most, {before} before");
+    format!("{:.1} MiB of memory before, {:.1} more at most", before as f64 / MIB, (peak - before) as f64 / MIB)
+}
+
+const MIB: f64 = 1_048_576.0;
 
 fn stderr(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()

@@ -2,11 +2,6 @@
 
 use super::*;
 
-/// How much the memory of the process may grow while the queue does.
-const FLAT: u64 = 10 << 20;
-
-const MIB: f64 = 1_048_576.0;
-
 fn on_disk(data: &Path) -> u64 {
     let Ok(logs) = std::fs::read_dir(data.join("spool")) else { return 0 };
     let files = logs.flat_map(|log| std::fs::read_dir(log.expect("readable").path()).expect("a directory"));

@@ -27,6 +27,7 @@ async fn a_full_disk_stops_nothing_and_heals_by_itself() {
     let disk = SmallDisk::at(&stage.dir.path().join("small"), 2);
     let program = start_on(&stage, &disk);
     stage.scrapes(2).await;
+    let memory = program.usage().resident;
     // All that is left of it is somebody else's.
     let filler = disk.outside().join("filler");
     let full = std::fs::write(&filler, vec![1; 4 << 20]).expect_err("it is not that large");
@@ -40,7 +41,8 @@ async fn a_full_disk_stops_nothing_and_heals_by_itself() {
     stage.receiver_is(true);
     stage.takes(all).await;
     let losses = Losses::of(&stage.finished(0, now), &stage.taken());
-    println!("a full disk, and then space again: {losses}");
+    let memory = grown("a full disk", &program, memory);
+    println!("a full disk, and then space again: {losses}; {memory}");
     assert!(losses.finished > backlog, "{} of {backlog}", losses.finished);
     losses.assert_none("a full disk");
     program.signal("TERM");

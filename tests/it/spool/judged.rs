@@ -88,6 +88,7 @@ struct Judged {
     /// Taken more than once.
     twice: usize,
     out_of_order: usize,
+    memory: String,
 }
 
 async fn judged(message: &str, judge: Judge, may_lose: MayLose, length: Duration) -> Judged {
@@ -115,6 +116,7 @@ async fn judged(message: &str, judge: Judge, may_lose: MayLose, length: Duration
     };
     target.scrapes(3).await;
     is_taken(target.answers()).await;
+    let before = program.usage().resident;
     *rule.lock().expect("no panic while it is held") = judge;
     tokio::time::sleep(length).await;
     *rule.lock().expect("no panic while it is held") = good;
@@ -125,6 +127,7 @@ async fn judged(message: &str, judge: Judge, may_lose: MayLose, length: Duration
     // What is said is of the past: the receiver takes everything by now.
     let said = program.metric("prometheus_remote_storage_samples_failed_total").await;
     let recorded = receiver.recorded();
+    let memory = grown(message, &program, before);
     drop(program);
 
     let (mut refused, mut twice, mut out_of_order, mut innocent) = (0, 0, 0, Vec::new());
@@ -147,7 +150,7 @@ async fn judged(message: &str, judge: Judge, may_lose: MayLose, length: Duration
     let asked: HashSet<_> = recorded.iter().flat_map(|one| &one.samples).map(|(_, one)| one.value as u64).collect();
     assert!(finished.iter().all(|number| asked.contains(number)), "some of {finished:?} never came");
     let losses = Losses::of(&finished, &super::taken(&recorded));
-    Judged { losses, refused, said, innocent, twice, out_of_order }
+    Judged { losses, refused, said, innocent, twice, out_of_order, memory }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,8 +169,10 @@ async fn what_a_receiver_refuses_to_the_end_is_lost_and_counted_and_no_sample_mo
     }
     for (name, message, may_lose, judged) in running {
         let judged = side_by_side.run_until(judged).await.expect("no panic");
-        let Judged { losses, refused, said, innocent, twice, out_of_order } = judged;
-        println!("{length:?} of {name}, {message}: {losses}; of all series {refused} samples refused, and {said} said");
+        let Judged { losses, refused, said, innocent, twice, out_of_order, memory } = judged;
+        println!(
+            "{length:?} of {name}, {message}: {losses}; of all series {refused} samples refused, and {said} said; {memory}"
+        );
         assert!(losses.finished > 3, "{name}, {message}: {losses}");
         assert_eq!(innocent, [], "{name}, {message}: these lost something");
         assert_eq!(said, refused as f64, "{name}, {message}: what is lost is said");

@@ -24,7 +24,7 @@ async fn kill_often(stage: &Stage, kills: usize) -> (Vec<u64>, Vec<Instant>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_finished_scrape_outlives_kills_while_the_receiver_is_down() {
     let stage = Stage::new().await;
-    let (finished, _) = kill_often(&stage, scale(4, 100)).await;
+    let (finished, _) = kill_often(&stage, scale(5, 100)).await;
     assert_eq!(stage.taken(), [0; 0]);
     let _last = stage.start();
     stage.receiver_is(true);
@@ -39,7 +39,7 @@ async fn every_finished_scrape_outlives_kills_while_the_receiver_is_down() {
 async fn every_finished_scrape_outlives_kills_while_the_receiver_takes_them() {
     let stage = Stage::new().await;
     stage.receiver_is(true);
-    let (finished, kills) = kill_often(&stage, scale(4, 100)).await;
+    let (finished, kills) = kill_often(&stage, scale(5, 100)).await;
     let _last = stage.start();
     stage.scrapes(2).await;
     stage.takes(stage.answers()).await;

@@ -20,6 +20,7 @@ pub(super) struct Contestant {
     target: Numbered,
     receiver: Receiver,
     rule: Switch,
+    message: String,
 }
 
 /// How the receiver answers at the moment.
@@ -30,9 +31,16 @@ impl Contestant {
     pub(super) async fn new(who: Who, answer: Answer) -> Self {
         let rule: Switch = Arc::new(Mutex::new(answer));
         let current = Arc::clone(&rule);
-        let answer = move |_: &Recorded| current.lock().expect("no panic while it is held").clone();
+        let answer =
+            move |request: &Recorded| current.lock().expect("no panic while it is held").clone().confirming(request);
         let receiver = Receiver::start(Box::new(answer)).await;
-        Self { who, dir: TempDir::new().expect("a directory"), target: Numbered::start(0), receiver, rule }
+        let (dir, message) = (TempDir::new().expect("a directory"), "prometheus.WriteRequest".to_owned());
+        Self { who, dir, target: Numbered::start(0), receiver, rule, message }
+    }
+
+    /// The same that sends this message.
+    pub(super) fn speaking(self, message: &str) -> Self {
+        Self { message: message.to_owned(), ..self }
     }
 
     pub(super) fn answers_are(&self, answer: Answer) {
@@ -40,10 +48,10 @@ impl Contestant {
     }
 
     pub(super) fn start(&self) -> Program {
-        let url = self.receiver.url();
+        let (url, message) = (self.receiver.url(), &self.message);
         let scraping = format!("scrape_configs:\n{}", self.target.job("plain", Duration::from_millis(500)));
         let receiving = format!(
-            "remote_write: [{{url: '{url}', remote_timeout: 2s, queue_config: {{batch_send_deadline: 200ms}}}}]\n"
+            "remote_write: [{{url: '{url}', protobuf_message: {message}, remote_timeout: 2s, queue_config: {{batch_send_deadline: 200ms}}}}]\n"
         );
         let (program, text, arguments) = match self.who {
             Who::Meshscrape => (
