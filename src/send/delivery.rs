@@ -12,6 +12,7 @@ use http::StatusCode;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 
+use super::apart::{Apart, Turns};
 use super::backoff::Backoff;
 use super::complaints::Complaints;
 use super::demand::Work;
@@ -20,7 +21,7 @@ use super::gate::{Gate, Pass};
 use super::kinds::Kinds;
 use super::message::{Messages, Request};
 use super::metrics::ReceiverMetrics;
-use super::parts::{by_format, by_target, by_tenant, bytes_of, samples_of, spans_series, spans_targets, tenant_of};
+use super::parts::{by_format, by_target, by_tenant, bytes_of, samples_of, spans_targets, tenant_of};
 use super::post::{Post, Sent};
 use super::progress::Ledger;
 use super::rate::Rate;
@@ -29,15 +30,11 @@ use super::tenants::Tenants;
 use super::verdict::{Asked, TroubleKind, Verdict};
 use crate::clock::Clock;
 use crate::config::RemoteWrite;
-use crate::model::{Block, Labels, TargetId, Tenant};
+use crate::model::{Block, TargetId, Tenant};
 use crate::spool::Lease;
 
 /// How long a target whose samples were rejected alone travels alone, and requests stay as small as the receiver wanted.
 pub(super) const APART_FOR: Duration = Duration::from_secs(10 * 60);
-
-/// How long no request is sent again in parts after that helped nobody. Not for ever: a receiver that came to its senses may
-/// still get a bad target in each request, and would never take one as a whole.
-pub(super) const TOGETHER_FOR: Duration = Duration::from_secs(60);
 
 /// Requests are not made smaller than this, whatever the receiver says.
 const MIN_MESSAGE_BYTES: u64 = 64 << 10;
@@ -67,24 +64,13 @@ pub(super) struct State {
     /// When the receiver last rejected each part alone, of which tenant: for a while it is not asked so again, as it may
     /// reject whatever it gets.
     pub(super) all_rejected: HashMap<Option<Tenant>, Instant>,
-    /// How often one of several targets was searched for all of them, and how often one was tried alone.
-    searched: usize,
-    tried: usize,
+    pub(super) turns: Turns,
     /// What is known of the targets of which an earlier run left something.
     pub(super) earlier: Earlier,
     /// What was sent so far, and the time it took.
     pub(super) work: Work,
     /// What it said to be too large, in bytes before compression: half of that, and when.
     pub(super) too_large: Option<(u64, Instant)>,
-}
-
-/// A target with samples that the receiver does not want.
-pub(super) struct Apart {
-    pub(super) since: Instant,
-    /// Its series that are at fault, as far as they are known, and when each was last rejected alone.
-    pub(super) series: HashMap<Labels, Instant>,
-    /// Samples of others were taken while its own were rejected: it is not the receiver that takes nothing.
-    pub(super) others_taken: bool,
 }
 
 /// Leave to send one request: of the receiver, and of the gate of its tenant.
@@ -98,13 +84,6 @@ fn is_about_tenant(trouble: TroubleKind) -> bool {
     trouble == TroubleKind::Status(StatusCode::TOO_MANY_REQUESTS)
 }
 
-/// Whose turn it is of so many; `None` if there are none.
-fn next(turns: &mut usize, of: usize) -> Option<usize> {
-    let turn = turns.checked_rem(of)?;
-    *turns = turns.wrapping_add(1);
-    Some(turn)
-}
-
 /// What became of some blocks.
 pub(super) enum Settled {
     Delivered,
@@ -112,9 +91,6 @@ pub(super) enum Settled {
     /// All were too old, or could not be sent; or the tenant is refused, and what there was a lease of is back in the queue.
     Nothing,
 }
-
-/// The blocks of one target that were rejected together, with the lease of them.
-type Rejected = (Lease, Vec<Block>, Rejection);
 
 #[derive(Clone)]
 pub(super) struct Rejection {
@@ -147,8 +123,7 @@ impl State {
             complaints: Complaints::default(),
             apart: HashMap::new(),
             all_rejected: HashMap::new(),
-            searched: 0,
-            tried: 0,
+            turns: Turns::default(),
             earlier: Earlier::default(),
             work: Work::default(),
             too_large: None,
@@ -213,126 +188,6 @@ impl Delivery {
             Settled::Nothing => {}
         }
         part.ack();
-    }
-
-    /// The receiver has rejected these blocks together: one of the targets may be at fault. Which of its series it is is
-    /// asked last, so that the others need not wait for that. If each target alone is rejected, too, either the receiver takes
-    /// nothing, or each of them has a series that it does not want: that is asked of one of them, another one each time.
-    /// `any_delivered` is whether it has taken another one of them.
-    async fn deliver_apart(&self, targets: Vec<Lease>, mut any_delivered: bool) {
-        let (mut any_unsettled, mut rejected) = (false, Vec::new());
-        for mut part in targets {
-            let mut blocks: Vec<_> = part.blocks().cloned().collect();
-            match self.settle(&mut blocks, Some(&mut part)).await {
-                Settled::Delivered => any_delivered = true,
-                Settled::Rejected(rejection) => {
-                    rejected.push((part, blocks, rejection));
-                    continue;
-                }
-                Settled::Nothing => any_unsettled = true,
-            }
-            part.ack();
-        }
-        let any_rejected = !rejected.is_empty();
-        let tenant = rejected.first().and_then(|(_, blocks, _)| tenant_of(blocks).cloned());
-        if !any_delivered && let Some((part, blocks, rejection)) = self.one_to_search(&mut rejected) {
-            let first = blocks.first().cloned();
-            any_delivered = self.narrow(blocks, Some(rejection)).await;
-            if !any_delivered {
-                self.forgive(first.as_slice());
-            }
-            part.ack();
-        }
-        let mut any_taken = any_delivered;
-        for (part, blocks, rejection) in rejected {
-            if any_delivered && let Some(first) = blocks.first() {
-                self.set_apart(first.target, true);
-            }
-            match self.may_split(&rejection, &blocks) && (any_delivered || rejection.is_about_size()) {
-                true => any_taken |= self.narrow(blocks, Some(rejection)).await,
-                false => any_taken |= self.scrape_by_scrape(blocks, rejection).await,
-            }
-            part.ack();
-        }
-        if any_rejected && !any_taken && !any_unsettled {
-            self.all_rejected(tenant);
-        }
-    }
-
-    /// Takes one of these targets out of which some series may be wanted.
-    fn one_to_search(&self, rejected: &mut Vec<Rejected>) -> Option<Rejected> {
-        let may_help = |(_, blocks, rejection): &Rejected| {
-            !rejection.is_about_size() && self.may_split(rejection, blocks) && spans_series(blocks)
-        };
-        let several: Vec<_> = (0..rejected.len()).filter(|at| may_help(&rejected[*at])).collect();
-        let turn = next(&mut self.state().searched, several.len())?;
-        Some(rejected.remove(several[turn]))
-    }
-
-    /// What is rejected by a receiver that took nothing of late, or for what no splitting helps. There is nothing to be
-    /// asked but whether it takes one of the targets again, another one each time, and what of a target is newer than what is
-    /// at fault.
-    async fn give_up_rejected(&self, mut targets: Vec<Lease>, rejection: Rejection) {
-        let may_help = targets.len() > 1 && self.is_to_be_split(&rejection);
-        let turn = if may_help { next(&mut self.state().tried, targets.len()) } else { None };
-        if let Some(turn) = turn {
-            let mut blocks: Vec<_> = targets[turn].blocks().cloned().collect();
-            match self.settle(&mut blocks, Some(&mut targets[turn])).await {
-                Settled::Delivered => {
-                    targets.remove(turn).ack();
-                    self.forgive(&blocks);
-                    return self.deliver_apart(targets, true).await;
-                }
-                Settled::Nothing => targets.remove(turn).ack(),
-                Settled::Rejected(_) => {}
-            }
-        }
-        let each: Vec<Vec<_>> = targets.iter().map(|lease| lease.blocks().cloned().collect()).collect();
-        match each.iter().all(|blocks| blocks.len() == 1) {
-            true => self.drop_rejected(&each.concat(), rejection, None),
-            false => {
-                for blocks in each {
-                    self.scrape_by_scrape(blocks, rejection.clone()).await;
-                }
-            }
-        }
-        targets.into_iter().for_each(Lease::ack);
-    }
-
-    /// The receiver rejects each part of what this tenant sends alone.
-    pub(super) fn all_rejected(&self, tenant: Option<Tenant>) {
-        let known = &mut self.state().all_rejected;
-        known.retain(|_, since| since.elapsed() < TOGETHER_FOR);
-        known.insert(tenant, Instant::now());
-    }
-
-    /// Whether sending these blocks in parts may help.
-    pub(super) fn may_split(&self, rejection: &Rejection, blocks: &[Block]) -> bool {
-        let tenant = tenant_of(blocks).cloned();
-        let helps = || self.state().all_rejected.get(&tenant).is_none_or(|since| since.elapsed() >= TOGETHER_FOR);
-        self.is_to_be_split(rejection) && (rejection.is_about_size() || helps())
-    }
-
-    /// Whether what is rejected so is sent in parts where it is known that the receiver takes something.
-    pub(super) fn is_to_be_split(&self, rejection: &Rejection) -> bool {
-        self.remote.queue.split_rejected && rejection.is_about_content()
-    }
-
-    /// From now on this target is sent alone.
-    pub(super) fn set_apart(&self, target: TargetId, others_taken: bool) {
-        let new = || Apart { since: Instant::now(), series: HashMap::new(), others_taken };
-        let mut state = self.state();
-        let apart = state.apart.entry(target).or_insert_with(new);
-        apart.since = Instant::now();
-        apart.others_taken |= others_taken;
-    }
-
-    /// Whoever is delivered alone may travel with the others again.
-    pub(super) fn forgive(&self, blocks: &[Block]) {
-        let apart = &mut self.state().apart;
-        for block in blocks {
-            apart.remove(&block.target);
-        }
     }
 
     /// The most bytes of a request, before compression.

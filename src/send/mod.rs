@@ -33,6 +33,7 @@
 //! This room does not know targets and jobs; what is inside a block it asks [`wire`](crate::wire), once a receiver rejects it.
 
 mod account;
+mod apart;
 mod backoff;
 mod client;
 mod complaints;

@@ -1,0 +1,174 @@
+//! What a receiver rejects together, sent target by target.
+//!
+//! ```text
+//! rejected ─▶ each target alone ─┬─ one is taken ─▶ the rejected ones are searched, and go alone for a while
+//!                                └─ none ─▶ one is searched ─┬─ something is taken ─▶ so are the others
+//!                                                            └─ nothing ─▶ dropped, and for a minute it goes so:
+//! rejected ─▶ one target alone ─┬─ taken ─▶ the others as above
+//!                               └─ rejected ─▶ all are dropped
+//! ```
+//! What always holds: a receiver that takes nothing costs one request more for each that it rejects, and one search a minute. The
+//! one that is searched or tried is another one each time, so that no target hides for long what the receiver takes of the
+//! others. What is kept of all this is kept of each tenant.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::delivery::{Delivery, Rejection, Settled};
+use super::parts::{spans_series, tenant_of};
+use crate::model::{Block, Labels, TargetId, Tenant};
+use crate::spool::Lease;
+
+/// How long no request is sent again in parts after that helped nobody. Not for ever: a receiver that came to its senses may
+/// still get a bad target in each request, and would never take one as a whole.
+const TOGETHER_FOR: Duration = Duration::from_secs(60);
+
+/// A target with samples that the receiver does not want.
+pub(super) struct Apart {
+    pub(super) since: Instant,
+    /// Its series that are at fault, as far as they are known, and when each was last rejected alone.
+    pub(super) series: HashMap<Labels, Instant>,
+    /// Samples of others were taken while its own were rejected: it is not the receiver that takes nothing.
+    pub(super) others_taken: bool,
+}
+
+/// How often one of several targets was searched for all of them, and how often one was tried alone.
+#[derive(Default)]
+pub(super) struct Turns {
+    searched: usize,
+    tried: usize,
+}
+
+/// The blocks of one target that were rejected together, with the lease of them.
+type Rejected = (Lease, Vec<Block>, Rejection);
+
+/// Whose turn it is of so many; `None` if there are none.
+fn next(turns: &mut usize, of: usize) -> Option<usize> {
+    let turn = turns.checked_rem(of)?;
+    *turns = turns.wrapping_add(1);
+    Some(turn)
+}
+
+impl Delivery {
+    /// The receiver has rejected these blocks together: one of the targets may be at fault. Which of its series it is is
+    /// asked last, so that the others need not wait for that. If each target alone is rejected, too, either the receiver takes
+    /// nothing, or each of them has a series that it does not want: that is asked of one of them, another one each time.
+    /// `any_delivered` is whether it has taken another one of them.
+    pub(super) async fn deliver_apart(&self, targets: Vec<Lease>, mut any_delivered: bool) {
+        let (mut any_unsettled, mut rejected) = (false, Vec::new());
+        for mut part in targets {
+            let mut blocks: Vec<_> = part.blocks().cloned().collect();
+            match self.settle(&mut blocks, Some(&mut part)).await {
+                Settled::Delivered => any_delivered = true,
+                Settled::Rejected(rejection) => {
+                    rejected.push((part, blocks, rejection));
+                    continue;
+                }
+                Settled::Nothing => any_unsettled = true,
+            }
+            part.ack();
+        }
+        let any_rejected = !rejected.is_empty();
+        let tenant = rejected.first().and_then(|(_, blocks, _)| tenant_of(blocks).cloned());
+        if !any_delivered && let Some((part, blocks, rejection)) = self.one_to_search(&mut rejected) {
+            let first = blocks.first().cloned();
+            any_delivered = self.narrow(blocks, Some(rejection)).await;
+            if !any_delivered {
+                self.forgive(first.as_slice());
+            }
+            part.ack();
+        }
+        let mut any_taken = any_delivered;
+        for (part, blocks, rejection) in rejected {
+            if any_delivered && let Some(first) = blocks.first() {
+                self.set_apart(first.target, true);
+            }
+            match self.may_split(&rejection, &blocks) && (any_delivered || rejection.is_about_size()) {
+                true => any_taken |= self.narrow(blocks, Some(rejection)).await,
+                false => any_taken |= self.scrape_by_scrape(blocks, rejection).await,
+            }
+            part.ack();
+        }
+        if any_rejected && !any_taken && !any_unsettled {
+            self.all_rejected(tenant);
+        }
+    }
+
+    /// Takes one of these targets out of which some series may be wanted.
+    fn one_to_search(&self, rejected: &mut Vec<Rejected>) -> Option<Rejected> {
+        let may_help = |(_, blocks, rejection): &Rejected| {
+            !rejection.is_about_size() && self.may_split(rejection, blocks) && spans_series(blocks)
+        };
+        let several: Vec<_> = (0..rejected.len()).filter(|at| may_help(&rejected[*at])).collect();
+        let turn = next(&mut self.state().turns.searched, several.len())?;
+        Some(rejected.remove(several[turn]))
+    }
+
+    /// What is rejected by a receiver that took nothing of late, or for what no splitting helps. There is nothing to be
+    /// asked but whether it takes one of the targets again, another one each time, and what of a target is newer than what is
+    /// at fault.
+    pub(super) async fn give_up_rejected(&self, mut targets: Vec<Lease>, rejection: Rejection) {
+        let may_help = targets.len() > 1 && self.is_to_be_split(&rejection);
+        let turn = if may_help { next(&mut self.state().turns.tried, targets.len()) } else { None };
+        if let Some(turn) = turn {
+            let mut blocks: Vec<_> = targets[turn].blocks().cloned().collect();
+            match self.settle(&mut blocks, Some(&mut targets[turn])).await {
+                Settled::Delivered => {
+                    targets.remove(turn).ack();
+                    self.forgive(&blocks);
+                    return self.deliver_apart(targets, true).await;
+                }
+                Settled::Nothing => targets.remove(turn).ack(),
+                Settled::Rejected(_) => {}
+            }
+        }
+        let each: Vec<Vec<_>> = targets.iter().map(|lease| lease.blocks().cloned().collect()).collect();
+        match each.iter().all(|blocks| blocks.len() == 1) {
+            true => self.drop_rejected(&each.concat(), rejection, None),
+            false => {
+                for blocks in each {
+                    self.scrape_by_scrape(blocks, rejection.clone()).await;
+                }
+            }
+        }
+        targets.into_iter().for_each(Lease::ack);
+    }
+
+    /// The receiver rejects each part of what this tenant sends alone.
+    pub(super) fn all_rejected(&self, tenant: Option<Tenant>) {
+        let known = &mut self.state().all_rejected;
+        known.retain(|_, since| since.elapsed() < TOGETHER_FOR);
+        known.insert(tenant, Instant::now());
+    }
+
+    /// Whether sending these blocks in parts may help.
+    pub(super) fn may_split(&self, rejection: &Rejection, blocks: &[Block]) -> bool {
+        let tenant = tenant_of(blocks).cloned();
+        let helps = || self.state().all_rejected.get(&tenant).is_none_or(|since| since.elapsed() >= TOGETHER_FOR);
+        self.is_to_be_split(rejection) && (rejection.is_about_size() || helps())
+    }
+
+    /// Whether what is rejected so is sent in parts where it is known that the receiver takes something.
+    pub(super) fn is_to_be_split(&self, rejection: &Rejection) -> bool {
+        self.remote.queue.split_rejected && rejection.is_about_content()
+    }
+
+    /// From now on this target is sent alone.
+    pub(super) fn set_apart(&self, target: TargetId, others_taken: bool) {
+        let new = || Apart { since: Instant::now(), series: HashMap::new(), others_taken };
+        let mut state = self.state();
+        let apart = state.apart.entry(target).or_insert_with(new);
+        apart.since = Instant::now();
+        apart.others_taken |= others_taken;
+    }
+
+    /// Whoever is delivered alone may travel with the others again.
+    pub(super) fn forgive(&self, blocks: &[Block]) {
+        let apart = &mut self.state().apart;
+        for block in blocks {
+            apart.remove(&block.target);
+        }
+    }
+}
