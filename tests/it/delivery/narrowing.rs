@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::secrecy::capture;
 use super::*;
+use crate::support::prometheus::Prometheus;
 use crate::support::receiver::Recorded;
 
 const WORDS: &str = "label value too long in series 7";
@@ -109,6 +110,42 @@ async fn a_bad_series_in_every_target_of_a_request_costs_itself_only() {
     pipe.end().await;
     let seen = monitor.snapshot();
     assert_eq!((seen.delivered_samples, seen.rejected_samples), (42, 6));
+}
+
+/// The same with a series from long ago in each target, which a real Prometheus does not want.
+#[tokio::test]
+async fn of_targets_with_a_bad_series_each_prometheus_has_all_others() {
+    let prometheus = Prometheus::start().await;
+    let mut remote = remote("main", &prometheus.write_url());
+    remote.queue.max_samples_per_send = 16;
+    remote.queue.batch_send_deadline = Duration::from_secs(3600);
+    let pipe = Pipe::to(vec![remote]);
+    let monitor = pipe.monitors[0].clone();
+    for scrape in 1..=3u32 {
+        for target in [1, 2] {
+            let block = block_of(target, scrape, 8);
+            let mut message = Vec::new();
+            for n in 0..8 {
+                let (target, n, age_ms) =
+                    (target.to_string(), n.to_string(), if n == 3 { 365 * 86_400_000 } else { 0 });
+                let labels = [("__name__", "probe"), ("target", &*target), ("n", &*n)].into_iter().collect();
+                let sample = Sample { value: f64::from(scrape), timestamp_ms: block.max_ms - age_ms };
+                push_sample(&mut message, &encode_labels(&labels), sample);
+            }
+            let elements = Bytes::from(compress(&message).expect("a small message"));
+            pipe.push(Block { raw_len: message.len() as u32, elements, ..block }).await;
+        }
+        until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == u64::from(scrape) * 16).await;
+    }
+    pipe.end().await;
+    let seen = monitor.snapshot();
+    assert_eq!((seen.delivered_samples, seen.rejected_samples), (42, 6), "{:?}", seen.last_refusal);
+    let stored = prometheus.raw(&[("__name__", "probe")], 0, Clock::system().now_ms() + 60_000).await;
+    assert_eq!(stored.len(), 14, "{stored:?}");
+    for one in stored {
+        let values: Vec<_> = one.samples.iter().map(|point| point.value).collect();
+        assert_eq!(values, [1.0, 2.0, 3.0], "{:?}", one.labels);
+    }
 }
 
 /// Whoever is searched first tells nothing of the others, so that next time it is another one.
