@@ -40,7 +40,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::log::{Batch, Count, Log, LogLimits, NotSynced, Overdue, POSITIONS, Unsynced, Wrongs};
+use super::count::Count;
+use super::log::{Batch, Log, LogLimits, NotSynced, Overdue, POSITIONS, Unsynced, Wrongs};
 use super::lost::Lost;
 use super::pauses::{Pauses, Work};
 use super::queue::{Queue, gauge};
@@ -359,8 +360,8 @@ impl<S: Storage> Disk<S> {
         if !finished.is_empty() {
             self.save_due.get_or_insert_with(|| Instant::now() + SAVE_EVERY);
         }
-        for (number, samples) in finished {
-            log.finish(number - self.zero, samples);
+        for (number, one) in finished {
+            log.finish(number - self.zero, one);
         }
     }
 
@@ -372,8 +373,8 @@ impl<S: Storage> Disk<S> {
             let zero = self.zero;
             self.queue.change(|window| {
                 // Nothing is counted as dropped that was delivered.
-                for (number, samples) in window.take_finished() {
-                    log.finish(number - zero, samples);
+                for (number, one) in window.take_finished() {
+                    log.finish(number - zero, one);
                 }
                 let Some((range, pending)) = log.drop_oldest() else { return };
                 let why = match why {
@@ -451,7 +452,7 @@ impl<S: Storage> Disk<S> {
         let batch = Batch {
             blocks: blocks.into_iter().map(|(position, block)| (position + zero, block)).collect(),
             next: next + zero,
-            lost: lost.into_iter().map(|(position, samples)| (position + zero, samples)).collect(),
+            lost: lost.into_iter().map(|(position, one)| (position + zero, one)).collect(),
             counted_anew,
         };
         let Some(log) = &self.log else { return Ok(false) };

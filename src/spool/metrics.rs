@@ -8,18 +8,25 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::QueueSettings;
-use super::log::Count;
+use super::count::Count;
 use super::lost::Lost;
 use super::queue::gauge;
 
 type LabelSet = Vec<(String, String)>;
+
+/// What is pending, by kind, in the order of [`QueueMetrics::pending`].
+const KINDS: [(&str, &str); 3] = [
+    ("prometheus_remote_storage_samples_pending", "Samples that wait for a receiver or are on their way to it"),
+    ("prometheus_remote_storage_histograms_pending", "Histograms that wait for a receiver or are on their way to it"),
+    ("prometheus_remote_storage_exemplars_pending", "Exemplars that wait for a receiver or are on their way to it"),
+];
 
 /// The metrics of all queues. Clones count the same.
 #[derive(Clone)]
 pub struct Metrics {
     highest_in_seconds: Gauge<f64, AtomicU64>,
     queue_highest: Family<LabelSet, Gauge<f64, AtomicU64>>,
-    pending_samples: Family<LabelSet, Gauge>,
+    pending: [Family<LabelSet, Gauge>; KINDS.len()],
     waiting_bytes: Family<LabelSet, Gauge>,
     capacity_bytes: Family<LabelSet, Gauge>,
     dropped_blocks: Family<LabelSet, Counter>,
@@ -39,7 +46,7 @@ impl Metrics {
         let metrics = Metrics {
             highest_in_seconds: Gauge::default(),
             queue_highest: Family::default(),
-            pending_samples: Family::default(),
+            pending: <_>::default(),
             waiting_bytes: Family::default(),
             capacity_bytes: Family::default(),
             dropped_blocks: Family::default(),
@@ -64,11 +71,9 @@ impl Metrics {
             Unit::Seconds,
             metrics.queue_highest.clone(),
         );
-        registry.register(
-            "prometheus_remote_storage_samples_pending",
-            "Samples that wait for a receiver or are on their way to it",
-            metrics.pending_samples.clone(),
-        );
+        for ((name, help), pending) in KINDS.into_iter().zip(&metrics.pending) {
+            registry.register(name, help, pending.clone());
+        }
         registry.register_with_unit(
             "meshscrape_spool_waiting",
             "Bytes of blocks that wait in memory for a receiver",
@@ -138,15 +143,9 @@ impl Metrics {
 
     /// The queue with these labels takes nothing any more, and its state is nobody's business. What was lost stays counted.
     pub(super) fn forget(&self, labels: &LabelSet) {
-        let gauges = [
-            &self.pending_samples,
-            &self.waiting_bytes,
-            &self.capacity_bytes,
-            &self.on_disk,
-            &self.disk_bytes,
-            &self.disk_capacity_bytes,
-        ];
-        for gauge in gauges {
+        let gauges =
+            [&self.waiting_bytes, &self.capacity_bytes, &self.on_disk, &self.disk_bytes, &self.disk_capacity_bytes];
+        for gauge in self.pending.iter().chain(gauges) {
             gauge.remove(labels);
         }
         self.oldest_age.remove(labels);
@@ -178,7 +177,7 @@ impl Metrics {
         QueueMetrics {
             highest_in_seconds: self.highest_in_seconds.clone(),
             queue_highest: self.queue_highest.get_or_create_owned(labels),
-            pending_samples: self.pending_samples.get_or_create_owned(labels),
+            pending: self.pending.each_ref().map(|pending| pending.get_or_create_owned(labels)),
             waiting_bytes: self.waiting_bytes.get_or_create_owned(labels),
             dropped: Lost::ALL
                 .into_iter()
@@ -222,7 +221,7 @@ const OPERATIONS: [&str; 6] = ["open", "write", "read", "delete", "acknowledge",
 pub(super) struct QueueMetrics {
     highest_in_seconds: Gauge<f64, AtomicU64>,
     queue_highest: Gauge<f64, AtomicU64>,
-    pub(super) pending_samples: Gauge,
+    pending: [Gauge; KINDS.len()],
     pub(super) waiting_bytes: Gauge,
     dropped: Vec<(Lost, Counter, Counter)>,
     pub(super) on_disk: Gauge,
@@ -247,6 +246,15 @@ impl QueueMetrics {
             if seconds > highest.get() {
                 highest.set(seconds);
             }
+        }
+    }
+
+    /// So much waits or is leased.
+    pub(super) fn pending(&self, pending: Count) {
+        let Count { blocks: _, samples, histograms, exemplars } = pending;
+        // What was read before it was known which are histograms counts as samples.
+        for (gauge, now) in self.pending.iter().zip([samples.saturating_sub(histograms), histograms, exemplars]) {
+            gauge.set(super::queue::gauge(now));
         }
     }
 

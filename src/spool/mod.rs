@@ -27,6 +27,7 @@
 //! what is leased comes on top, and the limits of a lease bound that.
 
 mod acknowledged;
+mod count;
 mod disk;
 mod done;
 mod home;
@@ -59,8 +60,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::clock::Clock;
 use crate::model::Block;
+use count::Count;
 use disk::{Disk, Ticks};
-use log::Count;
 use queue::Queue;
 
 pub use disk::DiskLimits;
@@ -262,8 +263,7 @@ impl Spool {
                     left
                 }
             };
-            lost.blocks += left.blocks;
-            lost.samples += left.samples;
+            lost += left;
         }
         Undelivered { blocks: lost.blocks, samples: lost.samples }
     }
@@ -306,8 +306,7 @@ impl Disks {
         known.running.retain_mut(|(_, one)| match one.try_recv() {
             Err(error) => error == oneshot::error::TryRecvError::Empty,
             Ok(left) => {
-                lost.blocks += left.blocks;
-                lost.samples += left.samples;
+                lost += left;
                 false
             }
         });

@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::QueueSettings;
+use super::count::Count;
 use super::disk::DiskLimits;
-use super::log::Count;
 use super::lost::Lost;
 use super::metrics::{Metrics, QueueMetrics};
 use super::window::{Take, Waiting, Window};
@@ -376,12 +376,13 @@ impl Queue {
         let state = self.state();
         let window = &state.window;
         let (pending, only) = (window.pending(), window.in_memory_only());
+        let kept = pending.less(only);
         let dropped = Lost::ALL.map(|why| window.dropped(why));
         QueueSnapshot {
             pending_blocks: pending.blocks,
             pending_samples: pending.samples,
-            kept_blocks: pending.blocks.saturating_sub(only.blocks),
-            kept_samples: pending.samples.saturating_sub(only.samples),
+            kept_blocks: kept.blocks,
+            kept_samples: kept.samples,
             waiting_bytes: window.waiting_bytes(),
             capacity_bytes: state.settings.capacity_bytes,
             oldest_ms: window.oldest_ms(),
@@ -467,14 +468,14 @@ impl Queue {
 
 impl State {
     fn show(&mut self) {
-        self.metrics.pending_samples.set(gauge(self.window.pending().samples));
+        self.metrics.pending(self.window.pending());
         self.metrics.waiting_bytes.set(gauge(self.window.waiting_bytes()));
         for (why, counted) in Lost::ALL.into_iter().zip(&mut self.counted) {
             let now = self.window.dropped(why);
             if now != *counted {
                 self.dropped_at = Some(Instant::now());
             }
-            self.metrics.lost(why, since(now, *counted));
+            self.metrics.lost(why, now.less(*counted));
             *counted = now;
         }
     }
@@ -487,17 +488,13 @@ impl State {
             Some((_, said)) => said,
             None => <_>::default(),
         };
-        let news = Lost::ALL.into_iter().zip(now).zip(said).map(|((why, now), said)| (why, since(now, said)));
+        let news = Lost::ALL.into_iter().zip(now).zip(said).map(|((why, now), said)| (why, now.less(said)));
         let news: Vec<_> = news.filter(|(_, lost)| lost.blocks > 0).collect();
         if !news.is_empty() {
             self.warned = Some((Instant::now(), now));
         }
         news
     }
-}
-
-fn since(now: Count, then: Count) -> Count {
-    Count { blocks: now.blocks.saturating_sub(then.blocks), samples: now.samples.saturating_sub(then.samples) }
 }
 
 /// For a gauge, which is signed.

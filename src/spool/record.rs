@@ -29,6 +29,7 @@
 
 use bytes::Bytes;
 
+use super::count::Count;
 use crate::model::{Block, TargetId, Tenant, WriteFormat};
 
 /// The bytes before the version: marker, length, checksum.
@@ -50,7 +51,7 @@ const VERSION: u8 = 2;
 pub(super) struct Meta {
     pub(super) position: u64,
     pub(super) arrived_ms: i64,
-    pub(super) samples: u32,
+    pub(super) count: Count,
     pub(super) min_ms: i64,
     /// The bytes of the record.
     pub(super) len: usize,
@@ -142,9 +143,9 @@ pub(super) fn read(body: &[u8], expected: u32, receiver: usize) -> Option<(Meta,
         return None;
     }
     let elements = Bytes::copy_from_slice(fields.0);
-    let meta = Meta { position, arrived_ms, samples, min_ms, len: PREFIX + body.len() };
     let block =
         Block { target, receiver, tenant, format, samples, histograms, exemplars, min_ms, max_ms, raw_len, elements };
+    let meta = Meta { position, arrived_ms, count: Count::of(&block), min_ms, len: PREFIX + body.len() };
     Some((meta, block))
 }
 
@@ -234,7 +235,8 @@ mod tests {
     fn what_is_written_is_read() {
         let bytes = written();
         assert_eq!(bytes.len(), len(&block()));
-        let meta = Meta { position: 1_000, arrived_ms: 123, samples: 5, min_ms: -1, len: bytes.len() };
+        let count = Count { blocks: 1, samples: 5, histograms: 2, exemplars: 6 };
+        let meta = Meta { position: 1_000, arrived_ms: 123, count, min_ms: -1, len: bytes.len() };
         assert_eq!(read_back(&bytes), Some((meta, block())));
     }
 

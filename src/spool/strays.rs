@@ -124,6 +124,7 @@ mod tests {
 
     use super::*;
     use crate::model::{Block, TargetId, WriteFormat};
+    use crate::spool::count::Count;
 
     const AGE: Duration = Duration::from_secs(60);
 
@@ -146,7 +147,7 @@ mod tests {
         };
         log.append(&[(0, block)], 0).expect("written");
         if done {
-            log.finish(0, 1);
+            log.finish(0, Count { blocks: 1, samples: 1, ..Count::default() });
             log.save_done().expect("written");
         }
     }

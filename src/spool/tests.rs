@@ -329,6 +329,34 @@ async fn metrics_follow() {
     }
 }
 
+/// As behind a receiver that answers 503, and in the process after that.
+#[tokio::test]
+async fn what_is_pending_is_counted_by_kind_also_after_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let max_age = Duration::from_secs(3600);
+    let disk = DiskSettings { directory: "one".into(), limits: DiskLimits { max_bytes: 1 << 30, max_age } };
+    let at_once = LeaseLimits { linger: Duration::ZERO, ..limits(100) };
+    for life in 0..2 {
+        let mut registry = Registry::default();
+        let home = Home::take(dir.path()).expect("nobody has it");
+        let spool = Spool::at(home, Clock::system(), Metrics::new(&mut registry));
+        let mut outlet = spool.open(0, QueueSettings { disk: Some(disk.clone()), ..settings(1_000_000) });
+        if life == 0 {
+            spool.push(Block { histograms: 4, exemplars: 3, ..block(1) });
+        }
+        drop(outlet.lease(at_once).await.expect("it is open"));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("into memory");
+        for (kind, count) in [("samples", 6), ("histograms", 4), ("exemplars", 3)] {
+            let line = format!("prometheus_remote_storage_{kind}_pending{{remote_name=\"one\"}} {count}");
+            assert!(text.lines().any(|own| own == line), "{line} is not in\n{text}");
+        }
+        spool.close(0);
+        drop(outlet);
+        assert_eq!(spool.finish().await, Undelivered::default());
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Push,

@@ -4,7 +4,8 @@ use std::io;
 use std::ops::Range;
 
 use super::known::{Fate, Segment};
-use super::{CORRUPT_SUFFIX, Count, Log, MAX_SEGMENTS, MAX_SET_ASIDE, Overdue, SEGMENT_SUFFIX};
+use super::{CORRUPT_SUFFIX, Log, MAX_SEGMENTS, MAX_SET_ASIDE, Overdue, SEGMENT_SUFFIX};
+use crate::spool::count::Count;
 use crate::spool::segment;
 use crate::spool::storage::Storage;
 

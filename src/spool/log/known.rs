@@ -2,7 +2,8 @@
 
 use std::io;
 
-use super::{CORRUPT_SUFFIX, Count, UNREAD_SUFFIX, name_of};
+use super::{CORRUPT_SUFFIX, UNREAD_SUFFIX, name_of};
+use crate::spool::count::Count;
 use crate::spool::segment;
 
 /// Of what could not be read, one sample is thought to be in so many bytes.
@@ -104,25 +105,22 @@ impl Segment {
         self.min_ms = Some(self.min_ms.map_or(min_ms, |known| known.min(min_ms)));
     }
 
-    pub(super) fn lose(&mut self, samples: u64) {
-        self.pending.blocks = self.pending.blocks.saturating_sub(1);
-        self.pending.samples = self.pending.samples.saturating_sub(samples);
+    pub(super) fn lose(&mut self, lost: Count) {
+        self.pending = self.pending.less(lost);
     }
 
     /// Behind what was read of it there may be more, in a file of so many bytes; when the newest block before it arrived.
     pub(super) fn is_not_read_to_its_end(&mut self, file_bytes: io::Result<u64>, after_ms: Option<i64>) {
         self.beyond = file_bytes.unwrap_or_default().saturating_sub(self.len);
-        let guess = Count { blocks: 1, samples: (self.beyond / BYTES_OF_A_SAMPLE).max(1) };
+        let guess = Count { blocks: 1, samples: (self.beyond / BYTES_OF_A_SAMPLE).max(1), ..Count::default() };
         self.unread = Some(Unread { to: self.end, guess, after_ms });
-        self.pending.blocks += guess.blocks;
-        self.pending.samples += guess.samples;
+        self.pending += guess;
     }
 
     /// The rest was read, or was given up.
     pub(super) fn settle_unread(&mut self) -> Option<Unread> {
         let unread = self.unread.take()?;
-        self.pending.blocks = self.pending.blocks.saturating_sub(unread.guess.blocks);
-        self.pending.samples = self.pending.samples.saturating_sub(unread.guess.samples);
+        self.lose(unread.guess);
         Some(unread)
     }
 }

@@ -55,6 +55,7 @@ use self::reading::Cursor;
 use self::recover::{Found, load_done};
 use self::syncing::Sealed;
 use super::acknowledged::{DoneFile, Version};
+use super::count::Count;
 use super::done::Done;
 use super::record;
 use super::segment;
@@ -87,13 +88,6 @@ pub(super) struct LogLimits {
     pub(super) max_bytes: u64,
     /// Since a block arrived, to the precision of a segment.
     pub(super) max_age: Duration,
-}
-
-/// Blocks and the samples in them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Count {
-    pub(super) blocks: u64,
-    pub(super) samples: u64,
 }
 
 /// What was wrong with the files of a log since it was opened.
@@ -173,12 +167,7 @@ impl<S: Storage> Log<S> {
 
     /// What is not done.
     pub(super) fn pending(&self) -> Count {
-        let mut sum = Count::default();
-        for segment in &self.segments {
-            sum.blocks += segment.pending.blocks;
-            sum.samples += segment.pending.samples;
-        }
-        sum
+        self.segments.iter().map(|segment| segment.pending).sum()
     }
 
     /// When the newest block arrived, by the log's own time.
@@ -249,8 +238,7 @@ impl<S: Storage> Log<S> {
             segment.took(*position, now_ms, block.min_ms);
             // It may have been delivered while it was on its way here.
             if !self.done.contains(*position) {
-                segment.pending.blocks += 1;
-                segment.pending.samples += u64::from(block.samples);
+                segment.pending += Count::of(block);
             }
         }
         self.newest_ms = self.newest_ms.max(Some(now_ms));
@@ -311,8 +299,8 @@ impl<S: Storage> Log<S> {
         Ok(has_name)
     }
 
-    /// The block at `position`, which has so many samples, is done with, whether it was written or not.
-    pub(super) fn finish(&mut self, position: u64, samples: u64) {
+    /// The block at `position`, of which so much is in it, is done with, whether it was written or not.
+    pub(super) fn finish(&mut self, position: u64, one: Count) {
         if self.done.contains(position) {
             return;
         }
@@ -320,7 +308,7 @@ impl<S: Storage> Log<S> {
         self.done_changed = true;
         let at = self.segments.partition_point(|segment| segment.reaches() <= position);
         if let Some(segment) = self.segments.get_mut(at).filter(|segment| segment.first <= position) {
-            segment.lose(samples);
+            segment.lose(one);
         }
     }
 

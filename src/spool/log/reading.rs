@@ -3,8 +3,9 @@
 use std::io;
 
 use super::known::Fate;
-use super::{Count, Log, name_of};
+use super::{Log, name_of};
 use crate::model::Block;
+use crate::spool::count::Count;
 use crate::spool::record::{self, Meta};
 use crate::spool::segment::Walk;
 use crate::spool::storage::Storage;
@@ -16,8 +17,8 @@ pub(in crate::spool) struct Batch {
     pub(in crate::spool) blocks: Vec<(u64, Block)>,
     /// Everything before this position has been read.
     pub(in crate::spool) next: u64,
-    /// Positions that should have been there, and about how many samples each had.
-    pub(in crate::spool) lost: Vec<(u64, u64)>,
+    /// Positions that should have been there, and about how much each had.
+    pub(in crate::spool) lost: Vec<(u64, Count)>,
     /// What was thought to be in files that could not be read, and are read now; and what is.
     pub(in crate::spool) counted_anew: (Count, Count),
 }
@@ -123,12 +124,9 @@ impl<S: Storage> Log<S> {
             known.beyond = segment.beyond;
             known.pending = segment.pending;
         }
-        let more = |now: u64, then: u64| now.saturating_sub(then);
         let (thought, found) = &mut batch.counted_anew;
-        thought.blocks += unread.guess.blocks;
-        thought.samples += unread.guess.samples;
-        found.blocks += more(known.pending.blocks, segment.pending.blocks);
-        found.samples += more(known.pending.samples, segment.pending.samples);
+        *thought += unread.guess;
+        *found += known.pending.less(segment.pending);
         self.done.insert(known.end..to);
         self.done_changed = true;
         self.cursor = None;
@@ -149,7 +147,7 @@ impl<S: Storage> Log<S> {
             self.wrongs.damaged += 1;
         }
         segment.fate = segment.fate.max(fate);
-        let each = segment.pending.samples / segment.pending.blocks.max(1);
+        let each = segment.pending.each();
         for one in missing {
             segment.lose(each);
             self.done.insert(one..one + 1);
@@ -166,7 +164,7 @@ impl<S: Storage> Log<S> {
         self.pass(at, self.segments[at].end, &mut batch, Fate::KeptUnread);
         if let Some(unread) = unread {
             let segment = &mut self.segments[at];
-            batch.lost.push((segment.end, unread.guess.samples));
+            batch.lost.push((segment.end, unread.guess));
             batch.next = unread.to;
             self.done.insert(segment.end..unread.to);
             self.done_changed = true;

@@ -176,8 +176,7 @@ impl<S: Storage> Log<S> {
             segment.took(meta.position, arrived_ms, meta.min_ms);
             segment.len = walk.offset();
             if !self.done.contains(meta.position) {
-                segment.pending.blocks += 1;
-                segment.pending.samples += u64::from(meta.samples);
+                segment.pending += meta.count;
             }
         }
         let end = if in_order { walk.end()? } else { End::Damaged };

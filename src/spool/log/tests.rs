@@ -55,7 +55,7 @@ fn all(log: &mut Log<Memory>) -> Vec<u64> {
 }
 
 fn count(blocks: u64) -> Count {
-    Count { blocks, samples: blocks * 10 }
+    Count { blocks, samples: blocks * 10, ..Count::default() }
 }
 
 #[test]
@@ -88,15 +88,15 @@ fn what_is_acknowledged_does_not_come_again_and_whole_segments_go() {
     let disk = Memory::default();
     let mut log = written(&disk, 0..8);
     for position in [0, 2, 4, 6, 1] {
-        log.finish(position, 10);
+        log.finish(position, count(1));
     }
-    log.finish(1, 10);
+    log.finish(1, count(1));
     log.collect(0).expect("deleted");
     assert_eq!((log.pending(), disk.names(".log").len()), (count(3), 2));
     log.save_done().expect("written");
     let mut log = open(&disk);
     assert_eq!((log.pending(), all(&mut log)), (count(3), vec![3, 5, 7]));
-    [3, 5, 7].into_iter().for_each(|position| log.finish(position, 10));
+    [3, 5, 7].into_iter().for_each(|position| log.finish(position, count(1)));
     log.collect(0).expect("deleted");
     assert_eq!(disk.names(".log").len(), 0);
     log.save_done().expect("written");
@@ -107,9 +107,9 @@ fn what_is_acknowledged_does_not_come_again_and_whole_segments_go() {
 fn what_is_acknowledged_before_it_is_written_does_not_keep_its_segment() {
     let disk = Memory::default();
     let mut log = written(&disk, 0..5);
-    log.finish(5, 10);
+    log.finish(5, count(1));
     append(&mut log, 5..6);
-    (0..5).for_each(|position| log.finish(position, 10));
+    (0..5).for_each(|position| log.finish(position, count(1)));
     assert_eq!((log.pending(), all(&mut log)), (count(0), vec![]));
     log.seal();
     log.collect(0).expect("deleted");
@@ -121,7 +121,7 @@ fn without_its_acknowledgements_everything_comes_again() {
     for spoil in [(|bytes| bytes.clear()) as fn(&mut Vec<u8>), |bytes| bytes.fill(255)] {
         let disk = Memory::default();
         let mut log = written(&disk, 0..8);
-        log.finish(1, 10);
+        log.finish(1, count(1));
         log.save_done().expect("written");
         disk.change(DONE_FILE, spoil);
         assert_eq!(all(&mut open(&disk)), Vec::from_iter(0..8));
@@ -133,7 +133,7 @@ fn a_torn_write_of_the_acknowledgements_leaves_those_before() {
     let disk = Memory::default();
     let mut log = written(&disk, 0..8);
     for position in 0..6 {
-        log.finish(position, 10);
+        log.finish(position, count(1));
         log.save_done().expect("written");
     }
     // The newer of the two slots.
@@ -153,7 +153,7 @@ fn thousands_of_blocks_that_are_passed_over_make_nothing_come_again() {
     let blocks: Vec<_> = (0..10_000).map(|number| (number, block(number))).collect();
     blocks.chunks(100).for_each(|some| log.append(some, 0).expect("it is written"));
     for position in (0..10_000).step_by(2) {
-        log.finish(position, 10);
+        log.finish(position, count(1));
         if position % 100 == 0 {
             log.save_done().expect("written");
         }
@@ -176,7 +176,7 @@ fn acknowledgements_as_they_were_written_at_first_are_read_and_written_anew() {
         disk.fail(fault);
         let mut log = open(&disk);
         assert_eq!(all(&mut log), [1, 3, 4, 6, 7]);
-        log.finish(1, 10);
+        log.finish(1, count(1));
         log.save_done().expect("its place is there");
         assert_eq!(disk.names("").iter().filter(|name| name.starts_with(DONE_FILE)).count(), 1);
         disk.change(DONE_FILE, |bytes| assert_eq!(bytes.len() == whole, fault.is_none()));
@@ -234,9 +234,9 @@ fn a_bit_that_flips_while_the_log_is_open_is_found_when_it_is_read() {
     let mut log = written(&disk, 0..8);
     disk.change(&name_of(0), |bytes| bytes[400] ^= 1);
     let batch = log.read(0, u64::MAX).expect("it is read");
-    assert_eq!(batch.lost, [(1, 10)]);
+    assert_eq!(batch.lost, [(1, count(1))]);
     assert_eq!((log.pending(), log.wrongs().damaged), (count(7), 1));
-    (0..8).for_each(|position| log.finish(position, 10));
+    (0..8).for_each(|position| log.finish(position, count(1)));
     log.collect(0).expect("set aside");
     assert_eq!(disk.names(".corrupt"), [format!("{:016x}.corrupt", 0)]);
 }
@@ -305,7 +305,7 @@ fn a_full_disk_takes_nothing_and_loses_nothing() {
     log.save_done().expect("written");
     disk.fail(Some(Fault::Full));
     log.append(&[(1, block(1)), (2, block(2))], 0).expect_err("there is no space");
-    log.finish(0, 10);
+    log.finish(0, count(1));
     log.save_done().expect("its place is there");
     disk.fail(None);
     append(&mut log, 1..3);
@@ -323,7 +323,7 @@ fn a_disk_that_can_only_be_read_is_read() {
     assert_eq!(all(&mut log), Vec::from_iter(0..6));
     let next = log.next();
     log.append(&[(next, block(next))], 0).expect_err("it is read-only");
-    log.finish(0, 10);
+    log.finish(0, count(1));
     log.save_done().expect_err("it is read-only");
     disk.fail(None);
     log.save_done().expect("it is not any more");
@@ -339,11 +339,11 @@ fn a_broken_disk_is_an_error_until_it_is_given_up() {
     assert!(Log::open(disk.clone(), LIMITS, 4, false).is_err());
     log.read(0, u64::MAX).expect_err("it is broken");
     let lost = log.give_up(1).lost;
-    assert_eq!(lost, [(1, 10), (2, 10)], "the rest of the segment, and no other");
+    assert_eq!(lost, [(1, count(1)), (2, count(1))], "the rest of the segment, and no other");
     disk.fail(None);
     assert_eq!(all(&mut log), [0, 3, 4, 5, 6, 7]);
     assert_eq!(log.wrongs(), Wrongs::default(), "nothing that was read was wrong");
-    (0..8).for_each(|position| log.finish(position, 10));
+    (0..8).for_each(|position| log.finish(position, count(1)));
     log.collect(0).expect("set aside");
     assert_eq!(disk.names(".unread"), [format!("{:016x}.unread", 0)]);
 }
@@ -358,7 +358,7 @@ fn what_cannot_be_read_when_a_log_is_opened_is_no_damage_and_comes_once_it_can()
     for (hidden, from) in [(0, 0), (3, 0), (3, into_the_third()), (6, 0), (6, into_the_third() - 20)] {
         let disk = Memory::default();
         let mut log = written(&disk, 0..8);
-        log.finish(4, 10);
+        log.finish(4, count(1));
         log.save_done().expect("written");
         disk.hide(&name_of(hidden), from);
         let mut log = open(&disk);
@@ -401,7 +401,7 @@ fn what_cannot_be_read_is_given_up_when_somebody_says_so_and_its_file_is_kept() 
         assert_eq!(given_up.next, 6);
         let rest: Vec<_> = log.read(6, u64::MAX).expect("read").blocks.iter().map(|(position, _)| *position).collect();
         assert_eq!(rest, [6, 7]);
-        (0..8).for_each(|position| log.finish(position, 10));
+        (0..8).for_each(|position| log.finish(position, count(1)));
         log.collect(0).expect("set aside");
         log.save_done().expect("written");
         disk.unhide();
@@ -424,7 +424,7 @@ fn what_is_not_ours_in_the_place_of_the_acknowledgements_is_moved_aside() {
     let mut log = open(&disk);
     assert_eq!((all(&mut log), log.wrongs().damaged), (Vec::from_iter(0..8), 1));
     disk.change("acknowledged.corrupt", |bytes| assert_eq!(*bytes, b"somebody's notes"));
-    log.finish(0, 10);
+    log.finish(0, count(1));
     log.save_done().expect("written");
     assert_eq!((open(&disk).pending(), open(&disk).wrongs()), (count(7), Wrongs::default()));
 }
@@ -463,7 +463,7 @@ fn one_file_that_cannot_be_deleted_keeps_no_other_from_making_room() {
         let mut log = open(&disk);
         append(&mut log, first..first + 6);
         disk.fail(Some(Fault::FirstUndeletable));
-        done.for_each(|position| log.finish(position, 10));
+        done.for_each(|position| log.finish(position, count(1)));
         log.collect(4_000).expect_err("one cannot be deleted");
         assert!(disk.bytes() + 4_000 <= LIMITS.max_bytes, "{} bytes", disk.bytes());
         assert_eq!(log.bytes(), disk.bytes());
@@ -480,11 +480,11 @@ fn what_is_to_be_synced_is_there_once() {
     let files = log.take_unsynced().expect("known").files().count();
     assert_eq!(files, 10 + 2, "ten segments, the acknowledgements and the names");
     for position in 0..27 {
-        log.finish(position, 10);
+        log.finish(position, count(1));
         log.save_done().expect("written");
     }
     append(&mut log, 30..60);
-    (27..54).for_each(|position| log.finish(position, 10));
+    (27..54).for_each(|position| log.finish(position, count(1)));
     log.collect(0).expect("deleted");
     let files = log.take_unsynced().expect("known").files().count();
     assert_eq!(files, 2 + 2, "what is deleted needs no more");
@@ -526,7 +526,7 @@ proptest! {
     ) {
         let disk = Memory::default();
         let mut log = written(&disk, 0..5);
-        log.finish(2, 10);
+        log.finish(2, count(1));
         log.save_done().expect("written");
         for name in disk.names("") {
             disk.change(&name, |bytes| {

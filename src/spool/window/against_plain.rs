@@ -136,7 +136,7 @@ fn run(steps: Vec<Step>, with_disk: bool) -> Result<(), TestCaseError> {
         }
         let mut sum = Sum::default();
         window.waiting.values().for_each(|one| sum.add(one));
-        prop_assert_eq!((sum.blocks, sum.bytes), (window.sum.blocks, window.sum.bytes));
+        prop_assert_eq!((sum.count, sum.bytes), (window.sum.count, window.sum.bytes));
     }
     // Nothing is known any more of what is gone.
     out.into_iter().for_each(|blocks| window.give_back(blocks));

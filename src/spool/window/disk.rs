@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use super::{Lost, Waiting, Window};
 use crate::model::Block;
-use crate::spool::log::{Batch, Count};
+use crate::spool::count::Count;
+use crate::spool::log::Batch;
 
 impl Window {
     /// The log was opened: this is in it, from the number `first` on.
@@ -32,7 +33,7 @@ impl Window {
     }
 
     /// Which blocks are done with since this was asked last.
-    pub(in crate::spool) fn take_finished(&mut self) -> Vec<(u64, u64)> {
+    pub(in crate::spool) fn take_finished(&mut self) -> Vec<(u64, Count)> {
         self.disk.as_mut().map(|disk| std::mem::take(&mut disk.finished)).unwrap_or_default()
     }
 
@@ -61,8 +62,7 @@ impl Window {
             let Some(disk) = &mut self.disk else { return };
             disk.unwritten_bytes -= one.bytes();
             if let Some(one) = left {
-                disk.stored.blocks += 1;
-                disk.stored.samples += one.samples();
+                disk.stored += one.count();
             }
         }
         let Some(disk) = &mut self.disk else { return };
@@ -73,7 +73,7 @@ impl Window {
     /// A block that is to be written is too large for that.
     pub(in crate::spool) fn too_large(&mut self, number: u64) {
         if let Some(one) = self.take_away(number) {
-            self.lose(Lost::Size, Count { blocks: 1, samples: one.samples() });
+            self.lose(Lost::Size, one.count());
         }
         // If it is leased, it may still be delivered.
         if let Some(disk) = &mut self.disk {
@@ -92,8 +92,7 @@ impl Window {
         let mut lost = Count::default();
         let gone: Vec<_> = self.waiting.keys().copied().filter(|number| !kept.contains(number)).collect();
         for one in gone.into_iter().filter_map(|number| self.take_away(number)) {
-            lost.blocks += 1;
-            lost.samples += one.samples();
+            lost += one.count();
         }
         if lost.blocks > 0 {
             self.lose(Lost::Unwritten, lost);
@@ -118,19 +117,14 @@ impl Window {
     /// What was read from the number `from` on; what was not there is lost, because of `why`.
     pub(in crate::spool) fn has_read(&mut self, from: u64, batch: Batch, why: Lost) {
         let Batch { blocks, next, lost, counted_anew: (thought, found) } = batch;
-        let mut damaged = Count::default();
-        for (_, samples) in lost.iter().filter(|(number, _)| !self.leased.contains_key(number)) {
-            damaged.blocks += 1;
-            damaged.samples += samples;
-        }
+        let not_leased = lost.iter().filter(|(number, _)| !self.leased.contains_key(number));
+        let mut damaged: Count = not_leased.map(|(_, one)| *one).sum();
         let has_found = !blocks.is_empty();
         let Some(disk) = &mut self.disk else { return };
-        disk.stored.blocks = disk.stored.blocks.saturating_sub(thought.blocks) + found.blocks;
-        disk.stored.samples = disk.stored.samples.saturating_sub(thought.samples) + found.samples;
-        damaged.blocks = damaged.blocks.min(disk.stored.blocks);
-        damaged.samples = damaged.samples.min(disk.stored.samples);
-        disk.stored.blocks -= damaged.blocks;
-        disk.stored.samples -= damaged.samples;
+        disk.stored = disk.stored.less(thought);
+        disk.stored += found;
+        damaged = damaged.at_most(disk.stored);
+        disk.stored -= damaged;
         let mut come = Vec::new();
         // Otherwise more was left to the disk meanwhile, and reading begins before that.
         if disk.gap_from == from {
@@ -138,15 +132,13 @@ impl Window {
             let is_new = |number: &u64| !self.leased.contains_key(number) && !finished.contains(number);
             for (number, block) in blocks.into_iter().filter(|(number, _)| is_new(number)) {
                 let one = Waiting { number, arrived: None, block };
-                disk.stored.blocks = disk.stored.blocks.saturating_sub(1);
-                disk.stored.samples = disk.stored.samples.saturating_sub(one.samples());
+                disk.stored = disk.stored.less(one.count());
                 come.push(one);
             }
             disk.gap_from = next.min(disk.written_to);
             if disk.gap_from == disk.written_to {
                 // Nothing is left to be read.
-                damaged.blocks += disk.stored.blocks;
-                damaged.samples += disk.stored.samples;
+                damaged += disk.stored;
                 disk.stored = Count::default();
             }
         }
@@ -172,27 +164,21 @@ impl Window {
     pub(in crate::spool) fn trimmed(&mut self, range: Range<u64>, pending: Count, why: Lost) {
         let mut rest = pending;
         for one in self.leased.range(range.clone()).map(|(_, one)| one) {
-            rest.blocks = rest.blocks.saturating_sub(1);
-            rest.samples = rest.samples.saturating_sub(one.samples);
+            rest = rest.less(one.count);
         }
         let mut lost = Count::default();
         let gone: Vec<_> = self.waiting.range(range.clone()).map(|(number, _)| *number).collect();
         for one in gone.into_iter().filter_map(|number| self.take_away(number)) {
-            rest.blocks = rest.blocks.saturating_sub(1);
-            rest.samples = rest.samples.saturating_sub(one.samples());
-            lost.blocks += 1;
-            lost.samples += one.samples();
+            rest = rest.less(one.count());
+            lost += one.count();
         }
         if let Some(disk) = &mut self.disk {
-            rest.blocks = rest.blocks.min(disk.stored.blocks);
-            rest.samples = rest.samples.min(disk.stored.samples);
-            disk.stored.blocks -= rest.blocks;
-            disk.stored.samples -= rest.samples;
+            rest = rest.at_most(disk.stored);
+            disk.stored -= rest;
             disk.floor = disk.floor.max(range.end);
             disk.gap_from = disk.gap_from.max(range.end).min(disk.written_to);
         }
-        lost.blocks += rest.blocks;
-        lost.samples += rest.samples;
+        lost += rest;
         if lost.blocks > 0 {
             self.lose(why, lost);
         }

@@ -262,5 +262,5 @@ impl Lanes {
 }
 
 fn reaches(sum: &Sum, (max_samples, max_message_bytes): (u64, u64)) -> bool {
-    sum.samples >= max_samples || sum.message_bytes >= max_message_bytes
+    sum.count.samples >= max_samples || sum.message_bytes >= max_message_bytes
 }

@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::log::Count;
+use super::count::Count;
 use super::lost::Lost;
 use super::queue::LeaseLimits;
 use crate::model::{Block, Tenant};
@@ -75,57 +75,52 @@ impl Waiting {
         (self.block.elements.len() + size_of::<Self>()) as u64
     }
 
-    fn samples(&self) -> u64 {
-        u64::from(self.block.samples)
+    fn count(&self) -> Count {
+        Count::of(&self.block)
     }
 }
 
 /// Blocks in memory, summed up.
 #[derive(Clone, Copy, Default)]
 struct Sum {
-    blocks: u64,
-    samples: u64,
+    count: Count,
     message_bytes: u64,
     bytes: u64,
 }
 
 impl Sum {
     fn add(&mut self, one: &Waiting) {
-        self.blocks += 1;
-        self.samples += one.samples();
+        self.count += one.count();
         self.message_bytes += u64::from(one.block.raw_len);
         self.bytes += one.bytes();
     }
 
     /// `one` was added before.
     fn remove(&mut self, one: &Waiting) {
-        self.blocks -= 1;
-        self.samples -= one.samples();
+        self.count -= one.count();
         self.message_bytes -= u64::from(one.block.raw_len);
         self.bytes -= one.bytes();
     }
 
     fn add_all(&mut self, others: &Sum) {
-        self.blocks += others.blocks;
-        self.samples += others.samples;
+        self.count += others.count;
         self.message_bytes += others.message_bytes;
         self.bytes += others.bytes;
     }
 
     /// `others` were added before.
     fn remove_all(&mut self, others: &Sum) {
-        self.blocks -= others.blocks;
-        self.samples -= others.samples;
+        self.count -= others.count;
         self.message_bytes -= others.message_bytes;
         self.bytes -= others.bytes;
     }
 
     fn reaches(&self, limits: LeaseLimits) -> bool {
-        self.samples >= limits.max_samples || self.message_bytes >= limits.max_message_bytes
+        self.count.samples >= limits.max_samples || self.message_bytes >= limits.max_message_bytes
     }
 
     fn exceeds(&self, limits: LeaseLimits) -> bool {
-        self.samples > limits.max_samples || self.message_bytes > limits.max_message_bytes
+        self.count.samples > limits.max_samples || self.message_bytes > limits.max_message_bytes
     }
 }
 
@@ -157,7 +152,7 @@ pub(super) struct Window {
 #[derive(Clone, Copy)]
 struct Leased {
     min_ms: i64,
-    samples: u64,
+    count: Count,
 }
 
 /// What is known of the disk's part.
@@ -181,8 +176,8 @@ struct OnDisk {
     stored_oldest_ms: Option<i64>,
     /// What was read last, from this number on and with so much room, had no place in the front.
     no_room: Option<(u64, u64)>,
-    /// Written blocks that are done with, and their samples; the log does not know it yet.
-    finished: Vec<(u64, u64)>,
+    /// Written blocks that are done with, and what is in them; the log does not know it yet.
+    finished: Vec<(u64, Count)>,
 }
 
 impl Window {
@@ -262,7 +257,7 @@ impl Window {
     pub(super) fn forget(&mut self, blocks: &[Waiting]) {
         for one in blocks {
             self.unlease(one);
-            self.finish(one.number, one.samples());
+            self.finish(one.number, one.count());
         }
         self.make_room();
     }
@@ -273,8 +268,7 @@ impl Window {
             self.unlease(&one);
             match (self.gap(), &mut self.disk) {
                 (Some(gap), Some(disk)) if gap.contains(&one.number) => {
-                    disk.stored.blocks += 1;
-                    disk.stored.samples += one.samples();
+                    disk.stored += one.count();
                     let oldest_ms = disk.stored_oldest_ms.unwrap_or(i64::MAX);
                     disk.stored_oldest_ms = Some(oldest_ms.min(one.block.min_ms));
                 }
@@ -285,14 +279,13 @@ impl Window {
     }
 
     fn unlease(&mut self, one: &Waiting) {
-        self.leased_sum.blocks -= 1;
-        self.leased_sum.samples -= one.samples();
+        self.leased_sum -= one.count();
         self.leased.remove(&one.number);
         self.lanes.unlease(one.block.target);
     }
 
     /// A block is not needed any more, on disk neither.
-    fn finish(&mut self, number: u64, samples: u64) {
+    fn finish(&mut self, number: u64, count: Count) {
         let Some(disk) = &mut self.disk else { return };
         if number >= disk.written_to {
             let at = disk.unwritten.partition_point(|other| other.number < number);
@@ -304,7 +297,7 @@ impl Window {
         }
         // What was never written the log need not know.
         if number < disk.written_to.max(disk.writing_to) {
-            disk.finished.push((number, samples));
+            disk.finished.push((number, count));
         }
     }
 
@@ -358,8 +351,8 @@ impl Window {
             };
             let oldest = self.waiting.range(from..).next().map(|(number, _)| *number);
             let Some(oldest) = oldest.and_then(|number| self.take_away(number)) else { break };
-            self.finish(oldest.number, oldest.samples());
-            self.lose(Lost::Memory, Count { blocks: 1, samples: oldest.samples() });
+            self.finish(oldest.number, oldest.count());
+            self.lose(Lost::Memory, oldest.count());
         }
         if let Some(disk) = &mut self.disk
             && disk.stored.blocks == 0
@@ -408,16 +401,13 @@ impl Window {
         }
         let (Some(one), Some(disk)) = (self.take_away(number), &mut self.disk) else { return false };
         disk.gap_from = one.number;
-        disk.stored.blocks += 1;
-        disk.stored.samples += one.samples();
+        disk.stored += one.count();
         disk.stored_oldest_ms = Some(disk.stored_oldest_ms.unwrap_or(i64::MAX).min(one.block.min_ms));
         true
     }
 
     fn lose(&mut self, why: Lost, lost: Count) {
-        let sum = self.dropped.entry(why).or_default();
-        sum.blocks += lost.blocks;
-        sum.samples += lost.samples;
+        *self.dropped.entry(why).or_default() += lost;
     }
 
     /// Whether anything waits for a refused tenant, as far as was looked.
@@ -433,10 +423,7 @@ impl Window {
     /// What waits or is leased.
     pub(super) fn pending(&self) -> Count {
         let stored = self.disk.as_ref().map_or_else(Count::default, |disk| disk.stored);
-        Count {
-            blocks: self.sum.blocks + self.leased_sum.blocks + stored.blocks,
-            samples: self.sum.samples + self.leased_sum.samples + stored.samples,
-        }
+        [self.sum.count, self.leased_sum, stored].into_iter().sum()
     }
 
     /// Whether anything that was in the log when it was opened waits or is leased.
@@ -451,8 +438,7 @@ impl Window {
         let Some(disk) = &self.disk else { return self.pending() };
         let waiting = self.waiting.values().filter(|one| one.number >= disk.written_to || one.number < disk.floor);
         let leased = self.leased.iter().filter(|(number, _)| **number >= disk.written_to || **number < disk.floor);
-        let samples = waiting.map(Waiting::samples).chain(leased.map(|(_, one)| one.samples));
-        samples.fold(Count::default(), |sum, one| Count { blocks: sum.blocks + 1, samples: sum.samples + one })
+        waiting.map(Waiting::count).chain(leased.map(|(_, one)| one.count)).sum()
     }
 
     /// The bytes that wait in memory.

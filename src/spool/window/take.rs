@@ -85,9 +85,8 @@ impl Window {
     fn take_out(&mut self, picked: &[u64]) -> Vec<Waiting> {
         let taken: Vec<_> = picked.iter().filter_map(|number| self.take_away(*number)).collect();
         for one in &taken {
-            self.leased_sum.blocks += 1;
-            self.leased_sum.samples += one.samples();
-            self.leased.insert(one.number, Leased { min_ms: one.block.min_ms, samples: one.samples() });
+            self.leased_sum += one.count();
+            self.leased.insert(one.number, Leased { min_ms: one.block.min_ms, count: one.count() });
             self.lanes.lease(one.block.target);
         }
         taken

@@ -241,7 +241,7 @@ async fn what_is_too_large_for_the_rest_of_the_front_waits_until_there_is_room()
 async fn it_knows_whether_anything_of_an_earlier_run_is_left() {
     let mut window = Window::new(1 << 20, true);
     assert!(!window.holds_earlier());
-    window.opened(FIRST - 1, Count { blocks: 1, samples: 1 }, None);
+    window.opened(FIRST - 1, Count { blocks: 1, samples: 1, ..Count::default() }, None);
     assert!(window.holds_earlier(), "on disk");
     let batch = Batch { blocks: vec![(FIRST - 1, block(0, "a"))], next: FIRST, ..Batch::default() };
     window.has_read(FIRST - 1, batch, Lost::Damage);
