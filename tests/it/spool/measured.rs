@@ -1,5 +1,7 @@
 //! What a queue on disk costs: printed with `--nocapture`, and asserted where it does not hang on the machine.
 
+use std::io::Write;
+
 use bytes::Bytes;
 use meshscrape::clock::Clock;
 use meshscrape::model::{Block, Labels, Sample, TargetId, WriteFormat};
@@ -145,15 +147,33 @@ async fn a_block_is_written_without_waiting_for_anything() {
         times.push(began.elapsed());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    println!("a block of {SERIES} samples is written within {}", percentiles(&mut times));
+    let seen = outlet.snapshot();
+    assert_eq!((seen.kept_blocks, seen.dropped_blocks), (seen.pending_blocks, 0));
+    close(spool, outlet).await;
+
+    // What it would be if each waited until it is synced, and what one second of 60,000 samples takes to be.
+    let file = std::fs::File::create(dir.path().join("synced")).expect("a file");
+    let time_of = |blocks: usize| {
+        let began = Instant::now();
+        for _ in 0..blocks {
+            (&file).write_all(&block.elements).expect("written");
+        }
+        file.sync_data().expect("synced");
+        began.elapsed()
+    };
+    let mut each: Vec<_> = (0..scale(50, 1_000)).map(|_| time_of(1)).collect();
+    println!("written and synced within {}", percentiles(&mut each));
+    let mut seconds: Vec<_> = (0..scale(10, 100)).map(|_| time_of(30)).collect();
+    println!("30 of them, synced at once, within {}", percentiles(&mut seconds));
+    let len = file.metadata().expect("its length").len();
+    assert_eq!(len, ((each.len() + 30 * seconds.len()) * block.elements.len()) as u64);
+}
+
+fn percentiles(times: &mut [Duration]) -> String {
     times.sort_unstable();
     let at = |part: usize| times[(times.len() - 1) * part / 1000];
-    println!(
-        "a block of {SERIES} samples is written within {:.0?}; 99 %: {:.0?}; the slowest: {:.0?}",
-        at(500),
-        at(990),
-        at(1000)
-    );
-    close(spool, outlet).await;
+    format!("{:.0?}; 99 %: {:.0?}; the slowest: {:.0?}", at(500), at(990), at(1000))
 }
 
 fn segments(data: &Path) -> Vec<PathBuf> {
