@@ -31,6 +31,7 @@ relabel      | 1024
 spiffe_id    | 2560
 certificates | 16384
 x509         | 8192
+spool        | 12288
 '
 
 fail() {

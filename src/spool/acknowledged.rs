@@ -184,7 +184,7 @@ pub(super) fn write_slot(done: &Done, version: Version, sequence: u64, kept_for:
 }
 
 /// What a slot says, of which there is so much.
-fn read_slot(slot: &[u8], version: Version) -> Option<Said> {
+pub(super) fn read_slot(slot: &[u8], version: Version) -> Option<Said> {
     let mut fields = Fields(slot.get(8..HEADER)?);
     let (found, expected, sequence) = (fields.u32()?, fields.u32()?, fields.u64()?);
     let (size, seconds) = (fields.u32()? as usize, fields.u32()?);

@@ -33,6 +33,7 @@ mod done;
 mod home;
 mod log;
 mod lost;
+mod made_up;
 #[cfg(test)]
 mod memory;
 mod metrics;
@@ -66,6 +67,8 @@ use queue::Queue;
 
 pub use disk::DiskLimits;
 pub use home::{Home, HomeError};
+#[doc(hidden)]
+pub use made_up::read_made_up;
 pub use metrics::Metrics;
 pub use queue::{DiskSnapshot, Lease, LeaseLimits, Outlet, QueueSnapshot, Refused};
 
