@@ -32,19 +32,24 @@
 //! that is set while it runs, makes no block older or younger; the time in which no process runs does not count, either. Who
 //! does not want samples beyond a certain age, whatever they waited for, says so with `sample_age_limit`.
 
+mod saying;
+mod syncing;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::saying::Trouble;
+use self::syncing::Syncing;
+
 use super::count::Count;
-use super::log::{Batch, Log, LogLimits, NotSynced, Overdue, POSITIONS, Unsynced, Wrongs};
+use super::log::{Batch, Log, LogLimits, Overdue, POSITIONS, Wrongs};
 use super::lost::Lost;
 use super::pauses::{Pauses, Work};
-use super::queue::{Queue, gauge};
+use super::queue::Queue;
 use super::record::{self, MAX_RECORD};
 use super::storage::{Storage, is_absent, is_shortage};
 use super::window::FIRST;
@@ -59,14 +64,8 @@ const SAVE_EVERY: Duration = Duration::from_millis(100);
 /// How long what was written waits to be synced.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
-/// How long a disk that failed is left alone.
-const RETRY_EVERY: Duration = Duration::from_secs(1);
-
 /// How long one is left alone that is about to be free.
 const RETRY_SOON: Duration = Duration::from_millis(20);
-
-/// How often the same trouble is said.
-const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// How long what cannot be read is tried again before it is given up.
 pub(super) const READ_PATIENCE: Duration = Duration::from_secs(60);
@@ -148,18 +147,6 @@ pub(super) struct Disk<S: Storage> {
     save_due: Option<Instant>,
     sync_due: Option<Instant>,
     pauses: Pauses,
-}
-
-/// What another thread is syncing.
-struct Syncing<F> {
-    thread: JoinHandle<Result<(), NotSynced>>,
-    files: Arc<Unsynced<F>>,
-}
-
-struct Trouble {
-    since: Instant,
-    /// When it was said last, and of which work.
-    said: Option<(Instant, Work)>,
 }
 
 impl<S: Storage> Disk<S> {
@@ -296,22 +283,6 @@ impl<S: Storage> Disk<S> {
         }
         self.sync_due.get_or_insert(now + SYNC_EVERY);
         collected.and(saved).and(synced)
-    }
-
-    /// What could not be written is lost now.
-    fn say_goodbye(&mut self) {
-        let mut lost = Count::default();
-        self.queue.change(|window| lost = window.lose_unwritten());
-        if lost.blocks > 0 {
-            tracing::error!(
-                queue = self.queue.name(),
-                directory = %self.shown_place.display(),
-                blocks = lost.blocks,
-                samples = lost.samples,
-                "the queue on disk does not take what is left: these samples are lost"
-            );
-        }
-        self.lost = lost;
     }
 
     fn open(&mut self) -> io::Result<()> {
@@ -461,116 +432,6 @@ impl<S: Storage> Disk<S> {
             window.set_stored_oldest(|number| log.oldest_ms(number - zero));
         });
         Ok(true)
-    }
-
-    /// Has synced what was written; with `wait`, until it is.
-    fn sync(&mut self, wait: bool) -> io::Result<()> {
-        let Some(log) = &mut self.log else { return Ok(()) };
-        if !log.check_name()? {
-            tracing::error!(
-                queue = self.queue.name(),
-                directory = %self.shown_place.display(),
-                "somebody has deleted files of the queue on disk; what comes from now on is written anew"
-            );
-        }
-        // Samples are synced also where what is done cannot be written.
-        let saved = log.save_done();
-        self.save_due = None;
-        if let Some(Syncing { thread, files }) = self.syncing.take_if(|syncing| wait || syncing.thread.is_finished()) {
-            let abnormal = |_| Err(files.failed(io::Error::other("BUG: syncing ended abnormally")));
-            thread.join().unwrap_or_else(abnormal).map_err(|failed| log.are_not_synced(failed))?;
-        }
-        // The disk is slower than we are: the next time.
-        if self.syncing.is_some() {
-            return saved;
-        }
-        loop {
-            let files = Arc::new(log.take_unsynced()?);
-            if files.is_empty() {
-                return saved;
-            }
-            if self.sync_apart && !wait {
-                let (thread, theirs) = (std::thread::Builder::new().name("spool-sync".to_owned()), Arc::clone(&files));
-                let syncing = thread.spawn(move || theirs.sync());
-                let syncing = syncing.map_err(|error| log.are_not_synced(files.failed(error)))?;
-                self.syncing = Some(Syncing { thread: syncing, files });
-                return saved;
-            }
-            files.sync().map_err(|failed| log.are_not_synced(failed))?;
-            if !(wait && log.has_unsynced()) {
-                return saved;
-            }
-        }
-    }
-
-    /// Something does not work, and is left alone for a while. Nothing was done.
-    fn fail(&mut self, now: Instant, work: Work, what: &'static str, error: &io::Error) -> bool {
-        let (pause, words) = match work {
-            Work::Write => (
-                &mut self.pauses.write,
-                "the queue on disk does not work: what comes in is kept in memory, and lost with this process, until it does",
-            ),
-            Work::Read => (
-                &mut self.pauses.read,
-                "the queue on disk cannot be read: what waits there and behind it is not delivered until it can, or for a minute",
-            ),
-            Work::Tidy => (
-                &mut self.pauses.tidy,
-                "the files of the queue on disk cannot be kept up: what is delivered may come again after a restart",
-            ),
-        };
-        pause.begin(now + RETRY_EVERY);
-        self.queue.measure(|metrics| metrics.disk.iter().for_each(|disk| disk.failed(what)));
-        let trouble = self.trouble.get_or_insert(Trouble { since: now, said: None });
-        // Once for each kind of work, and again after a while.
-        if trouble.said.is_some_and(|(said, last)| said + SAY_EVERY > now && last >= work) {
-            return false;
-        }
-        trouble.said = Some((now, work));
-        tracing::error!(
-            queue = self.queue.name(),
-            directory = %self.shown_place.display(),
-            operation = what,
-            %error,
-            seconds = (now - trouble.since).as_secs(),
-            "{words}"
-        );
-        false
-    }
-
-    fn heal(&mut self, now: Instant) {
-        if let Some(trouble) = self.trouble.take() {
-            tracing::info!(
-                queue = self.queue.name(),
-                directory = %self.shown_place.display(),
-                seconds = (now - trouble.since).as_secs(),
-                "the queue on disk works again, and all that waits is on it"
-            );
-        }
-    }
-
-    fn show(&mut self) {
-        let (now_ms, works) = (self.ticks.now_ms(), self.log.is_some() && self.pauses.write.is_none());
-        let wrongs = self.log.as_ref().map_or(self.counted, Log::wrongs);
-        let (log, counted) = (self.log.as_ref(), self.counted);
-        self.queue.measure(|metrics| {
-            metrics.on_disk.set(works.into());
-            let (Some(log), Some(disk)) = (log, &metrics.disk) else { return };
-            let age_ms = log.oldest_arrival_ms().map_or(0, |arrived_ms| now_ms.saturating_sub(arrived_ms).max(0));
-            disk.bytes.set(gauge(log.bytes()));
-            disk.oldest_age.set(age_ms as f64 / 1000.0);
-            disk.torn.inc_by(wrongs.torn - counted.torn);
-        });
-        if wrongs.damaged > counted.damaged {
-            self.queue.found_damage(wrongs.damaged - counted.damaged);
-            tracing::warn!(
-                queue = self.queue.name(),
-                directory = %self.shown_place.display(),
-                places = wrongs.damaged - counted.damaged,
-                "the queue on disk is damaged; what is whole will be delivered, the files are kept as *.corrupt"
-            );
-        }
-        self.counted = wrongs;
     }
 }
 

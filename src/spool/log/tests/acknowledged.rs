@@ -1,0 +1,120 @@
+//! What a log promises of what is acknowledged.
+
+use super::*;
+use crate::spool::acknowledged::write_slot;
+
+#[test]
+fn what_is_acknowledged_does_not_come_again_and_whole_segments_go() {
+    let disk = Memory::default();
+    let mut log = written(&disk, 0..8);
+    for position in [0, 2, 4, 6, 1] {
+        log.finish(position, count(1));
+    }
+    log.finish(1, count(1));
+    log.collect(0).expect("deleted");
+    assert_eq!((log.pending(), disk.names(".log").len()), (count(3), 2));
+    log.save_done().expect("written");
+    let mut log = open(&disk);
+    assert_eq!((log.pending(), all(&mut log)), (count(3), vec![3, 5, 7]));
+    [3, 5, 7].into_iter().for_each(|position| log.finish(position, count(1)));
+    log.collect(0).expect("deleted");
+    assert_eq!(disk.names(".log").len(), 0);
+    log.save_done().expect("written");
+    assert_eq!(open(&disk).next(), 8, "no position is used again");
+}
+
+#[test]
+fn what_is_acknowledged_before_it_is_written_does_not_keep_its_segment() {
+    let disk = Memory::default();
+    let mut log = written(&disk, 0..5);
+    log.finish(5, count(1));
+    append(&mut log, 5..6);
+    (0..5).for_each(|position| log.finish(position, count(1)));
+    assert_eq!((log.pending(), all(&mut log)), (count(0), vec![]));
+    log.seal();
+    log.collect(0).expect("deleted");
+    assert_eq!(disk.names(".log").len(), 0);
+}
+
+#[test]
+fn without_its_acknowledgements_everything_comes_again() {
+    for spoil in [(|bytes| bytes.clear()) as fn(&mut Vec<u8>), |bytes| bytes.fill(255)] {
+        let disk = Memory::default();
+        let mut log = written(&disk, 0..8);
+        log.finish(1, count(1));
+        log.save_done().expect("written");
+        disk.change(DONE_FILE, spoil);
+        assert_eq!(all(&mut open(&disk)), Vec::from_iter(0..8));
+    }
+}
+
+#[test]
+fn a_torn_write_of_the_acknowledgements_leaves_those_before() {
+    let disk = Memory::default();
+    let mut log = written(&disk, 0..8);
+    for position in 0..6 {
+        log.finish(position, count(1));
+        log.save_done().expect("written");
+    }
+    // The newer of the two slots.
+    let slots = |bytes: &[u8]| [bytes[16], bytes[65_536 + 16]];
+    disk.change(DONE_FILE, |bytes| {
+        let newer = usize::from(slots(bytes)[1] > slots(bytes)[0]);
+        bytes[newer * 65_536 + 33] ^= 1;
+    });
+    assert_eq!(all(&mut open(&disk)), [5, 6, 7]);
+}
+
+/// As where a refused tenant has a block in each scrape of others.
+#[test]
+fn thousands_of_blocks_that_are_passed_over_make_nothing_come_again() {
+    let disk = Memory::default();
+    let mut log = open(&disk);
+    let blocks: Vec<_> = (0..10_000).map(|number| (number, block(number))).collect();
+    blocks.chunks(100).for_each(|some| log.append(some, 0).expect("it is written"));
+    for position in (0..10_000).step_by(2) {
+        log.finish(position, count(1));
+        if position % 100 == 0 {
+            log.save_done().expect("written");
+        }
+    }
+    log.save_done().expect("written");
+    drop(log);
+    assert_eq!(all(&mut open(&disk)), Vec::from_iter((1..10_000).step_by(2)));
+}
+
+#[test]
+fn acknowledgements_as_they_were_written_at_first_are_read_and_written_anew() {
+    let (first, whole) = (Memory::default(), 2 * 65_536);
+    drop(written(&first, 0..8));
+    let mut done = Done::default();
+    [0, 2, 5].into_iter().for_each(|position| done.insert(position..position + 1));
+    let slot = |sequence| write_slot(&done, Version::One, sequence, LIMITS.max_age);
+    first.change(DONE_FILE, |bytes| *bytes = [slot(4), slot(5)].concat());
+    for fault in [None, Some(Fault::Full)] {
+        let disk = first.copy();
+        disk.fail(fault);
+        let mut log = open(&disk);
+        assert_eq!(all(&mut log), [1, 3, 4, 6, 7]);
+        log.finish(1, count(1));
+        log.save_done().expect("its place is there");
+        assert_eq!(disk.names("").iter().filter(|name| name.starts_with(DONE_FILE)).count(), 1);
+        disk.change(DONE_FILE, |bytes| assert_eq!(bytes.len() == whole, fault.is_none()));
+        disk.fail(None);
+        assert_eq!(all(&mut open(&disk)), [3, 4, 6, 7], "{fault:?}");
+        disk.change(DONE_FILE, |bytes| assert_eq!(bytes.len(), whole));
+    }
+}
+
+#[test]
+fn what_is_not_ours_in_the_place_of_the_acknowledgements_is_moved_aside() {
+    let disk = Memory::default();
+    drop(written(&disk, 0..8));
+    disk.change(DONE_FILE, |bytes| *bytes = b"somebody's notes".to_vec());
+    let mut log = open(&disk);
+    assert_eq!((all(&mut log), log.wrongs().damaged), (Vec::from_iter(0..8), 1));
+    disk.change("acknowledged.corrupt", |bytes| assert_eq!(*bytes, b"somebody's notes"));
+    log.finish(0, count(1));
+    log.save_done().expect("written");
+    assert_eq!((open(&disk).pending(), open(&disk).wrongs()), (count(7), Wrongs::default()));
+}
