@@ -226,7 +226,7 @@ impl Storage for Memory {
     }
 
     fn names(&self) -> io::Result<Handle> {
-        self.disk().may_read()?;
+        self.disk().may_open()?;
         Ok(Handle { disk: self.clone(), id: NAMES })
     }
 }

@@ -60,7 +60,9 @@ impl<S: Storage> Log<S> {
     /// # Errors
     /// If one of the files cannot be opened; it is then asked for again.
     pub(in crate::spool) fn take_unsynced(&mut self) -> io::Result<Unsynced<S::File>> {
-        let mut unsynced = Unsynced { segments: Vec::new(), done: None, names: None };
+        let names = if self.names_changed { Some(self.storage.names()?) } else { None };
+        self.names_changed = false;
+        let mut unsynced = Unsynced { segments: Vec::new(), done: None, names };
         for _ in 0..self.unsynced.len().min(MAX_AT_ONCE) {
             let Some(Sealed { first, file }) = self.unsynced.pop_front() else { break };
             match file.map_or_else(|| self.storage.open(&name_of(first)), Ok) {
@@ -77,13 +79,6 @@ impl<S: Storage> Log<S> {
             && std::mem::take(&mut writer.unsynced)
         {
             unsynced.segments.push((last.first, writer.file.clone()));
-        }
-        if self.names_changed {
-            match self.storage.names() {
-                Ok(names) => unsynced.names = Some(names),
-                Err(error) => return Err(self.are_not_synced(unsynced.failed(error))),
-            }
-            self.names_changed = false;
         }
         let done = self.done_file.as_ref().filter(|_| std::mem::take(&mut self.done_unsynced));
         unsynced.done = done.map(|done| done.file().clone());

@@ -376,6 +376,18 @@ fn what_is_to_be_synced_is_there_once() {
 }
 
 #[test]
+fn where_no_more_files_can_be_opened_no_segment_is_ended_for_that() {
+    let disk = Memory::default();
+    let mut log = written(&disk, 0..1);
+    disk.fail(Some(Fault::NoFiles));
+    assert!(log.take_unsynced().is_err());
+    append(&mut log, 1..2);
+    disk.fail(None);
+    assert_eq!(log.take_unsynced().expect("known").files().count(), 1 + 2, "nothing of it is forgotten");
+    assert_eq!(disk.names(".log").len(), 1);
+}
+
+#[test]
 fn a_deleted_file_is_noticed() {
     let disk = Memory::default();
     let mut log = written(&disk, 0..8);
