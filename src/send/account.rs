@@ -20,7 +20,7 @@ impl Delivery {
         self.metrics.failed.add(unwritten);
         let (samples, unwritten) = (held.points(), unwritten.points());
         self.finished(blocks);
-        self.state().all_rejected.remove(&tenant_of(blocks).cloned());
+        self.has_taken_of(tenant_of(blocks).cloned());
         let now = self.clock.now();
         let trouble = self.ledger.with(|progress| {
             progress.took(samples - unwritten);

@@ -7,9 +7,11 @@
 //! rejected ─▶ one target alone ─┬─ taken ─▶ the others as above
 //!                               └─ rejected ─▶ all are dropped
 //! ```
-//! What always holds: a receiver that takes nothing costs one request more for each that it rejects, and one search a minute. The
-//! one that is searched or tried is another one each time, so that no target hides for long what the receiver takes of the
-//! others. What is kept of all this is kept of each tenant.
+//! What always holds: a receiver that takes nothing costs one request more for each that it rejects, and two searches a minute:
+//! one by whoever comes first, and one of a target that was given up for a minute without being searched, so that no target
+//! hides for ever what the receiver takes of another, whichever come together. The one that is searched or tried is that for
+//! which it is longest ago. A receiver that took something within the minute is none that takes nothing. What is kept of all
+//! this is kept of each tenant.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -25,6 +27,12 @@ use crate::spool::Lease;
 /// still get a bad target in each request, and would never take one as a whole.
 const TOGETHER_FOR: Duration = Duration::from_secs(60);
 
+/// How long others wait behind a target that may have gone.
+const WAITING_FOR: Duration = Duration::from_secs(10 * 60);
+
+/// How long it is known when a target had its turn. Targets come and go.
+const TURNS_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// A target with samples that the receiver does not want.
 pub(super) struct Apart {
     pub(super) since: Instant,
@@ -34,21 +42,32 @@ pub(super) struct Apart {
     pub(super) others_taken: bool,
 }
 
-/// How often one of several targets was searched for all of them, and how often one was tried alone.
+/// When targets were last searched, and last tried alone for several of them.
 #[derive(Default)]
 pub(super) struct Turns {
-    searched: usize,
-    tried: usize,
+    searched: HashMap<TargetId, Instant>,
+    tried: HashMap<TargetId, Instant>,
+}
+
+/// The receiver rejects each part alone of what a tenant sends.
+pub(super) struct AllRejected {
+    since: Instant,
+    /// A target that was given up without being searched, and since when it is its turn to be next.
+    waiting: Option<(TargetId, Instant)>,
 }
 
 /// The blocks of one target that were rejected together, with the lease of them.
 type Rejected = (Lease, Vec<Block>, Rejection);
 
-/// Whose turn it is of so many; `None` if there are none.
-fn next(turns: &mut usize, of: usize) -> Option<usize> {
-    let turn = turns.checked_rem(of)?;
-    *turns = turns.wrapping_add(1);
-    Some(turn)
+/// Which of these targets had its turn longest ago, or never; `None` if there are none.
+fn next(turns: &HashMap<TargetId, Instant>, of: impl Iterator<Item = TargetId>) -> Option<(usize, TargetId)> {
+    of.enumerate().min_by_key(|(_, target)| turns.get(target))
+}
+
+/// This target has its turn now.
+fn has_turn(turns: &mut HashMap<TargetId, Instant>, target: TargetId) {
+    turns.retain(|_, last| last.elapsed() < TURNS_FOR);
+    turns.insert(target, Instant::now());
 }
 
 impl Delivery {
@@ -102,7 +121,8 @@ impl Delivery {
             !rejection.is_about_size() && self.may_split(rejection, blocks) && spans_series(blocks)
         };
         let several: Vec<_> = (0..rejected.len()).filter(|at| may_help(&rejected[*at])).collect();
-        let turn = next(&mut self.state().turns.searched, several.len())?;
+        let targets = several.iter().filter_map(|at| rejected[*at].1.first()).map(|block| block.target);
+        let (turn, _) = next(&self.state().turns.searched, targets)?;
         Some(rejected.remove(several[turn]))
     }
 
@@ -111,7 +131,7 @@ impl Delivery {
     /// at fault.
     pub(super) async fn give_up_rejected(&self, mut targets: Vec<Lease>, rejection: Rejection) {
         let may_help = targets.len() > 1 && self.is_to_be_split(&rejection);
-        let turn = if may_help { next(&mut self.state().turns.tried, targets.len()) } else { None };
+        let turn = if may_help { self.next_to_try(&targets) } else { None };
         if let Some(turn) = turn {
             let mut blocks: Vec<_> = targets[turn].blocks().cloned().collect();
             match self.settle(&mut blocks, Some(&mut targets[turn])).await {
@@ -136,17 +156,70 @@ impl Delivery {
         targets.into_iter().for_each(Lease::ack);
     }
 
-    /// The receiver rejects each part of what this tenant sends alone.
+    /// Which of these is tried alone for all of them.
+    fn next_to_try(&self, targets: &[Lease]) -> Option<usize> {
+        let tried = &mut self.state().turns.tried;
+        let of = targets.iter().filter_map(|lease| lease.blocks().next()).map(|block| block.target);
+        let (turn, target) = next(tried, of)?;
+        has_turn(tried, target);
+        Some(turn)
+    }
+
+    /// The receiver rejects each part of what this tenant sends alone. If it took something of late, that is about these parts.
     pub(super) fn all_rejected(&self, tenant: Option<Tenant>) {
-        let known = &mut self.state().all_rejected;
-        known.retain(|_, since| since.elapsed() < TOGETHER_FOR);
-        known.insert(tenant, Instant::now());
+        let mut state = self.state();
+        if state.taken.get(&tenant).is_some_and(|last| last.elapsed() < TOGETHER_FOR) {
+            return;
+        }
+        state.all_rejected.retain(|_, known| known.since.elapsed() < WAITING_FOR);
+        let new = AllRejected { since: Instant::now(), waiting: None };
+        state.all_rejected.entry(tenant).or_insert(new).since = Instant::now();
+    }
+
+    /// The receiver has taken something of this tenant.
+    pub(super) fn has_taken_of(&self, tenant: Option<Tenant>) {
+        let mut state = self.state();
+        state.all_rejected.remove(&tenant);
+        state.taken.retain(|_, last| last.elapsed() < TOGETHER_FOR);
+        state.taken.insert(tenant, Instant::now());
+    }
+
+    /// One target of these blocks is searched from now on.
+    pub(super) fn is_searched(&self, blocks: &[Block]) {
+        blocks.first().into_iter().for_each(|block| has_turn(&mut self.state().turns.searched, block.target));
+    }
+
+    /// Whether these blocks, which the receiver rejects as others before, are to be sent in parts nevertheless: because it is
+    /// long enough that one of their targets waits for that. If nobody waits who was searched longer ago, it does from now on.
+    pub(super) fn has_waited(&self, rejection: &Rejection, blocks: &[Block]) -> bool {
+        if !self.is_to_be_split(rejection) || !spans_series(blocks) {
+            return false;
+        }
+        let tenant = tenant_of(blocks).cloned();
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let searched = &state.turns.searched;
+        let Some(known) = state.all_rejected.get_mut(&tenant) else { return false };
+        known.waiting = known.waiting.filter(|(_, since)| since.elapsed() < WAITING_FOR);
+        if let Some((target, since)) = known.waiting
+            && since.elapsed() >= TOGETHER_FOR
+            && blocks.iter().any(|block| block.target == target)
+        {
+            state.all_rejected.remove(&tenant);
+            return true;
+        }
+        if let Some((_, target)) = next(searched, blocks.iter().map(|block| block.target))
+            && known.waiting.is_none_or(|(other, _)| searched.get(&target) < searched.get(&other))
+        {
+            known.waiting = Some((target, Instant::now()));
+        }
+        false
     }
 
     /// Whether sending these blocks in parts may help.
     pub(super) fn may_split(&self, rejection: &Rejection, blocks: &[Block]) -> bool {
         let tenant = tenant_of(blocks).cloned();
-        let helps = || self.state().all_rejected.get(&tenant).is_none_or(|since| since.elapsed() >= TOGETHER_FOR);
+        let helps = || self.state().all_rejected.get(&tenant).is_none_or(|known| known.since.elapsed() >= TOGETHER_FOR);
         self.is_to_be_split(rejection) && (rejection.is_about_size() || helps())
     }
 

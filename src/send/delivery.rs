@@ -12,7 +12,7 @@ use http::StatusCode;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 
-use super::apart::{Apart, Turns};
+use super::apart::{AllRejected, Apart, Turns};
 use super::backoff::Backoff;
 use super::complaints::Complaints;
 use super::demand::Work;
@@ -63,7 +63,9 @@ pub(super) struct State {
     pub(super) apart: HashMap<TargetId, Apart>,
     /// When the receiver last rejected each part alone, of which tenant: for a while it is not asked so again, as it may
     /// reject whatever it gets.
-    pub(super) all_rejected: HashMap<Option<Tenant>, Instant>,
+    pub(super) all_rejected: HashMap<Option<Tenant>, AllRejected>,
+    /// When it last took something, of which tenant, for as long as that matters.
+    pub(super) taken: HashMap<Option<Tenant>, Instant>,
     pub(super) turns: Turns,
     /// What is known of the targets of which an earlier run left something.
     pub(super) earlier: Earlier,
@@ -123,6 +125,7 @@ impl State {
             complaints: Complaints::default(),
             apart: HashMap::new(),
             all_rejected: HashMap::new(),
+            taken: HashMap::new(),
             turns: Turns::default(),
             earlier: Earlier::default(),
             work: Work::default(),
@@ -178,7 +181,9 @@ impl Delivery {
         }
         match self.settle(&mut blocks, Some(&mut part)).await {
             Settled::Delivered => self.forgive(&blocks),
-            Settled::Rejected(rejection) if !self.may_split(&rejection, &blocks) => {
+            Settled::Rejected(rejection)
+                if !self.may_split(&rejection, &blocks) && !self.has_waited(&rejection, &blocks) =>
+            {
                 return self.give_up_rejected(by_target(part), rejection).await;
             }
             Settled::Rejected(_) if spans_targets(&blocks) => return self.deliver_apart(by_target(part), false).await,

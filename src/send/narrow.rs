@@ -46,6 +46,9 @@ impl Delivery {
     /// what is known to be at fault.
     pub(super) async fn narrow(&self, blocks: Vec<Block>, rejection: Option<Rejection>) -> bool {
         let known = self.offenders(&blocks).into_keys().collect::<HashSet<_>>();
+        if rejection.is_some() {
+            self.is_searched(&blocks);
+        }
         if rejection.is_some() || known.is_empty() {
             return self.search(blocks, rejection, false).await;
         }

@@ -175,6 +175,93 @@ async fn a_target_with_bad_series_only_hides_for_a_minute_at_most_that_each_othe
     assert_eq!(monitor.snapshot().delivered_samples, 2 * 14, "of the second and the third scrape");
 }
 
+async fn a_minute_later() {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+}
+
+/// The same where they never share a request, and where the one comes first whenever a minute is over.
+#[tokio::test]
+async fn a_target_with_bad_series_only_hides_not_for_ever_that_another_has_one() {
+    let bad = |(labels, _): &(Labels, Sample)| labels.value("target") == "1" || labels.value("n") == "3";
+    let receiver = Receiver::start(Box::new(move |request| match request.samples.iter().any(bad) {
+        true => Answer::status(400),
+        false => Answer::ok(),
+    }))
+    .await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.max_requests_in_flight = 1;
+    let pipe = Pipe::to(vec![remote]);
+    let monitor = pipe.monitors[0].clone();
+    let mut settled = 0;
+    for scrape in 1..=4u32 {
+        for (target, series) in [(1, 4), (2, 8)] {
+            settled += u64::from(series);
+            pipe.push(block_of(target, scrape, series)).await;
+            until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == settled).await;
+        }
+        a_minute_later().await;
+    }
+    pipe.end().await;
+    assert_eq!(monitor.snapshot().delivered_samples, 3 * 7, "of all scrapes but the first");
+}
+
+/// A healthy target is between them: it is not the receiver that takes nothing.
+#[tokio::test]
+async fn a_target_with_bad_series_only_hides_nothing_while_a_third_is_delivered() {
+    let bad = |(labels, _): &(Labels, Sample)| {
+        labels.value("target") == "1" || labels.value("target") == "2" && labels.value("n") == "3"
+    };
+    let receiver = Receiver::start(Box::new(move |request| match request.samples.iter().any(bad) {
+        true => Answer::status(400),
+        false => Answer::ok(),
+    }))
+    .await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.max_requests_in_flight = 1;
+    let pipe = Pipe::to(vec![remote]);
+    let monitor = pipe.monitors[0].clone();
+    let mut settled = 0;
+    for target in [3, 1, 2] {
+        settled += 8;
+        pipe.push(block_of(target, 1, 8)).await;
+        until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == settled).await;
+    }
+    pipe.end().await;
+    assert_eq!(monitor.snapshot().delivered_samples, 8 + 7);
+}
+
+#[tokio::test]
+async fn each_target_is_tried_in_its_turn_whichever_share_a_request() {
+    let receiver = Receiver::start(always(Answer::status(400))).await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.max_samples_per_send = 16;
+    remote.queue.max_requests_in_flight = 1;
+    remote.queue.batch_send_deadline = Duration::from_secs(3600);
+    let pipe = Pipe::to(vec![remote]);
+    let monitor = pipe.monitors[0].clone();
+    let mut settled = 0;
+    for scrape in 1..=4u32 {
+        for pair in [[1, 2], [3, 4]] {
+            settled += 16;
+            for target in pair {
+                pipe.push(block_of(target, scrape, 8)).await;
+            }
+            until(&monitor, |seen| seen.rejected_samples == settled).await;
+        }
+    }
+    pipe.end().await;
+    let mut tried = std::collections::BTreeMap::<_, u32>::new();
+    for request in receiver.recorded().iter().filter(|one| one.samples.len() == 8 && one.samples[0].1.value > 1.0) {
+        let mut targets: Vec<_> = request.samples.iter().map(|(labels, _)| labels.value("target").to_owned()).collect();
+        targets.dedup();
+        *tried.entry(targets).or_default() += 1;
+    }
+    let names = tried.keys().flatten().map(String::as_str);
+    assert_eq!(names.collect::<Vec<_>>(), ["1", "2", "3", "4"], "{tried:?}");
+}
+
 #[tokio::test]
 async fn a_series_that_is_taken_again_is_forgiven() {
     let (mut count, taken_from) = (0, 8);
