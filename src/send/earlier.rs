@@ -10,12 +10,13 @@
 //!                              └─ rejected ─▶ each alone ─┬─ taken: the rest is sent as ever
 //!                                                         └─ rejected ─▶ some of its series, each alone
 //!       ┌────────────────────────────────────────────────────────────────────┘
-//!       ├─ one is taken: it has not had this scrape; the others are searched, the rest is sent as ever
+//!       ├─ one is taken: the others are searched, as long as something of them is taken; the rest is sent as ever
 //!       └─ none: it has had it, or takes nothing; then its next scrape
 //! ```
 //! What always holds: the scrapes of a target go in their order. Of a scrape that a receiver has already it takes no series,
 //! and of any other it takes all but those at fault: so a few series tell the two apart, wherever those at fault stand, and
-//! however many targets have such. They are others each time.
+//! however many targets have such. They are others each time. Only what is equal to the newest that it has it takes again: then
+//! little of what is searched is taken, and that is no fault of the series.
 
 use std::collections::{HashMap, HashSet};
 

@@ -70,14 +70,15 @@ impl Delivery {
         }
     }
 
-    /// Settles all blocks of one target, in as many parts as it takes; `any_taken` is whether the receiver has taken something
-    /// beside them. Whether it has in the end.
-    pub(super) async fn search(&self, blocks: Vec<Block>, rejection: Option<Rejection>, mut any_taken: bool) -> bool {
+    /// Settles all blocks of one target, in as many parts as it takes. Whether anything was taken. `is_earlier` is whether an
+    /// earlier run has left them, of which the receiver has taken something: then they are split whatever it rejected before.
+    /// But it may have that, and most of these blocks, already, so that no series is to blame for what it rejects.
+    pub(super) async fn search(&self, blocks: Vec<Block>, rejection: Option<Rejection>, is_earlier: bool) -> bool {
         // Last first: what is to be sent, or was rejected and is to be split.
         let mut left = vec![(blocks, rejection)];
         // Rejected, and not split before it is known whether the receiver takes anything.
         let mut held = Vec::new();
-        let (mut singles, mut rejections) = (0, 0);
+        let (mut singles, mut rejections, mut any_taken) = (0, 0, false);
         let mut pauses = self.backoff.pauses();
         while let Some((mut piece, rejected)) = left.pop() {
             if (rejected.is_some() || self.is_too_large(&piece)) && rejections < MAX_REJECTIONS {
@@ -90,7 +91,10 @@ impl Delivery {
                     Ok(None) => {
                         if let Some(rejection) = rejected {
                             singles += 1;
-                            self.drop_offender(&piece, rejection);
+                            match is_earlier {
+                                true => self.drop_rejected(&piece, rejection, None),
+                                false => self.drop_offender(&piece, rejection),
+                            }
                             continue;
                         }
                     }
@@ -106,16 +110,20 @@ impl Delivery {
             match self.settle(&mut piece, None).await {
                 Settled::Delivered => {
                     any_taken = true;
+                    if is_earlier {
+                        singles = 0;
+                    }
                     self.forgive_series(&piece);
                     pauses = self.backoff.pauses();
                     left.extend(held.drain(..).rev().map(|(piece, rejection)| (piece, Some(rejection))));
                 }
                 Settled::Rejected(rejection)
-                    if any_taken && self.is_to_be_split(&rejection) || self.may_split(&rejection, &piece) =>
+                    if (any_taken || is_earlier) && self.is_to_be_split(&rejection)
+                        || self.may_split(&rejection, &piece) =>
                 {
                     rejections += 1;
                     // Pieces with several series have none in common, so that their order is free.
-                    let doubtful = !any_taken && singles >= ENOUGH && !rejection.is_about_size();
+                    let doubtful = (!any_taken || is_earlier) && singles >= ENOUGH && !rejection.is_about_size();
                     if doubtful && spans_series(&piece) {
                         held.push((piece, rejection));
                     } else {
@@ -133,6 +141,7 @@ impl Delivery {
             any_taken |= self.scrape_by_scrape(piece, rejection).await;
         }
         if !any_taken
+            && !is_earlier
             && let Some(first) = parts.into_iter().flatten().next()
             && !self.others_are_taken(std::slice::from_ref(&first))
         {

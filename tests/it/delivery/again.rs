@@ -154,6 +154,37 @@ async fn a_receiver_that_rejects_everything_is_not_asked_for_each_series() {
     assert!((480..=500).contains(&requests), "{requests} requests");
 }
 
+/// What is equal to the newest that it has a receiver takes again, as Prometheus does. Of the first scrape that is so of some
+/// series only: of the others it has more.
+#[tokio::test]
+async fn what_is_taken_again_is_no_reason_to_ask_for_all_that_is_not() {
+    let mut newest: HashMap<Labels, f64> = HashMap::new();
+    let rule: Rule = Box::new(move |request| {
+        let is_old = |(labels, one): &(Labels, Sample)| {
+            let n = labels.value("n").parse::<u32>().expect("a number");
+            one.value < newest.get(labels).copied().unwrap_or(if n < 20 { 1.0 } else { 2.0 })
+        };
+        if request.samples.iter().any(is_old) {
+            return Answer::status(400).saying("out of order sample");
+        }
+        newest.extend(request.samples.iter().map(|(labels, sample)| (labels.clone(), sample.value)));
+        Answer::ok()
+    });
+    let (log, _guard) = super::secrecy::capture();
+    let receiver = sent_again(1, 200, rule).await;
+    let requests = receiver.recorded();
+    let mut came: HashMap<Labels, Vec<f64>> = HashMap::new();
+    for (labels, sample) in requests.iter().filter(|one| one.was_taken()).flat_map(|one| &one.samples) {
+        came.entry(labels.clone()).or_default().push(sample.value);
+    }
+    let new = Vec::from_iter((2..=SCRAPES).map(f64::from));
+    assert_eq!(came.len(), 200);
+    assert!(came.values().all(|values| values.ends_with(&new)), "{came:?}");
+    assert!(came.values().any(|values| values[0] < 2.0), "nothing was taken again");
+    assert!(requests.len() < 40, "{} requests", requests.len());
+    assert!(!log.text().contains("does not want this series"), "{}", log.text());
+}
+
 /// As after an outage under which somebody set the clock: what came first is refused, what came later is not.
 #[tokio::test]
 async fn what_has_right_timestamps_is_not_lost_with_what_has_not() {
