@@ -140,7 +140,14 @@ impl Delivery {
                     self.forgive(&blocks);
                     return self.deliver_apart(targets, true).await;
                 }
-                Settled::Nothing => targets.remove(turn).ack(),
+                Settled::Nothing => {
+                    targets.remove(turn).ack();
+                    let tenant = targets.first().and_then(|lease| lease.blocks().next()?.tenant.clone());
+                    if tenant.is_some_and(|tenant| self.tenants.gives_back(&tenant)) {
+                        // Nothing is known of these: they wait with it.
+                        return;
+                    }
+                }
                 Settled::Rejected(_) => {}
             }
         }

@@ -67,6 +67,39 @@ async fn no_request_has_samples_of_two_tenants() {
     }
 }
 
+/// It is tried whether he takes one of his targets again, and he is refused for now: nothing is known of the others.
+#[tokio::test]
+async fn nothing_is_given_up_because_its_tenant_is_refused_as_one_target_is_tried() {
+    let mut asked = 0;
+    let receiver = Receiver::start(Box::new(move |request| {
+        if whose(request).1.iter().any(|target| *target < 3) {
+            return Answer::status(400);
+        }
+        asked += 1;
+        match asked {
+            1 => Answer::status(400),
+            2 => Answer::status(429),
+            _ => Answer::ok(),
+        }
+    }))
+    .await;
+    let mut remote = with_tenants(&receiver.url());
+    remote.queue.max_samples_per_send = 16;
+    remote.queue.max_requests_in_flight = 1;
+    remote.queue.batch_send_deadline = Duration::from_secs(3600);
+    let pipe = Pipe::to(vec![remote]);
+    let monitor = pipe.monitors[0].clone();
+    for (pair, settled) in [([1, 2], 16), ([3, 4], 32)] {
+        for target in pair {
+            pipe.push(Block { tenant: tenant("shop"), ..block_of(target, 1, 8) }).await;
+        }
+        until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == settled).await;
+    }
+    assert_eq!(pipe.end().await, [Undelivered::default()]);
+    let seen = monitor.snapshot();
+    assert_eq!((seen.delivered_samples, seen.rejected_samples), (16, 16));
+}
+
 #[tokio::test]
 async fn refused_tenants_hold_up_no_other_and_get_everything_in_order_later() {
     let open = Arc::new(AtomicBool::new(false));
