@@ -141,9 +141,11 @@ fn as_written(source: &SecretSource) -> &[u8] {
 /// The header that names a tenant to Mimir and its kin.
 const TENANT_HEADER: &str = "x-scope-orgid";
 
-/// Whether a header other than that names a tenant, too, to Thanos or to a proxy.
+/// Whether a header other than that names a tenant, too, to Thanos or to a proxy. What a tenant shows to be let in changes
+/// while he stays the same.
 fn names_another_tenant(header: &str) -> bool {
-    header != TENANT_HEADER && (header.contains("tenant") || header.contains("orgid"))
+    let is_secret = ["token", "key", "secret", "auth"].iter().any(|word| header.contains(word));
+    header != TENANT_HEADER && !is_secret && (header.contains("tenant") || header.contains("orgid"))
 }
 
 #[cfg(test)]
@@ -203,6 +205,9 @@ mod tests {
         .into();
         assert_eq!(places.len(), 9, "{places:?}");
         assert_eq!(with("headers: {THANOS-TENANT: a, X-Tenant: b}"), with("headers: {X-Tenant: b, THANOS-TENANT: a}"));
+        for secret in ["X-Tenant-Token", "X-Tenant-Api-Key", "OrgID-Secret", "Tenant-Authorization"] {
+            assert_eq!(with(&format!("headers: {{{secret}: a}}")), with("name: none"), "{secret}");
+        }
         let odd = name_of("url: 'http://[::1]:9090/'");
         assert!(odd.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-')), "{odd}");
     }
