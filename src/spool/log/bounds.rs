@@ -4,6 +4,7 @@ use std::io;
 use std::ops::Range;
 
 use super::known::{Fate, Segment};
+use super::syncing::PART;
 use super::{CORRUPT_SUFFIX, Log, MAX_SEGMENTS, MAX_SET_ASIDE, Overdue, SEGMENT_SUFFIX};
 use crate::spool::count::Count;
 use crate::spool::segment;
@@ -57,7 +58,14 @@ impl<S: Storage> Log<S> {
         // Of the other files nothing gets less by that: they go first, or cannot go.
         let bytes = self.bytes_of_segments().saturating_add(with_header(more));
         let earlier = self.segments.partition_point(|segment| segment.first < self.began);
-        (bytes > self.limits.max_bytes || earlier > MAX_SEGMENTS).then_some(Overdue::Bytes)
+        (bytes > self.limits.max_bytes || earlier > self.most_earlier()).then_some(Overdue::Bytes)
+    }
+
+    /// How many segments of earlier processes there may be: as many as have room, if none is smaller than it is without a
+    /// restart.
+    fn most_earlier(&self) -> usize {
+        let with_room = self.limits.max_bytes / (self.limits.segment_bytes / PART).max(1);
+        usize::try_from(with_room).unwrap_or(usize::MAX).max(MAX_SEGMENTS)
     }
 
     /// Whether files that should be gone take the place of `more` bytes.

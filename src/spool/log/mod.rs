@@ -68,8 +68,8 @@ pub(super) const POSITIONS: u64 = 1 << 62;
 /// How many damaged files are kept.
 const MAX_SET_ASIDE: usize = 2;
 
-/// How many segments of earlier processes there may be; the oldest has to go if there are more. Only one that is restarted
-/// all the time gets near.
+/// How many segments of earlier processes there may be however small they are; the oldest has to go if there are more. Only
+/// one that is restarted all the time gets near.
 const MAX_SEGMENTS: usize = 4096;
 
 pub(super) const DONE_FILE: &str = "acknowledged";

@@ -18,7 +18,7 @@ const MAX_AT_ONCE: usize = 32;
 const GIVE_UP_EVERY_MS: i64 = 60_000;
 
 /// The part: one in so many.
-const PART: u64 = 16;
+pub(super) const PART: u64 = 16;
 
 /// An ended segment, by its first position.
 pub(super) struct Sealed<F> {

@@ -1,6 +1,7 @@
 //! What a log promises, on a disk in memory.
 
 mod acknowledged;
+mod bounds;
 
 use std::ops::Range;
 
