@@ -513,17 +513,23 @@ proptest! {
         steps in proptest::collection::vec(step(), 0..60),
         memory in 2..40u64,
         disk in 8..40u64,
-        is_full in any::<bool>(),
+        full in proptest::option::of(any::<bool>()),
     ) {
-        let begin = if is_full { all_full() } else { Vec::new() };
+        let begin = full.map(all_full).unwrap_or_default();
         run(Bounds { memory: memory * 1_000, disk: disk * RECORD }, [begin, steps].concat())?;
     }
 }
 
-/// The disk is full of what is of refused tenants, and the memory of what it does not take.
-fn all_full() -> Vec<Step> {
+/// The disk is full of what is of refused tenants, and the memory of what it does not take; `for_long`: some of theirs may be
+/// given up.
+fn all_full(for_long: bool) -> Vec<Step> {
     let written = [Step::Push(7), Step::Work, Step::Lease(1)].repeat(6);
-    let begin =
-        [&[Step::Refuse(7, false)], &written[..], &[Step::Fail(Fault::Full)], &vec![Step::Push(7); 20]].concat();
+    let begin = [
+        &[Step::Refuse(if for_long { 3 } else { 7 }, for_long)],
+        &written[..],
+        &[Step::Fail(Fault::Full)],
+        &vec![Step::Push(7); 20],
+    ]
+    .concat();
     [begin, vec![Step::Lease(1), Step::Work]].concat()
 }

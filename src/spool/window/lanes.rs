@@ -205,6 +205,11 @@ impl Lanes {
         tenants.iter().filter_map(|tenant| self.lanes.get(&Some(tenant.clone()))).map(|lane| lane.bytes).sum()
     }
 
+    /// Whether anything waits for anybody else.
+    pub(super) fn has_others(&self, than: &HashSet<Tenant>) -> bool {
+        self.lanes.keys().any(|tenant| tenant.as_ref().is_none_or(|tenant| !than.contains(tenant)))
+    }
+
     /// All of a target may be leased, or nothing of it.
     fn set_ready(&mut self, target: TargetId, is_ready: bool) {
         let Some(of) = self.targets.get(&target) else { return };

@@ -56,10 +56,11 @@ impl Window {
         Take::Blocks(self.take_out(&picked))
     }
 
-    /// Which of the refused tenants is to give up something, because others wait behind the gap.
+    /// Which of the refused tenants is to give up something, because others wait behind the gap and nothing more is read:
+    /// the front is full, however little of the memory it may have, and of nobody else.
     fn overdue(&self, refused: &Refused) -> Option<Option<Tenant>> {
-        let gap = self.gap().filter(|_| !refused.overdue.is_empty() && self.refused_bytes > self.capacity_bytes / 2)?;
-        if !self.holds_others_from(gap.start, refused) {
+        let gap = self.gap().filter(|_| !refused.overdue.is_empty() && self.next_to_read().is_none())?;
+        if self.lanes.has_others(&refused.tenants) || !self.holds_others_from(gap.start, refused) {
             return None;
         }
         let is_overdue = |tenant: Option<&Tenant>| tenant.is_some_and(|tenant| refused.overdue.contains(tenant));

@@ -226,6 +226,54 @@ async fn where_the_disk_takes_nothing_a_refused_backlog_does_not_go_to_and_fro()
     assert!(disked.window.waiting_bytes() <= 16 * MIB);
 }
 
+/// The memory is full of what cannot be written, so that little of the backlog is read at a time.
+#[tokio::test(start_paused = true)]
+async fn where_the_disk_takes_nothing_who_is_refused_for_long_is_given_up_as_well() {
+    let mut disked = Disked::new(16 * MIB);
+    for number in 0..400 {
+        disked.push(block(number, "a"));
+        disked.drain(&["a"]);
+        disked.read();
+    }
+    for number in 400..700 {
+        disked.window.push(block(number, if number == 699 { "b" } else { "a" }));
+    }
+    assert!(disked.window.dropped(Lost::Memory).blocks > 0, "the memory is full");
+    disked.read();
+    let mut given_up = Vec::new();
+    let delivered = loop {
+        let delivered = disked.drain(&["a"]);
+        if !delivered.is_empty() {
+            break delivered;
+        }
+        let one = disked.give_up(&["a"]);
+        assert!((1..=3).contains(&one.len()), "one lease: {one:?} after {}", given_up.len());
+        given_up.extend(one);
+    };
+    assert_eq!(delivered, [699]);
+    assert!(given_up.is_sorted() && given_up.len() <= 400, "the oldest, and of what is on disk only: {given_up:?}");
+    assert!(disked.give_up(&["a"]).is_empty(), "nobody waits any more");
+}
+
+/// Others wait behind the gap, but it is not his blocks that keep them there.
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_for_long_gives_up_nothing_while_others_fill_the_front() {
+    let mut disked = Disked::new(16 * MIB);
+    disked.push(block(0, "a"));
+    let of_one_target = |number| Block { target: TargetId(1), ..block(number, "b") };
+    disked.push(of_one_target(1));
+    let leased = take(&mut disked.window, &["a"]);
+    assert_eq!(numbers(&leased), [1]);
+    for number in 2..200 {
+        disked.push(of_one_target(number));
+    }
+    assert!(disked.window.gap().is_some() && disked.window.next_to_read().is_none());
+    assert!(disked.give_up(&["a"]).is_empty(), "they go on once the lease is over");
+    disked.window.forget(&leased);
+    disked.read();
+    assert_eq!(disked.drain(&["a"]), Vec::from_iter(2..200));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_too_large_for_the_rest_of_the_front_waits_until_there_is_room() {
     let mut disked = Disked::new(16 * MIB);
