@@ -363,6 +363,25 @@ async fn a_disk_that_syncs_nothing_costs_neither_blocks_nor_many_files() {
     assert_eq!(life.seen().pending_blocks, 5_000, "what could not be synced is later");
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_file_that_cannot_be_synced_keeps_no_other_from_that_at_the_end() {
+    let storage = Memory::default();
+    let mut life = Life::begin(&storage, 0);
+    for number in 0..160 {
+        life.queue.push(block(number));
+        life.disk.settle();
+    }
+    let names = storage.names(".log");
+    assert!(names.len() >= 40, "{} files, which nobody has synced yet", names.len());
+    storage.keep_from_durable(&names[3]);
+    life.queue.close();
+    life.outlet = None;
+    assert!(!life.work(), "it is over");
+    storage.lose_power(0);
+    let taken = Life::begin(&storage, 0).take();
+    assert_eq!(taken, Vec::from_iter((0..12).chain(16..160)), "those of one file are lost");
+}
+
 #[tokio::test]
 async fn a_disk_that_neither_gives_nor_takes_does_not_cost_what_is_new() {
     let storage = Memory::default();

@@ -44,6 +44,8 @@ struct Disk {
     fault: Option<Fault>,
     /// Files that cannot be read from this byte on.
     unreadable: HashMap<u64, u64>,
+    /// The one that cannot be made durable.
+    unsyncable: Option<u64>,
 }
 
 #[derive(Clone, Default)]
@@ -80,7 +82,7 @@ impl Memory {
     /// Another disk with the same on it.
     pub(super) fn copy(&self) -> Self {
         let disk = self.disk();
-        let disk = Disk { unreadable: HashMap::new(), ..disk.clone() };
+        let disk = Disk { unreadable: HashMap::new(), unsyncable: None, ..disk.clone() };
         Self { disk: Arc::new(Mutex::new(disk)), ..Self::default() }
     }
 
@@ -89,6 +91,12 @@ impl Memory {
         let mut disk = self.disk();
         let id = disk.names[name];
         disk.unreadable.insert(id, from);
+    }
+
+    /// The file with this name cannot be made durable.
+    pub(super) fn keep_from_durable(&self, name: &str) {
+        let mut disk = self.disk();
+        disk.unsyncable = Some(disk.names[name]);
     }
 
     /// All can be read.
@@ -280,7 +288,7 @@ impl StoredFile for Handle {
     fn sync(&self) -> io::Result<()> {
         let mut disk = self.disk.disk();
         disk.may_change()?;
-        if disk.fault == Some(Fault::Unsyncable) {
+        if disk.fault == Some(Fault::Unsyncable) || disk.unsyncable == Some(self.id) {
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }
         if self.id == NAMES {

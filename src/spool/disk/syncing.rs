@@ -15,43 +15,47 @@ pub(super) struct Syncing<F> {
 }
 
 impl<S: Storage> Disk<S> {
-    /// Has synced what was written; with `wait`, until it is.
+    /// Has synced what was written; with `wait`, until all of it was tried once.
+    ///
+    /// # Errors
+    /// The first of those that there were: what fails by itself keeps nothing else from being synced.
     pub(super) fn sync(&mut self, wait: bool) -> io::Result<()> {
         let Some(log) = &mut self.log else { return Ok(()) };
-        if !log.check_name()? {
+        let has_name = log.check_name();
+        if let Ok(false) = has_name {
             tracing::error!(
                 queue = self.queue.name(),
                 directory = %self.shown_place.display(),
                 "somebody has deleted files of the queue on disk; what comes from now on is written anew"
             );
         }
-        // Samples are synced also where what is done cannot be written.
-        let saved = log.save_done();
+        let mut outcome = has_name.map(drop).and(log.save_done());
         self.save_due = None;
         if let Some(Syncing { thread, files }) = self.syncing.take_if(|syncing| wait || syncing.thread.is_finished()) {
             let abnormal = |_| Err(files.failed(io::Error::other("BUG: syncing ended abnormally")));
-            thread.join().unwrap_or_else(abnormal).map_err(|failed| log.are_not_synced(failed))?;
+            let synced = thread.join().unwrap_or_else(abnormal);
+            outcome = outcome.and(synced.map_err(|failed| log.are_not_synced(failed)));
         }
         // The disk is slower than we are: the next time.
         if self.syncing.is_some() {
-            return saved;
+            return outcome;
         }
-        loop {
-            let files = Arc::new(log.take_unsynced()?);
+        for _ in 0..if wait { log.parts_to_sync() } else { 1 } {
+            let (files, opened) = log.take_unsynced();
+            let files = Arc::new(files);
+            outcome = outcome.and(opened);
             if files.is_empty() {
-                return saved;
+                continue;
             }
-            if self.sync_apart && !wait {
+            let synced = if self.sync_apart && !wait {
                 let (thread, theirs) = (std::thread::Builder::new().name("spool-sync".to_owned()), Arc::clone(&files));
-                let syncing = thread.spawn(move || theirs.sync());
-                let syncing = syncing.map_err(|error| log.are_not_synced(files.failed(error)))?;
-                self.syncing = Some(Syncing { thread: syncing, files });
-                return saved;
-            }
-            files.sync().map_err(|failed| log.are_not_synced(failed))?;
-            if !(wait && log.has_unsynced()) {
-                return saved;
-            }
+                let begun = thread.spawn(move || theirs.sync()).map_err(|error| files.failed(error));
+                begun.map(|thread| self.syncing = Some(Syncing { thread, files }))
+            } else {
+                files.sync()
+            };
+            outcome = outcome.and(synced.map_err(|failed| log.are_not_synced(failed)));
         }
+        outcome
     }
 }

@@ -55,14 +55,11 @@ impl<S: Storage> Log<S> {
         self.unsynced.retain(|sealed| sealed.first != first);
     }
 
-    /// What was written since this was asked last, to be synced by whoever has the time; if that is much, a part of it.
-    ///
-    /// # Errors
-    /// If one of the files cannot be opened; it is then asked for again.
-    pub(in crate::spool) fn take_unsynced(&mut self) -> io::Result<Unsynced<S::File>> {
-        let names = if self.names_changed { Some(self.storage.names()?) } else { None };
-        self.names_changed = false;
-        let mut unsynced = Unsynced { segments: Vec::new(), done: None, names };
+    /// What was written since this was asked last, to be synced by whoever has the time; if that is much, a part of it. With
+    /// it, whether a file could not be opened; that one comes again.
+    pub(in crate::spool) fn take_unsynced(&mut self) -> (Unsynced<S::File>, io::Result<()>) {
+        let mut unsynced = Unsynced { segments: Vec::new(), done: None, names: None };
+        let mut opened = Ok(());
         for _ in 0..self.unsynced.len().min(MAX_AT_ONCE) {
             let Some(Sealed { first, file }) = self.unsynced.pop_front() else { break };
             match file.map_or_else(|| self.storage.open(&name_of(first)), Ok) {
@@ -71,7 +68,7 @@ impl<S: Storage> Log<S> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
                     self.unsynced.push_back(Sealed { first, file: None });
-                    return Err(self.are_not_synced(unsynced.failed(error)));
+                    opened = Err(error);
                 }
             }
         }
@@ -80,14 +77,23 @@ impl<S: Storage> Log<S> {
         {
             unsynced.segments.push((last.first, writer.file.clone()));
         }
+        if self.names_changed {
+            match self.storage.names() {
+                Ok(names) => {
+                    unsynced.names = Some(names);
+                    self.names_changed = false;
+                }
+                Err(error) => opened = Err(error),
+            }
+        }
         let done = self.done_file.as_ref().filter(|_| std::mem::take(&mut self.done_unsynced));
         unsynced.done = done.map(|done| done.file().clone());
-        Ok(unsynced)
+        (unsynced, opened)
     }
 
-    /// Whether more is to be synced than was handed out last.
-    pub(in crate::spool) fn has_unsynced(&self) -> bool {
-        !self.unsynced.is_empty()
+    /// How often [`Log::take_unsynced`] is to be asked until it has handed out all once, whatever becomes of it.
+    pub(in crate::spool) fn parts_to_sync(&self) -> usize {
+        self.unsynced.len().div_ceil(MAX_AT_ONCE).max(1)
     }
 
     /// Syncing these has failed: why.

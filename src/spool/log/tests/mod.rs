@@ -363,7 +363,7 @@ fn one_file_that_cannot_be_deleted_keeps_no_other_from_making_room() {
 fn what_is_to_be_synced_is_there_once() {
     let disk = Memory::default();
     let mut log = written(&disk, 0..30);
-    let files = log.take_unsynced().expect("known").files().count();
+    let files = log.take_unsynced().0.files().count();
     assert_eq!(files, 10 + 2, "ten segments, the acknowledgements and the names");
     for position in 0..27 {
         log.finish(position, count(1));
@@ -372,7 +372,7 @@ fn what_is_to_be_synced_is_there_once() {
     append(&mut log, 30..60);
     (27..54).for_each(|position| log.finish(position, count(1)));
     log.collect(0).expect("deleted");
-    let files = log.take_unsynced().expect("known").files().count();
+    let files = log.take_unsynced().0.files().count();
     assert_eq!(files, 2 + 2, "what is deleted needs no more");
 }
 
