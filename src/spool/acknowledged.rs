@@ -1,15 +1,19 @@
 //! The file that says which positions of a log are done with.
 //!
 //! ```text
-//! two slots of 64 KiB, written in turns, so that a torn write leaves the other one:
+//! two slots of 64 KiB:
 //!  0  "MSHACKED"  8
 //!  8  version     4  2
 //! 12  checksum    4  CRC-32 of all the rest of the slot that is used
-//! 16  sequence    8  the slot with the higher one is the newer one
+//! 16  sequence    8  the slot with the higher one is the newer one; even in the first slot, odd in the second
 //! 24  length      4  of the ranges, in bytes
 //! 28  kept for    4  seconds: how long what is not done was to be kept; 0 where that is not known
 //! 32  ranges: how many positions lie before it, behind the range before, and how many it has; each number as LEB128
 //! ```
+//! A slot has several pages, and is written more often than it is synced. Of what was not, the machine's loss of power leaves
+//! some pages and others not. So a slot is written over and over until a sync of it has succeeded, and only then the other one,
+//! which till then is as it was synced: one of the two is always whole. While the file is being synced it is not written.
+//!
 //! Numbers but those of the ranges are little-endian. Both slots are there from the beginning, so that an acknowledgement needs
 //! no space on a disk that is full; of a slot as many pages of 4 KiB are written as are used. What does not fit are the ranges
 //! of the highest positions, more than 16,000 of them behind the first: then blocks would come twice after a restart. That is
@@ -20,6 +24,8 @@
 //! in its place; as long as there is no space for that it is written as it is.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::done::Done;
@@ -68,7 +74,48 @@ pub(super) struct Said {
 pub(super) struct DoneFile<F> {
     file: F,
     version: Version,
+    /// Of the slot that was written last.
     sequence: u64,
+    progress: Arc<Progress>,
+}
+
+/// What its writer and whoever syncs it, on another thread, know of each other.
+struct Progress {
+    /// The sequence up to which it is written.
+    written: AtomicU64,
+    /// The one that it had when a sync began that succeeded.
+    synced: AtomicU64,
+    is_being_synced: AtomicBool,
+}
+
+/// No slot has this sequence.
+const NEVER: u64 = u64::MAX;
+
+/// The file, for whoever syncs it.
+pub(super) struct ToSync<F> {
+    file: F,
+    progress: Arc<Progress>,
+}
+
+impl<F: StoredFile> ToSync<F> {
+    /// The file itself.
+    pub(super) fn file(&self) -> &F {
+        &self.file
+    }
+
+    /// Makes durable what is written.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let Progress { written, synced, is_being_synced } = &*self.progress;
+        is_being_synced.store(true, Ordering::SeqCst);
+        // What a write that has begun writes from here on may be durable or not: then this is not the last sequence.
+        let sequence = written.load(Ordering::SeqCst);
+        let outcome = self.file.sync();
+        if outcome.is_ok() {
+            synced.store(sequence, Ordering::SeqCst);
+        }
+        is_being_synced.store(false, Ordering::SeqCst);
+        outcome
+    }
 }
 
 impl<F: StoredFile> DoneFile<F> {
@@ -109,35 +156,52 @@ impl<F: StoredFile> DoneFile<F> {
     /// # Errors
     /// If there is no place for both.
     pub(super) fn begin(file: F, done: &Done, kept_for: Duration) -> io::Result<Self> {
-        let mut begun = Self { file, version: Version::Two, sequence: 0 };
-        for _ in 0..2 {
-            let mut slot = write_slot(done, begun.version, begun.sequence, kept_for);
+        let mut begun = Self::at(file, Version::Two, 0);
+        for sequence in 0..2 {
+            let mut slot = write_slot(done, begun.version, sequence, kept_for);
             slot.resize(begun.version.slot(), 0);
-            begun.put(&slot)?;
+            begun.put(&slot, sequence)?;
         }
         Ok(begun)
     }
 
     /// In this file, which says what is done up to a sequence.
     pub(super) fn go_on(file: F, said: &Said) -> Self {
-        Self { file, version: said.version, sequence: said.sequence.saturating_add(1) }
+        Self::at(file, said.version, said.sequence)
     }
 
-    /// Writes down `done`, and how long the rest is kept, in the place of what was written the time before last.
+    fn at(file: F, version: Version, sequence: u64) -> Self {
+        let progress = Progress {
+            written: AtomicU64::new(sequence),
+            synced: AtomicU64::new(NEVER),
+            is_being_synced: AtomicBool::new(false),
+        };
+        Self { file, version, sequence, progress: Arc::new(progress) }
+    }
+
+    /// Writes down `done`, and how long the rest is kept: in the place of what was written last, unless that was synced.
     pub(super) fn write(&mut self, done: &Done, kept_for: Duration) -> io::Result<()> {
-        self.put(&write_slot(done, self.version, self.sequence, kept_for))
+        let is_synced = self.progress.synced.load(Ordering::SeqCst) == self.sequence;
+        let sequence = self.sequence.saturating_add(if is_synced { 1 } else { 2 });
+        self.put(&write_slot(done, self.version, sequence, kept_for), sequence)
     }
 
-    fn put(&mut self, slot: &[u8]) -> io::Result<()> {
-        let place = (self.sequence % 2) * self.version.slot() as u64;
+    fn put(&mut self, slot: &[u8], sequence: u64) -> io::Result<()> {
+        let place = (sequence % 2) * self.version.slot() as u64;
         self.file.write_at(slot, place)?;
-        self.sequence = self.sequence.saturating_add(1);
+        self.sequence = sequence;
+        self.progress.written.store(sequence, Ordering::SeqCst);
         Ok(())
     }
 
-    /// The file itself.
-    pub(super) fn file(&self) -> &F {
-        &self.file
+    /// The file, to be synced by somebody else.
+    pub(super) fn to_sync(&self) -> ToSync<F> {
+        ToSync { file: self.file.clone(), progress: Arc::clone(&self.progress) }
+    }
+
+    /// Whether somebody is syncing it: what would be written now might have to be written over and over in its place.
+    pub(super) fn is_being_synced(&self) -> bool {
+        self.progress.is_being_synced.load(Ordering::SeqCst)
     }
 }
 
@@ -248,8 +312,12 @@ fn checksum(slot: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use proptest::prelude::*;
 
+    use super::super::memory::Memory;
+    use super::super::storage::Storage;
     use super::*;
 
     const KEPT: Duration = Duration::from_secs(7200);
@@ -281,6 +349,40 @@ mod tests {
             assert!((at_least..all).contains(&count), "{count}");
             assert!(read.contains(count * 2 - 2) && !read.contains(count * 2));
         }
+    }
+
+    #[test]
+    fn what_is_written_while_it_is_synced_is_not_taken_for_synced() {
+        let disk = Memory::default();
+        let file = disk.create("acknowledged").expect("created");
+        let second = || {
+            let mut slot = vec![0; Version::Two.slot()];
+            file.read_at(&mut slot, Version::Two.slot() as u64).expect("read");
+            slot
+        };
+        let begun = DoneFile::begin(file.clone(), &Done::default(), KEPT).expect("begun");
+        let (to_sync, begun) = (begun.to_sync(), Arc::new(Mutex::new(begun)));
+        let write = |until| begun.lock().expect("none panics").write(&done([(0, until)]), KEPT).expect("written");
+        to_sync.sync().expect("synced");
+        let safe = second();
+        write(1);
+        disk.before_sync({
+            let begun = Arc::clone(&begun);
+            move || {
+                let mut begun = begun.lock().expect("none panics");
+                assert!(begun.is_being_synced());
+                // As if that had begun before.
+                begun.write(&done([(0, 2)]), KEPT).expect("written");
+            }
+        });
+        to_sync.sync().expect("synced");
+        write(3);
+        assert!(second() == safe, "the other slot may be torn");
+        disk.before_sync(|| {});
+        to_sync.sync().expect("synced");
+        write(4);
+        assert!(second() != safe && !begun.lock().expect("none panics").is_being_synced());
+        assert_eq!(DoneFile::load(&file).expect("read").map(|said| said.done), Some(done([(0, 4)])));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) enum Fault {
     Unsyncable,
 }
 
-/// What is done before a file is read.
+/// What is done before a file is read or synced.
 type Hook = Box<dyn FnMut() + Send>;
 
 /// Clones are the same disk.
@@ -33,6 +33,7 @@ type Hook = Box<dyn FnMut() + Send>;
 pub(super) struct Memory {
     disk: Arc<Mutex<Disk>>,
     before_read: Arc<Mutex<Option<Hook>>>,
+    before_sync: Arc<Mutex<Option<Hook>>>,
 }
 
 #[derive(Clone, Default)]
@@ -54,6 +55,16 @@ struct Content {
     durable: Vec<u8>,
 }
 
+/// What is written at once, or not.
+const PAGE: usize = 4096;
+
+/// Whether that page is the newer one after so much luck, which is so for `luck` in 256 of them.
+fn is_lucky(page: usize, luck: u8) -> bool {
+    let mixed =
+        (page as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(luck).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    (mixed.wrapping_mul(0xc4ce_b9fe_1a85_ec53) >> 56) as u8 <= luck && luck > 0
+}
+
 /// The file that is the list of names.
 const NAMES: u64 = u64::MAX;
 
@@ -72,6 +83,11 @@ impl Memory {
     /// Somebody else does this whenever a file is about to be read.
     pub(super) fn before_read(&self, hook: impl FnMut() + Send + 'static) {
         *self.before_read.lock().expect("no test panics here") = Some(Box::new(hook));
+    }
+
+    /// The same when a file is about to be synced.
+    pub(super) fn before_sync(&self, hook: impl FnMut() + Send + 'static) {
+        *self.before_sync.lock().expect("no test panics here") = Some(Box::new(hook));
     }
 
     /// From now on this does not work, or everything does.
@@ -104,16 +120,23 @@ impl Memory {
         self.disk().unreadable.clear();
     }
 
-    /// The machine loses its power: of what was not synced only a part is there, `luck` in 256 of it.
+    /// The machine loses its power: of what was not synced only a part is there, `luck` in 256 of it. Of what was written in
+    /// place that is some of the pages, each by itself.
     pub(super) fn lose_power(&self, luck: u8) {
         let mut disk = self.disk();
         disk.names = disk.durable_names.clone();
         for content in disk.files.values_mut() {
             let (kept, now) = (content.durable.len(), content.bytes.len());
-            match now >= kept && content.bytes[..kept] == content.durable {
-                true => content.bytes.truncate(kept + (now - kept) * usize::from(luck) / 256),
-                false if luck < 128 => content.bytes = content.durable.clone(),
-                false => {}
+            if now < kept {
+                if luck < 128 {
+                    content.bytes = content.durable.clone();
+                }
+                continue;
+            }
+            content.bytes.truncate(kept + (now - kept) * usize::from(luck) / 256);
+            let pages = content.bytes.chunks_mut(PAGE).zip(content.durable.chunks(PAGE));
+            for (page, durable) in pages.enumerate().filter_map(|(at, page)| (!is_lucky(at, luck)).then_some(page)) {
+                page[..durable.len()].copy_from_slice(durable);
             }
         }
     }
@@ -286,6 +309,9 @@ impl StoredFile for Handle {
     }
 
     fn sync(&self) -> io::Result<()> {
+        if let Some(hook) = &mut *self.disk.before_sync.lock().expect("no test panics here") {
+            hook();
+        }
         let mut disk = self.disk.disk();
         disk.may_change()?;
         if disk.fault == Some(Fault::Unsyncable) || disk.unsyncable == Some(self.id) {

@@ -273,8 +273,7 @@ impl<S: Storage> Disk<S> {
         let collected = log.collect(0).map_err(|error| ("delete", error));
         let mut saved = Ok(());
         if left || is_due(self.save_due, now) {
-            self.save_due = None;
-            saved = log.save_done().map_err(|error| ("acknowledge", error));
+            saved = self.save(now).map_err(|error| ("acknowledge", error));
         }
         let mut synced = Ok(());
         if left || is_due(self.sync_due, now) {
@@ -283,6 +282,14 @@ impl<S: Storage> Disk<S> {
         }
         self.sync_due.get_or_insert(now + SYNC_EVERY);
         collected.and(saved).and(synced)
+    }
+
+    /// Writes down what is done, or a little later where that file is being synced.
+    fn save(&mut self, now: Instant) -> io::Result<()> {
+        let Some(log) = &mut self.log else { return Ok(()) };
+        let saved = log.save_done();
+        self.save_due = (saved.is_ok() && log.is_unsaved()).then_some(now + SAVE_EVERY);
+        saved
     }
 
     fn open(&mut self) -> io::Result<()> {

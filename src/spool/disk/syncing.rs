@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use tokio::time::Instant;
+
 use super::Disk;
 use crate::spool::log::{NotSynced, Unsynced};
 use crate::spool::storage::Storage;
@@ -29,13 +31,15 @@ impl<S: Storage> Disk<S> {
                 "somebody has deleted files of the queue on disk; what comes from now on is written anew"
             );
         }
-        let mut outcome = has_name.map(drop).and(log.save_done());
-        self.save_due = None;
+        let mut outcome = has_name.map(drop);
         if let Some(Syncing { thread, files }) = self.syncing.take_if(|syncing| wait || syncing.thread.is_finished()) {
             let abnormal = |_| Err(files.failed(io::Error::other("BUG: syncing ended abnormally")));
             let synced = thread.join().unwrap_or_else(abnormal);
             outcome = outcome.and(synced.map_err(|failed| log.are_not_synced(failed)));
         }
+        // What was written is synced also where what is done cannot be written.
+        outcome = outcome.and(self.save(Instant::now()));
+        let Some(log) = &mut self.log else { return outcome };
         // The disk is slower than we are: the next time.
         if self.syncing.is_some() {
             return outcome;

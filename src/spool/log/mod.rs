@@ -312,7 +312,12 @@ impl<S: Storage> Log<S> {
         }
     }
 
-    /// Writes down what is done, if that has changed.
+    /// Whether what is done is not written down: that has failed, or was put off.
+    pub(super) fn is_unsaved(&self) -> bool {
+        self.done_changed
+    }
+
+    /// Writes down what is done, if that has changed; not while it is being synced.
     pub(super) fn save_done(&mut self) -> io::Result<()> {
         if !self.done_changed {
             return Ok(());
@@ -321,7 +326,7 @@ impl<S: Storage> Log<S> {
             let found = load_done(&self.storage)?;
             self.done_file = Some(self.done_file_from(&found)?);
         }
-        let Some(file) = &mut self.done_file else { return Ok(()) };
+        let Some(file) = self.done_file.as_mut().filter(|file| !file.is_being_synced()) else { return Ok(()) };
         if let Err(error) = file.write(&self.done, self.limits.max_age) {
             // Opened anew the next time: it may be another file then.
             self.done_file = None;
@@ -357,7 +362,8 @@ impl<S: Storage> Log<S> {
             }
         };
         let mut file = DoneFile::go_on(self.storage.open_to_write(DONE_FILE)?, said);
-        // To the older slot.
+        // Whoever wrote the newer slot may have been killed before it was synced. If that fails it is written over.
+        let _ = file.to_sync().sync();
         file.write(&self.done, kept_for)?;
         Ok(file)
     }
@@ -367,7 +373,7 @@ impl<S: Storage> Log<S> {
         let begun = self.storage.create(DONE_FILE_BEGUN).and_then(|file| {
             let begun = DoneFile::begin(file, &self.done, self.limits.max_age)?;
             // What takes the place of the other must be whole.
-            begun.file().sync()?;
+            begun.to_sync().sync()?;
             self.storage.rename(DONE_FILE_BEGUN, DONE_FILE)?;
             Ok(begun)
         });

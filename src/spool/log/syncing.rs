@@ -8,6 +8,7 @@
 use std::io;
 
 use super::{Log, name_of};
+use crate::spool::acknowledged::{DoneFile, ToSync};
 use crate::spool::storage::{Storage, StoredFile};
 
 /// How many segments are synced at a time, and how many of those that wait for that are kept open.
@@ -31,7 +32,7 @@ pub(super) struct Sealed<F> {
 pub(in crate::spool) struct Unsynced<F> {
     /// By their first positions.
     segments: Vec<(u64, F)>,
-    done: Option<F>,
+    done: Option<ToSync<F>>,
     names: Option<F>,
 }
 
@@ -87,7 +88,7 @@ impl<S: Storage> Log<S> {
             }
         }
         let done = self.done_file.as_ref().filter(|_| std::mem::take(&mut self.done_unsynced));
-        unsynced.done = done.map(|done| done.file().clone());
+        unsynced.done = done.map(DoneFile::to_sync);
         (unsynced, opened)
     }
 
@@ -129,7 +130,7 @@ impl<F: StoredFile> Unsynced<F> {
     /// The files.
     pub(super) fn files(&self) -> impl Iterator<Item = &F> {
         let segments = self.segments.iter().map(|(_, file)| file);
-        segments.chain(&self.done).chain(&self.names)
+        segments.chain(self.done.as_ref().map(ToSync::file)).chain(&self.names)
     }
 
     /// Whether there is nothing to be done.
@@ -143,9 +144,10 @@ impl<F: StoredFile> Unsynced<F> {
     /// Which could not be.
     pub(in crate::spool) fn sync(&self) -> Result<(), NotSynced> {
         let mut last = None;
-        let mut fails = |file: &F| file.sync().map_err(|error| last = Some(error)).is_err();
-        let segments = self.segments.iter().filter(|(_, file)| fails(file)).map(|(first, _)| *first).collect();
-        let (done, names) = (self.done.as_ref().is_some_and(&mut fails), self.names.as_ref().is_some_and(&mut fails));
+        let mut fails = |outcome: io::Result<()>| outcome.map_err(|error| last = Some(error)).is_err();
+        let segments = self.segments.iter().filter(|(_, file)| fails(file.sync())).map(|(first, _)| *first).collect();
+        let done = self.done.as_ref().is_some_and(|done| fails(done.sync()));
+        let names = self.names.as_ref().is_some_and(|names| fails(names.sync()));
         last.map_or(Ok(()), |error| Err(NotSynced { error, segments, done, names }))
     }
 

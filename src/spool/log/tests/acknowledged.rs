@@ -55,6 +55,7 @@ fn a_torn_write_of_the_acknowledgements_leaves_those_before() {
     for position in 0..6 {
         log.finish(position, count(1));
         log.save_done().expect("written");
+        assert!(log.take_unsynced().0.sync().is_ok());
     }
     // The newer of the two slots.
     let slots = |bytes: &[u8]| [bytes[16], bytes[65_536 + 16]];
@@ -63,6 +64,31 @@ fn a_torn_write_of_the_acknowledgements_leaves_those_before() {
         bytes[newer * 65_536 + 33] ^= 1;
     });
     assert_eq!(all(&mut open(&disk)), [5, 6, 7]);
+}
+
+/// The pages of a write that was not synced may each be there or not, and several are written between two syncs.
+#[test]
+fn whatever_a_loss_of_power_leaves_what_was_acknowledged_before_the_last_sync_is_known() {
+    let disk = Memory::default();
+    let mut log = open(&disk);
+    (0..10_000).step_by(2).for_each(|position| log.finish(position, count(1)));
+    for round in 0..4 {
+        log.save_done().expect("written");
+        log.take_unsynced().0.sync().map_err(|failed| log.are_not_synced(failed)).expect("synced");
+        let synced = log.done.clone();
+        for save in 0..3 {
+            // All ranges behind it lie elsewhere in the slot from now on.
+            log.finish(round * 20 + save * 4 + 1, count(1));
+            log.save_done().expect("written");
+            for luck in (0..=255).step_by(17) {
+                let disk = disk.copy();
+                disk.lose_power(luck);
+                let Ok(Found::Done(said)) = load_done(&disk) else { panic!("{round} {save} {luck}: nothing is known") };
+                let is_there = |range: Range<u64>| said.done.missing(range).is_empty();
+                assert!(synced.ranges().all(is_there), "{round} {save} {luck}: it is forgotten");
+            }
+        }
+    }
 }
 
 /// As where a refused tenant has a block in each scrape of others.
