@@ -225,7 +225,10 @@ impl Model {
         }
         self.written = self.pending.clone();
         if sync {
-            self.synced = self.pending.clone();
+            // What could not be synced and cannot be read is not written again.
+            if self.storage.hides_nothing() {
+                self.synced = self.pending.clone();
+            }
             self.saved = self.acknowledged.clone();
             self.saved_durably = self.acknowledged.clone();
         }

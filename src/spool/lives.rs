@@ -363,6 +363,27 @@ async fn a_disk_that_syncs_nothing_costs_neither_blocks_nor_many_files() {
     assert_eq!(life.seen().pending_blocks, 5_000, "what could not be synced is later");
 }
 
+/// Linux takes pages that it could not write for written: to sync them again proves nothing.
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_synced_is_written_again_before_that_is_tried_again() {
+    let storage = Memory::default();
+    let mut life = Life::begin(&storage, 0);
+    life.push(0..40);
+    assert_eq!(life.take_some(), [0, 1, 2, 3, 4]);
+    storage.fail(Some(Fault::Forgotten));
+    life.push(40..80);
+    assert_eq!(life.take_some(), [5, 6, 7, 8, 9]);
+    for _ in 0..3 {
+        life.work();
+    }
+    storage.fail(None);
+    for _ in 0..5 {
+        life.work();
+    }
+    storage.lose_power(0);
+    assert_eq!(Life::begin(&storage, 0).take(), Vec::from_iter(10..80));
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_file_that_cannot_be_synced_keeps_no_other_from_that_at_the_end() {
     let storage = Memory::default();

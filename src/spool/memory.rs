@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::storage::{Storage, StoredFile};
@@ -23,6 +24,8 @@ pub(super) enum Fault {
     NoFiles,
     /// Nothing becomes durable.
     Unsyncable,
+    /// The same, and what was to become durable counts from then on as if it were, as on Linux.
+    Forgotten,
 }
 
 /// What is done before a file is read or synced.
@@ -53,6 +56,8 @@ struct Disk {
 struct Content {
     bytes: Vec<u8>,
     durable: Vec<u8>,
+    /// What was written since the last sync.
+    dirty: Vec<Range<usize>>,
 }
 
 /// What is written at once, or not.
@@ -115,6 +120,11 @@ impl Memory {
         disk.unsyncable = Some(disk.names[name]);
     }
 
+    /// Whether all files can be read.
+    pub(super) fn hides_nothing(&self) -> bool {
+        self.disk().unreadable.is_empty()
+    }
+
     /// All can be read.
     pub(super) fn unhide(&self) {
         self.disk().unreadable.clear();
@@ -164,6 +174,7 @@ impl Memory {
         let content = disk.files.get_mut(&id).expect("a file with a name");
         change(&mut content.bytes);
         content.durable = content.bytes.clone();
+        content.dirty.clear();
     }
 }
 
@@ -289,8 +300,9 @@ impl StoredFile for Handle {
         let mut disk = self.disk.disk();
         disk.may_change()?;
         let full = disk.fault == Some(Fault::Full);
-        let bytes = &mut disk.files.get_mut(&self.id).expect("an open file").bytes;
+        let Content { bytes, dirty, .. } = disk.files.get_mut(&self.id).expect("an open file");
         let (from, end) = (offset as usize, offset as usize + new.len());
+        dirty.push(from..end);
         if end > bytes.len() && full {
             bytes.truncate(from);
             bytes.extend_from_slice(&new[..new.len() / 2]);
@@ -321,8 +333,16 @@ impl StoredFile for Handle {
             disk.durable_names = disk.names.clone();
             return Ok(());
         }
-        let content = disk.files.get_mut(&self.id).expect("an open file");
-        content.durable = content.bytes.clone();
+        let is_forgotten = disk.fault == Some(Fault::Forgotten);
+        let Content { bytes, durable, dirty } = disk.files.get_mut(&self.id).expect("an open file");
+        if is_forgotten {
+            dirty.clear();
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        durable.resize(bytes.len(), 0);
+        for range in dirty.drain(..).map(|range| range.start.min(bytes.len())..range.end.min(bytes.len())) {
+            durable[range.clone()].copy_from_slice(&bytes[range]);
+        }
         Ok(())
     }
 

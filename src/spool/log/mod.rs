@@ -110,6 +110,8 @@ struct Writer<F> {
     file: F,
     /// Whether something was written that was not handed out to be synced.
     unsynced: bool,
+    /// A sync of it has failed since it was handed out.
+    has_failed: bool,
 }
 
 /// A log that was opened.
@@ -274,17 +276,17 @@ impl<S: Storage> Log<S> {
         // One that was begun at this position and held nothing had the same name.
         self.doomed.retain(|doomed| doomed.name != name);
         self.segments.push_back(Segment::empty(first, marker));
-        Ok(Writer { file, unsynced: true })
+        Ok(Writer { file, unsynced: true, has_failed: false })
     }
 
     /// Ends the segment that is written: the next block goes to another one.
     pub(super) fn seal(&mut self) {
-        let Some(Writer { file, .. }) = self.writer.take() else { return };
+        let Some(Writer { file, has_failed, .. }) = self.writer.take() else { return };
         match self.segments.pop_back_if(|last| last.is_empty()) {
             Some(empty) => self.doomed.push(empty.into()),
             None => {
                 let first = self.segments.back().map(|last| last.first);
-                first.into_iter().for_each(|first| self.must_sync(first, file.clone()));
+                first.into_iter().for_each(|first| self.must_sync(first, file.clone(), has_failed));
             }
         }
     }

@@ -4,6 +4,10 @@
 //! with all others, few at a time, so that a disk that makes nothing durable for hours costs few open files; and the segment
 //! that is written is ended, because what the system makes of a page that it could not write is unknown, but not over and
 //! over, so that it costs few segments.
+//!
+//! Linux takes a page that it could not write for written, so that the next sync succeeds and proves nothing. What could not be
+//! synced is therefore written again before that is tried again: the same bytes in the same place, as they are read back,
+//! which by then are still in the system's memory as a rule.
 
 use std::io;
 
@@ -18,6 +22,9 @@ const MAX_AT_ONCE: usize = 32;
 /// a part of its size.
 const GIVE_UP_EVERY_MS: i64 = 60_000;
 
+/// How much is written again at a time.
+const CHUNK: usize = 256 << 10;
+
 /// The part: one in so many.
 pub(super) const PART: u64 = 16;
 
@@ -26,12 +33,21 @@ pub(super) struct Sealed<F> {
     first: u64,
     /// To be opened if it is not.
     file: Option<F>,
+    /// A sync of it has failed.
+    has_failed: bool,
+}
+
+/// A segment that is to be synced.
+struct Part<F> {
+    first: u64,
+    file: F,
+    /// So many bytes are to be written again before, which nobody changes any more.
+    again: Option<u64>,
 }
 
 /// What is to be synced.
 pub(in crate::spool) struct Unsynced<F> {
-    /// By their first positions.
-    segments: Vec<(u64, F)>,
+    segments: Vec<Part<F>>,
     done: Option<ToSync<F>>,
     names: Option<F>,
 }
@@ -46,9 +62,9 @@ pub(in crate::spool) struct NotSynced {
 
 impl<S: Storage> Log<S> {
     /// A segment has ended.
-    pub(super) fn must_sync(&mut self, first: u64, file: S::File) {
+    pub(super) fn must_sync(&mut self, first: u64, file: S::File, has_failed: bool) {
         let file = Some(file).filter(|_| self.unsynced.len() < MAX_AT_ONCE);
-        self.unsynced.push_back(Sealed { first, file });
+        self.unsynced.push_back(Sealed { first, file, has_failed });
     }
 
     /// It is gone.
@@ -62,13 +78,19 @@ impl<S: Storage> Log<S> {
         let mut unsynced = Unsynced { segments: Vec::new(), done: None, names: None };
         let mut opened = Ok(());
         for _ in 0..self.unsynced.len().min(MAX_AT_ONCE) {
-            let Some(Sealed { first, file }) = self.unsynced.pop_front() else { break };
-            match file.map_or_else(|| self.storage.open(&name_of(first)), Ok) {
-                Ok(file) => unsynced.segments.push((first, file)),
+            let Some(Sealed { first, file, has_failed }) = self.unsynced.pop_front() else { break };
+            let open = || match has_failed {
+                true => self.storage.open_to_write(&name_of(first)),
+                false => self.storage.open(&name_of(first)),
+            };
+            let known = self.segments.iter().find(|segment| segment.first == first);
+            let again = known.filter(|_| has_failed).map(|segment| segment.len);
+            match file.map_or_else(open, Ok) {
+                Ok(file) => unsynced.segments.push(Part { first, file, again }),
                 // Somebody has deleted it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    self.unsynced.push_back(Sealed { first, file: None });
+                    self.unsynced.push_back(Sealed { first, file: None, has_failed });
                     opened = Err(error);
                 }
             }
@@ -76,7 +98,8 @@ impl<S: Storage> Log<S> {
         if let (Some(writer), Some(last)) = (&mut self.writer, self.segments.back())
             && std::mem::take(&mut writer.unsynced)
         {
-            unsynced.segments.push((last.first, writer.file.clone()));
+            let again = std::mem::take(&mut writer.has_failed).then_some(last.len);
+            unsynced.segments.push(Part { first: last.first, file: writer.file.clone(), again });
         }
         if self.names_changed {
             match self.storage.names() {
@@ -101,18 +124,19 @@ impl<S: Storage> Log<S> {
     pub(in crate::spool) fn are_not_synced(&mut self, failed: NotSynced) -> io::Error {
         let NotSynced { error, segments, done, names } = failed;
         self.done_unsynced |= done;
+        self.done_changed |= done;
         self.names_changed |= names;
         for first in segments {
             if self.writer.is_some() && self.segments.back().is_some_and(|last| last.first == first) {
-                self.writer.iter_mut().for_each(|writer| writer.unsynced = true);
+                self.writer.iter_mut().for_each(|writer| (writer.unsynced, writer.has_failed) = (true, true));
                 if self.should_give_up() {
                     self.given_up_ms = self.newest_ms;
                     self.seal();
                 }
-            } else if self.segments.iter().any(|segment| segment.first == first)
-                && self.unsynced.iter().all(|sealed| sealed.first != first)
-            {
-                self.unsynced.push_back(Sealed { first, file: None });
+            } else if self.segments.iter().any(|segment| segment.first == first) {
+                // It may have been ended meanwhile.
+                self.need_not_sync(first);
+                self.unsynced.push_back(Sealed { first, file: None, has_failed: true });
             }
         }
         error
@@ -126,10 +150,28 @@ impl<S: Storage> Log<S> {
     }
 }
 
+impl<F: StoredFile> Part<F> {
+    fn sync(&self) -> io::Result<()> {
+        let (mut at, end) = (0, self.again.unwrap_or_default());
+        let mut buffer = vec![0; CHUNK.min(usize::try_from(end).unwrap_or(CHUNK))];
+        while at < end {
+            let wanted = buffer.len().min(usize::try_from(end - at).unwrap_or(CHUNK));
+            let read = self.file.read_at(&mut buffer[..wanted], at)?;
+            // Somebody has cut it off.
+            if read == 0 {
+                break;
+            }
+            self.file.write_at(&buffer[..read], at)?;
+            at += read as u64;
+        }
+        self.file.sync()
+    }
+}
+
 impl<F: StoredFile> Unsynced<F> {
     /// The files.
     pub(super) fn files(&self) -> impl Iterator<Item = &F> {
-        let segments = self.segments.iter().map(|(_, file)| file);
+        let segments = self.segments.iter().map(|part| &part.file);
         segments.chain(self.done.as_ref().map(ToSync::file)).chain(&self.names)
     }
 
@@ -145,7 +187,7 @@ impl<F: StoredFile> Unsynced<F> {
     pub(in crate::spool) fn sync(&self) -> Result<(), NotSynced> {
         let mut last = None;
         let mut fails = |outcome: io::Result<()>| outcome.map_err(|error| last = Some(error)).is_err();
-        let segments = self.segments.iter().filter(|(_, file)| fails(file.sync())).map(|(first, _)| *first).collect();
+        let segments = self.segments.iter().filter(|part| fails(part.sync())).map(|part| part.first).collect();
         let done = self.done.as_ref().is_some_and(|done| fails(done.sync()));
         let names = self.names.as_ref().is_some_and(|names| fails(names.sync()));
         last.map_or(Ok(()), |error| Err(NotSynced { error, segments, done, names }))
@@ -153,7 +195,7 @@ impl<F: StoredFile> Unsynced<F> {
 
     /// None of them is.
     pub(in crate::spool) fn failed(&self, error: io::Error) -> NotSynced {
-        let segments = self.segments.iter().map(|(first, _)| *first).collect();
+        let segments = self.segments.iter().map(|part| part.first).collect();
         NotSynced { error, segments, done: self.done.is_some(), names: self.names.is_some() }
     }
 }
