@@ -85,7 +85,11 @@ async fn what_is_queued_for_one_that_is_gone_is_delivered_to_it_and_nothing_more
     let url = gone.url();
     let state =
         |line: &&str| line.contains(&url) && (line.contains("_pending{") || line.contains("_timestamp_seconds{"));
-    assert_eq!(stage.agent.metrics().await.lines().filter(state).count(), 3);
+    assert_eq!(
+        stage.agent.metrics().await.lines().filter(state).count(),
+        5,
+        "samples, histograms, exemplars, and two moments"
+    );
     stage.reload(|parts| with(parts, &[])).await;
     let text = stage.agent.metrics().await;
     assert_eq!(text.lines().find(state), None, "it has no state any more that an alert could be about");
