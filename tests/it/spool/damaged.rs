@@ -20,7 +20,10 @@ async fn delivered(stage: &Stage) -> Vec<u64> {
     stage.receiver_is(true);
     stage.scrapes(2).await;
     stage.takes(stage.answers()).await;
-    stage.taken()
+    let came = stage.taken();
+    // Nothing was delivered before, so nothing comes twice.
+    assert!(came.windows(2).all(|two| two[0] < two[1]), "{came:?}");
+    came
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,7 +39,6 @@ async fn a_flipped_bit_costs_one_scrape_and_its_file_is_set_aside() {
     std::fs::write(segment, bytes).expect("written");
 
     let came = delivered(&stage).await;
-    assert!(came.is_sorted(), "{came:?}");
     let lost: Vec<_> = written.filter(|number| !came.contains(number)).collect();
     assert_eq!(lost.len(), 1, "{lost:?} are lost, {came:?} came");
     eventually("it is set aside", async || (stage.files("corrupt").len() == 1).then_some(())).await;
@@ -52,7 +54,6 @@ async fn a_torn_end_costs_what_was_torn() {
     drop(file);
 
     let came = delivered(&stage).await;
-    assert!(came.is_sorted(), "{came:?}");
     let lost: Vec<_> = finished.iter().filter(|number| !came.contains(number)).collect();
     assert!(lost.iter().all(|number| Some(*number) == finished.last()), "{lost:?} of {finished:?}");
     assert_eq!(stage.files("corrupt").len(), 0, "that is no damage");
@@ -69,5 +70,5 @@ async fn garbage_in_all_files_keeps_nobody_from_starting() {
     std::os::unix::fs::symlink("/etc/passwd", directory.join(format!("{:016x}.log", 7))).expect("a link");
     let before = stage.answers() as u64;
     let came = delivered(&stage).await;
-    assert!(came.is_sorted() && came[0] > before, "{came:?}");
+    assert!(came[0] > before, "{came:?}");
 }

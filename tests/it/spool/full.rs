@@ -23,16 +23,17 @@ async fn says(program: &Program, words: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_nothing_and_heals_by_itself() {
-    let stage = Stage::new().await;
-    let disk = SmallDisk::at(&stage.dir.path().join("small"), 2);
+    let (megabytes, scrapes) = scale((2, 40), (16, 1200));
+    let stage = Stage { interval: scale(Duration::from_millis(150), interval()), ..Stage::new().await };
+    let disk = SmallDisk::at(&stage.dir.path().join("small"), megabytes);
     let program = start_on(&stage, &disk);
     stage.scrapes(2).await;
     let memory = program.usage().resident;
     // All that is left of it is somebody else's.
     let filler = disk.outside().join("filler");
-    let full = std::fs::write(&filler, vec![1; 4 << 20]).expect_err("it is not that large");
+    let full = std::fs::write(&filler, vec![1; (megabytes as usize + 2) << 20]).expect_err("it is not that large");
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
-    stage.scrapes(40).await;
+    stage.scrapes(scrapes).await;
     let backlog = stage.answers();
     assert_eq!(stage.taken(), [0; 0]);
     std::fs::remove_file(&filler).expect("removed");
@@ -42,7 +43,7 @@ async fn a_full_disk_stops_nothing_and_heals_by_itself() {
     stage.takes(all).await;
     let losses = Losses::of(&stage.finished(0, now), &stage.taken());
     let memory = grown("a full disk", &program, memory);
-    println!("a full disk, and then space again: {losses}; {memory}");
+    println!("a disk that was full for {scrapes} scrapes, and then space again: {losses}; {memory}");
     assert!(losses.finished > backlog, "{} of {backlog}", losses.finished);
     losses.assert_none("a full disk");
     program.signal("TERM");
