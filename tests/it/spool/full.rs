@@ -23,7 +23,7 @@ async fn says(program: &Program, words: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_nothing_and_heals_by_itself() {
-    let (megabytes, scrapes) = scale((2, 40), (16, 1200));
+    let (megabytes, full_for) = scale((2, Duration::from_secs(6)), (16, trouble()));
     let stage = Stage { interval: scale(Duration::from_millis(150), interval()), ..Stage::new().await };
     let disk = SmallDisk::at(&stage.dir.path().join("small"), megabytes);
     let program = start_on(&stage, &disk);
@@ -33,7 +33,8 @@ async fn a_full_disk_stops_nothing_and_heals_by_itself() {
     let filler = disk.outside().join("filler");
     let full = std::fs::write(&filler, vec![1; (megabytes as usize + 2) << 20]).expect_err("it is not that large");
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
-    stage.scrapes(scrapes).await;
+    tokio::time::sleep(full_for).await;
+    stage.scrapes(1).await;
     let backlog = stage.answers();
     assert_eq!(stage.taken(), [0; 0]);
     std::fs::remove_file(&filler).expect("removed");
@@ -43,7 +44,7 @@ async fn a_full_disk_stops_nothing_and_heals_by_itself() {
     stage.takes(all).await;
     let losses = Losses::of(&stage.finished(0, now), &stage.taken());
     let memory = grown("a full disk", &program, memory);
-    println!("a disk that was full for {scrapes} scrapes, and then space again: {losses}; {memory}");
+    println!("{full_for:?} of a full disk, and then space again: {losses}; {memory}");
     assert!(losses.finished > backlog, "{} of {backlog}", losses.finished);
     losses.assert_none("a full disk");
     program.signal("TERM");
