@@ -113,7 +113,8 @@ impl Stage {
     /// Waits until it has taken this number or a higher one.
     async fn takes(&self, number: usize) {
         let enough = |recorded: &[Recorded]| taken(recorded).iter().any(|one| *one >= number as u64);
-        self.receiver.until("it is delivered", enough).await;
+        let patience = scale(Duration::from_secs(30), Duration::from_secs(300));
+        self.receiver.until_within(patience, "it is delivered", enough).await;
     }
 
     /// The files of the only log.
@@ -155,11 +156,13 @@ fn trouble() -> Duration {
     scale(Duration::from_secs(10), Duration::from_secs(600))
 }
 
-/// A receiver that takes what it gets while it is up.
+/// A receiver that takes what it gets while it is up. What it refuses it forgets: ten minutes of that, copied by whoever asks
+/// for what came, would stop this process, and the target with it, for longer than a scrape may take.
 fn switched() -> (Arc<AtomicBool>, Rule) {
     let up = Arc::new(AtomicBool::new(false));
     let rule = Arc::clone(&up);
-    (up, Box::new(move |_| if rule.load(Ordering::SeqCst) { Answer::ok() } else { Answer::status(503) }))
+    let answer = move || if rule.load(Ordering::SeqCst) { Answer::ok() } else { Answer::status(503).forgetting() };
+    (up, Box::new(move |_| answer()))
 }
 
 fn taken(recorded: &[Recorded]) -> Vec<u64> {

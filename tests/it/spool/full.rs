@@ -46,6 +46,7 @@ async fn a_full_disk_stops_nothing_and_heals_by_itself() {
     let memory = grown("a full disk", &program, memory);
     println!("{full_for:?} of a full disk, and then space again: {losses}; {memory}");
     assert!(losses.finished > backlog, "{} of {backlog}", losses.finished);
+    assert!(losses.lost.is_empty(), "{losses}: {}", program.said());
     losses.assert_none("a full disk");
     program.signal("TERM");
     let said = stderr(&program.end().await);

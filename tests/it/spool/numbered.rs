@@ -102,10 +102,11 @@ impl Numbered {
 }
 
 /// What became of finished answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Losses {
     pub(super) finished: usize,
-    pub(super) lost: usize,
+    /// Which, so that whoever wonders why can look for what was done with them.
+    pub(super) lost: Vec<u64>,
     pub(super) twice: usize,
     pub(super) out_of_order: usize,
 }
@@ -117,7 +118,7 @@ impl Losses {
         let known: std::collections::HashSet<_> = once.iter().collect();
         Self {
             finished: finished.len(),
-            lost: finished.iter().filter(|number| !known.contains(number)).count(),
+            lost: finished.iter().copied().filter(|number| !known.contains(number)).collect(),
             twice: came.len() - once.len(),
             out_of_order: once.windows(2).filter(|two| two[1] < two[0]).count(),
         }
@@ -126,13 +127,14 @@ impl Losses {
     /// Nothing is lost or out of order, of as many as make a test.
     pub(super) fn assert_none(&self, of: &str) {
         assert!(self.finished > 3, "{of}: {self}: this was no test");
-        assert_eq!((self.lost, self.out_of_order), (0, 0), "{of}: {self}");
+        assert!(self.lost.is_empty() && self.out_of_order == 0, "{of}: {self}");
     }
 }
 
 impl fmt::Display for Losses {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { finished, lost, twice, out_of_order } = self;
-        write!(out, "{lost} of {finished} lost, {twice} twice, {out_of_order} out of order")
+        write!(out, "{} of {finished} lost, {twice} twice, {out_of_order} out of order", lost.len())?;
+        if lost.is_empty() { Ok(()) } else { write!(out, "; lost are {lost:?}") }
     }
 }
