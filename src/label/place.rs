@@ -83,7 +83,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::label::tests::{candidate, ordinary_job, spiffe_job};
+    use crate::label::tests::{POD, candidate, ordinary_job, spiffe_job, targets};
     use crate::label::{Judged, judge};
     use crate::model::{Candidate, TrustDomain};
 
@@ -140,6 +140,25 @@ mod tests {
             let address = if ip.contains(':') { format!("[{ip}]:15092") } else { format!("{ip}:15092") };
             assert!(judged(&spiffe_job(), pod(ip), &address).is_ok(), "{ip}");
         }
+    }
+
+    #[test]
+    fn a_pod_is_asked_on_its_own_address_only() {
+        let at = |address: &'static str| {
+            let mut labels = POD;
+            labels[0].1 = address;
+            targets(&spiffe_job(), &[&labels])
+        };
+        assert_eq!(at("10.0.0.7:9999").active.len(), 1, "the port may differ");
+        for elsewhere in ["10.0.0.8:15092", "metadata.internal:80", "127.0.0.1:15092", "[::1]:15092"] {
+            let made = at(elsewhere);
+            assert!(made.active.is_empty(), "{elsewhere}");
+            assert!(made.dropped[0].error.as_ref().is_some_and(|error| error.contains("10.0.0.7")), "{elsewhere}");
+        }
+        let mut labels = POD;
+        labels[3].1 = "no address";
+        labels[0].1 = "evil.example:15092";
+        assert!(targets(&spiffe_job(), &[&labels]).active.is_empty());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Targets as tables: what the candidate says, what the job says, what comes of it.
 
-mod identity;
+mod expected;
 mod target;
 
 use std::sync::Arc;
@@ -129,7 +129,7 @@ fn text(labels: &Labels) -> String {
     labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }
 
-const POD: [(&str, &str); 4] = [
+pub(super) const POD: [(&str, &str); 4] = [
     ("__address__", "10.0.0.7:15092"),
     ("__meta_kubernetes_namespace", "shop"),
     ("__meta_kubernetes_pod_service_account_name", "cart"),

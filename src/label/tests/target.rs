@@ -234,3 +234,19 @@ fn tenants_come_from_the_labels_after_relabelling_internal_ones_among_them() {
     let later = Target { tenants: Tenants::of(&rules[2..], &target.labels), ..Target::clone(&target) };
     assert!(later.succeeds(&target) && !later.continues(&target), "he goes on where only receivers have changed");
 }
+
+#[test]
+fn protocols_are_offered_by_jobs_that_verify_and_only_those_that_a_scrape_speaks() {
+    for (alpn, words) in [
+        ("h2", "__alpn__: h2 means HTTP/2"),
+        ("istio-h2", "__alpn__: istio-h2 means HTTP/2"),
+        ("istio-peer-exchange", "metadata"),
+        ("x\u{1b}", "\\u{1b}"),
+    ] {
+        let error =
+            error(&spiffe_job(), &[("__address__", "h:1"), ("__spiffe_id__", "spiffe://td/a"), ("__alpn__", alpn)]);
+        assert!(error.contains(words), "{alpn:?}: {error}");
+    }
+    let error = error(&ordinary_job(), &[("__address__", "h:1"), ("__alpn__", "istio-http/1.1")]);
+    assert!(error.contains("jobs with tls_config.spiffe only"), "{error}");
+}

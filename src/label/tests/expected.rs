@@ -108,25 +108,6 @@ fn a_spiffe_job_scrapes_https_whatever_a_label_says() {
     assert_eq!(refusal(&target(&job, &POD)), Reason::PlaintextRefused);
 }
 
-#[test]
-fn a_pod_is_asked_on_its_own_address_only() {
-    let at = |address: &'static str| {
-        let mut labels = POD;
-        labels[0].1 = address;
-        targets(&spiffe_job(), &[&labels])
-    };
-    assert_eq!(at("10.0.0.7:9999").active.len(), 1, "the port may differ");
-    for elsewhere in ["10.0.0.8:15092", "metadata.internal:80", "127.0.0.1:15092", "[::1]:15092"] {
-        let made = at(elsewhere);
-        assert!(made.active.is_empty(), "{elsewhere}");
-        assert!(made.dropped[0].error.as_ref().is_some_and(|error| error.contains("10.0.0.7")), "{elsewhere}");
-    }
-    let mut labels = POD;
-    labels[3].1 = "no address";
-    labels[0].1 = "evil.example:15092";
-    assert!(targets(&spiffe_job(), &[&labels]).active.is_empty());
-}
-
 /// A candidate at 10.0.0.7 with labels of its own, and the pod that it is.
 fn pod_candidate(labels: &[(&'static str, &'static str)], uid: &str, finished: bool, terminating: bool) -> Candidate {
     let pod = Pod {
@@ -169,22 +150,6 @@ fn a_target_goes_on_while_its_pod_is_the_same_whatever_becomes_of_it() {
     let offered = made(&[("__alpn__", "istio-http/1.1")], "u", false);
     assert!(offered.id != first.id && !offered.continues(&first));
     assert!(offered.alpn.names().eq(["istio-http/1.1"]) && first.alpn.is_empty());
-}
-
-#[test]
-fn protocols_are_offered_by_jobs_that_verify_and_only_those_that_a_scrape_speaks() {
-    for (alpn, words) in [
-        ("h2", "__alpn__: h2 means HTTP/2"),
-        ("istio-h2", "__alpn__: istio-h2 means HTTP/2"),
-        ("istio-peer-exchange", "metadata"),
-        ("x\u{1b}", "\\u{1b}"),
-    ] {
-        let error =
-            error(&spiffe_job(), &[("__address__", "h:1"), ("__spiffe_id__", "spiffe://td/a"), ("__alpn__", alpn)]);
-        assert!(error.contains(words), "{alpn:?}: {error}");
-    }
-    let error = error(&ordinary_job(), &[("__address__", "h:1"), ("__alpn__", "istio-http/1.1")]);
-    assert!(error.contains("jobs with tls_config.spiffe only"), "{error}");
 }
 
 #[test]
