@@ -4,6 +4,8 @@
 mod incident;
 mod live;
 mod mixin;
+mod outside;
 mod own;
 mod page;
 mod shipped;
+pub(crate) mod watcher;

@@ -9,6 +9,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use crate::monitoring::watcher::{DISCOVERY_STALE, Watcher};
 use crate::reasons::faces::Agent;
 use crate::reasons::stage::placed;
 use crate::support::agent::eventually;
@@ -124,6 +125,7 @@ async fn silence_without_an_end_is_noticed() {
     const REASON: Reason = Reason::DiscoveryStale;
     let mut scene = Scene::of(REASON).await;
     assert!(!scene.unconfirmed(REASON).await);
+    let watcher = Watcher::of(&[scene.agent.listen]).await;
 
     // No reset, no end: only bookmarks that do not come tell of it.
     scene.proxy.fall_silent();
@@ -134,6 +136,7 @@ async fn silence_without_an_end_is_noticed() {
         sleep(Duration::from_millis(200)).await;
     }
     scene.is_ready("pods may have changed unseen").await;
+    watcher.until(scene.agent.listen, &[DISCOVERY_STALE], true).await;
     assert_eq!(scene.others().await, 1, "what was known is kept");
     // Another key, as a new pod would have it that got the address unseen.
     scene.envoy.relist(&[scene.anew()]).await;
@@ -147,4 +150,5 @@ async fn silence_without_an_end_is_noticed() {
     scene.agent.is_well(REASON).await;
     assert!(!scene.unconfirmed(REASON).await);
     scene.is_ready("meshscrape is ready.\n").await;
+    watcher.until(scene.agent.listen, &[DISCOVERY_STALE], false).await;
 }

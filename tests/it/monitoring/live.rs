@@ -11,33 +11,32 @@ use super::incident::{ALERTS, Incident};
 use super::mixin;
 use super::page::{Family, exposed};
 use super::shipped::root;
+use super::watcher::Watcher;
 use crate::support::agent::eventually;
 use crate::support::http;
 use crate::support::prometheus::Prometheus;
+
+const DOWN: &str = "MeshscrapeDown";
+const ABSENT: &str = "MeshscrapeAbsent";
+
+/// The alerts of agents that are gone.
+pub(super) const GONE: &[&str] = &[DOWN, ABSENT];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_in_trouble_raises_its_alerts_and_a_healthy_one_none() {
     let incident = Incident::start().await;
     let healthy = incident.healthy_agent().await;
     let (ill, well) = (incident.agent.listen().to_string(), healthy.agent.listen().to_string());
-    let prometheus = Prometheus::with_config(&format!(
-        "
-global: {{scrape_interval: 3s, scrape_timeout: 3s, evaluation_interval: 1s}}
-rule_files: ['{}']
-scrape_configs: [{{job_name: meshscrape, static_configs: [{{targets: ['{ill}', '{well}']}}]}}]
-",
-        root().join("deploy/monitoring/rules.yaml").display()
-    ))
-    .await;
+    let watcher = Watcher::of(&[incident.agent.listen(), healthy.agent.listen()]).await;
+    let prometheus = &watcher.prometheus;
 
-    // Pending is enough: how long it must last is what rules_test.yaml plays.
     let wanted: BTreeSet<&str> = ALERTS.iter().copied().collect();
     let deadline = Instant::now() + Duration::from_secs(120);
     let mut looked = 0;
     let raised = loop {
         looked += 1;
         incident.look_again(looked);
-        let raised = raised_by(&prometheus).await;
+        let raised = watcher.raised().await;
         let of_ill: BTreeSet<&str> = raised.iter().filter(|(at, _)| *at == ill).map(|(_, name)| &**name).collect();
         if wanted.is_subset(&of_ill) {
             break raised;
@@ -55,26 +54,16 @@ scrape_configs: [{{job_name: meshscrape, static_configs: [{{targets: ['{ill}', '
     }
 
     let families = exposed(&incident).await;
-    every_expression_is_about_what_agents_expose(&prometheus, &families).await;
-    every_panel_shows_something(&prometheus, incident.agent.clock.now_ms()).await;
-    mixin::has_an_answer(&prometheus, incident.agent.clock.now_ms()).await;
+    every_expression_is_about_what_agents_expose(prometheus, &families).await;
+    every_panel_shows_something(prometheus, incident.agent.clock.now_ms()).await;
+    mixin::has_an_answer(prometheus, incident.agent.clock.now_ms()).await;
     incident.agent.stop().await;
     healthy.agent.stop().await;
 
-    let gone = [(ill.as_str(), "MeshscrapeDown"), (well.as_str(), "MeshscrapeDown"), ("", "MeshscrapeAbsent")];
+    let gone = [(ill.as_str(), DOWN), (well.as_str(), DOWN), ("", ABSENT)];
     let gone: BTreeSet<(String, String)> = gone.into_iter().map(|(at, name)| (at.into(), name.into())).collect();
-    eventually("that the agents are gone is seen", async || {
-        raised_by(&prometheus).await.is_superset(&gone).then_some(())
-    })
-    .await;
-}
-
-/// Instances and the alerts that are pending or firing for them.
-async fn raised_by(prometheus: &Prometheus) -> BTreeSet<(String, String)> {
-    let data = prometheus.read("/api/v1/alerts").await;
-    let alerts = data["alerts"].as_array().expect("a list").iter();
-    let text = |alert: &Value, label: &str| alert["labels"][label].as_str().unwrap_or_default().to_owned();
-    alerts.map(|alert| (text(alert, "instance"), text(alert, "alertname"))).collect()
+    eventually("that the agents are gone is seen", async || watcher.raised().await.is_superset(&gone).then_some(()))
+        .await;
 }
 
 /// The expressions of the rules as Prometheus has read them, and those of the dashboard, by where they stand.

@@ -8,6 +8,8 @@ use meshscrape::model::Reason;
 use regex::Regex;
 use serde_json::json;
 
+use super::watcher::DISCOVERY_STALE;
+use super::{incident, live, outside};
 use crate::deploy::rendered::{container, documents, named, overlay, workload};
 use crate::support::process::find;
 
@@ -98,6 +100,14 @@ fn every_alert_is_played_until_it_fires_and_beside_a_moment_when_it_does_not() {
     let all: BTreeSet<String> = alerts().into_iter().collect();
     assert_eq!(all.difference(&names(&firing)).collect::<Vec<_>>(), Vec::<&String>::new(), "never seen firing");
     assert_eq!(all.difference(&names(&quiet)).collect::<Vec<_>>(), Vec::<&String>::new(), "never seen quiet");
+}
+
+/// The tests with real agents say which alerts they wait for.
+#[test]
+fn every_alert_is_raised_for_a_real_agent() {
+    let raised = [incident::ALERTS, outside::ALERTS, live::GONE, &[DISCOVERY_STALE]].concat();
+    let raised: BTreeSet<String> = raised.into_iter().map(str::to_owned).collect();
+    assert_eq!(raised, alerts().into_iter().collect());
 }
 
 #[test]
