@@ -80,6 +80,11 @@ impl MergeCounts {
         (!parts.is_empty()).then(|| PartialMerge { parts, failure: Failure::new(Reason::PartialMerge, detail) })
     }
 
+    /// What was left out since `before`, an earlier answer, as what a scrape that succeeded lacks; `None` if nothing was.
+    pub fn lacked_since(&self, before: &Self) -> Option<Failure> {
+        self.since(before).map(|partial| partial.failure)
+    }
+
     /// What was left out since the agent started, for somebody who has one answer only; `None` if nothing was.
     pub fn told(&self) -> Option<String> {
         let parts = Part::ALL.into_iter().zip(self.left_out).filter(|(_, left_out)| *left_out > 0.0);

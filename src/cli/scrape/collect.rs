@@ -190,6 +190,14 @@ impl Collector {
         Some(Failure::new(Reason::PartialMerge, self.left_out()?))
     }
 
+    /// The same for somebody who has the scrape before, too: only what came since.
+    pub(super) fn lack_since(&self, before: &Self) -> Option<Failure> {
+        match (self.merge.counts(), before.merge.counts()) {
+            (Some(now), Some(before)) => now.lacked_since(&before),
+            _ => self.lack(),
+        }
+    }
+
     fn count_family(&mut self, metric: &str) {
         let announced = self.current.as_ref().is_some_and(|(family, kind)| belongs(metric, family, *kind));
         if !announced && !self.families.contains(metric) {

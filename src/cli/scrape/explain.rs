@@ -60,7 +60,8 @@ pub(super) fn text(report: &Report, collector: &Collector, forwarded: bool, pain
         }
     }
     report.write_verdict(collector, &mut out, paint);
-    if let Some(reason) = reason(report) {
+    let lacks = || collector.lack().filter(|_| report.failure.is_none()).map(|lack| lack.reason);
+    if let Some(reason) = reason(report).or_else(lacks) {
         let _ = writeln!(out, "{} {} Every reason is in docs/reasons.md.", paint.bold("what it means:"), reason.when());
     }
     out

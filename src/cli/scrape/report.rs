@@ -223,14 +223,14 @@ impl Report {
         }
     }
 
-    /// The report as JSON, without samples.
-    pub(super) fn document(&self, collector: &Collector) -> io::Result<serde_json::Value> {
+    /// The report as JSON, without samples. `lack` is what a scrape that succeeded lacks.
+    pub(super) fn document(&self, collector: &Collector, lack: Option<&Failure>) -> io::Result<serde_json::Value> {
         let mut document = serde_json::to_value(self)?;
         document["ok"] = self.failure.is_none().into();
         document["identityPinned"] = (self.verification == Verified::Exact).into();
         document["familyCount"] = collector.families().into();
         document["leftOut"] = collector.left_out().into();
-        document["lack"] = match collector.lack().filter(|_| self.failure.is_none()) {
+        document["lack"] = match lack.filter(|_| self.failure.is_none()) {
             Some(lack) => json!({ "reason": lack.reason.name(), "detail": lack.detail, "hint": lack.hint() }),
             None => serde_json::Value::Null,
         };
@@ -250,7 +250,7 @@ impl Report {
                 collector.dropped.iter().map(|dropped| json!({ "labels": shown(&dropped.series), "why": dropped.why })),
             );
         }
-        let mut document = self.document(collector)?;
+        let mut document = self.document(collector, collector.lack().as_ref())?;
         document["samples"] = samples.into();
         document["dropped"] = dropped.into();
         if let Some(steps) = steps {

@@ -16,6 +16,7 @@ use super::{Collector, Output, ScrapeArgs, Scraped, told};
 use crate::cli::style::Paint;
 use crate::clock::Clock;
 use crate::lifecycle;
+use crate::model::Failure;
 
 /// Scrapes until interrupted, or for a difference alone twice; returns the exit code of the last scrape.
 pub(super) async fn run(args: &ScrapeArgs, pause: Duration) -> u8 {
@@ -55,18 +56,23 @@ pub(super) async fn run(args: &ScrapeArgs, pause: Duration) -> u8 {
         any_seen = true;
         code = report.exit_code();
         let good = report.failure.is_none();
-        let changes = match (&before, good) {
-            (Some((then, before)), true) => Some(Changes::between(before, &collector, at - *then)),
-            _ => None,
+        let (changes, lack) = match (&before, good) {
+            (Some((then, before)), true) => {
+                (Some(Changes::between(before, &collector, at - *then)), collector.lack_since(before))
+            }
+            (None, true) => (None, collector.lack()),
+            (_, false) => (None, None),
         };
         let over = args.view.watch.is_none() && (!good || changes.is_some());
         let printed = match (args.view.watch, &changes) {
             // Of the first of two there is nothing to say, unless it is the last.
             (None, None) if good => Ok(()),
             (None, Some(changes)) if args.output != Output::Json => {
-                write(&changes.text(io::stdout().is_terminal(), Paint::for_stdout()))
+                let paint = Paint::for_stdout();
+                let lack = lack.map(|lack| format!("{}\n", lacking(&lack, paint))).unwrap_or_default();
+                write(&format!("{}{lack}", changes.text(io::stdout().is_terminal(), paint)))
             }
-            _ => said(args, &clock, &report, &collector, changes.as_ref()),
+            _ => said(args, &clock, &report, &collector, changes.as_ref(), lack.as_ref()),
         };
         if let Err(error) = printed {
             return super::super::written(Err(error));
@@ -80,18 +86,19 @@ pub(super) async fn run(args: &ScrapeArgs, pause: Duration) -> u8 {
     }
 }
 
-/// One scrape in a line, with what has changed where that was asked for.
+/// One scrape in a line, with what it lacks though it succeeded, and what has changed where that was asked for.
 fn said(
     args: &ScrapeArgs,
     clock: &Clock,
     report: &Report,
     collector: &Collector,
     changes: Option<&Changes>,
+    lack: Option<&Failure>,
 ) -> io::Result<()> {
     let now = OffsetDateTime::from(clock.now()).replace_nanosecond(0).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let now = now.format(&Rfc3339).map_err(io::Error::other)?;
     if args.output == Output::Json {
-        let mut document = report.document(collector)?;
+        let mut document = report.document(collector, lack)?;
         document["time"] = now.into();
         document["changes"] = changes.map_or(Value::Null, Changes::json);
         return write(&format!("{document}\n"));
@@ -99,21 +106,27 @@ fn said(
     let paint = Paint::for_stdout();
     let whole = duration(Some(report.phases.total_ms));
     let mut text = match (&report.failure, changes) {
-        (Some(failure), _) => format!("{now}  {}  {whole}  {}\n", paint.bad(&failure.reason), failure.detail),
-        (None, None) => format!("{now}  {}  {whole}  {} samples\n", paint.good("scraped"), report.sample_count),
-        (None, Some(changes)) => format!(
-            "{now}  {}  {whole}  {} samples: {}\n",
-            paint.good("scraped"),
-            report.sample_count,
-            changes.counts()
-        ),
+        (Some(failure), _) => format!("{now}  {}  {whole}  {}", paint.bad(&failure.reason), failure.detail),
+        (None, None) => format!("{now}  {}  {whole}  {} samples", paint.good("scraped"), report.sample_count),
+        (None, Some(changes)) => {
+            format!("{now}  {}  {whole}  {} samples: {}", paint.good("scraped"), report.sample_count, changes.counts())
+        }
     };
+    if let Some(lack) = lack {
+        text.push_str(&format!("  {}", lacking(lack, paint)));
+    }
+    text.push('\n');
     if args.view.diff.is_some()
         && let Some(changes) = changes
     {
         text.push_str(&changes.text(io::stdout().is_terminal(), paint));
     }
     write(&text)
+}
+
+/// What a scrape that succeeded lacks, in the words of one that failed.
+fn lacking(lack: &Failure, paint: Paint) -> String {
+    format!("{} {}", paint.bad(format!("{}:", lack.reason)), lack.detail)
 }
 
 /// Whoever watches through a pipe wants each line when it is there.

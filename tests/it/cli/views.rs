@@ -155,6 +155,67 @@ async fn who_watches_a_target_that_fails_is_told_each_time_and_at_the_end() {
     assert_eq!(output.status.code(), Some(4), "nothing to compare");
 }
 
+/// A pod whose Istio's agent says in its third answer that it left the application out of the second one, as of one long ago.
+fn merging(mesh: &Mesh) -> Server {
+    let answers = AtomicUsize::new(0);
+    let reply = move |_: &Asked| {
+        let n = answers.fetch_add(1, Ordering::Relaxed);
+        let (failures, all) = (if n < 2 { 1 } else { 2 }, 340 + n);
+        Reply::ok(&format!(
+            "istio_agent_scrape_failures_total{{type=\"application\"}} {failures}\nistio_agent_scrapes_total {all}\na 1\n"
+        ))
+    };
+    Server::start(Talk::Tls(mesh.cart(), std::sync::Arc::new(reply)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_watches_is_told_what_an_answer_lacks_when_it_happens() {
+    let mesh = Mesh::new(ONLY_13).await;
+    let dir = mesh.certs.path().display().to_string();
+    let told = ["of 340 answers so far, 1 ", "", "since the scrape before, the agent gave 1 merged answers, 1 ", ""]
+        .map(
+            |words| {
+                if words.is_empty() { String::new() } else { format!("{words}without the part of the application") }
+            },
+        );
+    for json in [false, true] {
+        let pod = merging(&mesh);
+        let url = format!("https://{}", pod.address());
+        let mut arguments = vec!["scrape", &url, "--certs-dir", &dir, "--spiffe-id", CART, "--watch=50ms"];
+        arguments.extend(if json { &["--output", "json"][..] } else { &[] });
+        let program = Program::start(&arguments);
+        eventually("five scrapes", async || (pod.requests().len() >= 5).then_some(())).await;
+        program.signal("INT");
+        let output = program.end().await;
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let shown = text(&output.stdout);
+        for (line, told) in shown.lines().zip(&told) {
+            if json {
+                let document: Value = serde_json::from_str(line).expect("a document a line");
+                assert_eq!(document["lack"]["detail"].as_str().unwrap_or_default(), told, "{shown}");
+            } else {
+                let lacking = line.split_once("  partial_merge: ").map_or("", |(_, detail)| detail);
+                assert_eq!(lacking, told, "{shown}");
+            }
+        }
+        assert!(shown.lines().count() >= told.len(), "{shown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_answer_lacks_is_explained() {
+    let mesh = Mesh::new(ONLY_13).await;
+    let pod = merging(&mesh);
+    let url = format!("https://{}", pod.address());
+    let output = scrape(&mesh.certs, &url, &["--spiffe-id", CART, "--explain", "--output", "summary"]).await;
+    let shown = text(&output.stdout);
+    let verdict =
+        "scraped\npartial_merge: of 340 answers so far, 1 without the part of the application\nhint: look at the port";
+    let means = "\nwhat it means: Istio's agent left the part of the application, of Envoy or of its own out of merged answers;";
+    assert!(shown.contains(verdict) && shown.contains(means), "{shown}");
+    assert_eq!(output.status.code(), Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scrape_is_explained_step_by_step() {
     let mesh = Mesh::new(ONLY_13).await;
