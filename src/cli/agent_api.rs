@@ -15,8 +15,8 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -66,8 +66,21 @@ pub(super) struct Targets {
     pub(super) dropped_targets: Vec<DroppedTarget>,
     /// By job, complete also where `dropped_targets` is not.
     pub(super) dropped_target_counts: Option<BTreeMap<String, usize>>,
+    /// Pods that it knows and that can be no targets yet; some of them.
+    pub(super) waiting_pods: Vec<WaitingPod>,
+    /// How many there are besides, at least.
+    pub(super) waiting_pods_omitted: usize,
     /// What it is in trouble with.
     pub(super) problems: Vec<String>,
+}
+
+/// A pod that can be no target yet.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct WaitingPod {
+    /// `namespace/name`.
+    pub(super) pod: String,
+    pub(super) why: String,
 }
 
 /// A target that is scraped, or listed with the reason why it may not be.

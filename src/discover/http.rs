@@ -146,8 +146,8 @@ impl List {
         Answer {
             groups: vec![Arc::clone(&self.candidates)],
             problems: self.problem.iter().map(problem).collect(),
-            unconfirmed: None,
             complete: self.complete,
+            ..Answer::default()
         }
     }
 }

@@ -22,6 +22,7 @@ mod job;
 mod kubernetes;
 mod manager;
 mod metrics;
+mod waiting;
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::model::{Candidate, TargetSet};
 pub use kubernetes::client_error;
 pub use manager::Wanted;
 pub use metrics::Metrics;
+pub use waiting::Waiting;
 
 /// Running discovery. Who drops it does not stop it; cancellation does, and then the receivers see that nothing more
 /// comes.
@@ -58,6 +60,8 @@ pub struct Snapshot {
     pub problems: Vec<Problem>,
     /// For too long nothing was heard of whether the pods of some job are still where they were.
     pub unconfirmed: bool,
+    /// Pods that are known, and cannot be targets of any job yet.
+    pub waiting: Waiting,
 }
 
 /// What is wrong with a source of targets.
@@ -88,6 +92,8 @@ struct Answer {
     problems: Vec<Problem>,
     /// For too long it could not be asked whether this still holds; then, since when.
     unconfirmed: Option<Instant>,
+    /// Pods that there are and that are no candidates yet.
+    waiting: Waiting,
     /// All of it has been read once: what is not in it does not exist.
     complete: bool,
 }

@@ -103,7 +103,7 @@ async fn it_says_why_a_pod_is_not_a_target() {
     let page = stage.get("/service-discovery?search=cart-5d9f").await;
     assert!(page.text().contains("1 target like that"), "who is a target is said to be one: {}", page.text());
     let page = stage.get("/service-discovery?search=nobody-knows").await;
-    for words in ["None is like that.", "What is in neither list was not found", "the file "] {
+    for words in ["None is like that.", "What is in none of the lists was not found", "the file "] {
         assert!(page.text().contains(words), "{words}: {}", page.text());
     }
     stage.agent.stop().await;

@@ -199,6 +199,8 @@ enum Why {
     OtherPorts { wanted: u16, others: Vec<(u16, String)> },
     /// It dropped it, for these reasons.
     Dropped(Vec<String>),
+    /// It knows it, and it can be no target yet for this reason.
+    Waiting(String),
     /// It has never heard of it; perhaps it no longer remembers all that it dropped.
     Unknown { forgets: bool },
 }
@@ -231,6 +233,10 @@ fn search<'t>(targets: &'t Targets, namespace: &str, name: &str, wanted: WantedP
     }
     if !reasons.is_empty() {
         return Err(Why::Dropped(reasons));
+    }
+    let full_name = format!("{namespace}/{name}");
+    if let Some(waiting) = targets.waiting_pods.iter().find(|waiting| waiting.pod == full_name) {
+        return Err(Why::Waiting(clean(&waiting.why).into_owned()));
     }
     let dropped: usize = targets.dropped_target_counts.iter().flat_map(BTreeMap::values).sum();
     Err(Why::Unknown { forgets: dropped > targets.dropped_targets.len() })
@@ -304,6 +310,8 @@ fn no_target(pod: Option<&Pod>, wanted: WantedPort, why: Why) -> Stop {
             return Stop::NoTarget { why, hint: Some("choose one of these with --port".to_owned()) };
         }
         Why::Dropped(reasons) => reasons.join("; "),
+        Why::Waiting(why) if cause.is_none() => why.clone(),
+        Why::Waiting(_) => "its agent waits for that".to_owned(),
         Why::Unknown { .. } => "no job of its agent has found it".to_owned(),
     };
     match (cause, why) {
@@ -318,6 +326,10 @@ fn no_target(pod: Option<&Pod>, wanted: WantedPort, why: Why) -> Stop {
                 "look at node, namespaces and selectors of its kubernetes_sd_configs, or give --agent for another agent"
                     .to_owned(),
             ),
+        },
+        (None, Why::Waiting(_)) => Stop::NoTarget {
+            why: format!("the pod is not scraped: {told}"),
+            hint: Some("see kubectl describe pod".to_owned()),
         },
         (None, _) => Stop::NoTarget { why: format!("the pod is not scraped: {told}"), hint: None },
     }

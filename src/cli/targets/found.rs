@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::listing::Listing;
-use crate::cli::agent_api::{ActiveTarget, DroppedTarget, Targets};
+use crate::cli::agent_api::{ActiveTarget, DroppedTarget, Targets, WaitingPod};
 use crate::clock::Clock;
 use crate::config::{self, Config, JobSecurity, ScrapeConfig};
 use crate::discover::{self, Discovery};
@@ -31,8 +31,12 @@ pub(super) async fn in_configuration(file: &Path, patience: Duration) -> Result<
     let complete = awaited(&discovery, patience).await;
     let targets = Arc::clone(&discovery.targets().borrow());
     let state = discovery.snapshot();
+    let mut told = told(&config, &targets);
+    let waiting = |(pod, why): (&String, &String)| WaitingPod { pod: pod.clone(), why: why.clone() };
+    told.waiting_pods = state.waiting.pods.iter().map(waiting).collect();
+    told.waiting_pods_omitted = state.waiting.more;
     let problems = state.problems.iter().map(ToString::to_string).collect();
-    Ok(Listing::found(told(&config, &targets), problems, complete))
+    Ok(Listing::found(told, problems, complete))
 }
 
 /// Whether every source has answered in time. Who waits for longer than a moment is told what for.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::cli::agent_api::{ActiveTarget, DroppedTarget, Targets};
+use crate::cli::agent_api::{ActiveTarget, DroppedTarget, Targets, WaitingPod};
 use crate::model::{ExitClass, clean};
 
 /// The exit code where something is not in order.
@@ -36,6 +36,10 @@ pub(super) struct Listing {
     pub(super) problems: Vec<String>,
     /// By name.
     pub(super) jobs: Vec<Job>,
+    /// Pods that are known and can be no targets yet, of whichever job; some of them.
+    pub(super) waiting_pods: Vec<WaitingPod>,
+    /// How many more of them there are, at least.
+    pub(super) waiting_pods_omitted: usize,
 }
 
 /// One job.
@@ -106,12 +110,14 @@ impl Listing {
     /// What a running agent tells.
     pub(super) fn of(mut targets: Targets) -> Self {
         let problems = std::mem::take(&mut targets.problems);
-        Self { scraped: true, complete: true, problems, jobs: jobs(targets) }
+        Self { scraped: true, ..Self::found(targets, problems, true) }
     }
 
     /// What discovery has found.
-    pub(super) fn found(targets: Targets, problems: Vec<String>, complete: bool) -> Self {
-        Self { scraped: false, complete, problems, jobs: jobs(targets) }
+    pub(super) fn found(mut targets: Targets, problems: Vec<String>, complete: bool) -> Self {
+        let waiting_pods = std::mem::take(&mut targets.waiting_pods);
+        let waiting_pods_omitted = targets.waiting_pods_omitted;
+        Self { scraped: false, complete, problems, jobs: jobs(targets), waiting_pods, waiting_pods_omitted }
     }
 
     /// Leaves one job; the error is a sentence.
@@ -125,8 +131,11 @@ impl Listing {
     }
 
     /// Leaves the targets that are to be listed one by one; the counts stay. By default what is dropped on purpose is
-    /// only counted.
+    /// only counted, and so are pods that wait.
     pub(super) fn choose(&mut self, state: Option<State>) {
+        if matches!(state, None | Some(State::Active)) {
+            self.waiting_pods_omitted += self.waiting_pods.drain(..).len();
+        }
         for job in &mut self.jobs {
             match state {
                 None => job.dropped_targets.retain(|target| target.error.is_some()),

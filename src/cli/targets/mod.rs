@@ -24,7 +24,8 @@ use crate::telemetry::{self, LogFormat, LogLevel};
 Exit codes: 0 all is well, 1 a target is down, may not be connected, or is malformed, or a source of targets cannot be used, or the agent is in other trouble, \
 2 usage or configuration, 3 no agent or not every source answers in time.
 
-Without --state: active targets, malformed ones, and how many each relabel rule drops. The JSON document has for each job \
+Without --state: active targets, malformed ones, how many each relabel rule drops, and how many pods can be no targets yet, \
+because they have no address. The JSON document has waitingPods (pod, why) and waitingPodsOmitted, and for each job \
 its targets (id, url, health, reason, detail, hint, expectedIdentity, instance, namespace, pod, labels, discoveredLabels) and \
 its droppedTargets (address, byRule, rule, error, namespace, pod, discoveredLabels), counts, and the problems of sources or agent. Rules \
 are counted from 1, as `check config --print` shows them.

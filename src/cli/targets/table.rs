@@ -5,6 +5,7 @@
 use std::fmt::Write;
 
 use super::listing::{Active, Dropped, Job, Listing};
+use crate::cli::agent_api::WaitingPod;
 use crate::cli::style::{Paint, shortened, wrapped};
 use crate::model::{clean, clean_to};
 
@@ -23,6 +24,19 @@ pub(super) fn text(listing: &Listing, labels: bool, width: Option<usize>, paint:
     if listing.jobs.is_empty() {
         page.out.push_str("there are no jobs\n");
     }
+    for WaitingPod { pod, why } in &listing.waiting_pods {
+        let text = format!("pod {}: {}", clean(pod), clean(why));
+        page.note(0, &Note { lead: "waiting:".to_owned(), bad: false, text });
+    }
+    if listing.waiting_pods_omitted > 0 {
+        let text = match listing.waiting_pods.is_empty() {
+            true => {
+                format!("{} that can be no target yet (--state dropped names it)", pods(listing.waiting_pods_omitted))
+            }
+            false => format!("at least {} besides", pods(listing.waiting_pods_omitted)),
+        };
+        page.note(0, &Note { lead: "waiting:".to_owned(), bad: false, text });
+    }
     let lead = if listing.scraped { "agent:" } else { "source:" };
     for problem in &listing.problems {
         page.note(0, &Note { lead: lead.to_owned(), bad: true, text: clean_to(problem, 1024).into_owned() });
@@ -32,6 +46,10 @@ pub(super) fn text(listing: &Listing, labels: bool, width: Option<usize>, paint:
         page.note(0, &Note { lead: "incomplete:".to_owned(), bad: true, text: missing.to_owned() });
     }
     page.out
+}
+
+fn pods(count: usize) -> String {
+    if count == 1 { "1 pod".to_owned() } else { format!("{count} pods") }
 }
 
 /// One line of a job's table.

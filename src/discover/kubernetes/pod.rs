@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::meta::{self, Draft, with_port};
 use super::object::{Container, ContainerPort, Pod};
 use super::surroundings::Surroundings;
-use crate::model::{self, Candidate};
+use crate::model::{self, Candidate, clean};
 
 /// How many labels all targets of a pod may have together: enough for some thousand ports of an ordinary pod.
 const MAX_LABELS: usize = 1 << 17;
@@ -58,6 +58,15 @@ pub(super) fn candidates(pod: &Pod, around: &Surroundings<'_>) -> Vec<Candidate>
         }
     }
     candidates
+}
+
+/// Why a pod that has no targets has none, safe to show.
+pub(super) fn waits_for(pod: &Pod) -> String {
+    if pod.status.pod_ip.is_empty() {
+        let phase = if pod.status.phase.is_empty() { "unknown" } else { &pod.status.phase };
+        return format!("it has no address yet (phase {})", clean(phase));
+    }
+    format!("its node {:?}, whose labels are to be attached, is not known yet", clean(&pod.spec.node_name))
 }
 
 /// How many targets a pod would have if there were no bound.

@@ -19,7 +19,7 @@ use super::surroundings::Surroundings;
 use super::watch::{Cache, State};
 use super::{endpoints, endpointslice, ingress, node, pod, service};
 use crate::config::{AttachMetadata, KubernetesSd};
-use crate::discover::{Answer, Group, Problem};
+use crate::discover::{Answer, Group, Problem, Waiting};
 use crate::model::{Candidate, clean};
 
 /// How long changes are gathered: a rollout changes many pods at once.
@@ -179,6 +179,7 @@ impl Source {
             if health.synced {
                 scope.renew(self.config.attach, &self.names);
             }
+            scope.waiting(&mut answer.waiting);
             answer.problems.extend(scope.cut().map(|message| Problem { source: of("pods"), message }));
             answer.groups.extend(scope.groups().cloned());
         }
@@ -267,6 +268,15 @@ impl Scope {
         }
     }
 
+    /// The pods that have no targets yet.
+    fn waiting(&self, waiting: &mut Waiting) {
+        let Primary::Pods(made) = &self.primary else { return };
+        for (pod, _) in made.groups.values().filter(|(_, group)| group.is_empty()) {
+            let name = || format!("{}/{}", pod.metadata.namespace, pod.metadata.name);
+            waiting.add(|| (name(), pod::waits_for(pod)));
+        }
+    }
+
     /// Which pods have more ports than may become targets.
     fn cut(&self) -> Option<String> {
         let Primary::Pods(made) = &self.primary else { return None };
@@ -312,24 +322,19 @@ mod tests {
     use crate::clock::Clock;
     use crate::config::KubernetesAccess;
 
-    #[tokio::test]
-    async fn a_pod_whose_ports_are_left_out_is_named() {
+    /// What is known of these pods.
+    fn scope(pods: impl IntoIterator<Item = serde_json::Value>, others: &Others) -> Scope {
         let query = Query { namespace: None, label: String::new(), field: String::new() };
         let metrics = Metrics::new(&mut Registry::default());
         let (_, cache) = Watch::new(KubernetesAccess::InCluster, true, query, Clock::system(), metrics);
         let stop = tokio_util::sync::CancellationToken::new().drop_guard();
         let mut made = Made::of(Arc::new(Held::new(cache, stop)));
-        for (name, ports) in [("a", 3), ("greedy", 20_000), ("more", 20_000)] {
-            let ports: Vec<_> = (1..=ports).map(|port| json!({"containerPort": port})).collect();
-            let pod: Pod = object(json!({
-                "metadata": {"name": name, "namespace": "shop"},
-                "spec": {"containers": [{"name": "c", "ports": ports}]},
-                "status": {"podIP": "10.0.0.1"},
-            }));
-            let group = Arc::new(pod::candidates(&pod, &Others::default().around()));
+        for pod in pods {
+            let pod: Pod = object(pod);
+            let group = Arc::new(pod::candidates(&pod, &others.around()));
             made.groups.insert(pod.metadata.key(), (Arc::new(pod), group));
         }
-        let scope = Scope {
+        Scope {
             primary: Primary::Pods(made),
             pods: None,
             services: None,
@@ -337,9 +342,49 @@ mod tests {
             namespaces: None,
             replica_sets: None,
             jobs: None,
-        };
-        let said = scope.cut().expect("two are cut");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pod_whose_ports_are_left_out_is_named() {
+        let pods = [("a", 3), ("greedy", 20_000), ("more", 20_000)].map(|(name, ports)| {
+            let ports: Vec<_> = (1..=ports).map(|port| json!({"containerPort": port})).collect();
+            json!({
+                "metadata": {"name": name, "namespace": "shop"},
+                "spec": {"containers": [{"name": "c", "ports": ports}]},
+                "status": {"podIP": "10.0.0.1"},
+            })
+        });
+        let said = scope(pods, &Others::default()).cut().expect("two are cut");
         assert!(said.starts_with("pod shop/greedy has so many ports and labels that only its first "), "{said}");
         assert!(said.ends_with(" ports become targets, and so it is with 1 more pods"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_has_no_targets_says_what_it_waits_for() {
+        let pod = |name: &str, status: serde_json::Value| {
+            json!({
+                "metadata": {"name": name, "namespace": "shop"},
+                "spec": {"containers": [{"name": "c"}], "nodeName": "n\u{1b}1"},
+                "status": status,
+            })
+        };
+        let pods = [
+            pod("found", json!({"podIP": "10.0.0.1", "phase": "Running"})),
+            pod("new", json!({"phase": "Pending"})),
+            pod("bare", serde_json::Value::Null),
+        ];
+        let said = |others: &Others| {
+            let mut waiting = Waiting::default();
+            scope(pods.clone(), others).waiting(&mut waiting);
+            waiting.pods.into_iter().map(|(pod, why)| format!("{pod}: {why}")).collect::<Vec<_>>()
+        };
+        let unplaced =
+            ["shop/bare: it has no address yet (phase unknown)", "shop/new: it has no address yet (phase Pending)"];
+        assert_eq!(said(&Others::default()), unplaced);
+        let attach = AttachMetadata { node: true, ..AttachMetadata::default() };
+        let said = said(&Others { attach, ..Others::default() });
+        let node = "shop/found: its node \"n\\\\u{1b}1\", whose labels are to be attached, is not known yet";
+        assert_eq!(said, [unplaced[0], node, unplaced[1]]);
     }
 }

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::job::Job;
 use super::kubernetes::Watches;
-use super::{Answer, Metrics, Problem, Snapshot, files, http};
+use super::{Answer, Metrics, Problem, Snapshot, Waiting, files, http};
 use crate::clock::Clock;
 use crate::config::{FileSd, HttpSd, JobSecurity, KubernetesAccess, KubernetesSd, ScrapeConfig};
 use crate::label;
@@ -335,12 +335,15 @@ impl Manager {
             source: source.source.name(),
             message: "it has not answered yet: its targets are not known".to_owned(),
         });
+        let mut waiting = Waiting::default();
+        answers().for_each(|answer| waiting.join(&answer.waiting));
         // After the targets: who sees that the first pass is done also sees what it found.
         let snapshot = Snapshot {
             first_pass_done: self.first_pass_done,
             discovered: self.jobs.iter().map(|job| job.discovered).sum(),
             unconfirmed: answers().any(|answer| answer.unconfirmed.is_some()),
             problems: answers().flat_map(|answer| answer.problems.iter().cloned()).chain(silent).collect(),
+            waiting,
         };
         self.state.send_replace(Arc::new(snapshot));
     }

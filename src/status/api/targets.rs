@@ -1,8 +1,8 @@
 //! `GET /api/v1/targets?state=active|dropped|any&scrapePool=JOB` and `GET /api/v1/scrape_pools`.
 //!
 //! They answer as Prometheus does; each active target also has `id`, `reason`, `hint`, `podTerminating`, `expectedIdentity`,
-//! `identityMatch`, `acceptedIdentities`, `presentedIdentity`, `peer` and, where receivers have tenants, `tenants`, each dropped one what dropped it, and the whole has `problems`, what the agent is in trouble
-//! with.
+//! `identityMatch`, `acceptedIdentities`, `presentedIdentity`, `peer` and, where receivers have tenants, `tenants`, each dropped one what dropped it, and the whole has `waitingPods`, which can be no targets yet, and
+//! `problems`, what the agent is in trouble with.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -25,6 +25,11 @@ struct TargetsData {
     dropped_targets: Vec<DroppedTarget>,
     /// One entry a job, not limited by `scrapePool`; null where only active targets are asked for.
     dropped_target_counts: Option<BTreeMap<String, usize>>,
+    /// Ours: pods that are known and have no target yet, each with what it waits for, not limited by `scrapePool`; empty where
+    /// only active targets are asked for.
+    waiting_pods: Vec<WaitingPod>,
+    /// How many there are besides, at least.
+    waiting_pods_omitted: usize,
     /// Ours: what the agent still lacks or cannot read, as readiness says it, whatever was asked for.
     problems: Vec<String>,
 }
@@ -104,6 +109,12 @@ struct DroppedTarget {
     error: Option<String>,
 }
 
+#[derive(Serialize)]
+struct WaitingPod {
+    pod: String,
+    why: String,
+}
+
 pub(super) async fn targets(State(sources): State<Sources>, parameters: Parameters) -> Response {
     let state = parameters.get("state").to_ascii_lowercase();
     let (active, dropped) = match state.as_str() {
@@ -117,6 +128,8 @@ pub(super) async fn targets(State(sources): State<Sources>, parameters: Paramete
     let mut pools = sources.scrape.snapshot();
     pools.sort_by(|a, b| a.pool.cmp(&b.pool));
     let counts = pools.iter().map(|pool| (pool.pool.to_string(), pool.dropped_count)).collect();
+    let discovery = (sources.discovery)();
+    let waiting = dropped.then_some(&discovery.waiting);
     let job = parameters.get("scrapePool");
     let wanted = |pool: &&PoolSnapshot| job.is_empty() || *job == *pool.pool;
     let chosen: Vec<_> = pools.iter().filter(wanted).collect();
@@ -130,6 +143,12 @@ pub(super) async fn targets(State(sources): State<Sources>, parameters: Paramete
             false => Vec::new(),
         },
         dropped_target_counts: dropped.then_some(counts),
+        waiting_pods: waiting
+            .into_iter()
+            .flat_map(|waiting| &waiting.pods)
+            .map(|(pod, why)| WaitingPod { pod: pod.clone(), why: why.clone() })
+            .collect(),
+        waiting_pods_omitted: waiting.map_or(0, |waiting| waiting.more),
         problems: [readiness.missing, readiness.troubles].concat(),
     })
 }

@@ -1,8 +1,8 @@
 //! What was found, by job, and why the rest is no target.
 //!
-//! The question of this view is "why is my pod not a target?", and it has three answers: it is one; it was found, and a rule
-//! dropped it or it cannot be scraped as it is described; or it was never found, because nobody looked where it is. The third
-//! cannot name the pod, so the view says for each job where it looks.
+//! The question of this view is "why is my pod not a target?", and it has four answers: it is one; it was found, and a rule
+//! dropped it or it cannot be scraped as it is described; it is known and waits for its address; or it was never found, because
+//! nobody looked where it is. The last cannot name the pod, so the view says for each job where it looks.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use super::target::relabeling;
 use super::targets::job_choice;
 use super::words::{count, counted};
 use crate::config::{KubernetesSd, format_duration};
+use crate::discover;
 use crate::model::{DroppedTarget, Labels, clean};
 use crate::scrape::PoolSnapshot;
 use crate::status::health::Health;
@@ -43,9 +44,10 @@ pub(super) fn page(look: &Look, query: &Query) -> Page {
                 (slice.ways(PATH, query))
             }
         }
+        (waiting(look, query))
         section aria-labelledby="sources" {
             h2 #sources { "Where each job looks" }
-            p { "What is in neither list was not found: it is not where its job looks, or it has no address yet." }
+            p { "What is in none of the lists was not found: it is not where its job looks." }
             @for pool in look.pools.iter().filter(|pool| query.job.is_empty() || *query.job == *pool.pool) { (job(pool)) }
         }
     };
@@ -166,6 +168,21 @@ fn among_targets(look: &Look, query: &Query) -> Markup {
                 @if found.len() > FOUND {
                     p { a href=(Query { state: String::new(), ..query.clone() }.url("/targets", 1)) { "All of them" } }
                 }
+            }
+        }
+    }
+}
+
+/// Pods that are known and can be no targets yet; of which job they would be only their labels will say.
+fn waiting(look: &Look, query: &Query) -> Markup {
+    let discover::Waiting { pods, more } = &look.discovery.waiting;
+    let found: Vec<_> = pods.iter().filter(|(pod, _)| query.finds(|text| text.push_str(pod))).collect();
+    html! {
+        @if query.state.is_empty() && !found.is_empty() {
+            section aria-labelledby="waiting" {
+                h2 #waiting { "Known, and not yet to be scraped" }
+                ul.plain { @for (pod, why) in found { li { (clean(pod)) span.muted { ": " (why) } } } }
+                @if *more > 0 { p { "And " (count(*more as u64)) " more at least, of which only the number is known." } }
             }
         }
     }

@@ -300,6 +300,62 @@ async fn agents_that_share_the_work_are_asked_in_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_can_be_no_target_yet_is_named_wherever_people_ask() {
+    let stage = Stage::new().await;
+    let kubeconfig = stage.kubeconfig().display().to_string();
+    stage.shop.create_pod(pod("new-1").account("cart").annotation(MERGED, "15092")).await;
+    let config = format!(
+        "scrape_configs:\n- job_name: mesh\n  tls_config: {{certs_dir: '{}'}}\n  istio_sd_configs:\n  \
+         - {{port: merged, scope: cluster, kubeconfig_file: '{kubeconfig}', namespaces: {{names: [{}]}}}}\n",
+        stage.mesh.certs.path().display(),
+        stage.shop.name()
+    );
+    let agent = agent::start(stage.dir.path(), &config).await;
+    let (url, full_name) = (format!("http://{}", agent.api()), format!("{}/new-1", stage.shop.name()));
+    let waiting = async || {
+        let answer = http::get(agent.api(), "/api/v1/targets").await.expect("the API answers");
+        answer.json()["data"]["waitingPods"].clone()
+    };
+    let why = "it has no address yet (phase Pending)";
+    let told = json!([{"pod": full_name, "why": why}]);
+    eventually("the API names it", async || (waiting().await == told).then_some(())).await;
+
+    let page = http::get(agent.api(), "/service-discovery?search=new-1").await.expect("the page answers");
+    assert!(
+        page.text().contains(&format!("<li>{full_name}<span class=\"muted\">: {why}</span></li>")),
+        "{}",
+        page.text()
+    );
+    let other = http::get(agent.api(), "/service-discovery?search=other").await.expect("the page answers");
+    assert!(!other.text().contains(&full_name), "{}", other.text());
+
+    let file = stage.dir.path().join("meshscrape.yaml").display().to_string();
+    let one = format!("waiting: pod {full_name}: {why}\n");
+    let counted = "waiting: 1 pod that can be no target yet (--state dropped names it)\n";
+    for (more, says) in [(&[][..], counted), (&["--state", "any"], &one)] {
+        for of in [["--url", url.as_str()], ["--config", &file]] {
+            let output = Program::start(&[&["targets"], &of[..], more].concat()).end().await;
+            assert!(text(&output.stdout).contains(says), "{of:?} {more:?}: {}", text(&output.stdout));
+            assert_eq!(output.status.code(), Some(0), "that is no fault: {}", text(&output.stderr));
+        }
+    }
+    let absent = stage.dir.path().join("absent").display().to_string();
+    for (kubeconfig, says) in [
+        (&absent, format!("the pod is not scraped: {why}\nhint: see kubectl describe pod")),
+        (&kubeconfig, format!("pod {full_name} has no address yet (phase Pending); its agent waits for that")),
+    ] {
+        let arguments = ["scrape", "pod/new-1", "-n", stage.shop.name(), "--agent", &url, "--kubeconfig", kubeconfig];
+        let output = Program::start(&arguments).end().await;
+        let error = text(&output.stderr);
+        assert!(output.status.code() == Some(8) && error.contains(&says), "{says:?} is missing in\n{error}");
+    }
+
+    stage.shop.set_pod_status("new-1", json!({"phase": "Running", "podIP": "10.1.0.7"})).await;
+    eventually("it is a target", async || (waiting().await == json!([])).then_some(())).await;
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_configuration_says_which_pods_it_would_scrape_and_which_rule_drops_the_others() {
     let stage = Stage::new().await;
     let running = |name: &str, ip: &str| pod(name).account("cart").port("http", 8080).on("n1").running(ip);
