@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use maud::{Markup, html};
 
+use super::findings::LACKING;
 use super::words::{relative, utc};
 use crate::model::{Labels, Target, clean, clean_to};
 use crate::relabel::Rule;
@@ -51,7 +52,7 @@ pub(super) fn severity(severity: Severity) -> Markup {
 /// The state of a target.
 pub(super) fn state(health: &Health<'_>) -> Markup {
     match (health.state, health.lack) {
-        (State::Up, Some(_)) => chip("warn", "up, lacking"),
+        (State::Up, Some(_)) => chip(LACKING.class(), "up, lacking"),
         (State::Up, None) => chip("good", "up"),
         (State::Down, _) => chip("bad", "down"),
         (State::Unknown, _) => chip("idle", "unknown"),

@@ -4,9 +4,13 @@ use std::time::SystemTime;
 
 use maud::{Markup, html};
 
+use super::findings::how_bad;
 use super::layout::{Here, Page};
 use super::look::Look;
-use super::parts::{chip, code, copyable, instance, labels, moment_in_full, name, nothing, pod, state};
+use super::parts::{
+    Severity, chip, code, copyable, instance, labels, moment_in_full, name, nothing, pod, severity as severity_chip,
+    state,
+};
 use super::sparkline::{in_words, sparkline};
 use super::words::{bytes, count, counted, took};
 use crate::config::format_duration;
@@ -35,7 +39,7 @@ pub(super) fn page(look: &Look, id: &str) -> Result<Page, Page> {
         p.back { a href="/targets" { "All targets" } }
         h1 { (title) " " (state(&health)) }
         @if instance(&active.target) != title { p.muted { (instance(&active.target)) } }
-        @if let Some(failure) = health.complaint() { (complaint(failure)) }
+        @if let Some(failure) = health.complaint() { (complaint(how_bad(&health), failure)) }
         (facts(look, pool, active, &health))
         (recent(active))
         (certificates(look.now, &health))
@@ -52,10 +56,10 @@ pub(super) fn page(look: &Look, id: &str) -> Result<Page, Page> {
     Ok(Page { here: Here::Targets, title, body })
 }
 
-fn complaint(failure: &Failure) -> Markup {
+fn complaint(severity: Severity, failure: &Failure) -> Markup {
     html! {
-        div.finding.bad {
-            h2 { code.reason { (failure.reason.name()) } }
+        div class={ "finding " (severity.class()) } {
+            h2 { (severity_chip(severity)) " " code.reason { (failure.reason.name()) } }
             p { (failure.reason.when()) }
             p { (failure.detail) }
             p.fix { strong { "What to do: " } (failure.hint()) "." }

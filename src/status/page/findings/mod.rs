@@ -10,6 +10,8 @@ mod targets;
 #[cfg(test)]
 mod tests;
 
+pub(super) use self::targets::{LACKING, how_bad};
+
 use std::time::{Duration, SystemTime};
 
 use super::look::Look;

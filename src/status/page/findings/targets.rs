@@ -20,6 +20,22 @@ pub(super) const LACKED: Duration = Duration::from_secs(10 * 60);
 /// The same of identities other than the expected one.
 pub(super) const WEAKER: Duration = Duration::from_secs(15 * 60);
 
+/// How bad it is that a target is up and its answers lack something.
+pub(in super::super) const LACKING: Severity = Severity::Warning;
+
+/// How bad it is that a target is down for this reason. That of a pod which is being deleted is no trouble.
+fn how_bad_down(reason: Reason) -> Severity {
+    match reason {
+        Reason::PodTerminating => Severity::Note,
+        _ => Severity::Bad,
+    }
+}
+
+/// How bad it is what there is to complain about of a target.
+pub(in super::super) fn how_bad(health: &Health<'_>) -> Severity {
+    health.failure.map_or(LACKING, |failure| how_bad_down(failure.reason))
+}
+
 /// How long a failure is news though the target is up again, and how bad it is then: as its alert looks back. The others
 /// are over when the target is up.
 pub(super) fn news(reason: Reason) -> Option<(Duration, Severity)> {
@@ -178,17 +194,16 @@ impl<'a> Seen<'a> {
     }
 
     fn tell(self, all: &mut Vec<Finding>) {
-        // A pod that is being deleted is no trouble.
         let mut down: Vec<_> = self.down.into_iter().collect();
         down.sort_by_key(|(reason, group)| (rank_of(*reason).0, Reverse(group.count)));
-        all.extend(down.into_iter().map(|(reason, group)| match reason {
-            Reason::PodTerminating => group.finding(Severity::Note, reason, "of pods that are being deleted", "down"),
-            _ => group.finding(Severity::Bad, reason, "down", "down"),
+        all.extend(down.into_iter().map(|(reason, group)| {
+            let what = if reason == Reason::PodTerminating { "of pods that are being deleted" } else { "down" };
+            group.finding(how_bad_down(reason), reason, what, "down")
         }));
         all.extend(
             self.lacking
                 .into_iter()
-                .map(|(reason, group)| group.finding(Severity::Warning, reason, "up, but lacking something", "up")),
+                .map(|(reason, group)| group.finding(LACKING, reason, "up, but lacking something", "up")),
         );
         all.extend(self.down_lately.into_iter().filter_map(|(reason, group)| {
             let (within, severity) = news(reason)?;
@@ -197,7 +212,7 @@ impl<'a> Seen<'a> {
         all.extend(
             self.lacked_lately
                 .into_iter()
-                .map(|(reason, group)| group.lately(Severity::Warning, reason, "lacking something", LACKED)),
+                .map(|(reason, group)| group.lately(LACKING, reason, "lacking something", LACKED)),
         );
         all.extend(self.nobodys.remark(
             Severity::Bad,

@@ -20,6 +20,7 @@ use crate::model::{
 };
 use crate::scrape::{PoolSnapshot, TargetSnapshot, TargetStatus};
 use crate::send::{ReceiverSnapshot, Refusal, Trouble, TroubleKind};
+use crate::status::health::Health;
 use crate::status::{Configuration, Process};
 
 const DAY: u64 = 86_400;
@@ -244,6 +245,26 @@ fn all_that_can_be_wrong() -> Vec<Finding> {
         ..<_>::default()
     });
     of(&look)
+}
+
+#[test]
+fn a_target_is_as_bad_on_its_own_page_as_in_the_overview() {
+    let failed = |reason| scraped(move |_, last| last.failure = Some(Failure::new(reason, "so it is")));
+    for (active, severity) in [
+        (failed(Reason::ConnectRefused), Severity::Bad),
+        (failed(Reason::PodTerminating), Severity::Note),
+        (scraped(|_, last| last.lack = Some(Failure::new(Reason::PartialMerge, "no application"))), Severity::Warning),
+    ] {
+        let health = Health::of(&active);
+        let reason = health.complaint().expect("something").reason;
+        let look = look(Vec::new(), vec![active.clone()], receiver());
+        let finding = of(&look).into_iter().find(|finding| finding.reason == Some(reason)).expect("it is told");
+        assert_eq!(finding.severity, severity, "{reason}");
+        let page = super::super::target::page(&look, &active.target.id.to_string());
+        let body = page.unwrap_or_else(|page| panic!("{}", page.title)).body.into_string();
+        let told = format!("<div class=\"finding {}\">", severity.class());
+        assert!(body.contains(&told) && body.contains(severity.word()), "{reason}: {body}");
+    }
 }
 
 #[test]
