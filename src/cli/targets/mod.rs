@@ -112,7 +112,8 @@ pub(super) async fn run(args: TargetsArgs) -> u8 {
 async fn of_agent(url: &str, patience: Duration) -> Result<Listing, (u8, String)> {
     let agent = AgentApi::at(url).map_err(|why| (ExitClass::Usage.code(), why))?;
     let targets = agent.targets(patience).await.map_err(|error| {
-        let next = "is an agent running here? From elsewhere, forward its port: kubectl port-forward POD 9465";
+        let next = "is an agent running here? From elsewhere, forward the port of the agent's pod, `kubectl port-forward -n \
+                    NAMESPACE AGENT_POD 9465`, and ask again while that runs";
         (ExitClass::Connect.code(), format!("{error}; {next}"))
     })?;
     Ok(Listing::of(targets))

@@ -208,6 +208,7 @@ async fn what_cannot_be_listed_is_a_sentence_and_an_exit_code() {
         (vec!["--url", "127.0.0.1:9465"], 2, "write for example http://127.0.0.1:9465"),
         (vec!["--url", "http://127.0.0.1:9465/api/v1/targets"], 2, "more than a host and a port"),
         (vec!["--url", &nobody], 3, "no agent answers at "),
+        (vec!["--url", &nobody], 3, "the agent's pod, `kubectl port-forward -n NAMESPACE AGENT_POD 9465`, and"),
         (vec!["--url", &at(&hello)], 3, "is no agent"),
         (vec!["--url", &at(&refusing)], 3, "answered 403: no\\u{1b}[2J"),
         (vec!["--url", &at(&hanging), "--timeout", "200ms"], 3, "no answer within "),

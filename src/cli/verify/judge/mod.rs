@@ -294,8 +294,8 @@ fn target(facts: &Facts, kind: Kind, port: u16, expected: &Peer, evidence: &Evid
 /// How the agent is reached that scrapes the pod, where none is on this machine.
 fn asking_the_agent(facts: &Facts) -> String {
     format!(
-        "is an agent running there? From elsewhere, forward the port of the agent's pod on node {}: kubectl port-forward \
-         -n NAMESPACE AGENT_POD 9465; while that runs, verify again with --agent http://127.0.0.1:9465",
+        "is an agent running there? From elsewhere, forward the port of the agent's pod on node {}, `kubectl port-forward \
+         -n NAMESPACE AGENT_POD 9465`, and verify again while that runs, with --agent http://127.0.0.1:9465",
         clean(&facts.node)
     )
 }

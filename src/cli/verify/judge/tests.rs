@@ -207,7 +207,7 @@ fn an_agent_that_is_silent_is_to_be_forwarded_and_asked_there() {
     let next = steps.into_iter().find(|step| step.id == "target").and_then(|step| step.next).expect("something to do");
     for part in [
         "the agent's pod on node node-1",
-        "kubectl port-forward -n NAMESPACE AGENT_POD 9465;",
+        "`kubectl port-forward -n NAMESPACE AGENT_POD 9465`",
         "--agent http://127.0.0.1:9465",
     ] {
         assert!(next.contains(part), "{part}: {next}");
