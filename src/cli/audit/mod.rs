@@ -35,7 +35,7 @@ const EMPTY: &str =
 /// The arguments of an audit.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit codes: 0 nothing at or above --fail-on, 1 findings at or above it, 2 usage, certificates or kubeconfig, 3 the API server does \
+Exit codes: 0 nothing at or above --fail-on (what was not asked or not seen, MS018, is a note), 1 findings at or above it, 2 usage, certificates or kubeconfig, 3 the API server does \
 not answer or does not let us list pods, no pod of the mesh is there (--allow-empty), or the time limit was over before every pod \
 was asked.
 

@@ -327,6 +327,13 @@ async fn nothing_is_called_good_that_was_not_asked_in_time() {
     assert_eq!((output.status.code(), findings(&document["pods"][0])), (Some(0), vec![("MS018", 0)]), "{document:#}");
     let message = document["pods"][0]["findings"][0]["message"].as_str().unwrap_or_default();
     assert!(message.contains("a loopback address"), "{message}");
+    // It is a note, and no pod is secured for it.
+    assert_eq!(
+        (&document["summary"]["meshed"], &document["summary"]["secured"]),
+        (&json!(1), &json!(0)),
+        "{document:#}"
+    );
+    assert_eq!(audit(&[&fixed, &["--fail-on", "note"][..]].concat()).await.status.code(), Some(1));
     assert_eq!(hanging.connections(), 0);
 
     let there = ["--pod-cidr", "127.0.0.0/8", "--timeout", "1h", "--time-limit", "1s"];
