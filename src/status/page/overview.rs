@@ -36,12 +36,13 @@ pub(super) fn page(look: &Look, _: &Query) -> Page {
 }
 
 /// The answer to "is it well?" in one line.
-fn headline(look: &Look, tally: Tally) -> Markup {
-    let bad = look.findings.iter().filter(|finding| finding.severity == Severity::Bad).count();
-    let warnings = look.findings.iter().filter(|finding| finding.severity == Severity::Warning).count();
+pub(super) fn headline(look: &Look, tally: Tally) -> Markup {
+    let of = |severity| look.findings.iter().filter(|finding| finding.severity == severity).count();
+    let (bad, warnings, remarks) = (of(Severity::Bad), of(Severity::Warning), of(Severity::Note));
     let (class, text) = match (bad, warnings) {
         (0, 0) if tally.all() == 0 => ("idle", "There is nothing to scrape".to_owned()),
         (0, 0) if tally.unknown > 0 => ("idle", "Nothing is wrong so far".to_owned()),
+        (0, 0) if remarks > 0 => ("idle", format!("Nothing is wrong, {}", counted(remarks, "remark"))),
         (0, 0) => ("good", "All is well".to_owned()),
         (0, warnings) => ("warn", counted(warnings, "warning")),
         (bad, _) => ("bad", if bad == 1 { "One thing is wrong".to_owned() } else { format!("{bad} things are wrong") }),

@@ -10,6 +10,7 @@ use std::time::UNIX_EPOCH;
 use rcgen::{CertificateParams, KeyPair};
 use time::OffsetDateTime;
 
+use super::super::overview::headline;
 use super::super::testing::target;
 use super::*;
 use crate::clock::Clock;
@@ -301,7 +302,30 @@ fn whatever_an_alert_says_the_overview_says_no_milder() {
 #[test]
 fn at_the_thresholds_all_is_well_and_old_losses_are_history() {
     let exact = scraped(|_, last| last.peer = Some(peer(true)));
-    assert_eq!(of(&look(vec![identity(0..400, 0..3_650)], vec![exact], receiver())), []);
+    let look = look(vec![identity(0..400, 0..3_650)], vec![exact], receiver());
+    assert_eq!(of(&look), []);
+    assert!(says_that_all_is_well(&look));
+}
+
+/// Whether the first line of the overview is the good one.
+fn says_that_all_is_well(look: &Look) -> bool {
+    let line = headline(look, look.tally()).into_string();
+    assert_eq!(line.contains("All is well"), line.contains("good"), "{line}");
+    line.contains("good")
+}
+
+#[test]
+fn what_an_alert_may_say_never_stands_beside_all_is_well() {
+    let exact = scraped(|_, last| last.peer = Some(peer(true)));
+    for finding in all_that_can_be_wrong() {
+        let mut look = look(vec![identity(0..400, 0..3_650)], vec![exact.clone()], receiver());
+        look.findings = vec![finding];
+        assert!(!says_that_all_is_well(&look), "{:?}", look.findings);
+    }
+    let going = scraped(|_, last| last.failure = Some(Failure::new(Reason::PodTerminating, "so")));
+    let mut look = look(vec![], vec![exact, going], receiver());
+    look.findings = of(&look);
+    assert!(!says_that_all_is_well(&look), "one of two is down: {:?}", look.findings);
 }
 
 #[test]
