@@ -9,9 +9,9 @@ use tracing::warn;
 use super::{Answer, Group, Metrics, fixed};
 use crate::config::ScrapeConfig;
 use crate::label::{self, Judged};
-use crate::model::{JobTargets, TrustDomain, clean};
+use crate::model::{DropCause, JobTargets, TrustDomain, clean};
 
-/// How many malformed targets of a job one pass writes to the log.
+/// How many errors about targets of a job one pass writes to the log.
 const LOGGED_ERRORS: usize = 10;
 
 pub(super) struct Job {
@@ -99,9 +99,11 @@ impl Job {
 
     /// Says what is wrong with targets, each once while it is so. `targets` are those of the settled set.
     pub(super) fn log_errors(&mut self, targets: &JobTargets, metrics: &Metrics) {
-        let malformed = targets.dropped.iter().filter_map(|target| target.error.as_ref());
-        metrics.failed(&self.config.job_name, malformed.clone().count());
-        let errors: BTreeSet<String> = malformed.cloned().collect();
+        let unfit = targets.dropped.iter().filter_map(|target| target.error.as_ref());
+        metrics.failed(&self.config.job_name, unfit.clone().count());
+        let malformed = targets.dropped.iter().filter(|target| target.cause == DropCause::Malformed).count();
+        metrics.left_out(&self.config.job_name, malformed, targets.surplus);
+        let errors: BTreeSet<String> = unfit.cloned().collect();
         for error in errors.difference(&self.errors).take(LOGGED_ERRORS) {
             warn!(job = &*self.config.job_name, error = %clean(error), "creating a target failed");
         }

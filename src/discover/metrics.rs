@@ -34,6 +34,8 @@ pub struct Metrics {
     pub(super) http_failures: Counter,
     pub(super) kubernetes: kubernetes::Metrics,
     unconfirmed: Family<LabelSet, Gauge>,
+    malformed: Family<LabelSet, Gauge>,
+    over_limit: Family<LabelSet, Gauge>,
 }
 
 impl Metrics {
@@ -52,11 +54,23 @@ impl Metrics {
             http_failures: Counter::default(),
             kubernetes: kubernetes::Metrics::new(registry),
             unconfirmed: Family::default(),
+            malformed: Family::default(),
+            over_limit: Family::default(),
         };
         registry.register(
             "meshscrape_discovery_unconfirmed",
             "1 while for too long nothing was heard of whether the pods of a job are still where they were",
             metrics.unconfirmed.clone(),
+        );
+        registry.register(
+            "meshscrape_targets_malformed",
+            "What discovery has found for a job now and no target can be made of",
+            metrics.malformed.clone(),
+        );
+        registry.register(
+            "meshscrape_targets_over_limit",
+            "Targets that are not scraped now because their namespaces have more than namespace_target_limit",
+            metrics.over_limit.clone(),
         );
         registry.register(
             "prometheus_sd_discovered_targets",
@@ -124,7 +138,7 @@ impl Metrics {
     /// A job's targets before relabelling.
     pub(super) fn discovered(&self, job: &Arc<str>, count: usize) {
         let labels = vec![("name", "scrape".into()), ("config", Arc::clone(job))];
-        self.discovered.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.discovered.get_or_create(&labels).set(gauge(count));
     }
 
     /// Whether what is known of a job's pods may be wrong.
@@ -137,6 +151,8 @@ impl Metrics {
         self.discovered.remove(&vec![("name", "scrape".into()), ("config", Arc::clone(job))]);
         self.unconfirmed.remove(&vec![("config", Arc::clone(job))]);
         self.failed.remove(&vec![("scrape_job", Arc::clone(job))]);
+        self.malformed.remove(&vec![("job", Arc::clone(job))]);
+        self.over_limit.remove(&vec![("job", Arc::clone(job))]);
     }
 
     /// A source reported something.
@@ -156,6 +172,13 @@ impl Metrics {
             .inc_by(u64::try_from(count).unwrap_or(u64::MAX));
     }
 
+    /// What a job has that is no target now though no rule drops it: malformed, and more than its namespaces may have.
+    pub(super) fn left_out(&self, job: &Arc<str>, malformed: usize, over_limit: usize) {
+        let labels = vec![("job", Arc::clone(job))];
+        self.malformed.get_or_create(&labels).set(gauge(malformed));
+        self.over_limit.get_or_create(&labels).set(gauge(over_limit));
+    }
+
     /// A file was read.
     pub(super) fn file_mtime(&self, path: &str, seconds: f64) {
         self.file_mtime.get_or_create(&vec![("filename", path.into())]).set(seconds);
@@ -165,4 +188,8 @@ impl Metrics {
     pub(super) fn file_gone(&self, path: &str) {
         self.file_mtime.remove(&vec![("filename", path.into())]);
     }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use crate::config::{JobSecurity, ScrapeConfig};
 use crate::model::{
-    DroppedTarget, Failure, JobTargets, Labels, Pod, Reason, Target, TargetId, TargetSet, Verification, clean,
+    DropCause, DroppedTarget, Failure, JobTargets, Labels, Pod, Reason, Target, TargetId, TargetSet, Verification,
+    clean,
 };
 
 const NAMESPACE: &str = "__meta_kubernetes_namespace";
@@ -65,8 +66,8 @@ fn leave_addresses_to_their_owners(targets: &mut JobTargets, owners: &HashMap<Ip
         let Some(owner) = owner.filter(|owner| owner.uid != pod.uid) else { return true };
         let (name, newer) = (clean(&pod.name), clean(&owner.name));
         *dropped_count += 1;
-        dropped
-            .push(out(target, format!("pod {name}: its address {} is that of a newer pod, {newer}", target.address)));
+        let error = format!("pod {name}: its address {} is that of a newer pod, {newer}", target.address);
+        dropped.push(out(target, DropCause::Superseded, error));
         false
     });
 }
@@ -96,20 +97,19 @@ fn limit_namespaces(targets: &mut JobTargets, limit: u64) {
     if surplus.is_empty() {
         return;
     }
-    let JobTargets { active, dropped, dropped_count, .. } = targets;
-    *dropped_count += surplus.len();
+    targets.dropped_count += surplus.len();
+    targets.surplus = surplus.len();
+    let JobTargets { active, dropped, .. } = targets;
     let mut at = 0..;
     active.retain(|target| {
         let remembered = at.next().and_then(|at| surplus.get(&at));
         if remembered == Some(&true) {
             let namespace = clean(namespace(target).unwrap_or_default());
-            dropped.push(out(
-                target,
-                format!(
-                    "namespace_target_limit exceeded: namespace {namespace} has more than {limit} targets in this job, \
-                     those of its {limit} oldest stay"
-                ),
-            ));
+            let error = format!(
+                "namespace_target_limit exceeded: namespace {namespace} has more than {limit} targets in this job, \
+                 those of its {limit} oldest stay"
+            );
+            dropped.push(out(target, DropCause::Surplus, error));
         }
         remembered.is_none()
     });
@@ -126,8 +126,8 @@ fn namespace(target: &Target) -> Option<&str> {
     target.pod.as_ref().map(|pod| pod.namespace()).or_else(|| target.discovered.get(NAMESPACE))
 }
 
-fn out(target: &Target, error: String) -> Arc<DroppedTarget> {
-    Arc::new(DroppedTarget { discovered: target.discovered.clone(), by_rule: None, error: Some(error) })
+fn out(target: &Target, cause: DropCause, error: String) -> Arc<DroppedTarget> {
+    Arc::new(DroppedTarget { discovered: target.discovered.clone(), cause, by_rule: None, error: Some(error) })
 }
 
 /// Refuses targets that would write each other's series: equal public labels, but another address or another
@@ -217,6 +217,10 @@ mod tests {
         targets.dropped.iter().filter_map(|dropped| dropped.error.as_deref()).collect()
     }
 
+    fn causes(targets: &JobTargets) -> Vec<DropCause> {
+        targets.dropped.iter().map(|dropped| dropped.cause).collect()
+    }
+
     #[test]
     fn an_address_belongs_to_its_newest_pod() {
         let job = spiffe_job();
@@ -228,6 +232,7 @@ mod tests {
             let mut left = names(targets);
             left.sort_unstable();
             assert_eq!((left, targets.dropped_count), (vec!["shop/new", "shop/other"], 2), "{order:?}");
+            assert_eq!((causes(targets), targets.surplus), (vec![DropCause::Superseded; 2], 0));
             let mut said = errors(targets);
             said.sort_unstable();
             let error = |old| format!("pod shop/{old}: its address 10.0.0.7:15092 is that of a newer pod, shop/new");
@@ -313,6 +318,7 @@ mod tests {
         assert_eq!(kept, (4_900..5_000).map(|at| format!("shop/p{at}")).collect::<Vec<_>>(), "the oldest stay");
         assert!(targets.active.iter().all(|target| matches!(target.verification, Verification::Spiffe(_))));
         assert_eq!((targets.dropped_count, targets.dropped.len()), (4_900, REMEMBERED_SURPLUS));
+        assert_eq!((causes(targets), targets.surplus), (vec![DropCause::Surplus; REMEMBERED_SURPLUS], 4_900));
         let said = errors(targets);
         let words = "namespace_target_limit exceeded: namespace shop has more than 100 targets in this job, \
                      those of its 100 oldest stay";

@@ -18,8 +18,8 @@ use super::expected::{self, Filled, Relabelled};
 use super::place;
 use crate::config::{Histograms, JobSecurity, ScrapeConfig, format_duration, parse_duration};
 use crate::model::{
-    Address, Alpn, Candidate, DroppedTarget, Failure, HistogramReading, JobTargets, Labels, Peer, Pod, Reason, Scheme,
-    Target, TargetId, Tenants, TrustDomain, Verification, clean,
+    Address, Alpn, Candidate, DropCause, DroppedTarget, Failure, HistogramReading, JobTargets, Labels, Peer, Pod,
+    Reason, Scheme, Target, TargetId, Tenants, TrustDomain, Verification, clean,
 };
 
 const ADDRESS: &str = "__address__";
@@ -45,17 +45,17 @@ pub fn judge(job: &ScrapeConfig, candidate: &Candidate, trust_domain: Option<&Tr
     let pod = candidate.pod.as_ref();
     let mut discovered = candidate.labels.clone();
     let filled = fill_defaults(job, &mut discovered, pod, trust_domain);
-    let (by_rule, error) = match target_of(job, &discovered, pod, filled, trust_domain) {
+    let (cause, by_rule, error) = match target_of(job, &discovered, pod, filled, trust_domain) {
         Ok(target) => return Ok(Arc::new(target)),
-        Err(Dropped::ByRule(number)) => (Some(number), None),
+        Err(Dropped::ByRule(number)) => (DropCause::Rule, Some(number), None),
         Err(Dropped::Malformed(error)) => {
             let named = pod_name(&discovered, pod).map(|name| format!("pod {}: {error}", clean(&name)));
-            (None, Some(named.unwrap_or(error)))
+            (DropCause::Malformed, None, Some(named.unwrap_or(error)))
         }
     };
     // It is kept, as one of many, and does not grow any more.
     discovered.shrink_to_fit();
-    Err(Arc::new(DroppedTarget { discovered, by_rule, error }))
+    Err(Arc::new(DroppedTarget { discovered, cause, by_rule, error }))
 }
 
 /// The targets of `job` from what became of all its candidates: each target once, and of what is dropped as much as may

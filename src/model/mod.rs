@@ -38,6 +38,7 @@ pub use report::{PeerReport, Phases, ScrapeReport};
 pub use sample::{MetricType, STALE_NAN_BITS, Sample, is_stale, normal_nan, normalise_nan, stale_nan};
 pub use spiffe::{Acceptance, Match, Peer, SpiffeId, SpiffeIdError, TrustDomain, TrustDomainError};
 pub use target::{
-    Candidate, DroppedTarget, HistogramReading, JobTargets, Scheme, Target, TargetId, TargetSet, Verification,
+    Candidate, DropCause, DroppedTarget, HistogramReading, JobTargets, Scheme, Target, TargetId, TargetSet,
+    Verification,
 };
 pub use tenant::{NoTenant, Tenant, TenantError, TenantRule, TenantRuleError, Tenants};

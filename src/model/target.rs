@@ -191,11 +191,38 @@ impl Target {
     }
 }
 
+/// Which kind of reason keeps a candidate from being scraped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropCause {
+    /// A relabel rule drops it.
+    Rule,
+    /// No target can be made of what it says.
+    Malformed,
+    /// Its namespace has more targets than `namespace_target_limit`.
+    Surplus,
+    /// Its address is that of a newer pod.
+    Superseded,
+}
+
+impl DropCause {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            DropCause::Rule => "dropped",
+            DropCause::Malformed => "malformed",
+            DropCause::Surplus => "surplus",
+            DropCause::Superseded => "superseded",
+        }
+    }
+}
+
 /// A candidate that is not scraped, and why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DroppedTarget {
     /// The labels before relabelling.
     pub discovered: Labels,
+    /// Which kind of reason it is.
+    pub cause: DropCause,
     /// The relabel rule of the job that dropped it, counted from 0.
     pub by_rule: Option<usize>,
     /// Where no rule did: what is wrong with it.
@@ -213,6 +240,8 @@ pub struct JobTargets {
     pub dropped_count: usize,
     /// How many of them each relabel rule dropped, by its number counted from 0, complete.
     pub dropped_by_rule: BTreeMap<usize, usize>,
+    /// How many of them their namespaces have too many of, complete.
+    pub surplus: usize,
     /// For too long nothing was heard from whoever says which pods there are: an address may have changed hands
     /// unseen since then, so its pod is scraped only as long as it is surely the one that was scraped before.
     pub unconfirmed: Option<Instant>,

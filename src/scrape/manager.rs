@@ -21,7 +21,9 @@ use super::{Budget, Metrics, Probe, ProbeError, TargetStatus, schedule};
 use crate::clock::Clock;
 use crate::config::ScrapeConfig;
 use crate::connect::CredentialsFeed;
-use crate::model::{Block, DroppedTarget, Failure, JobTargets, Labels, Reason, Target, TargetId, TargetSet, clean};
+use crate::model::{
+    Block, DropCause, DroppedTarget, Failure, JobTargets, Labels, Reason, Target, TargetId, TargetSet, clean,
+};
 use crate::series::{Catalogue, Descriptions, Table, View};
 use crate::telemetry::Repeated;
 use crate::token::Tokens;
@@ -84,6 +86,22 @@ pub struct PoolSnapshot {
     pub dropped_count: usize,
     /// How many of them each relabel rule dropped, by its number counted from 0, complete.
     pub dropped_by_rule: BTreeMap<usize, usize>,
+    /// How many of them their namespaces have too many of, complete.
+    pub surplus: usize,
+}
+
+impl PoolSnapshot {
+    /// How many are not scraped for this kind of reason, complete.
+    pub fn left_out(&self, cause: DropCause) -> usize {
+        match cause {
+            DropCause::Rule => self.dropped_by_rule.values().sum(),
+            DropCause::Surplus => self.surplus,
+            // All of them are remembered.
+            DropCause::Malformed | DropCause::Superseded => {
+                self.dropped.iter().filter(|dropped| dropped.cause == cause).count()
+            }
+        }
+    }
 }
 
 /// A target and how it fares.
@@ -135,6 +153,7 @@ impl Handle {
                 dropped: job.dropped.clone(),
                 dropped_count: job.dropped_count,
                 dropped_by_rule: job.dropped_by_rule.clone(),
+                surplus: job.surplus,
             })
         };
         shared.set.jobs.iter().filter_map(pool).collect()

@@ -46,6 +46,7 @@ async fn the_first_set_goes_out_at_once() {
         "prometheus_sd_discovered_targets{name=\"scrape\",config=\"j\"} 3",
         "prometheus_sd_updates_total{name=\"scrape\"} 1",
         "prometheus_target_sync_failed_total{scrape_job=\"j\"} 1",
+        "meshscrape_targets_malformed{job=\"j\"} 1",
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }

@@ -20,13 +20,20 @@ use super::targets::job_choice;
 use super::words::{count, counted};
 use crate::config::{KubernetesSd, format_duration};
 use crate::discover;
-use crate::model::{DroppedTarget, Labels, clean};
+use crate::model::{DropCause, DroppedTarget, Labels, clean};
 use crate::scrape::PoolSnapshot;
 use crate::status::health::Health;
 
 const PATH: &str = "/service-discovery";
 /// How many targets a search names; the view of targets has the rest.
 const FOUND: usize = 10;
+/// Why a candidate is not a target, in words.
+const BECAUSE: [(DropCause, &str); 4] = [
+    (DropCause::Rule, "a rule drops it"),
+    (DropCause::Malformed, "it cannot be scraped so"),
+    (DropCause::Surplus, "its namespace has too many"),
+    (DropCause::Superseded, "a newer pod has its address"),
+];
 
 pub(super) fn page(look: &Look, query: &Query) -> Page {
     let chosen: Vec<_> = candidates(look).filter(|(pool, dropped)| matches(pool, dropped, query)).collect();
@@ -92,8 +99,7 @@ fn called(dropped: &DroppedTarget) -> String {
 }
 
 fn matches(pool: &PoolSnapshot, dropped: &DroppedTarget, query: &Query) -> bool {
-    let state = if dropped.error.is_some() { "malformed" } else { "dropped" };
-    (query.state.is_empty() || query.state == state)
+    (query.state.is_empty() || query.state == dropped.cause.name())
         && (query.job.is_empty() || *query.job == *pool.pool)
         && query.finds(|text| {
             text.push_str(&pool.pool);
@@ -133,8 +139,9 @@ fn filter(look: &Look, query: &Query) -> Markup {
                 label for="state" { "Because" }
                 select #state name="state" {
                     option value="" { "of anything" }
-                    option value="dropped" selected[query.state == "dropped"] { "a rule drops it" }
-                    option value="malformed" selected[query.state == "malformed"] { "it cannot be scraped so" }
+                    @for (cause, words) in BECAUSE {
+                        option value=(cause.name()) selected[query.state == cause.name()] { (words) }
+                    }
                 }
             }
             (job_choice(look, query))
@@ -190,18 +197,23 @@ fn waiting(look: &Look, query: &Query) -> Markup {
 
 /// Of many that rules drop, or that a namespace has too many, only some are remembered.
 fn forgotten(look: &Look, query: &Query) -> Markup {
-    let (mut by_rules, mut surplus) = (0, 0);
-    for pool in look.pools.iter().filter(|pool| query.job.is_empty() || *query.job == *pool.pool) {
-        let dropped: usize = pool.dropped_by_rule.values().sum();
-        let remembered = pool.dropped.iter().filter(|dropped| dropped.by_rule.is_some()).count();
-        by_rules += dropped.saturating_sub(remembered);
-        surplus += pool.dropped_count.saturating_sub(dropped).saturating_sub(pool.dropped.len() - remembered);
-    }
+    let forgotten = |cause: DropCause| -> usize {
+        if !query.state.is_empty() && query.state != cause.name() {
+            return 0;
+        }
+        let pools = look.pools.iter().filter(|pool| query.job.is_empty() || *query.job == *pool.pool);
+        let of = |pool: &PoolSnapshot| {
+            let remembered = pool.dropped.iter().filter(|dropped| dropped.cause == cause).count();
+            pool.left_out(cause).saturating_sub(remembered)
+        };
+        pools.map(of).sum()
+    };
+    let (by_rules, surplus) = (forgotten(DropCause::Rule), forgotten(DropCause::Surplus));
     html! {
-        @if by_rules > 0 && query.state != "malformed" {
+        @if by_rules > 0 {
             " Of " (count(by_rules as u64)) " more that rules drop only the number is known: keep_dropped_targets says how many are remembered."
         }
-        @if surplus > 0 && query.state != "dropped" {
+        @if surplus > 0 {
             " Of " (count(surplus as u64)) " more that are over namespace_target_limit only the number is known."
         }
     }
@@ -230,18 +242,23 @@ fn table(rows: &[(&PoolSnapshot, &Arc<DroppedTarget>)]) -> Markup {
 
 fn why(pool: &PoolSnapshot, dropped: &DroppedTarget) -> Markup {
     html! {
+        @let class = match dropped.cause {
+            DropCause::Malformed => "bad",
+            DropCause::Surplus => "warn",
+            DropCause::Rule | DropCause::Superseded => "idle",
+        };
+        (chip(class, dropped.cause.name())) " "
         @if let Some(error) = &dropped.error {
-            (chip("bad", "malformed")) " " (clean(error))
+            (clean(error))
         } @else if let Some(number) = dropped.by_rule {
-            (chip("idle", "dropped")) " by relabel rule " (number + 1)
+            "by relabel rule " (number + 1)
             @if let Some(found) = pool.config.relabel.get(number) { ": " code.rule { (rule(found)) } }
         }
     }
 }
 
 fn job(pool: &PoolSnapshot) -> Markup {
-    let by_rules: usize = pool.dropped_by_rule.values().sum();
-    let others = pool.dropped_count.saturating_sub(by_rules);
+    let by_rules = pool.left_out(DropCause::Rule);
     html! {
         section.job {
             h3 { (clean(&pool.pool)) }
@@ -249,7 +266,14 @@ fn job(pool: &PoolSnapshot) -> Markup {
                 (count((pool.active.len() + pool.dropped_count) as u64)) " found: "
                 a href=(link("/targets", "", "", &pool.pool)) { (counted(pool.active.len(), "target")) }
                 ", " (count(by_rules as u64)) " dropped by rules"
-                @if others > 0 { ", " a href=(link(PATH, "malformed", "", &pool.pool)) { (count(others as u64)) } " that cannot be scraped so" }
+                @for (cause, what) in [
+                    (DropCause::Malformed, " that cannot be scraped so"),
+                    (DropCause::Surplus, " over namespace_target_limit"),
+                    (DropCause::Superseded, " whose address a newer pod has"),
+                ] {
+                    @let others = pool.left_out(cause);
+                    @if others > 0 { ", " a href=(link(PATH, cause.name(), "", &pool.pool)) { (count(others as u64)) } (what) }
+                }
             }
             ul { @for source in sources(pool) { li { (source) } } }
             @if by_rules > 0 {

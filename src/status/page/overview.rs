@@ -9,7 +9,7 @@ use super::parts::{Severity, chip, severity as severity_chip};
 use super::query::{Query, link};
 use super::words::{bytes, count, counted, span};
 use crate::config::JobSecurity;
-use crate::model::{Match, Scheme, clean};
+use crate::model::{DropCause, Match, Scheme, clean};
 use crate::scrape::PoolSnapshot;
 
 pub(super) fn page(look: &Look, _: &Query) -> Page {
@@ -86,8 +86,7 @@ fn numbers(look: &Look, tally: Tally) -> Markup {
     let lag = look.receivers.iter().map(|receiver| receiver.lag).max();
     let waiting: u64 = look.receivers.iter().map(|receiver| receiver.queue.pending_samples).sum();
     let memory: u64 = look.receivers.iter().map(|receiver| receiver.queue.waiting_bytes).sum();
-    let dropped: usize = look.pools.iter().flat_map(|pool| pool.dropped_by_rule.values()).sum();
-    let others = look.pools.iter().map(|pool| pool.dropped_count).sum::<usize>().saturating_sub(dropped);
+    let left_out = |cause| look.pools.iter().map(|pool| pool.left_out(cause)).sum::<usize>();
     let next = look.identities.iter().filter_map(|identity| identity.own.first()).min_by_key(|leaf| leaf.not_after);
     html! {
         dl.numbers {
@@ -96,8 +95,17 @@ fn numbers(look: &Look, tally: Tally) -> Markup {
             div {
                 dt { "Dropped by rules" }
                 dd {
-                    a href="/service-discovery?state=dropped" { (count(dropped as u64)) }
-                    @if others > 0 { span.muted { ", " a href="/service-discovery?state=malformed" { (count(others as u64)) } " not fit" } }
+                    a href="/service-discovery?state=dropped" { (count(left_out(DropCause::Rule) as u64)) }
+                    @for (cause, what) in [
+                        (DropCause::Malformed, " not fit"),
+                        (DropCause::Surplus, " over a limit"),
+                        (DropCause::Superseded, " superseded"),
+                    ] {
+                        @let others = left_out(cause);
+                        @if others > 0 {
+                            span.muted { ", " a href={ "/service-discovery?state=" (cause.name()) } { (count(others as u64)) } (what) }
+                        }
+                    }
                 }
             }
             div { dt { "Samples last scraped" } dd { (count(tally.samples as u64)) } }

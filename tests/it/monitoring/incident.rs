@@ -46,6 +46,7 @@ pub(super) const ALERTS: &[&str] = &[
     "MeshscrapeTargetUnidentified",
     "MeshscrapeTargetsDown",
     "MeshscrapeTargetsMalformed",
+    "MeshscrapeTargetsOverLimit",
     "MeshscrapeUnverifiedTargets",
     "MeshscrapeWeakerMatch",
 ];
@@ -57,7 +58,7 @@ pub(super) struct Incident {
     _servers: Vec<Server>,
     _receivers: [Receiver; 2],
     _nobody: TcpSocket,
-    dirs: [TempDir; 4],
+    _dirs: [TempDir; 4],
 }
 
 impl Incident {
@@ -82,7 +83,8 @@ impl Incident {
         let ending = Ca::valid("cluster.local", -9 * HOUR, HOUR);
         let old = LeafSpec::of(SCRAPER).valid(-9 * HOUR, HOUR);
         CertsDir::at(late.path()).write(&ending.issue(&old), &[&ending]);
-        malform(&dir, 0);
+        let malformed = "[{\"targets\": [\"x@y:1\"]}]";
+        std::fs::write(dir.path().join("targets.json"), malformed).expect("a file of targets");
         damage(dir.path(), &forging, &format!("http://{closed}/api/v1/write")).await;
         let target =
             |server: &Server| format!("{{targets: ['{}'], labels: {{__spiffe_id__: '{CART}'}}}}", server.address());
@@ -119,6 +121,9 @@ scrape_configs:
   scrape_interval: 5s
   scrape_timeout: 5s
   static_configs: [{{targets: ['{large}']}}]
+- job_name: crowded
+  namespace_target_limit: 1
+  static_configs: [{{targets: ['{bounds}', '{closed}'], labels: {{__meta_kubernetes_namespace: shop}}}}]
 - job_name: files
   file_sd_configs: [{{files: ['{dir}/targets.json']}}]
 - job_name: lists
@@ -166,13 +171,8 @@ remote_write:
             _servers: servers,
             _receivers: [receiver, strict],
             _nobody: nobody,
-            dirs: [dir, lagging, late, empty],
+            _dirs: [dir, lagging, late, empty],
         }
-    }
-
-    /// Has discovery look at its targets once more: what it cannot make a target of is counted each time.
-    pub(super) fn look_again(&self, time: usize) {
-        malform(&self.dirs[0], time);
     }
 
     /// Another agent in the same mesh, to which nothing happens.
@@ -244,12 +244,6 @@ remote_write: [{{name: gone, url: '{url}'}}]
     let middle = bytes.len() / 2;
     bytes[middle] ^= 8;
     std::fs::write(segment, bytes).expect("written");
-}
-
-/// Writes a file of one target that is none; the file is another one each `time`.
-fn malform(dir: &TempDir, time: usize) {
-    let targets = format!("[{{\"targets\": [\"x@y:1\"], \"labels\": {{\"time\": \"{time}\"}}}}]");
-    std::fs::write(dir.path().join("targets.json"), targets).expect("a file of targets");
 }
 
 /// The workload that must answer. Each of its merged answers tells that the one before lacked the application.

@@ -18,7 +18,7 @@ use super::look::Look;
 use super::parts::Severity;
 use super::words::{counted, relative};
 use crate::identity::{CertificateFacts, IdentitySnapshot};
-use crate::model::{ExitClass, Failure, Reason, clean};
+use crate::model::{DropCause, ExitClass, Failure, Reason, clean};
 
 /// The least share of its time that a certificate which is renewed in time has left.
 const LEAST_LEFT: f64 = 0.2;
@@ -188,13 +188,40 @@ fn discovery(look: &Look, all: &mut Vec<Finding>) {
         let fix = "look at the API server and at the way to it";
         all.push(finding(SILENT, "The API server has not been heard for too long", detail, fix, to));
     }
-    let malformed =
-        look.pools.iter().map(|pool| pool.dropped_count.saturating_sub(pool.dropped_by_rule.values().sum()));
-    let mut errors = look.pools.iter().flat_map(|pool| &pool.dropped).filter_map(|dropped| dropped.error.as_deref());
-    if let Some(first) = errors.next() {
-        let title = format!("{} cannot be scraped as it is described", counted(malformed.sum(), "candidate"));
-        let fix = "its annotations, labels or relabel rules make no target of it";
-        let to = ("/service-discovery?state=malformed", "All of them");
-        all.push(finding(Severity::Warning, &title, clean(first).into_owned(), fix, to));
+    left_out(look, all);
+}
+
+/// What is no target though no rule drops it.
+fn left_out(look: &Look, all: &mut Vec<Finding>) {
+    for (cause, severity, noun, what, fix) in [
+        (
+            DropCause::Malformed,
+            Severity::Warning,
+            "candidate",
+            "cannot be scraped as it is described",
+            "its annotations, labels or relabel rules make no target of it",
+        ),
+        (
+            DropCause::Surplus,
+            Severity::Warning,
+            "target",
+            "over namespace_target_limit",
+            "raise namespace_target_limit of the job if the namespace may have so many, or have its owner stop what makes them",
+        ),
+        (
+            DropCause::Superseded,
+            Severity::Note,
+            "pod",
+            "whose address a newer pod has",
+            "it goes by itself once the older pod is gone; if its node is, delete the pod",
+        ),
+    ] {
+        let dropped = || look.pools.iter().flat_map(|pool| &pool.dropped).filter(|dropped| dropped.cause == cause);
+        if let Some(error) = dropped().find_map(|dropped| dropped.error.as_deref()) {
+            let count = look.pools.iter().map(|pool| pool.left_out(cause)).sum();
+            let title = format!("{} {what}", counted(count, noun));
+            let to = format!("/service-discovery?state={}", cause.name());
+            all.push(finding(severity, &title, clean(error).into_owned(), fix, (&to, "All of them")));
+        }
     }
 }

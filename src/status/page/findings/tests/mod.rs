@@ -17,7 +17,8 @@ use crate::clock::Clock;
 use crate::config::{self, CertificateFiles};
 use crate::discover::{self, Problem};
 use crate::model::{
-    DroppedTarget, Labels, PeerReport, Phases, ScrapeReport, Target, TenantRule, Tenants, Verification, WriteFormat,
+    DropCause, DroppedTarget, Labels, PeerReport, Phases, ScrapeReport, Target, TenantRule, Tenants, Verification,
+    WriteFormat,
 };
 use crate::scrape::{PoolSnapshot, TargetSnapshot, TargetStatus};
 use crate::send::{ReceiverSnapshot, Refusal, Trouble, TroubleKind};
@@ -102,6 +103,7 @@ const ALERTS: &[(&str, Result<&str, &str>)] = &[
     ("MeshscrapeTargetsDown", Ok("connect_refused")),
     ("MeshscrapePartialMerge", Ok("partial_merge")),
     ("MeshscrapeTargetsMalformed", Ok("cannot be scraped as it is described")),
+    ("MeshscrapeTargetsOverLimit", Ok("over namespace_target_limit")),
     ("MeshscrapeDiscoveryStale", Ok("API server has not been heard")),
     ("MeshscrapeDiscoveryFailing", Ok("source of targets cannot be used")),
     ("MeshscrapeRemoteWriteBehind", Ok("behind")),
@@ -126,6 +128,7 @@ fn look(identities: Vec<IdentitySnapshot>, targets: Vec<TargetSnapshot>, receive
         dropped: vec![],
         dropped_count: 0,
         dropped_by_rule: <_>::default(),
+        surplus: 0,
     };
     let now = UNIX_EPOCH + Duration::from_secs(90 * DAY);
     Look {
@@ -163,6 +166,11 @@ fn receiver() -> ReceiverSnapshot {
     (disk.works, disk.bytes, disk.capacity_bytes) = (true, 50, 100);
     disk.since_damage = Some(Duration::from_secs(3600));
     receiver
+}
+
+/// A candidate that no rule drops and that is no target.
+fn unfit(cause: DropCause, error: &str) -> Arc<DroppedTarget> {
+    Arc::new(DroppedTarget { discovered: Labels::new(), cause, by_rule: None, error: Some(error.into()) })
 }
 
 /// A target whose last scrape was like that.
@@ -237,8 +245,8 @@ fn all_that_can_be_wrong() -> Vec<Finding> {
     disk.since_damage = Some(Duration::from_secs(3599));
     let mut look = look(vec![ours, none], targets, ill);
     look.configuration.refused = Some(UNIX_EPOCH);
-    let dropped = DroppedTarget { discovered: Labels::new(), by_rule: None, error: Some("no address".into()) };
-    (look.pools[0].dropped, look.pools[0].dropped_count) = (vec![Arc::new(dropped)], 1);
+    look.pools[0].dropped = vec![unfit(DropCause::Malformed, "no address"), unfit(DropCause::Surplus, "one too many")];
+    (look.pools[0].dropped_count, look.pools[0].surplus) = (2, 1);
     look.discovery = Arc::new(discover::Snapshot {
         first_pass_done: true,
         problems: vec![Problem { source: "a file".into(), message: "cannot be read".into() }],
@@ -326,6 +334,40 @@ fn what_an_alert_may_say_never_stands_beside_all_is_well() {
     let mut look = look(vec![], vec![exact, going], receiver());
     look.findings = of(&look);
     assert!(!says_that_all_is_well(&look), "one of two is down: {:?}", look.findings);
+}
+
+#[test]
+fn what_is_no_target_is_told_by_its_kind_and_counted_by_it() {
+    let mut look = look(vec![], vec![], receiver());
+    look.pools[0].dropped = vec![
+        unfit(DropCause::Superseded, "its address is that of a newer pod"),
+        unfit(DropCause::Surplus, "namespace_target_limit exceeded"),
+        unfit(DropCause::Malformed, "no address"),
+        unfit(DropCause::Malformed, "no port"),
+    ];
+    (look.pools[0].dropped_count, look.pools[0].surplus) = (23, 20);
+    let findings = of(&look);
+    let told: Vec<_> = findings.iter().map(|one| (one.severity, &*one.title, &*one.detail, &*one.link.0)).collect();
+    let of = |state| format!("/service-discovery?state={state}");
+    assert_eq!(
+        told,
+        [
+            (Severity::Warning, "2 candidates cannot be scraped as it is described", "no address", &*of("malformed")),
+            (
+                Severity::Warning,
+                "20 targets over namespace_target_limit",
+                "namespace_target_limit exceeded",
+                &*of("surplus")
+            ),
+            (
+                Severity::Note,
+                "1 pod whose address a newer pod has",
+                "its address is that of a newer pod",
+                &*of("superseded")
+            ),
+        ]
+    );
+    assert!(findings[1].fix.contains("namespace_target_limit"), "{findings:?}");
 }
 
 #[test]
