@@ -238,7 +238,7 @@ fn by_hand(look: &Look, pool: &PoolSnapshot, TargetSnapshot { target, .. }: &Tar
     html! {
         section aria-labelledby="by-hand" {
             h2 #by-hand { "Look closer" }
-            @if let Some(command) = scrape_command(target) { p { (copyable(&command)) } }
+            @if let Some(command) = scrape_command(target, api) { p { (copyable(&command)) } }
             p { (copyable(&targets_command(&pool.pool, api))) }
             p {
                 "One scrape now, apart from its own beat: "
@@ -248,14 +248,19 @@ fn by_hand(look: &Look, pool: &PoolSnapshot, TargetSnapshot { target, .. }: &Tar
     }
 }
 
-/// The command that scrapes the pod as this target is scraped: on its port.
-fn scrape_command(target: &Target) -> Option<String> {
+/// The command that scrapes the pod as this target is scraped: on its port, through this agent's API where that is.
+fn scrape_command(target: &Target, api: &str) -> Option<String> {
     let (namespace, pod) = target.pod.as_ref()?.name.split_once('/')?;
     let port = target.address.port().unwrap_or(match target.scheme {
         Scheme::Http => 80,
         Scheme::Https => 443,
     });
-    Some(format!("meshscrape scrape pod/{} -n {} --port {port}", clean(pod), clean(namespace)))
+    let agent_port = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
+    let at = match agent_port(api).filter(|port| agent_port(DEFAULT_API).as_ref() != Some(port)) {
+        Some(port) => format!(" --agent-port {port}"),
+        None => String::new(),
+    };
+    Some(format!("meshscrape scrape pod/{} -n {} --port {port}{at}", clean(pod), clean(namespace)))
 }
 
 /// The command that lists the targets of a job, asking the API where it is.
@@ -288,10 +293,12 @@ mod tests {
             finished: false,
             terminating: false,
         };
-        let of = |address| scrape_command(&Target { pod: Some(Arc::new(pod.clone())), ..target(address) });
-        assert_eq!(of("10.0.0.1:15091").as_deref(), Some("meshscrape scrape pod/cart-0 -n shop --port 15091"));
-        assert_eq!(of("10.0.0.1").as_deref(), Some("meshscrape scrape pod/cart-0 -n shop --port 443"));
-        assert_eq!(scrape_command(&target("10.0.0.1:15091")), None);
+        let of = |address, api| scrape_command(&Target { pod: Some(Arc::new(pod.clone())), ..target(address) }, api);
+        let command = |port| Some(format!("meshscrape scrape pod/cart-0 -n shop --port {port}"));
+        assert_eq!(of("10.0.0.1:15091", DEFAULT_API), command("15091"));
+        assert_eq!(of("10.0.0.1", DEFAULT_API), command("443"));
+        assert_eq!(of("10.0.0.1:15091", "[::1]:9555"), command("15091 --agent-port 9555"));
+        assert_eq!(scrape_command(&target("10.0.0.1:15091"), DEFAULT_API), None);
         assert_eq!(targets_command("a b", DEFAULT_API), "meshscrape targets --job 'a b' --labels");
         assert_eq!(
             targets_command("shop", "[::1]:9555"),

@@ -201,6 +201,7 @@ fn the_commands_that_are_named_exist() {
     for (place, text) in texts {
         for found in command.captures_iter(&text) {
             let line = found[1].replace("{{ or $labels.exported_job $labels.job }}", "JOB");
+            assert!(!line.contains("--job {{"), "{}: a job's name may have blanks: {line}", place.display());
             let words: Vec<&str> = line.split(['#', '|']).next().unwrap_or_default().split_whitespace().collect();
             let depth = if words[0] == "check" { 2 } else { 1 };
             let help = Command::new(env!("CARGO_BIN_EXE_meshscrape"))
@@ -218,4 +219,42 @@ fn the_commands_that_are_named_exist() {
         }
     }
     assert!(tried > 50, "only {tried} commands were found");
+}
+
+/// Only in a pod can somebody find out what a configuration leads to, and the runbooks say so.
+#[test]
+fn what_a_configuration_finds_is_asked_in_an_agents_pod() {
+    let objects = overlay("istio");
+    let dir = named(&container(&objects)["volumeMounts"], "config")["mountPath"].as_str().expect("a path");
+    for alert in alerts() {
+        let page = read(&format!("docs/runbooks/{alert}.md"));
+        for line in page.lines().filter(|line| line.contains("meshscrape targets --config")) {
+            assert!(line.starts_with("kubectl -n meshscrape exec POD -c meshscrape -- "), "{alert}: {line}");
+            let file = line.split_once("--config ").and_then(|(_, rest)| rest.split(' ').next());
+            assert_eq!(file, Some(&*format!("{dir}/meshscrape.yaml")), "{alert}");
+        }
+    }
+    // Elsewhere it fails, with or without a name of a node.
+    for node in [None, Some("any")] {
+        let output = Command::new(env!("CARGO_BIN_EXE_meshscrape"))
+            .args(["targets", "--timeout", "1s", "--config", "deploy/kustomize/base/meshscrape.yaml"])
+            .current_dir(root())
+            .env_clear()
+            .envs(node.map(|node| ("NODE_NAME", node)))
+            .output()
+            .expect("the program runs");
+        assert!(!output.status.success(), "{node:?}: {output:?}");
+    }
+}
+
+/// What a shell would take apart is in quotes: where nothing matches, `zsh` runs no such command.
+#[test]
+fn no_command_of_a_document_has_a_pattern_without_quotes() {
+    for alert in alerts() {
+        let page = read(&format!("docs/runbooks/{alert}.md"));
+        for block in page.split("```\n").skip(1).step_by(2) {
+            let bare = Regex::new("'[^']*'|\"[^\"]*\"").expect("a pattern").replace_all(block, "");
+            assert!(!bare.contains(['?', '*']), "{alert}: {block}");
+        }
+    }
 }
