@@ -258,3 +258,13 @@ fn no_command_of_a_document_has_a_pattern_without_quotes() {
         }
     }
 }
+
+/// "All" is one pattern, and not a list of as many addresses as there are agents in each query.
+#[test]
+fn all_agents_are_one_pattern_in_the_dashboard() {
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&read("deploy/monitoring/dashboard.json")).expect("a JSON document");
+    let variables = dashboard["templating"]["list"].as_array().expect("variables");
+    let all = variables.iter().filter(|variable| variable["includeAll"] == true);
+    assert_eq!(all.map(|variable| &variable["allValue"]).collect::<Vec<_>>(), [".+"]);
+}
