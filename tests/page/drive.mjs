@@ -198,6 +198,8 @@ const steps = {
     assert.equal(await fold.getAttribute("open"), "", "what was opened stays open");
     assert.ok(await fold.locator("summary").evaluate((one) => one === document.activeElement), "the focus stays");
     assert.equal(await page.evaluate(() => scrollY), scrolled, "the place stays");
+    await page.evaluate(() => (document.querySelector("footer .muted").firstChild.nodeValue = "said long ago"));
+    await page.waitForFunction(() => !document.querySelector("footer").textContent.includes("said long ago"));
 
     await page.getByRole("button", { name: "Pause keeping this page fresh" }).click();
     await page.getByRole("button", { name: "Go on keeping this page fresh" }).waitFor();

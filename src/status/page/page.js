@@ -48,11 +48,10 @@ function anew() {
 
 // Whatever lacks a part of the page is none: an empty answer, a proxy's error.
 function show(fresh) {
-  const parts = ["main", "header nav", "#as-of"].map((part) => [document.querySelector(part), fresh.querySelector(part)]);
+  const parts = ["main", "header nav", "footer .muted", "#as-of"].map((part) => [document.querySelector(part), fresh.querySelector(part)]);
   if (parts.some(([, now]) => !now)) throw new Error("not the page");
-  const [main, nav, [shown, now]] = parts;
-  settle(...main);
-  settle(...nav);
+  const [main, nav, foot, [shown, now]] = parts;
+  for (const part of [main, nav, foot]) settle(...part);
   document.title = fresh.title;
   shown.dateTime = now.dateTime;
   shown.textContent = now.textContent;
