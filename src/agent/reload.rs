@@ -21,7 +21,7 @@ use crate::discover::Wanted;
 use crate::scrape::{Job, Setup};
 use crate::send::SendError;
 use crate::series::View;
-use crate::status::Configuration;
+use crate::status::{Configuration, Unusable};
 use crate::token::Tokens;
 
 /// Why a configuration was not taken.
@@ -33,6 +33,16 @@ pub enum ReloadError {
     /// A receiver's client cannot be made.
     #[error(transparent)]
     Send(#[from] SendError),
+}
+
+impl ReloadError {
+    /// What is wrong, thing by thing.
+    fn sentences(&self) -> Vec<String> {
+        match self {
+            ReloadError::Problems(problems) => problems.iter().map(ToString::to_string).collect(),
+            ReloadError::Send(error) => vec![error.to_string()],
+        }
+    }
 }
 
 impl Agent {
@@ -52,7 +62,7 @@ impl Agent {
             }
             Err(problems) => Err(ReloadError::Problems(problems)),
         };
-        self.reloads.tell(outcome.as_ref().ok(), &self.clock);
+        self.reloads.tell(outcome.as_ref(), &self.clock);
         match &outcome {
             Ok(_) => info!("the configuration has been reloaded"),
             Err(ReloadError::Problems(problems)) => {
@@ -138,7 +148,7 @@ impl Reloads {
             Unit::Seconds,
             reloads.success_seconds.clone(),
         );
-        reloads.tell(Some(yaml), clock);
+        reloads.tell(Ok(yaml), clock);
         reloads
     }
 
@@ -148,15 +158,17 @@ impl Reloads {
     }
 
     /// How a reload went: with the configuration that is in force now, or without one.
-    fn tell(&self, taken: Option<&Arc<str>>, clock: &Clock) {
-        self.successful.set(taken.is_some().into());
-        self.configuration.send_modify(|known| {
-            let Some(yaml) = taken else {
-                known.refused.get_or_insert_with(|| clock.now());
-                return;
-            };
-            *known = Configuration { yaml: Arc::clone(yaml), taken: clock.now(), refused: None };
-            self.success_seconds.set(unix_ms(known.taken) as f64 / 1000.0);
+    fn tell(&self, outcome: Result<&Arc<str>, &ReloadError>, clock: &Clock) {
+        self.successful.set(outcome.is_ok().into());
+        self.configuration.send_modify(|known| match outcome {
+            Ok(yaml) => {
+                *known = Configuration { yaml: Arc::clone(yaml), taken: clock.now(), refused: None };
+                self.success_seconds.set(unix_ms(known.taken) as f64 / 1000.0);
+            }
+            Err(error) => {
+                let since = known.refused.as_ref().map_or_else(|| clock.now(), |before| before.since);
+                known.refused = Some(Unusable { since, problems: error.sentences() });
+            }
         });
     }
 }

@@ -69,8 +69,17 @@ pub struct Configuration {
     pub yaml: Arc<str>,
     /// When it was taken.
     pub taken: SystemTime,
-    /// Since when what is read cannot be used, so that an older one is in force.
-    pub refused: Option<SystemTime>,
+    /// What was read since and cannot be used, so that an older one is in force.
+    pub refused: Option<Unusable>,
+}
+
+/// A configuration that was read and cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    /// Since when none could be used.
+    pub since: SystemTime,
+    /// What is wrong with the last one that was read, each in a sentence, and as foreign as the file is.
+    pub problems: Vec<String>,
 }
 
 /// The process, as it was started.

@@ -115,10 +115,10 @@ pub(super) async fn notifications(State(sources): State<Sources>) -> Response {
         date: String,
         active: bool,
     }
-    let refused = sources.configuration.borrow().refused;
-    let told = refused.map(|since| Notification {
+    let refused = sources.configuration.borrow().refused.clone();
+    let told = refused.map(|refused| Notification {
         text: "Configuration reload has failed.",
-        date: rfc3339(Some(since)),
+        date: rfc3339(Some(refused.since)),
         active: true,
     });
     found(Vec::from_iter(told))

@@ -2,12 +2,13 @@
 
 use maud::html;
 
-use super::findings::REFUSED;
+use super::findings::{REFUSED, first_of};
 use super::layout::{Here, Page};
 use super::look::Look;
 use super::parts::{chip, moment_in_full};
 use super::query::Query;
 use crate::model::clean;
+use crate::status::Unusable;
 
 pub(super) fn page(look: &Look, _: &Query) -> Page {
     let configuration = &look.configuration;
@@ -17,8 +18,11 @@ pub(super) fn page(look: &Look, _: &Query) -> Page {
             @if configuration.refused.is_none() { (chip("good", "in force")) } @else { (chip(REFUSED.class(), "an older one is in force")) }
             " taken " (moment_in_full(configuration.taken, look.now))
         }
-        @if let Some(since) = configuration.refused {
-            div class={ "finding " (REFUSED.class()) } { p { "What is read since " (moment_in_full(since, look.now)) " cannot be used. " strong { "What to do: " } "run " code { "meshscrape check config FILE" } ", which names every problem with its place." } }
+        @if let Some(Unusable { since, problems }) = &configuration.refused {
+            div class={ "finding " (REFUSED.class()) } {
+                p { "What is read since " (moment_in_full(*since, look.now)) " cannot be used: " (first_of(problems)) }
+                p { strong { "What to do: " } "run " code { "meshscrape check config FILE" } ", which names every problem with its place." }
+            }
         }
         p.muted { "With defaults, as " code { "meshscrape check config --print" } " shows it; secrets are not shown." }
         div.scroll tabindex="0" role="region" aria-label="Configuration in force" {

@@ -181,6 +181,10 @@ async fn the_api_answers_as_that_of_prometheus() {
     assert!(ours["data"]["yaml"].as_str().expect("a text").contains("job_name: another"), "{ours}");
 
     pair.agent.reload("nonsense: 1").await.expect_err("a configuration that cannot be used");
+    for path in ["/", "/config"] {
+        let page = http::get(pair.agent.api(), path).await.expect("the page answers");
+        assert!(page.text().contains("nonsense"), "{path} says what is wrong: {}", page.text());
+    }
     let [ours, _] = pair.both("/api/v1/notifications").await;
     let told = &ours["data"][0];
     assert_eq!((&told["text"], &told["active"]), (&json!("Configuration reload has failed."), &json!(true)), "{ours}");

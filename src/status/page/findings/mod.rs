@@ -18,7 +18,8 @@ use super::look::Look;
 use super::parts::Severity;
 use super::words::{counted, relative};
 use crate::identity::{CertificateFacts, IdentitySnapshot};
-use crate::model::{DropCause, ExitClass, Failure, Reason, clean};
+use crate::model::{DropCause, ExitClass, Failure, Reason, clean, clean_to};
+use crate::status::Unusable;
 
 /// The least share of its time that a certificate which is renewed in time has left.
 const LEAST_LEFT: f64 = 0.2;
@@ -57,13 +58,14 @@ pub(super) fn of(look: &Look) -> Vec<Finding> {
     targets::add(look, &mut all);
     receivers::add(look, &mut all);
     discovery(look, &mut all);
-    if let Some(since) = look.configuration.refused {
+    if let Some(Unusable { since, problems }) = &look.configuration.refused {
         all.push(finding(
             REFUSED,
             "The configuration that was read last cannot be used",
             format!(
-                "Since {} the one of {} stays in force.",
-                relative(since, look.now),
+                "{}. Since {} the one of {} stays in force.",
+                first_of(problems),
+                relative(*since, look.now),
                 relative(look.configuration.taken, look.now)
             ),
             "run `meshscrape check config FILE`: it names every problem with its place",
@@ -72,6 +74,15 @@ pub(super) fn of(look: &Look) -> Vec<Finding> {
     }
     all.sort_by_key(|finding| finding.severity);
     all
+}
+
+/// The first of some problems of a file, and how many more there are.
+pub(super) fn first_of(problems: &[String]) -> String {
+    let first = problems.first().map(|first| clean_to(first, 1024).into_owned()).unwrap_or_default();
+    match problems.len() {
+        0 | 1 => first,
+        more => format!("{first} (and {})", counted(more - 1, "more problem")),
+    }
 }
 
 fn finding(severity: Severity, title: &str, detail: String, fix: &str, (url, to): (&str, &str)) -> Finding {

@@ -23,7 +23,7 @@ use crate::model::{
 use crate::scrape::{PoolSnapshot, TargetSnapshot, TargetStatus};
 use crate::send::{ReceiverSnapshot, Refusal, Trouble, TroubleKind};
 use crate::status::health::Health;
-use crate::status::{Configuration, Process};
+use crate::status::{Configuration, Process, Unusable};
 
 const DAY: u64 = 86_400;
 
@@ -244,7 +244,7 @@ fn all_that_can_be_wrong() -> Vec<Finding> {
     (disk.works, disk.bytes) = (false, 51);
     disk.since_damage = Some(Duration::from_secs(3599));
     let mut look = look(vec![ours, none], targets, ill);
-    look.configuration.refused = Some(UNIX_EPOCH);
+    look.configuration.refused = Some(Unusable { since: UNIX_EPOCH, problems: vec!["line 3 is no key".into()] });
     look.pools[0].dropped = vec![unfit(DropCause::Malformed, "no address"), unfit(DropCause::Surplus, "one too many")];
     (look.pools[0].dropped_count, look.pools[0].surplus) = (2, 1);
     look.discovery = Arc::new(discover::Snapshot {
@@ -313,6 +313,20 @@ fn at_the_thresholds_all_is_well_and_old_losses_are_history() {
     let look = look(vec![identity(0..400, 0..3_650)], vec![exact], receiver());
     assert_eq!(of(&look), []);
     assert!(says_that_all_is_well(&look));
+}
+
+#[test]
+fn it_is_said_why_a_configuration_was_refused() {
+    let mut look = look(vec![], vec![], receiver());
+    for (problems, words) in [
+        (vec!["m.yaml:3:1: no key"], "m.yaml:3:1: no key. Since "),
+        (vec!["m.yaml:3:1: no key", "b", "c"], "m.yaml:3:1: no key (and 2 more problems). Since "),
+    ] {
+        let problems = problems.into_iter().map(ToOwned::to_owned).collect();
+        look.configuration.refused = Some(Unusable { since: UNIX_EPOCH, problems });
+        let findings = of(&look);
+        assert!(findings[0].detail.starts_with(words), "{findings:?}");
+    }
 }
 
 /// Whether the first line of the overview is the good one.
