@@ -37,6 +37,8 @@ use time::format_description::well_known::Rfc3339;
 use super::Sources;
 use crate::model::Labels;
 
+/// What Prometheus in agent mode says of them, word for word: clients go by it.
+const NOT_HERE: &str = "unavailable with Prometheus Agent";
 /// What Prometheus answers and an agent has nothing to answer from.
 const NOT_IN_AGENTS: [&str; 14] = [
     "/api/v1/query",
@@ -80,11 +82,7 @@ pub(super) fn router(sources: Sources) -> Router {
 }
 
 fn not_in_agents() -> Response {
-    failed(
-        StatusCode::UNPROCESSABLE_ENTITY,
-        "execution",
-        "unavailable: this is an agent, which stores nothing to ask for",
-    )
+    failed(StatusCode::UNPROCESSABLE_ENTITY, "execution", NOT_HERE)
 }
 
 /// An answer in the API's frame.

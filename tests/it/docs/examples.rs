@@ -102,6 +102,23 @@ fn the_metrics_of_the_documents_are_those_of_the_agent() {
     assert!(count > 40, "{count} names are all that were found");
 }
 
+/// What stands for the end of a metric's name behind `prometheus_remote_storage`, as in "`_shard_capacity`".
+#[test]
+fn the_differences_name_the_ends_of_metrics_that_there_are_and_miss_none_that_there_is() {
+    let pages = pages::all();
+    let text = |name: &str| &pages.iter().find(|page| page.name == name).expect("a document").text;
+    let end = regex::Regex::new("(no )?`(_[a-z_]+)`").expect("a pattern");
+    let rows = text("docs/differences.md").lines().filter(|line| line.contains("`prometheus_remote_storage_"));
+    let mut count = 0;
+    for found in rows.flat_map(|row| end.captures_iter(row)) {
+        let metric = format!("| `prometheus_remote_storage{}` |", &found[2]);
+        let is_said_to_be = found.get(1).is_none();
+        assert_eq!(text("docs/metrics.md").contains(&metric), is_said_to_be, "{}", &found[0]);
+        count += 1;
+    }
+    assert!(count > 1, "{count} are all that were found");
+}
+
 /// The command lines in a block of code. Where it shows what was printed, only lines behind a `$` are typed.
 fn in_block(page: &Page, block: &Block<'_>) -> Vec<(String, Vec<String>)> {
     let joined = block.text.replace("\\\n", " ");

@@ -193,12 +193,27 @@ async fn the_api_answers_as_that_of_prometheus() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_agent_has_not_is_refused_and_probes_are_there() {
-    let pair = Pair::new().await;
-    for path in ["query?query=up", "labels", "label/job/values", "series?match[]=up", "rules", "alerts", "status/tsdb"]
-    {
-        let answer = http::get(pair.agent.api(), &format!("/api/v1/{path}")).await.expect("an answer");
-        assert_eq!((answer.status, &answer.json()["errorType"]), (422, &json!("execution")), "{path}");
+async fn what_an_agent_has_not_is_refused_in_the_words_of_prometheus_and_probes_are_there() {
+    let (pair, theirs) = tokio::join!(Pair::new(), Prometheus::agent());
+    for path in [
+        "query?query=up",
+        "query_range?query=up",
+        "query_exemplars?query=up",
+        "format_query?query=up",
+        "parse_query?query=up",
+        "labels",
+        "label/job/values",
+        "series?match[]=up",
+        "rules",
+        "alerts",
+        "alertmanagers",
+        "status/tsdb",
+    ] {
+        let path = format!("/api/v1/{path}");
+        let (answer, agent) = tokio::join!(http::get(pair.agent.api(), &path), http::get(theirs.address(), &path));
+        let (answer, agent) = (answer.expect("an answer"), agent.expect("an answer"));
+        assert_eq!((answer.status, answer.json()), (agent.status, agent.json()), "{path}");
+        assert_eq!(answer.status, 422, "{path}");
     }
     for path in ["/-/healthy", "/-/ready", "/metrics", "/version"] {
         assert_eq!(http::get(pair.agent.api(), path).await.expect("an answer").status, 200, "{path}");

@@ -1,4 +1,4 @@
-//! A real Prometheus in server mode that takes remote_write, and what it stored.
+//! A real Prometheus that takes remote_write, and what it stored; or one in agent mode, to be asked what it says.
 //!
 //! Out-of-order samples are refused, as by default.
 
@@ -27,14 +27,18 @@ impl Prometheus {
 
     /// Starts one with this configuration file, and waits until it takes samples.
     pub(crate) async fn with_config(text: &str) -> Self {
+        Self::so(text, &["--storage.tsdb.path=data", "--web.enable-remote-write-receiver"]).await
+    }
+
+    /// Starts one in agent mode that scrapes nothing.
+    pub(crate) async fn agent() -> Self {
+        Self::so("global: {}\n", &["--agent", "--storage.agent.path=data"]).await
+    }
+
+    async fn so(text: &str, mode: &[&str]) -> Self {
         let dir = TempDir::new().expect("a directory");
         std::fs::write(dir.path().join("prometheus.yml"), text).expect("its configuration");
-        let arguments = [
-            "--config.file=prometheus.yml",
-            "--storage.tsdb.path=data",
-            "--web.listen-address=127.0.0.1:0",
-            "--web.enable-remote-write-receiver",
-        ];
+        let arguments = [&["--config.file=prometheus.yml", "--web.listen-address=127.0.0.1:0"], mode].concat();
         let mut process = Process::start("prometheus", dir, &arguments);
         let address: SocketAddr =
             process.says("\"Listening on\" component=web address=").await.parse().expect("an address");
