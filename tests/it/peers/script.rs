@@ -23,7 +23,9 @@ fn a_peer_that_is_missing_or_not_one_is_said_in_a_sentence() {
     assert_eq!(
         find("gateway", "PATH", "/usr/bin:/bin"),
         "peers: no peer is called 'gateway'; there are: envoy prometheus promtool victoria-metrics vmagent etcd \
-         kube-apiserver kubectl strace ip libfaketime helm chromium playwright cargo-deny\n"
+         kube-apiserver kubectl strace ip libfaketime helm chromium playwright cargo-deny \
+         kube-controller-manager kube-scheduler kubelet kube-proxy containerd cni runc nft \
+         xtables-nft-multi ipset\n"
     );
 }
 
