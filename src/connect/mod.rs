@@ -14,7 +14,7 @@
 //! without content decoding and without a limit: both are the scrape's business.
 //!
 //! To find out how a port behaves, and for nothing else, [`ask_verified`] and [`ask_plainly`] put one question to it: they tell the
-//! status of an answer and read no byte of its body.
+//! status of an answer and throw its body away.
 //!
 //! Discovery fetches its lists over HTTP by the two ordinary kinds. This room does not know labels, metric formats, or
 //! what a status means.

@@ -1,9 +1,10 @@
 //! One question to a port, to find out how it behaves: whom it lets in, and whether it speaks plain text.
 //!
-//! These are no scrapes. What comes back is the status line of an answer and, over TLS, who gave it; the body is not read,
-//! so no sample can come of it. Always holds: over TLS the peer is verified by the one verifier, inside the handshake, also
-//! where no certificate of ours is shown; a plain question carries nothing but the path. One connection each, gone with the
-//! answer.
+//! These are no scrapes. What comes back is the status line of an answer and, over TLS, who gave it. The body is taken to its
+//! end and thrown away unseen: to Istio's agent, whoever hangs up half way is a scrape that failed, which it logs and counts.
+//! Always holds: over TLS the peer is verified by the one verifier, inside the handshake, also where no certificate of ours is
+//! shown; a plain question carries nothing but the path; what happens after the status changes no answer. One connection
+//! each, gone with the answer.
 //!
 //! It must not know: what an answer means for the port.
 
@@ -23,6 +24,10 @@ use crate::model::{Alpn, Failure, Peer, PeerReport, Reason, Scheme};
 
 /// How much of an answer is looked at to find its status.
 const LOOKED_AT: u64 = 1024;
+/// How much of a body is taken at most: more than any proxy has to tell, and no way to keep us busy.
+const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
+/// How much of an answer is looked at to find how long it is.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// What of ours is shown in a handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +96,16 @@ async fn verified(
     let mut connection = Connection::over(stream, request.address.clone(), verified.into()).await?;
     watch.enter(Stage::Answer);
     match connection.exchange(question, watch).await {
-        Ok(reply) => Ok(Answered { status: reply.status().as_u16(), peer: report, overdue_after }),
+        Ok(reply) => {
+            let answered = Answered { status: reply.status().as_u16(), peer: report, overdue_after };
+            let (mut body, mut taken) = (reply.into_body(), 0);
+            while taken < MAX_BODY_BYTES
+                && let Some(Ok(piece)) = connection.next_piece(&mut body, watch).await
+            {
+                taken += piece.len();
+            }
+            Ok(answered)
+        }
         Err(broken) => {
             let last_words = if broken.wants_last_words() { connection.last_words(watch).await } else { None };
             Err(broken.before_head(last_words, watch))
@@ -106,7 +120,13 @@ pub async fn ask_plainly(request: &Request) -> Result<PlainAnswer, Failure> {
     let question = plain(&request.path_and_query, &with_host(request))?;
     let mut tcp = dial(&request.address, Scheme::Http.default_port(), &mut watch).await?;
     watch.enter(Stage::Answer);
-    watch.bounded(exchange(&mut tcp, question.as_bytes())).await
+    let seen = watch.bounded(exchange(&mut tcp, question.as_bytes())).await?;
+    let answer = answer_of(&seen);
+    if matches!(answer, PlainAnswer::Status(_)) {
+        // Its own end, ours, or the deadline: the answer is known.
+        let _ = watch.bounded(throw_away(&mut tcp, seen)).await;
+    }
+    Ok(answer)
 }
 
 fn plain(path_and_query: &str, headers: &HeaderMap) -> Result<String, Failure> {
@@ -122,7 +142,7 @@ fn plain(path_and_query: &str, headers: &HeaderMap) -> Result<String, Failure> {
 }
 
 /// Whoever closes may do so at any moment: an error of the socket is an answer, too.
-async fn exchange(tcp: &mut TcpStream, question: &[u8]) -> PlainAnswer {
+async fn exchange(tcp: &mut TcpStream, question: &[u8]) -> Vec<u8> {
     let mut seen = Vec::new();
     let _ = tcp.write_all(question).await;
     let mut limited = tcp.take(LOOKED_AT);
@@ -132,7 +152,34 @@ async fn exchange(tcp: &mut TcpStream, question: &[u8]) -> PlainAnswer {
             Ok(_) => {}
         }
     }
-    answer_of(&seen)
+    seen
+}
+
+/// Takes what is left of an answer that begins with `seen`: as far as it says, or until the connection ends.
+async fn throw_away(tcp: &mut TcpStream, mut seen: Vec<u8>) {
+    let (mut piece, mut taken, mut end) = (vec![0; 64 * 1024], seen.len(), end_of(&seen));
+    while taken < end.unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES) {
+        match tcp.read(&mut piece).await {
+            Ok(0) | Err(_) => break,
+            Ok(bytes) => {
+                taken += bytes;
+                if end.is_none() && seen.len() < MAX_HEAD_BYTES {
+                    seen.extend_from_slice(&piece[..bytes]);
+                    end = end_of(&seen);
+                }
+            }
+        }
+    }
+}
+
+/// Where an answer ends, counted from its first byte, if its head is there and tells.
+fn end_of(seen: &[u8]) -> Option<usize> {
+    let head = seen.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    let length = std::str::from_utf8(&seen[..head]).ok()?.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+    })?;
+    head.checked_add(length)
 }
 
 fn answer_of(seen: &[u8]) -> PlainAnswer {
@@ -165,6 +212,20 @@ mod tests {
             ("\u{15}\u{3}\u{3}\0\u{2}\u{2}P", PlainAnswer::NotHttp),
         ] {
             assert_eq!(answer_of(bytes.as_bytes()), answer, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_ends_where_its_head_says() {
+        for (bytes, end) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab", Some(41)),
+            ("HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n", Some(46)),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n", None),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", None),
+            ("HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n", None),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 18446744073709551615\r\n\r\n", None),
+        ] {
+            assert_eq!(end_of(bytes.as_bytes()), end, "{bytes:?}");
         }
     }
 }

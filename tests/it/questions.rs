@@ -103,3 +103,25 @@ async fn plain_http_is_answered_by_a_status_a_close_or_something_else() {
     let late = ask_plainly(&get(&silent.address(), "/", Duration::from_secs(1))).await.expect_err("nothing comes");
     assert_eq!(late.reason, Reason::Timeout);
 }
+
+/// To Istio's agent, whoever hangs up half way is a scrape that failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_taken_to_its_end() {
+    let mesh = Mesh::new(ONLY_13).await;
+    // More than lies in sockets.
+    let long = "x".repeat(32 * 1024 * 1024);
+    let reply = || always(Reply::ok(&long).then(Then::Cut));
+    let verified = Server::start(Talk::Tls(mesh.cart(), reply()));
+    assert_eq!(ask(&mesh, &verified.address(), Shown::OurCertificate).await.map(|answered| answered.status), Ok(200));
+    let plain = Server::start(Talk::Plain(reply()));
+    let request = get(&plain.address(), "/stats/prometheus", PATIENCE);
+    assert_eq!(ask_plainly(&request).await, Ok(PlainAnswer::Status(200)));
+    for server in [verified, plain] {
+        let taken = tokio::time::timeout(PATIENCE, server.taken()).await;
+        assert!(taken.is_ok(), "it was hung up on");
+    }
+    // What has no end is left, and the answer is as good.
+    let endless = Server::start(Talk::Plain(always(Reply::raw("HTTP/1.1 200 OK\r\n\r\n", Then::Hang))));
+    let request = get(&endless.address(), "/stats/prometheus", Duration::from_secs(1));
+    assert_eq!(ask_plainly(&request).await, Ok(PlainAnswer::Status(200)));
+}

@@ -44,8 +44,8 @@ docs/audit.md lists them. SARIF has them as rules.
 
 Pods are asked from where the command runs, so it belongs into the mesh, where certificates are: in an agent's pod it needs no \
 right that the agent does not have. Its NetworkPolicy keeps it from the plaintext ports 15020 and 15090, though, which are then \
-reported as not seen (MS018), and given up after the first pods: docs/audit.md has from where to see them. Only ports 15020, 15090, 15091, 15092 (and those of --port) of pods' own addresses are connected, and no byte of a \
-body is read. From a workstation, --no-connect tells what the API server says.
+reported as not seen (MS018), and given up after the first pods: docs/audit.md has from where to see them. Only ports 15020, 15090, 15091, 15092 (and those of --port) of pods' own addresses are connected, and nothing \
+of a body is looked at. From a workstation, --no-connect tells what the API server says.
 
 Examples:
   kubectl exec -n meshscrape ds/meshscrape -- meshscrape audit --all

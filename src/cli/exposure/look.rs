@@ -1,7 +1,7 @@
 //! What the ports of a pod do when they are asked, from where this process runs.
 //!
 //! Always holds: of nothing but the pod's own address are the ports asked that are given here; connections begin no faster than
-//! they may and each ends in time; no byte of a body is read; whoever answers over TLS was verified to be the pod's own
+//! they may and each ends in time; nothing of a body is looked at; whoever answers over TLS was verified to be the pod's own
 //! service account. It must not know: what an answer means for the pod.
 
 use std::net::{IpAddr, SocketAddr};
@@ -71,7 +71,7 @@ pub(in crate::cli) struct Seen {
 /// How much may be asked.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cli) struct Limits {
-    /// How long each connection may take, from its first packet to the status of the answer.
+    /// How long each connection may take, from its first packet to the end of the answer.
     pub(in crate::cli) timeout: Duration,
     /// The least time between the beginnings of two connections.
     pub(in crate::cli) pause: Duration,

@@ -169,6 +169,7 @@ struct Seen {
     handshakes: AtomicUsize,
     offered: Mutex<Vec<Vec<String>>>,
     requests: Mutex<Vec<Asked>>,
+    taken: Notify,
     hanging: Notify,
 }
 
@@ -225,6 +226,11 @@ impl Server {
     /// The requests so far.
     pub(crate) fn requests(&self) -> Vec<Asked> {
         self.seen.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until a reply was taken to its last byte.
+    pub(crate) async fn taken(&self) {
+        self.seen.taken.notified().await;
     }
 
     /// Waits until a connection has come to the point from which nothing happens any more.
@@ -329,6 +335,7 @@ where
         if more(stream, &reply.more, seen).await.is_err() {
             return Then::Cut;
         }
+        seen.taken.notify_one();
         match reply.then {
             Then::Keep => {}
             Then::Hang => hang(seen).await,
