@@ -94,7 +94,9 @@ impl Source {
         let config = format!("proxyMetadata: {{{variable}: \"{port}\"}}");
         let both = [(annotation, number.as_str()), (PROXY_CONFIG_ANNOTATION, config.as_str())];
         let command = match &self.origin {
-            Origin::Gateway(_) if !self.has_proxy_config => self.patch_annotations(&both),
+            Origin::Gateway(_) => {
+                return format!("{}; then {}", self.adding(variable, &number), self.annotating(annotation, port));
+            }
             Origin::Workload(workload) if !self.injected => {
                 let env = json!([{"name": variable, "value": number}]);
                 let spec = json!({"containers": [{"name": PROXY_CONTAINER, "env": env}]});
@@ -153,49 +155,68 @@ impl Source {
         }
     }
 
-    /// How a variable of the proxy is set.
+    /// How a variable is set that both parts of the proxy go by. Where no injector has written it twice, the agent has it from the
+    /// environment, and Envoy's bootstrap from the annotation.
     pub(super) fn setting(&self, variable: &str, value: &str) -> String {
-        match (&self.origin, &self.namespace) {
-            (Origin::Workload(workload), Some(namespace)) if !self.injected => {
-                format!("kubectl set env {workload} -n {namespace} -c {PROXY_CONTAINER} {variable}={value}")
-            }
-            _ => self.adding(variable, value),
+        let adding = self.adding(variable, value);
+        if !self.is_in_template() {
+            return adding;
         }
+        let command = match &self.origin {
+            Origin::Workload(workload) if !self.has_proxy_config => {
+                let config = format!("proxyMetadata: {{{variable}: \"{value}\"}}");
+                let metadata = json!({"annotations": {PROXY_CONFIG_ANNOTATION: config}});
+                let env = json!([{"name": variable, "value": value}]);
+                let spec = json!({"containers": [{"name": PROXY_CONTAINER, "env": env}]});
+                self.patch(workload, &json!({"spec": {"template": {"metadata": metadata, "spec": spec}}}))
+            }
+            _ => None,
+        };
+        command.unwrap_or_else(|| format!("{adding}, and to the proxyMetadata of {PROXY_CONFIG_ANNOTATION}"))
+    }
+
+    /// Whether Envoy's bootstrap may lack what the environment of the proxy has.
+    pub(super) fn lacks_proxy_config(&self) -> bool {
+        self.is_in_template() && !self.has_proxy_config
     }
 
     /// How a variable of the proxy becomes known whose value stands elsewhere (`valueFrom`). Where the injector merges
     /// proxyMetadata into a container of the template's own, a value clashes with a valueFrom that has stayed.
     pub(super) fn writing_out(&self, variable: &str) -> String {
-        let place = self.place();
+        let (place, variables) = self.variables();
         match self.is_in_template() {
             true => format!("{place}, write the value of {variable} itself in place of its valueFrom"),
             false => format!(
                 "take {variable} with its valueFrom out of the container {PROXY_CONTAINER} where that is written, and {place}, \
-                 add its value to the proxyMetadata of {PROXY_CONFIG_ANNOTATION}"
+                 add its value to the {variables}"
             ),
         }
     }
 
     /// Where somebody has to write a variable of the proxy, and what.
     fn adding(&self, variable: &str, value: &str) -> String {
-        let place = self.place();
-        match self.is_in_template() {
-            true => {
-                format!("{place}, add {variable}: \"{value}\" to the environment of the container {PROXY_CONTAINER}")
+        let (place, variables) = self.variables();
+        format!("{place}, add {variable}: \"{value}\" to the {variables}")
+    }
+
+    /// Where variables of the proxy stand: the object and its part. Of what Istio makes of a `Gateway`, neither injector nor
+    /// annotation sets them.
+    fn variables(&self) -> (String, String) {
+        match &self.origin {
+            Origin::Gateway(name) => {
+                (format!("in a ProxyConfig that selects gateway {name}"), "environmentVariables".to_owned())
             }
-            false => {
-                format!("{place}, add {variable}: \"{value}\" to the proxyMetadata of {PROXY_CONFIG_ANNOTATION}")
-            }
+            _ if self.is_in_template() => (self.place(), format!("environment of the container {PROXY_CONTAINER}")),
+            _ => (self.place(), format!("proxyMetadata of {PROXY_CONFIG_ANNOTATION}")),
         }
     }
 
-    /// Whether the proxy's variables stand in the template itself, which no injector reads. What Istio makes of a `Gateway` has
-    /// its annotations.
+    /// Whether the proxy's variables stand in the template itself, which no injector reads.
     fn is_in_template(&self) -> bool {
         !self.injected && !matches!(self.origin, Origin::Gateway(_))
     }
 
-    /// Where somebody has to write.
+    /// Where somebody has to write an annotation.
     fn place(&self) -> String {
         match &self.origin {
             Origin::Gateway(name) => format!("in spec.infrastructure.annotations of gateway {name}"),
@@ -281,7 +302,14 @@ mod tests {
              '{\"spec\":{\"infrastructure\":{\"annotations\":{\"prometheus.istio.io/secure-port\":\"15092\"}}}}'"
         );
         assert_eq!(gateway.origin().as_deref(), Some("gateway/edge"));
-        assert!(gateway.opening(PORT, VARIABLE, 15092).contains("\\\"15092\\\"}"), "its variables are annotated, too");
+        assert_eq!(
+            gateway.opening(PORT, VARIABLE, 15092),
+            format!(
+                "in a ProxyConfig that selects gateway edge, add {VARIABLE}: \"15092\" to the environmentVariables; then {}",
+                gateway.annotating(PORT, 15092)
+            ),
+            "an annotation opens nothing there"
+        );
         let daemon = source(json!({"ownerReferences": owned_by("DaemonSet", "log")}));
         assert_eq!(
             daemon.annotating(PORT, 15092),
@@ -302,7 +330,13 @@ mod tests {
     #[test]
     fn a_proxy_that_is_not_injected_has_its_variables_in_the_template() {
         let classic = source(json!({"labels": {INJECT: "false"}, "ownerReferences": owned_by("DaemonSet", "edge")}));
-        assert_eq!(classic.setting("X", "true"), "kubectl set env daemonset/edge -n shop -c istio-proxy X=true");
+        assert_eq!(
+            classic.setting("X", "true"),
+            "kubectl patch daemonset edge -n shop -p '{\"spec\":{\"template\":{\"metadata\":{\"annotations\":\
+             {\"proxy.istio.io/config\":\"proxyMetadata: {X: \\\"true\\\"}\"}},\"spec\":{\"containers\":[{\"env\":[{\"name\":\"X\",\
+             \"value\":\"true\"}],\"name\":\"istio-proxy\"}]}}}}'"
+        );
+        assert!(classic.lacks_proxy_config());
         assert_eq!(
             classic.opening(PORT, VARIABLE, 15092),
             "open the port and name it: kubectl patch daemonset edge -n shop -p \
@@ -313,7 +347,8 @@ mod tests {
         let nobody = source(json!({"labels": {INJECT: "false"}}));
         assert_eq!(
             nobody.setting("X", "true"),
-            "in the pod template, add X: \"true\" to the environment of the container istio-proxy"
+            "in the pod template, add X: \"true\" to the environment of the container istio-proxy, and to the proxyMetadata of \
+             proxy.istio.io/config"
         );
         assert_eq!(
             nobody.opening(PORT, VARIABLE, 15092),
@@ -332,7 +367,10 @@ mod tests {
         );
         let gateway = source(json!({"labels": {GATEWAY_NAME_LABEL: "edge", INJECT: "false"}}));
         let written = gateway.writing_out("X");
-        assert!(written.contains("in spec.infrastructure.annotations of gateway edge, add its value"), "{written}");
+        assert!(
+            written.contains("in a ProxyConfig that selects gateway edge, add its value to the environment"),
+            "{written}"
+        );
         for owner in [json!([]), owned_by("DaemonSet", "edge")] {
             let classic = source(json!({"labels": {INJECT: "false"}, "ownerReferences": owner}));
             assert_eq!(

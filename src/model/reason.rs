@@ -81,7 +81,7 @@ reasons! {
         "check the host name; pods are best addressed by IP";
     /// Nothing listens on the port.
     ConnectRefused, "connect_refused", Connect,
-        "check address and port; if it is a secure port of Istio, it is off or the proxy has not received its certificates yet: see ENVOY_SECURE_METRICS_PORT and ENVOY_SECURE_MERGED_METRICS_PORT in the pod's proxy.istio.io/config";
+        "check address and port; if it is a secure port of Istio, it is off or the proxy has not received its certificates yet: see ENVOY_SECURE_METRICS_PORT and ENVOY_SECURE_MERGED_METRICS_PORT in the environment of the pod's istio-proxy";
     /// No TCP connection within the scrape timeout.
     ConnectTimeout, "connect_timeout", Connect,
         "packets are dropped on the way: a NetworkPolicy, a wrong IP, or a pod of another network";

@@ -76,7 +76,7 @@ impl Rule {
 rules! {
     SecurePortsOff, "MS001", "secure-ports-off", Error,
         "The proxy opens no secure metrics port.",
-        "Its metrics are to be had in plain text only, by anybody who reaches the pod. Set ENVOY_SECURE_MERGED_METRICS_PORT in proxyMetadata, and name the port by prometheus.istio.io/secure-port.";
+        "Its metrics are to be had in plain text only, by anybody who reaches the pod. Set ENVOY_SECURE_MERGED_METRICS_PORT in proxyMetadata (for a Gateway of the Gateway API in a ProxyConfig), and name the port by prometheus.istio.io/secure-port.";
     NotAnnounced, "MS002", "not-announced", Warning,
         "A secure port is open, and no annotation names it.",
         "Scrapers find secure ports by their annotation. Istio's injector writes it for the merged port alone, and not on gateways and waypoints, which it does not inject.";

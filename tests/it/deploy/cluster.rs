@@ -282,15 +282,23 @@ async fn the_commands_of_the_patches_work() {
 
     let mut ran = 0;
     for file in std::fs::read_dir(folder().join("workloads")).expect("the patches") {
-        for command in applied(&file.expect("a file").path()) {
+        let file = file.expect("a file").path();
+        for command in applied(&file) {
             let command = command.replace("NAMESPACE", "default").replace("NAME", "httpbin");
+            // Before a pipe stands what names the object in the file.
+            let (command, input) = match command.split_once(" | ") {
+                Some((_, command)) => {
+                    (command, std::fs::read_to_string(&file).expect("a file").replace("NAME", "httpbin"))
+                }
+                None => (command.as_str(), String::new()),
+            };
             let mut words: Vec<_> = command.split_whitespace().skip(1).collect();
             words.push("--dry-run=server");
-            kubectl.good(&words, "");
+            kubectl.good(&words, &input);
             ran += 1;
         }
     }
-    assert!(ran >= 9, "{ran} commands");
+    assert!(ran >= 10, "{ran} commands");
 }
 
 /// The commands under "Apply" of a file's comment that change objects.
@@ -299,7 +307,8 @@ fn applied(file: &Path) -> Vec<String> {
     let lines = text.lines().map_while(|line| line.strip_prefix('#'));
     let steps = lines.skip_while(|line| !line.starts_with(" Apply ")).take_while(|line| !line.starts_with(" Verify "));
     let commands = steps.map(|line| line.trim_start_matches(" Apply").trim_start());
-    let changes = |command: &&str| command.starts_with("kubectl patch ") || command.starts_with("kubectl apply ");
+    let changes =
+        |command: &&str| ["kubectl patch ", "kubectl apply ", "sed "].iter().any(|begin| command.starts_with(begin));
     commands.filter(changes).map(str::to_owned).collect()
 }
 

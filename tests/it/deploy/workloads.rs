@@ -70,12 +70,21 @@ fn what_is_not_injected_gets_variables_and_annotations() {
     }
     assert_eq!(template["metadata"]["annotations"], json!({ MERGED: "15092", ENVOY: "15091" }));
 
-    for file in ["gateway-api.patch.yaml", "waypoint.yaml"] {
-        let annotations = &read(file)[0]["spec"]["infrastructure"]["annotations"];
-        assert_eq!(metadata(annotations), variables(), "{file}");
-        assert_eq!((&annotations[MERGED], &annotations[ENVOY]), (&json!("15092"), &json!("15091")), "{file}");
+    // Istio makes these of a Gateway: it copies the Gateway's annotations to the pods, and takes no variables from them.
+    let waypoint = read("waypoint.yaml");
+    for gateway in [&read("gateway-api.patch.yaml")[0], object(&waypoint, "Gateway", "waypoint")] {
+        assert_eq!(gateway["spec"]["infrastructure"]["annotations"], json!({ MERGED: "15092", ENVOY: "15091" }));
     }
-    assert_eq!(read("waypoint.yaml")[0]["spec"]["gatewayClassName"], "istio-waypoint");
+    let opened = read("gateway-api.proxy-config.yaml");
+    for (name, config) in [
+        ("NAME", object(&opened, "ProxyConfig", "NAME-secure-metrics")),
+        ("waypoint", object(&waypoint, "ProxyConfig", "waypoint-secure-metrics")),
+    ] {
+        assert_eq!(config["spec"]["environmentVariables"], variables(), "{name}");
+        let selected = &config["spec"]["selector"]["matchLabels"];
+        assert_eq!(selected, &json!({ "gateway.networking.k8s.io/gateway-name": name }));
+    }
+    assert_eq!(waypoint[1]["spec"]["gatewayClassName"], "istio-waypoint");
 }
 
 #[test]

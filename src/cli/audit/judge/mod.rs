@@ -247,6 +247,7 @@ impl Bench<'_> {
         let facts = self.facts;
         self.unseen();
         let fix = match facts.restricted {
+            Some(true) if facts.source.lacks_proxy_config() => facts.source.setting(LOCALHOST_ONLY_VARIABLE, "true"),
             // It is set, and a proxy reads its variables once.
             Some(true) => format!(
                 "{}; if it answers still, its Istio does not know {LOCALHOST_ONLY_VARIABLE}",

@@ -120,6 +120,11 @@ fn a_hardened_pod_has_nothing_to_say_and_an_open_one_its_plaintext() {
     assert_eq!(ids(&findings), [("MS007", 15020)], "what was seen goes before what is said");
     let fix = &findings[0].fix;
     assert!(fix.starts_with("start the pod anew: kubectl rollout restart deployment/cart -n shop; "), "{fix}");
+    // What is not injected has variables that Envoy's bootstrap does not look at.
+    let edge = sidecar(&[OPEN, HARD], &[NAMED, ("sidecar.istio.io/inject", "false")]);
+    let findings = judge(&edge, Asked::All(&seen(15092, good(), &[15090])), now());
+    assert_eq!(ids(&findings), [("MS007", 15090)]);
+    assert!(findings[0].fix.contains("{\"annotations\":{\"proxy.istio.io/config\":"), "{}", findings[0].fix);
 }
 
 #[test]
