@@ -1,7 +1,7 @@
 # What one can do here. Every target runs in a fresh clone; the toolchain is stable Rust, at least
 # Cargo.toml's rust-version.
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak fuzz bench lint peers image-root
+.PHONY: help demo test soak istio fuzz bench lint peers image-root
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ test: peers ## every test, against real Envoy, Prometheus, VictoriaMetrics and a
 
 soak: peers ## the integration tests, optimised and at full length
 	@MESHSCRAPE_SOAK=1 tests/peers.sh test cargo test --locked --release --test it
+
+istio: ## getting started and the patches, followed on a live cluster with Istio; as root, not part of `make test`
+	@tests/istio/run.sh
 
 fuzz: ## everything that reads what others wrote, with made-up input: each reader for TIME=60 seconds
 	@tests/fuzz.sh run $(or $(TIME),60)

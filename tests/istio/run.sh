@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# The project on a live cluster: a node of Kubernetes on this machine, Istio's control plane and agent, and the documents followed
+# on it to the letter.
+#
+#   tests/istio/run.sh           all of it: brings the cluster up, walks, takes the cluster down
+#   tests/istio/run.sh up        only the cluster with Istio, to look at; it prints what to export
+#   tests/istio/run.sh down      takes it down
+#
+# Needs root and Linux namespaces (node.sh), Go, and what tests/peers.sh needs. What is real in it, what is not, and what was seen:
+# docs/live-istio.md.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+here=$root/tests/istio
+home=$root/target/istio
+export KUBECONFIG=$home/kubeconfig
+
+# kubectl and istioctl come from here.
+export PATH=$home/bin:$PATH
+
+up() {
+    local version
+    "$here/images.sh"
+    "$here/node.sh" up
+    "$here/node.sh" load "$home"/images/*.tar
+    version=$(istioctl version --remote=false --short)
+    istioctl install -y -f "$here/istio.yaml" --set hub=docker.io/istio --set tag="${version##* }"
+    istioctl version
+}
+
+case ${1:-all} in
+up)
+    up
+    echo "export KUBECONFIG=$KUBECONFIG PATH=$home/bin:\$PATH"
+    ;;
+down) "$here/node.sh" down ;;
+all)
+    trap '"$here/node.sh" down' EXIT
+    up
+    walk=$(mktemp -d "$home/walk.XXXXXX")
+    status=0
+    # The Envoy is not Istio's, so it counts nothing for Istio.
+    NO_ISTIO_METRICS=yes "$here/walk.sh" there "$walk" || status=1
+    "$here/patches.sh" || status=1
+    "$here/walk.sh" back "$walk" || status=1
+    exit "$status"
+    ;;
+*)
+    echo "usage: $0 [up|down]" >&2
+    exit 2
+    ;;
+esac
