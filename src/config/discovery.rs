@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Auth, HttpHeader, OAuth2, OrdinaryTls, Proxies};
+use url::Url;
+
+use super::{Auth, HttpHeader, OAuth2, OrdinaryTls, Proxies, Secret};
+use crate::model::clean;
 
 /// One of `kubernetes_sd_configs[]`. Equal values ask the same and share what is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,8 +119,8 @@ pub struct AttachMetadata {
 /// One of `http_sd_configs[]`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HttpSd {
-    /// Where the list is fetched, as it was written: it may hold a password.
-    pub url: String,
+    /// Where the list is fetched, as it was written: it may hold a password, and a token in its query.
+    pub url: Secret,
     /// How often; not zero. A request may take as long.
     pub refresh_interval: Duration,
     /// How the server is verified.
@@ -134,11 +137,33 @@ pub struct HttpSd {
     pub follow_redirects: bool,
 }
 
-/// The URL may hold a password.
+impl HttpSd {
+    /// The URL without user name and password; where it has neither, as it was written.
+    pub fn url_without_user_info(&self) -> String {
+        let written = self.url.expose();
+        match Url::parse(written) {
+            Ok(mut url) if !url.username().is_empty() || url.password().is_some() => {
+                let removed = url.set_username("").and_then(|()| url.set_password(None));
+                removed.expect("what had user-info may be without");
+                url.into()
+            }
+            _ => written.to_owned(),
+        }
+    }
+
+    /// The URL for people: without its query, too.
+    pub fn shown_url(&self) -> String {
+        let bare = self.url_without_user_info();
+        let end = bare.find(['?', '#']).unwrap_or(bare.len());
+        clean(&bare[..end]).into_owned()
+    }
+}
+
 impl fmt::Debug for HttpSd {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { url: _, refresh_interval, tls, auth, oauth2, http_headers, proxies, follow_redirects } = self;
         out.debug_struct("HttpSd")
+            .field("url", &self.shown_url())
             .field("refresh_interval", refresh_interval)
             .field("tls", tls)
             .field("auth", auth)
@@ -146,6 +171,39 @@ impl fmt::Debug for HttpSd {
             .field("http_headers", http_headers)
             .field("proxies", proxies)
             .field("follow_redirects", follow_redirects)
-            .finish_non_exhaustive()
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_url_holds_besides_the_place_is_not_shown() {
+        for (url, bare, for_people) in [
+            ("http://h/a?b=c", "http://h/a?b=c", "http://h/a"),
+            ("https://user:canary@h:1/a", "https://h:1/a", "https://h:1/a"),
+            ("http://canary@h", "http://h/", "http://h/"),
+            ("http://a@canary@h?x@y", "http://h/?x@y", "http://h/"),
+            ("http://user:canary@[fd00::1]:8/@a?canary", "http://[fd00::1]:8/@a?canary", "http://[fd00::1]:8/@a"),
+            ("http://h#canary", "http://h#canary", "http://h"),
+            // Too few slashes and too many are as good to whoever asks.
+            ("https:/user:canary@h/a", "https://h/a", "https://h/a"),
+            ("http:///user:canary@h/a?canary", "http://h/a?canary", "http://h/a"),
+        ] {
+            let list = HttpSd {
+                url: Secret::new(url),
+                refresh_interval: Duration::from_secs(60),
+                tls: OrdinaryTls::default(),
+                auth: None,
+                oauth2: None,
+                http_headers: Vec::new(),
+                proxies: None,
+                follow_redirects: true,
+            };
+            assert_eq!((list.url_without_user_info().as_str(), list.shown_url().as_str()), (bare, for_people), "{url}");
+            assert!(!format!("{list:?}").contains("canary"), "{list:?}");
+        }
     }
 }

@@ -23,7 +23,7 @@ use super::{Answer, Group, Metrics, Problem};
 use crate::clock::Clock;
 use crate::config::{Auth, HttpSd, KnownSecrets, Secret, SecretSource};
 use crate::connect::{Body, Client, HostNameClient, OrdinarySettings, PlainClient, Request};
-use crate::model::{Address, Candidate, Failure, clean, clean_to};
+use crate::model::{Address, Candidate, Failure, clean_to};
 use crate::token::Tokens;
 
 /// How much of a problem is shown.
@@ -69,7 +69,7 @@ pub(super) async fn run<R: Future<Output = bool>>(
     cancel: CancellationToken,
     report: impl Fn(Answer) -> R,
 ) {
-    let mut list = List { shown: shown(&config.url), ..List::default() };
+    let mut list = List { shown: config.shown_url(), ..List::default() };
     let mut server = match Server::of(&config, clock) {
         Ok(server) => server,
         // Nothing can be asked before there is another configuration.
@@ -166,7 +166,7 @@ struct Server {
 
 impl Server {
     fn of(config: &HttpSd, clock: Clock) -> Result<Self, ListError> {
-        let url = Url::parse(&config.url).map_err(|error| ListError::Url(error.to_string()))?;
+        let url = Url::parse(config.url.expose()).map_err(|error| ListError::Url(error.to_string()))?;
         let authority = &url[Position::BeforeHost..Position::AfterPort];
         let address = Address::parse(authority).map_err(|error| ListError::Url(error.to_string()))?;
         let settings = OrdinarySettings {
@@ -191,7 +191,7 @@ impl Server {
         headers.insert(INTERVAL_HEADER, seconds.try_into().expect("digits and a point"));
         Ok(Self {
             client,
-            url: without_user_info(&config.url),
+            url: config.url_without_user_info(),
             address,
             path_and_query: url[Position::BeforePath..Position::AfterQuery].into(),
             headers,
@@ -267,22 +267,6 @@ fn auth_in(url: &Url) -> Option<Auth> {
     Some(Auth::Basic { username: inline(url.username()), password: inline(url.password().unwrap_or_default()) })
 }
 
-/// A URL without what stands before the `@` of its host; else as it was written.
-fn without_user_info(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let end = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
-    let (authority, rest) = rest.split_at(end);
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    format!("{scheme}://{host}{rest}")
-}
-
-/// A URL for people: its query may hold a token.
-pub(super) fn shown(url: &str) -> String {
-    let bare = without_user_info(url);
-    let end = bare.find(['?', '#']).unwrap_or(bare.len());
-    clean(&bare[..end]).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,21 +289,6 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_json(content_type), expected, "{content_type:?}");
-        }
-    }
-
-    #[test]
-    fn what_a_url_holds_besides_the_place_is_not_shown() {
-        for (url, bare, for_people) in [
-            ("http://h/a?b=c", "http://h/a?b=c", "http://h/a"),
-            ("https://user:canary@h:1/a", "https://h:1/a", "https://h:1/a"),
-            ("http://canary@h", "http://h", "http://h"),
-            ("http://a@canary@h?x@y", "http://h?x@y", "http://h"),
-            ("http://user:canary@[fd00::1]:8/@a?canary", "http://[fd00::1]:8/@a?canary", "http://[fd00::1]:8/@a"),
-            ("http://h#canary", "http://h#canary", "http://h"),
-        ] {
-            assert_eq!(without_user_info(url), bare, "{url}");
-            assert_eq!(shown(url), for_people, "{url}");
         }
     }
 

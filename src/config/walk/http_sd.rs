@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::fields::Fields;
 use super::tables::HTTP_SD;
 use super::{auth, headers, oauth2, proxy, tls, urls};
-use crate::config::HttpSd;
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
+use crate::config::{HttpSd, Secret};
 
 const DEFAULT_REFRESH: Duration = Duration::from_secs(60);
 
@@ -54,7 +54,7 @@ fn read_one(config: &mut Fields<'_>, verifies: bool) -> Option<HttpSd> {
         urls::check_credentials(config, "url", &url, &written, "this discovery");
     }
     Some(HttpSd {
-        url: written.value.into_owned(),
+        url: Secret::new(written.value),
         refresh_interval,
         tls,
         auth,

@@ -93,7 +93,7 @@ impl Source {
             Source::Files(files) => {
                 files.files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
             }
-            Source::Http(list) => http::shown(&list.url),
+            Source::Http(list) => list.shown_url(),
             Source::Kubernetes { config, .. } => format!("kubernetes_sd_configs with role {}", config.role.as_str()),
         }
     }

@@ -304,10 +304,10 @@ fn sources(pool: &PoolSnapshot) -> Vec<String> {
         .file_sd_configs
         .iter()
         .flat_map(|files| files.files.iter().map(|file| format!("the file {}", clean(&file.display().to_string()))));
-    let lists = config.http_sd_configs.iter().map(|list| {
-        let url = list.url.split('?').next().unwrap_or_default();
-        format!("the list at {}, every {}", clean(url), format_duration(list.refresh_interval))
-    });
+    let lists = config
+        .http_sd_configs
+        .iter()
+        .map(|list| format!("the list at {}, every {}", list.shown_url(), format_duration(list.refresh_interval)));
     listed.into_iter().chain(files).chain(lists).chain(config.kubernetes_sd_configs.iter().map(kubernetes)).collect()
 }
 

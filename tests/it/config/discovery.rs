@@ -80,13 +80,17 @@ fn lists_are_fetched_as_the_file_says_and_their_passwords_are_not_shown() {
     let [first, second] = &job(&config, "lists").http_sd_configs[..] else { panic!("two lists") };
     let HttpSd { url, refresh_interval, tls, auth, oauth2, follow_redirects, http_headers, proxies } = first;
     assert_eq!(
-        (url.as_str(), *refresh_interval, *follow_redirects),
+        (url.expose(), *refresh_interval, *follow_redirects),
         ("https://lists.example/targets", Duration::from_secs(30), false)
     );
     assert_eq!(tls.ca_file, Some(corpus().join("ca.pem")));
     assert!(matches!(auth, Some(Auth::Authorization { .. })) && http_headers.is_empty() && proxies.is_none());
     assert_eq!(*oauth2, None);
-    assert_eq!(second.url, "http://shop:canary-in-the-environment@lists.example/targets", "it is sent, though");
+    assert_eq!(
+        second.url.expose(),
+        "http://shop:canary-in-the-environment@lists.example/targets",
+        "it is sent, though"
+    );
     assert_eq!((second.refresh_interval, second.follow_redirects), (Duration::from_secs(60), true));
     assert!(config.effective.contains("url: \"http://${NAMESPACE}:${TOKEN}@lists.example/targets\""));
 

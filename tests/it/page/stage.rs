@@ -91,6 +91,8 @@ scrape_configs:
   keep_dropped_targets: 1
   static_configs: [{{targets: ['127.0.0.1:5', '127.0.0.1:6', '127.0.0.1:7']}}]
   relabel_configs: [{{action: drop, source_labels: [__address__], regex: '127.*'}}]
+- job_name: list
+  http_sd_configs: [{{url: 'http://me:{CANARY}@{closed}/targets?token={CANARY}'}}]
 - job_name: plain
   scheme: http
   static_configs: [{{targets: ['{plain}']}}]
