@@ -8,6 +8,7 @@
 //! workloads that prove by mTLS to be among those that may ([`Door`]), and lets nobody end the agent or reload it.
 
 mod api;
+mod crowd;
 mod door;
 mod exposition;
 mod foreign;

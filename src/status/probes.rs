@@ -1,10 +1,16 @@
 //! Probes and `/metrics`: all that the pod's own port serves.
+//!
+//! Always holds: however many ask for metrics at once, they are written for one after the other, so that a probe has its turn
+//! in between.
+
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tokio::sync::Semaphore;
 use tracing::error;
 
 use super::Sources;
@@ -21,10 +27,11 @@ pub struct Readiness {
 
 /// The routes of the pod's port.
 pub fn router(sources: Sources) -> Router {
+    let writing = Arc::new(Semaphore::new(1));
     Router::new()
         .route("/-/healthy", get(async || "meshscrape is healthy.\n"))
         .route("/-/ready", get(ready))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(async move |state, headers| metrics(state, headers, &writing).await))
         .with_state(sources)
 }
 
@@ -40,9 +47,12 @@ async fn ready(State(sources): State<Sources>) -> (StatusCode, String) {
     (StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
-async fn metrics(State(sources): State<Sources>, headers: HeaderMap) -> impl IntoResponse {
+async fn metrics(State(sources): State<Sources>, headers: HeaderMap, writing: &Semaphore) -> Response {
     let format = Format::asked_for(&headers);
-    match format.write(&sources.registry) {
+    let turn = writing.acquire().await.expect("the semaphore is never closed");
+    let written = format.write(&sources.registry);
+    drop(turn);
+    match written {
         Ok(text) => ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")], text).into_response(),
         Err(error) => {
             error!(%error, "BUG: own metrics cannot be written");

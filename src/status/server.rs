@@ -9,15 +9,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::Door;
+use super::crowd::{Crowd, Place};
 use crate::scrape::MAX_PROBE_TIME;
 
-/// Connections served at once; more wait in the listener's queue.
+/// Connections served at once.
 const MAX_CONNECTIONS: usize = 64;
 /// Clients greeted at once on the mesh listener, before it is known who they are. They take no place of those who may come.
 const MAX_GREETINGS: usize = 128;
@@ -38,6 +39,14 @@ pub enum Audience {
 }
 
 impl Audience {
+    /// How many connections are attended to that nobody has let in.
+    fn strangers(&self) -> usize {
+        match self {
+            Audience::Everybody | Audience::ThisHost => MAX_CONNECTIONS,
+            Audience::Mesh(_) => MAX_GREETINGS,
+        }
+    }
+
     fn lifetime(&self) -> Duration {
         match self {
             Audience::Everybody => Duration::from_secs(5),
@@ -48,15 +57,14 @@ impl Audience {
 
 /// Serves `router` on `listener` until `stop` is cancelled, and returns soon after.
 pub async fn serve(listener: TcpListener, router: Router, audience: Audience, stop: CancellationToken) {
+    let mut crowd = Crowd::of(audience.strangers());
+    // Of those who were let in.
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let entrance = match audience {
-        Audience::Everybody | Audience::ThisHost => Arc::clone(&places),
-        Audience::Mesh(_) => Arc::new(Semaphore::new(MAX_GREETINGS)),
-    };
     let connections = TaskTracker::new();
     // Cancelled when the time to drain is up.
     let hang_up = CancellationToken::new();
-    while let Some(arrived) = stop.run_until_cancelled(next(&listener, &entrance)).await {
+    while let Some((stream, from)) = stop.run_until_cancelled(next(&listener)).await {
+        let arrived = Arrived { stream, from, place: crowd.place(from) };
         let (router, stop, hang_up, audience) = (router.clone(), stop.clone(), hang_up.clone(), audience.clone());
         let places = Arc::clone(&places);
         connections.spawn(async move {
@@ -77,15 +85,14 @@ pub async fn serve(listener: TcpListener, router: Router, audience: Audience, st
 struct Arrived {
     stream: TcpStream,
     from: IpAddr,
-    place: OwnedSemaphorePermit,
+    place: Arc<Place>,
 }
 
-/// The next connection, once there is a place for it.
-async fn next(listener: &TcpListener, places: &Arc<Semaphore>) -> Arrived {
-    let place = take(places).await;
+/// The next connection. It is taken at once, whoever else is there: a probe that waits in the listener's queue is a failed one.
+async fn next(listener: &TcpListener) -> (TcpStream, IpAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, from)) => return Arrived { stream, from: from.ip(), place },
+            Ok((stream, from)) => return (stream, from.ip()),
             Err(error) => {
                 warn!(%error, "cannot accept a connection on the status listener");
                 // Out of file descriptors, most likely: give others time to close theirs.
@@ -93,10 +100,6 @@ async fn next(listener: &TcpListener, places: &Arc<Semaphore>) -> Arrived {
             }
         }
     }
-}
-
-async fn take(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed")
 }
 
 async fn attend(
@@ -107,12 +110,12 @@ async fn attend(
     stop: CancellationToken,
 ) {
     let Audience::Mesh(door) = audience else {
-        converse(stream, router, stop).await;
-        return drop(place);
+        unless_lost(&place, converse(stream, router, stop)).await;
+        return;
     };
-    let Some(admitted) = door.admit(stream, from).await else { return };
+    let Some(admitted) = unless_lost(&place, door.admit(stream, from)).await.flatten() else { return };
     drop(place);
-    let _place = take(&places).await;
+    let _place = places.acquire().await.expect("the semaphore is never closed");
     // What it was let in by has changed: it may come again and be judged anew.
     let retire = stop.child_token();
     let changed = async {
@@ -123,6 +126,17 @@ async fn attend(
     tokio::select! {
         () = converse(admitted.stream, router, retire.clone()) => {}
         () = changed => {}
+    }
+}
+
+/// What `work` comes to, unless its place is needed for somebody else before.
+async fn unless_lost<T>(place: &Place, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        () = place.lost() => {
+            debug!("a status connection made room for another");
+            None
+        }
     }
 }
 

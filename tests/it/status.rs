@@ -6,13 +6,18 @@ mod clients;
 mod live;
 mod mesh;
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use meshscrape::parse::{Entry, Format, Parser, Step};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
 
+use crate::deploy::rendered::documents;
 use crate::support::agent::{self, eventually};
 use crate::support::ca::{Ca, CertsDir};
 use crate::support::http;
@@ -117,8 +122,66 @@ async fn clients_that_do_not_read_neither_stop_a_probe_nor_the_end() {
         let _ = tokio::time::timeout(Duration::from_millis(20), stream.write_all(requests.as_bytes())).await;
         idle.push(stream);
     }
-    let probe = tokio::time::timeout(Duration::from_secs(20), http::get(agent.listen(), "/-/healthy")).await;
-    assert_eq!(probe.expect("in time").expect("an answer").status, 200);
+    probe(agent.listen()).await;
     tokio::time::timeout(Duration::from_secs(10), agent.stop()).await.expect("it ends in time");
     drop(idle);
+}
+
+/// Asks as the kubelet does, which kills a container that is too late with its answers.
+async fn probe(at: SocketAddr) {
+    let manifest = documents(include_str!("../../deploy/kustomize/base/daemon-set.yaml")).remove(0);
+    let probe = &manifest["spec"]["template"]["spec"]["containers"][0]["livenessProbe"];
+    let patience = Duration::from_secs(probe["timeoutSeconds"].as_u64().expect("seconds"));
+    let answer = tokio::time::timeout(patience, http::get(at, "/-/healthy")).await;
+    let answer = answer.unwrap_or_else(|_| panic!("no answer to a probe within {patience:?}"));
+    assert_eq!(answer.expect("an answer").status, 200);
+}
+
+/// Connects from this address, asks for more than it ever reads, or for nothing, and does not go away by itself.
+async fn hold(at: SocketAddr, from: Ipv4Addr, asks: bool, connected: &AtomicUsize) -> std::io::Result<()> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_send_buffer_size(4096)?;
+    socket.set_recv_buffer_size(4096)?;
+    socket.bind((from, 0).into())?;
+    let mut stream = socket.connect(at).await?;
+    connected.fetch_add(1, Ordering::Relaxed);
+    if !asks {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        return Ok(());
+    }
+    let requests = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100);
+    loop {
+        stream.write_all(requests.as_bytes()).await?;
+    }
+}
+
+/// Another pod, which comes again as soon as it is sent away, and somebody on the address that the kubelet has, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_holds_connections_by_the_hundred_keeps_no_probe_waiting() {
+    const HELD: usize = 300;
+    let (dir, certs) = (TempDir::new().expect("a directory"), TempDir::new().expect("a directory"));
+    let agent = agent::start(dir.path(), &config(&CertsDir::at(certs.path()))).await;
+    let at = agent.listen();
+    for (from, comes_again) in [(Ipv4Addr::new(127, 0, 0, 2), true), (Ipv4Addr::LOCALHOST, false)] {
+        let connected = Arc::new(AtomicUsize::new(0));
+        let mut crowd = JoinSet::new();
+        for number in 0..HELD {
+            let connected = Arc::clone(&connected);
+            crowd.spawn(async move {
+                loop {
+                    let _ = hold(at, from, number % 4 != 0, &connected).await;
+                    if !comes_again {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            });
+        }
+        eventually("the crowd is there", async || (connected.load(Ordering::Relaxed) >= HELD).then_some(())).await;
+        for _ in 0..3 {
+            probe(at).await;
+        }
+        crowd.shutdown().await;
+    }
+    agent.stop().await;
 }
