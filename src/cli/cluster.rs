@@ -4,22 +4,24 @@
 //! The API server says who must answer for a pod, so it is verified itself: a configuration that turns that off is
 //! refused.
 
+use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::path::Path;
 use std::time::Duration;
 
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
+use kube::api::{ListParams, PartialObjectMeta};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
-use kube::{Api, Client, Config};
+use kube::{Api, Client, Config, Resource};
+use serde::de::DeserializeOwned;
 
 use crate::discover::client_error;
 use crate::model::{clean, clean_to};
 
 /// How long the API server may take over one answer.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The most pods that one list may have.
-const LISTED: u32 = 50;
-/// How many pods come at once where all are wanted.
+/// How many pods come at once.
 const CHUNK: u32 = 500;
 
 /// A client of the API server.
@@ -76,36 +78,52 @@ impl Cluster {
         })
     }
 
-    /// Pods with these labels, of one namespace or all, on one node or all; at most fifty.
+    /// The namespaces in which there are pods with these labels, whatever state they are in.
+    pub(super) async fn namespaces_of_pods(&self, selector: &str) -> Result<BTreeSet<String>, ClusterError> {
+        let mut places = BTreeSet::new();
+        let wanted = ListParams::default().labels(selector);
+        // Their names are enough, and there may be one on each of thousands of nodes.
+        let take = |pod: PartialObjectMeta<Pod>| places.extend(pod.metadata.namespace);
+        self.list(None, wanted, take).await?;
+        Ok(places)
+    }
+
+    /// The pods of a namespace with these labels, on one node or all.
     pub(super) async fn pods(
         &self,
-        namespace: Option<&str>,
+        namespace: &str,
         selector: &str,
         node: Option<&str>,
     ) -> Result<Vec<Pod>, ClusterError> {
-        let mut wanted = ListParams::default().labels(selector).limit(LISTED);
+        let mut wanted = ListParams::default().labels(selector);
         if let Some(node) = node {
             wanted = wanted.fields(&format!("spec.nodeName={node}"));
         }
-        let pods: Api<Pod> = match namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
-        };
-        let found = in_time(pods.list(&wanted)).await.map_err(|error| refused(error, "list pods", namespace))?;
-        Ok(found.items)
+        let mut found = Vec::new();
+        self.list(Some(namespace), wanted, |pod| found.push(pod)).await?;
+        Ok(found)
     }
 
     /// Hands every pod of one namespace or all to `take`, a chunk after the other.
-    pub(super) async fn each_pod(
+    pub(super) async fn each_pod(&self, namespace: Option<&str>, take: impl FnMut(Pod)) -> Result<(), ClusterError> {
+        self.list(namespace, ListParams::default(), take).await
+    }
+
+    /// Hands all that is `wanted` to `take`, however many chunks that takes: pods, or what of them is asked for.
+    async fn list<K>(
         &self,
         namespace: Option<&str>,
-        mut take: impl FnMut(Pod),
-    ) -> Result<(), ClusterError> {
-        let pods: Api<Pod> = match namespace {
+        wanted: ListParams,
+        mut take: impl FnMut(K),
+    ) -> Result<(), ClusterError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let pods: Api<K> = match namespace {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         };
-        let mut wanted = ListParams::default().limit(CHUNK);
+        let mut wanted = wanted.limit(CHUNK);
         loop {
             let chunk = in_time(pods.list(&wanted)).await.map_err(|error| refused(error, "list pods", namespace))?;
             chunk.items.into_iter().for_each(&mut take);

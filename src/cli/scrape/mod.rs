@@ -136,7 +136,7 @@ struct PodArgs {
     /// The API of the agent that is to scrape it, on a loopback address; certificates of ours are not used then
     #[arg(long, value_name = "URL", conflicts_with_all = ["spiffe_id", "trust_domain"])]
     agent: Option<String>,
-    /// Where the agents run [default: any namespace]
+    /// Where the agents run [default: the namespace of pods with their labels, if it is only one]
     #[arg(long, value_name = "NAMESPACE")]
     agent_namespace: Option<String>,
     /// The labels of agents [default: app.kubernetes.io/name=meshscrape]

@@ -106,35 +106,42 @@ async fn forwarded(args: &ScrapeArgs, cluster: &Cluster, name: &str, wanted: Wan
 
 /// The agents to ask, those on the node first. Where agents run one a node, no other knows the pod.
 async fn agents(args: &ScrapeArgs, cluster: &Cluster, node: &str) -> Result<Vec<Pod>, Stop> {
-    let namespace = args.pod.agent_namespace.as_deref().map(pod::checked).transpose()?;
     let selector = args.pod.agent_selector.as_deref().unwrap_or(AGENTS);
-    let list = async |node| match (cluster.pods(namespace, selector, node).await, namespace) {
-        (Err(ClusterError::Unreachable(why)), None) => {
-            Err(Stop::NoConnection(format!("{why}; give --agent-namespace")))
-        }
-        (listed, _) => Ok(listed?),
+    let namespace = match args.pod.agent_namespace.as_deref() {
+        Some(namespace) => pod::checked(namespace)?.to_owned(),
+        None => match one_place(places(cluster, selector).await?)? {
+            Some(namespace) => namespace,
+            None => return Ok(Vec::new()),
+        },
     };
-    let mut found = list(Some(node)).await?;
+    let mut found = cluster.pods(&namespace, selector, Some(node)).await?;
     found.retain(runs);
     if !found.iter().any(is_one_a_node) {
         let on_node: Vec<_> = found.iter().map(|agent| agent.metadata.uid.clone()).collect();
-        let mut others = list(None).await?;
+        let mut others = cluster.pods(&namespace, selector, None).await?;
         others.retain(|agent| runs(agent) && !is_one_a_node(agent) && !on_node.contains(&agent.metadata.uid));
         found.extend(others);
     }
-    one_place(&found)?;
     Ok(found)
 }
 
-/// Whoever may run a pod may give it the labels of an agent and answer what he likes, so who runs agents is not guessed.
-fn one_place(agents: &[Pod]) -> Result<(), Stop> {
-    let places: BTreeSet<_> = agents.iter().filter_map(|agent| agent.metadata.namespace.as_deref()).collect();
+/// The namespaces with pods that have the labels of agents, on whichever node, and whether or not they run.
+async fn places(cluster: &Cluster, selector: &str) -> Result<BTreeSet<String>, Stop> {
+    cluster.namespaces_of_pods(selector).await.map_err(|error| match error {
+        ClusterError::Unreachable(why) => Stop::NoConnection(format!("{why}; give --agent-namespace")),
+        other => other.into(),
+    })
+}
+
+/// Whoever may run a pod may give it the labels of an agent and answer what he likes, so who runs agents is not guessed. An
+/// agent that does not run at the moment counts, too: else the other would be the only one left.
+fn one_place(mut places: BTreeSet<String>) -> Result<Option<String>, Stop> {
     if places.len() < 2 {
-        return Ok(());
+        return Ok(places.pop_first());
     }
-    let places: Vec<_> = places.into_iter().map(clean).collect();
+    let places: Vec<_> = places.iter().map(|place| clean(place)).collect();
     Err(Stop::Usage(format!(
-        "pods with the labels of agents run in several namespaces ({}): say with --agent-namespace which of them you trust",
+        "pods with the labels of agents are in several namespaces ({}): say with --agent-namespace which of them you trust",
         places.join(", ")
     )))
 }
@@ -401,12 +408,10 @@ mod tests {
 
     #[test]
     fn agents_of_two_namespaces_are_not_both_believed() {
-        let agent = |namespace: &str| -> Pod {
-            serde_json::from_value(json!({"metadata": {"name": "a", "namespace": namespace}})).expect("a pod")
-        };
-        assert_eq!(one_place(&[]), Ok(()));
-        assert_eq!(one_place(&[agent("monitoring"), agent("monitoring")]), Ok(()));
-        let Err(Stop::Usage(why)) = one_place(&[agent("shop"), agent("monitoring")]) else { panic!("believed") };
+        let places = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(one_place(places(&[])), Ok(None));
+        assert_eq!(one_place(places(&["monitoring"])), Ok(Some("monitoring".to_owned())));
+        let Err(Stop::Usage(why)) = one_place(places(&["shop", "monitoring"])) else { panic!("believed") };
         assert!(why.contains("(monitoring, shop)") && why.contains("--agent-namespace"), "{why}");
     }
 

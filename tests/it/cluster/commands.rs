@@ -274,6 +274,54 @@ async fn from_a_workstation_the_agent_of_the_pods_node_scrapes_it_by_a_forwarded
     agent.stop().await;
 }
 
+/// The agent of a node does not run, and somebody else's pods wear the labels of agents, more of them than a list has at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_only_wears_the_labels_of_an_agent_is_not_believed() {
+    let stage = Stage::new().await;
+    let cart = stage.serve("cart");
+    let kubelet = Kubelet::start().await;
+    let here = format!("{}-here", stage.shop.name());
+    let mut manifest = node(&here, &[("InternalIP", &kubelet.ip())]);
+    manifest["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] = kubelet.port().into();
+    let _: Node = stage.cluster.node(manifest).await;
+    let ip = cart.socket().ip().to_string();
+    stage.shop.create_pod(pod("cart-1").account("cart").annotation(MERGED, "15092").on(&here).running(&ip)).await;
+    // What answers there would be believed: it knows the pod.
+    let agent = agent_of(&stage, "cart-1", &cart.socket().to_string(), "cart").await;
+    let port = agent.api().port().to_string();
+    let mine = stage.shop.name();
+    let labelled = |name: &str, node: &str| pod(name).label("app.kubernetes.io/instance", mine).on(node);
+    let selector = format!("app.kubernetes.io/instance={mine}");
+    let arguments = ["--agent-port", &port, "--agent-selector", &selector];
+
+    let a_tenant = stage.cluster.own_namespace("a-tenant").await;
+    a_tenant.create_pod(labelled("impostor", &here).running("10.9.9.8")).await;
+    let output = stage.scrape("pod/cart-1", &arguments).await;
+    assert_eq!(output.status.code(), Some(0), "who else runs agents is not known: {}", text(&output.stderr));
+
+    let monitoring = stage.cluster.own_namespace("monitoring").await;
+    let daemon = |name: &str, node: &str| labelled(name, node).owned_by("apps/v1", "DaemonSet", "meshscrape");
+    monitoring.create_pod(daemon("meshscrape-waits", &here)).await;
+    let refused = async |what: &str| {
+        let output = stage.scrape("pod/cart-1", &arguments).await;
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{what}: {error}");
+        let places = format!("({}, {})", a_tenant.name(), monitoring.name());
+        assert!(error.contains(&places) && error.contains("--agent-namespace"), "{what}: {error}");
+    };
+    refused("the agent of the node does not run").await;
+    monitoring.create_pod(daemon("meshscrape-far", "another-node").running("10.9.9.9")).await;
+    refused("the agent of another node runs").await;
+    a_tenant.create_pods((0..60).map(|number| labelled(&format!("more-{number}"), &here).running("10.9.9.8"))).await;
+    refused("a list has no room for the agent").await;
+    let trusted = [&arguments[..], &["--agent-namespace", monitoring.name()]].concat();
+    let output = stage.scrape("pod/cart-1", &trusted).await;
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(8), "{error}");
+    assert!(error.contains(&format!("no agent is found that would scrape pods of node {here}")), "{error}");
+    agent.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_that_share_the_work_are_asked_in_turn() {
     let stage = Stage::new().await;
