@@ -37,7 +37,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use ordinary::{HostNameClient, OrdinarySettings, PlainClient};
-pub use question::{Answered, PlainAnswer, Shown, ask_plainly, ask_verified};
+pub use question::{Answered, PlainAnswer, Shown, Unanswered, ask_plainly, ask_verified};
 pub use spiffe::SpiffeClient;
 
 use crate::clock::Clock;

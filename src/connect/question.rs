@@ -49,6 +49,21 @@ pub struct Answered {
     pub overdue_after: SystemTime,
 }
 
+/// Why a question over TLS has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unanswered {
+    /// With the reason that it has in a scrape.
+    pub failure: Failure,
+    /// Who it was, if that had been verified before it failed.
+    pub peer: Option<PeerReport>,
+}
+
+impl From<Failure> for Unanswered {
+    fn from(failure: Failure) -> Self {
+        Self { failure, peer: None }
+    }
+}
+
 /// How a port answers plain HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlainAnswer {
@@ -60,7 +75,7 @@ pub enum PlainAnswer {
     NotHttp,
 }
 
-/// Asks over TLS, of nobody but `peer`. Every failure has the reason that it has in a scrape.
+/// Asks over TLS, of nobody but `peer`.
 pub async fn ask_verified(
     request: &Request,
     peer: &Peer,
@@ -68,10 +83,13 @@ pub async fn ask_verified(
     shown: Shown,
     alpn: &Alpn,
     clock: &Clock,
-) -> Result<Answered, Failure> {
+) -> Result<Answered, Unanswered> {
     let mut watch = Stopwatch::until(request.deadline);
     let answered = verified(request, peer, credentials, shown, alpn, clock, &mut watch).await;
-    answered.map_err(|failure| advice::add(expecting(failure, peer), alpn, &request.address))
+    answered.map_err(|Unanswered { failure, peer: seen }| Unanswered {
+        failure: advice::add(expecting(failure, peer), alpn, &request.address),
+        peer: seen,
+    })
 }
 
 async fn verified(
@@ -82,7 +100,7 @@ async fn verified(
     alpn: &Alpn,
     clock: &Clock,
     watch: &mut Stopwatch,
-) -> Result<Answered, Failure> {
+) -> Result<Answered, Unanswered> {
     let question = head(&request.path_and_query, &with_host(request))?;
     let prepared = match shown {
         Shown::OurCertificate => credentials.handshake(peer, clock)?,
@@ -93,23 +111,29 @@ async fn verified(
     let stream = handshake(tcp, &prepared, watch).await?;
     let verified = prepared.verified(stream.get_ref().1)?;
     let (report, overdue_after) = (verified.report().clone(), verified.overdue_after());
-    let mut connection = Connection::over(stream, request.address.clone(), verified.into()).await?;
-    watch.enter(Stage::Answer);
-    match connection.exchange(question, watch).await {
-        Ok(reply) => {
-            let answered = Answered { status: reply.status().as_u16(), peer: report, overdue_after };
-            let (mut body, mut taken) = (reply.into_body(), 0);
-            while taken < MAX_BODY_BYTES
-                && let Some(Ok(piece)) = connection.next_piece(&mut body, watch).await
-            {
-                taken += piece.len();
+    let answered = async {
+        let mut connection = Connection::over(stream, request.address.clone(), verified.into()).await?;
+        watch.enter(Stage::Answer);
+        match connection.exchange(question, watch).await {
+            Ok(reply) => {
+                let status = reply.status().as_u16();
+                let (mut body, mut taken) = (reply.into_body(), 0);
+                while taken < MAX_BODY_BYTES
+                    && let Some(Ok(piece)) = connection.next_piece(&mut body, watch).await
+                {
+                    taken += piece.len();
+                }
+                Ok(status)
             }
-            Ok(answered)
+            Err(broken) => {
+                let last_words = if broken.wants_last_words() { connection.last_words(watch).await } else { None };
+                Err(broken.before_head(last_words, watch))
+            }
         }
-        Err(broken) => {
-            let last_words = if broken.wants_last_words() { connection.last_words(watch).await } else { None };
-            Err(broken.before_head(last_words, watch))
-        }
+    };
+    match answered.await {
+        Ok(status) => Ok(Answered { status, peer: report, overdue_after }),
+        Err(failure) => Err(Unanswered { failure, peer: Some(report) }),
     }
 }
 

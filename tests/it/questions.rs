@@ -19,7 +19,7 @@ async fn ask(mesh: &Mesh, address: &Address, shown: Shown) -> Result<Answered, F
     let peer = Peer::exactly(SpiffeId::parse(CART).expect("well-formed"));
     let credentials = mesh.identity.current();
     let request = get(address, "/stats/prometheus", PATIENCE);
-    ask_verified(&request, &peer, &credentials, shown, &Alpn::default(), &mesh.clock).await
+    ask_verified(&request, &peer, &credentials, shown, &Alpn::default(), &mesh.clock).await.map_err(|none| none.failure)
 }
 
 fn reason(answered: Result<Answered, Failure>) -> Option<Reason> {
@@ -47,6 +47,24 @@ async fn who_answers_is_verified_also_where_no_certificate_of_ours_is_shown() {
         assert_eq!(reason(ask(&mesh, &foreign.address(), shown).await), Some(Reason::UnknownAuthority));
     }
     assert_eq!((cart.requests().len(), other.requests().len(), foreign.requests().len()), (2, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_verified_is_told_also_where_no_answer_comes() {
+    let mesh = Mesh::new(ONLY_13).await;
+    let silent = |id: &str| Server::start(Talk::Tls(mesh.tls(&mesh.ca.leaf(id)), always(Reply::raw("", Then::Close))));
+    let (cart, other) = (silent(CART), silent("spiffe://cluster.local/ns/shop/sa/other"));
+    let peer = Peer::exactly(SpiffeId::parse(CART).expect("well-formed"));
+    for (server, reason, seen) in
+        [(&cart, Reason::ClosedAfterHandshake, Some(CART)), (&other, Reason::IdentityMismatch, None)]
+    {
+        let request = get(&server.address(), "/stats/prometheus", PATIENCE);
+        let credentials = mesh.identity.current();
+        let asked =
+            ask_verified(&request, &peer, &credentials, Shown::OurCertificate, &Alpn::default(), &mesh.clock).await;
+        let none = asked.expect_err("no answer");
+        assert_eq!((none.failure.reason, none.peer.as_ref().map(|peer| &*peer.identity)), (reason, seen));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,7 @@ use super::silence::{ENOUGH, Silence};
 use super::{Facts, Role, Whereabouts};
 use crate::cli::istio::{METRICS_PATH, PLAIN_ENVOY_PORT, PLAIN_MERGED_PORT};
 use crate::clock::Clock;
-use crate::connect::{Answered, CredentialsFeed, PlainAnswer, Request, Shown, ask_plainly, ask_verified};
+use crate::connect::{Answered, CredentialsFeed, PlainAnswer, Request, Shown, Unanswered, ask_plainly, ask_verified};
 use crate::model::{Address, Alpn, Failure, Match, Peer, Reason, SpiffeId, TrustDomain};
 
 /// What a listener from before Istio 1.31 may want to be offered.
@@ -30,7 +30,7 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(14);
 #[derive(Clone, Debug)]
 pub(in crate::cli) struct Securely {
     pub(in crate::cli) port: u16,
-    pub(in crate::cli) outcome: Result<Answered, Failure>,
+    pub(in crate::cli) outcome: Result<Answered, Unanswered>,
     /// Only once a protocol of Istio's was offered did it answer.
     pub(in crate::cli) wants_alpn: bool,
 }
@@ -164,7 +164,7 @@ impl Asker {
         wants_alpn: bool,
     ) -> Result<Answered, Failure> {
         let alpn = if wants_alpn { legacy_alpn() } else { Alpn::default() };
-        self.verified(facts, ip, port, Shown::Nothing, &alpn).await
+        self.verified(facts, ip, port, Shown::Nothing, &alpn).await.map_err(|unanswered| unanswered.failure)
     }
 
     /// The plaintext ports that were not asked of every pod, because of others none answered there.
@@ -198,7 +198,7 @@ impl Asker {
         port: u16,
         shown: Shown,
         alpn: &Alpn,
-    ) -> Result<Answered, Failure> {
+    ) -> Result<Answered, Unanswered> {
         let peer = self.expected(facts)?;
         self.turn().await;
         let credentials = Arc::clone(&self.credentials.borrow());
@@ -250,8 +250,8 @@ fn legacy_alpn() -> Alpn {
     Alpn::parse(LEGACY_ALPN).expect("a protocol that may be offered")
 }
 
-fn reason(outcome: &Result<Answered, Failure>) -> Option<Reason> {
-    outcome.as_ref().err().map(|failure| failure.reason)
+fn reason(outcome: &Result<Answered, Unanswered>) -> Option<Reason> {
+    outcome.as_ref().err().map(|unanswered| unanswered.failure.reason)
 }
 
 #[cfg(test)]

@@ -345,7 +345,7 @@ impl Bench<'_> {
                     self.find(Rule::CertificateOverdue, Some(port), message, fix);
                 }
             }
-            Err(failure) => self.failed(port, failure),
+            Err(unanswered) => self.failed(port, &unanswered.failure),
         }
     }
 

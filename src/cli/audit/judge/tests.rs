@@ -87,6 +87,7 @@ fn seen(port: u16, outcome: Result<Answered, Failure>, open: &[u16]) -> Seen {
         };
         Plainly { port, outcome }
     });
+    let outcome = outcome.map_err(Into::into);
     Seen { secure: vec![Securely { port, outcome, wants_alpn: false }], plain: plain.into() }
 }
 

@@ -9,7 +9,7 @@ use crate::cli::agent_api::ActiveTarget;
 use crate::cli::exposure::{Facts, Kind, Opening, Plainly, elsewhere};
 use crate::cli::istio::{ENVOY_PORT, LOCALHOST_ONLY_VARIABLE, PLAIN_ENVOY_PORT};
 use crate::cli::scrape::target_of;
-use crate::connect::PlainAnswer;
+use crate::connect::{Answered, PlainAnswer, Unanswered};
 use crate::model::{Acceptance, Failure, Match, Peer, Reason, SpiffeId, clean, clean_to};
 
 /// One check and how it went. The texts are safe to show.
@@ -81,7 +81,7 @@ pub(super) fn judge(facts: &Facts, expected: &Peer, evidence: &Evidence) -> Vec<
             continue;
         };
         add("listener", Some(port), format!("{port} speaks TLS"), listener(facts, secure));
-        add("identity", Some(port), format!("{port} is who it must be"), identity(facts, secure, expected));
+        add("identity", Some(port), format!("{port} is who it must be"), identity(facts, secure));
         add(MTLS, Some(port), format!("{port} answers 200 over mTLS"), mtls(facts, secure));
         add("plain_refused", Some(port), format!("{port} refuses plain HTTP"), plain_refused(secure));
         add(
@@ -166,13 +166,15 @@ fn absent(facts: &Facts, kind: Kind) -> Found {
 
 fn listener(facts: &Facts, SecurePort { scrape, .. }: &SecurePort) -> Found {
     match &scrape.outcome {
-        Ok(answered) => ok(format!("{} {}", answered.peer.tls_version, answered.peer.cipher)),
-        Err(failure) if is_before_tls(failure.reason) => of_failure(facts, scrape.port, failure),
+        Ok(Answered { peer, .. }) | Err(Unanswered { peer: Some(peer), .. }) => {
+            ok(format!("{} {}", peer.tls_version, peer.cipher))
+        }
+        Err(Unanswered { failure, .. }) if is_before_tls(failure.reason) => of_failure(facts, scrape.port, failure),
         Err(_) => ok("TLS"),
     }
 }
 
-/// Whether it failed before anybody could see a certificate.
+/// Whether what failed so, of whom nobody was verified, failed before anybody could see a certificate.
 fn is_before_tls(reason: Reason) -> bool {
     matches!(
         reason,
@@ -186,12 +188,10 @@ fn is_before_tls(reason: Reason) -> bool {
     )
 }
 
-fn identity(facts: &Facts, SecurePort { scrape, .. }: &SecurePort, expected: &Peer) -> Found {
+fn identity(facts: &Facts, SecurePort { scrape, .. }: &SecurePort) -> Found {
     match &scrape.outcome {
-        Ok(answered) => ok(answered.peer.identity.clone()),
-        // The handshake had been verified.
-        Err(failure) if failure.reason == Reason::ClosedAfterHandshake => ok(expected.to_string()),
-        Err(failure) => match failure.reason {
+        Ok(Answered { peer, .. }) | Err(Unanswered { peer: Some(peer), .. }) => ok(peer.identity.clone()),
+        Err(Unanswered { failure, .. }) => match failure.reason {
             Reason::IdentityMismatch
             | Reason::UnknownAuthority
             | Reason::NoSpiffeId
@@ -210,13 +210,16 @@ fn mtls(facts: &Facts, SecurePort { scrape, .. }: &SecurePort) -> Found {
         ),
         Ok(answered) if answered.status == 200 => ok("200"),
         Ok(answered) => failed(format!("the status is {}", answered.status), Reason::HttpStatus.hint()),
-        Err(failure) => of_failure(facts, scrape.port, failure),
+        Err(unanswered) => of_failure(facts, scrape.port, &unanswered.failure),
     }
 }
 
 fn plain_refused(SecurePort { scrape, plain, .. }: &SecurePort) -> Found {
     // Who refuses everybody refuses nothing in particular: a port that is off, or something on the way.
-    let nobody = scrape.outcome.as_ref().err().map(|failure| failure.reason).filter(|reason| is_before_tls(*reason));
+    let nobody = match &scrape.outcome {
+        Err(Unanswered { failure, peer: None }) if is_before_tls(failure.reason) => Some(failure.reason),
+        _ => None,
+    };
     match (&plain.outcome, nobody) {
         (Ok(PlainAnswer::Closed), Some(reason)) => not_asked(format!("closed without a byte, as TLS is ({reason})")),
         (Ok(PlainAnswer::Status(503)), Some(reason)) => not_asked(format!("503, and no TLS either ({reason})")),
@@ -224,17 +227,21 @@ fn plain_refused(SecurePort { scrape, plain, .. }: &SecurePort) -> Found {
         (Ok(PlainAnswer::NotHttp), _) => ok("an answer that is not HTTP"),
         // The text of Istio's task: the hop passes it on to a port that takes TLS only.
         (Ok(PlainAnswer::Status(503)), None) => ok("503 from inbound capture, which finds a port that takes TLS only"),
+        (Ok(PlainAnswer::Status(200)), _) => failed(
+            "it answers 200 in plain text",
+            "whoever reaches the pod reads it: set PeerAuthentication STRICT for this port, or open it natively with Istio 1.31",
+        ),
         (Ok(PlainAnswer::Status(status)), _) => failed(
             format!("it answers {status} in plain text"),
-            "whoever reaches the pod reads it: set PeerAuthentication STRICT for this port, or open it natively with Istio 1.31",
+            "it gave no metrics, but a secure port of Istio's says nothing in plain HTTP: look at what listens there",
         ),
         (Err(failure), _) => not_asked(failure.to_string()),
     }
 }
 
 fn anonymous_refused(SecurePort { scrape, anonymous, .. }: &SecurePort) -> Found {
-    if let Err(failure) = &scrape.outcome {
-        return not_asked(format!("who shows one is not let in either ({})", failure.reason));
+    if let Err(unanswered) = &scrape.outcome {
+        return not_asked(format!("who shows one is not let in either ({})", unanswered.failure.reason));
     }
     match anonymous {
         Ok(answered) => failed(

@@ -44,20 +44,28 @@ fn hardened() -> Facts {
     sidecar(env, json!({"prometheus.istio.io/secure-port": "15092"}))
 }
 
-fn good() -> Result<Answered, Failure> {
-    let peer = PeerReport {
+fn peer() -> PeerReport {
+    PeerReport {
         identity: ID.to_owned(),
         exact: true,
         tls_version: "TLSv1.3".to_owned(),
         cipher: "TLS_AES_256_GCM_SHA384".to_owned(),
         not_after: UNIX_EPOCH,
         chain: Vec::new(),
-    };
-    Ok(Answered { status: 200, peer, overdue_after: UNIX_EPOCH })
+    }
 }
 
-fn refused<T>(reason: Reason) -> Result<T, Failure> {
-    Err(Failure::new(reason, "as it is"))
+fn good<E>() -> Result<Answered, E> {
+    Ok(Answered { status: 200, peer: peer(), overdue_after: UNIX_EPOCH })
+}
+
+/// Once it was known who it is.
+fn broken_off(reason: Reason) -> Result<Answered, Unanswered> {
+    Err(Unanswered { failure: Failure::new(reason, "as it is"), peer: Some(peer()) })
+}
+
+fn refused<T, E: From<Failure>>(reason: Reason) -> Result<T, E> {
+    Err(Failure::new(reason, "as it is").into())
 }
 
 fn plain(port: u16, outcome: Result<PlainAnswer, Failure>) -> Plainly {
@@ -136,14 +144,27 @@ fn a_failed_scrape_fails_the_check_that_it_is_about_and_proves_nothing_else() {
         (Reason::IdentityMismatch, Ok, Failed),
         (Reason::UnknownAuthority, Ok, Failed),
         (Reason::CertificateExpired, Ok, Failed),
-        (Reason::ClosedAfterHandshake, Ok, Ok),
         (Reason::ClientCertificateRejected, Ok, NotAsked),
+        (Reason::Timeout, Failed, NotAsked),
     ] {
         let mut evidence = evidence();
         evidence.secure[0].scrape.outcome = refused(reason);
         let verdict = |id| verdict(&open(), &evidence, id, 15092).0;
         assert_eq!((verdict("listener"), verdict("identity")), (listener, identity), "{reason}");
         assert_eq!((verdict("mtls"), verdict("anonymous_refused")), (Failed, NotAsked), "{reason}");
+    }
+}
+
+#[test]
+fn what_was_verified_before_it_failed_counts() {
+    for reason in [Reason::Timeout, Reason::ClosedAfterHandshake, Reason::ClientCertificateRejected] {
+        let mut evidence = evidence();
+        evidence.secure[0].scrape.outcome = broken_off(reason);
+        let verdict = |id| verdict(&open(), &evidence, id, 15092);
+        assert_eq!(verdict("listener"), (Verdict::Ok, "TLSv1.3 TLS_AES_256_GCM_SHA384".to_owned()), "{reason}");
+        assert_eq!(verdict("identity"), (Verdict::Ok, ID.to_owned()), "{reason}");
+        let [mtls, plain, anonymous] = ["mtls", "plain_refused", "anonymous_refused"].map(|id| verdict(id).0);
+        assert_eq!((mtls, plain, anonymous), (Verdict::Failed, Verdict::Ok, Verdict::NotAsked), "{reason}");
     }
 }
 
@@ -174,6 +195,17 @@ fn what_is_asked_to_be_refused_must_be() {
     ] {
         evidence.secure[0].anonymous = answer.clone();
         assert_eq!(verdict(&open(), &evidence, "anonymous_refused", 15092).0, wanted, "{answer:?}");
+    }
+}
+
+#[test]
+fn only_who_gets_metrics_in_plain_text_is_said_to_read_them() {
+    for (status, reads) in [(200, true), (400, false), (404, false)] {
+        let mut evidence = evidence();
+        evidence.secure[0].plain.outcome = Ok(PlainAnswer::Status(status));
+        let steps = judge(&open(), &expected(), &evidence);
+        let next = steps.into_iter().find(|step| step.id == "plain_refused").and_then(|step| step.next);
+        assert_eq!(next.expect("something to do").contains("reads it"), reads, "{status}");
     }
 }
 

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::printed;
-use super::town::Town;
+use super::town::{MERGED, Town};
 use crate::support::agent::{self, Running, eventually};
-use crate::support::http;
+use crate::support::kubernetes::{Cluster, pod};
+use crate::support::mesh::{Mesh, ONLY_13};
 use crate::support::program::Program;
+use crate::support::tls_server::{Reply, Server, Talk, Then, always};
+use crate::support::{http, loopback};
 
 /// An agent that discovers the pods of the town by their annotations; one of them a rule drops.
 async fn agent_of(town: &Town, dir: &TempDir, kubeconfig: &str, wanted: &[&str]) -> Running {
@@ -253,4 +256,57 @@ async fn each_step_of_the_task_has_its_verdict() {
         assert!(error.contains(says) && output.stdout.is_empty(), "{name}: {error}");
     }
     agent.stop().await;
+}
+
+/// Who it is was seen before the time was over, and that counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_too_slow_with_its_answer_is_called_nothing_else() {
+    let cluster = Cluster::shared().await;
+    let (shop, dir, mesh) =
+        (cluster.own_namespace("shop").await, TempDir::new().expect("a directory"), Mesh::new(ONLY_13).await);
+    let kubeconfig = dir.path().join("kubeconfig");
+    cluster.kubeconfig(&kubeconfig, &cluster.url(), cluster.admin_token());
+    let (kubeconfig, certs) = (kubeconfig.display().to_string(), mesh.certs.path().display().to_string());
+    let id = format!("spiffe://cluster.local/ns/{}/sa/slow", shop.name());
+    let ip = loopback();
+    let silence = always(Reply::raw("", Then::Hang));
+    let _slow = Server::start_at((ip, 15092).into(), Talk::Tls(mesh.tls(&mesh.ca.leaf(&id)), silence));
+    let env = json!([{"name": "ENVOY_SECURE_MERGED_METRICS_PORT", "value": "15092"}]);
+    let proxy = json!({"name": "istio-proxy", "image": "proxy:1", "args": ["proxy", "router"], "env": env});
+    let slow = pod("slow").account("slow").with(json!({"spec": {"containers": [proxy]}}));
+    shop.create_pod(slow.annotation(MERGED, "15092").running(&ip.to_string())).await;
+    let arguments = [
+        "verify",
+        "pod/slow",
+        "-n",
+        shop.name(),
+        "--kubeconfig",
+        &kubeconfig,
+        "--certs-dir",
+        &certs,
+        "--pod-cidr",
+        "127.0.0.0/8",
+        "--timeout",
+        "5s",
+        "--output",
+        "json",
+    ];
+    let output = Program::start(&arguments).end().await;
+    let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(output.status.code(), Some(1), "{document:#}");
+    let step = |id: &str| {
+        let steps = document["steps"].as_array().expect("a list").iter();
+        steps.into_iter().find(|step| step["id"] == id && step["port"] == 15092).expect("a step").clone()
+    };
+    for (name, verdict, says) in [
+        ("listener", "ok", "TLSv1.3"),
+        ("identity", "ok", id.as_str()),
+        ("mtls", "failed", "no answer to the request"),
+        ("anonymous_refused", "not_asked", "timeout"),
+    ] {
+        let step = step(name);
+        assert_eq!(step["verdict"], verdict, "{document:#}");
+        assert!(step["seen"].as_str().is_some_and(|seen| seen.contains(says)), "{says}: {step:#}");
+    }
+    assert_eq!(step("plain_refused")["verdict"], "ok", "{document:#}");
 }
