@@ -13,10 +13,12 @@ use crate::clock::Clock;
 use crate::config::CertificateFiles;
 use crate::connect::CredentialsFeed;
 use crate::identity::{self, IdentitySettings};
-use crate::model::TrustDomain;
+use crate::model::{TrustDomain, clean_to};
 
 /// How long it may take to read them again.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How much is shown of what is to be said of them.
+const SHOWN_BYTES: usize = 1024;
 /// Where the certificates are in the manifests, used if it is there.
 pub(super) const DEFAULT_CERTS_DIR: &str = "/etc/istio-certs";
 
@@ -30,6 +32,8 @@ pub(super) struct Ours {
     pub(super) credentials: CredentialsFeed,
     /// The one that was asked for, else that of our own certificate.
     pub(super) trust_domain: Option<TrustDomain>,
+    /// What is to be said of the files, though they can be used, in sentences that are safe to show.
+    pub(super) remarks: Vec<String>,
 }
 
 /// For as long as it lives the certificates are followed.
@@ -38,7 +42,8 @@ pub(super) struct Following {
 }
 
 impl Ours {
-    /// Reads the certificates in `dir`; `aliases` are other names of the trust domain. The error is a sentence.
+    /// Reads the certificates in `dir`; `aliases` are other names of the trust domain. As in an agent, what can be used is used,
+    /// whatever else is to be said of it. The error is a sentence.
     pub(super) fn load(
         dir: &Path,
         trust_domain: Option<TrustDomain>,
@@ -47,11 +52,14 @@ impl Ours {
         let files = CertificateFiles::in_dir(dir);
         let settings = IdentitySettings { files: files.clone(), trust_domain, aliases };
         let (credentials, snapshot) = identity::load(&settings, &Clock::system());
-        if let Some(problem) = snapshot.problems.first() {
+        let mut remarks = snapshot.problems.iter().map(|problem| clean_to(problem, SHOWN_BYTES).into_owned());
+        if let Some(failure) = snapshot.not_ready {
+            let problem = remarks.next().unwrap_or(failure.detail);
             return Err(format!("{problem}; run `meshscrape check certs {}`", dir.display()));
         }
+        let remarks = remarks.collect();
         let trust_domain = credentials.trust_domain().cloned();
-        Ok(Self { files, credentials: watch::channel(credentials).1, trust_domain })
+        Ok(Self { files, credentials: watch::channel(credentials).1, trust_domain, remarks })
     }
 
     /// The same certificates, from now on as they rotate.

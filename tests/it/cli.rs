@@ -68,6 +68,23 @@ async fn scrape_prints_the_exposition_and_reports_who_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn scrape_goes_on_where_one_of_several_roots_has_ended_and_says_so() {
+    let mesh = Mesh::new(ONLY_13).await;
+    let pod = pod(&mesh);
+    mesh.certs.write_roots(&[&mesh.ca, &Ca::valid("cluster.local", -7200, -3600)]);
+    let url = format!("https://{}", pod.address());
+    let output = scrape(&mesh.certs, &url, &["--spiffe-id", CART]).await;
+    let report = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    assert!(report.contains("root-cert.pem: certificate 2 is no usable root"), "{report}");
+    mesh.certs.write_roots(&[&Ca::valid("cluster.local", -7200, -3600)]);
+    let output = scrape(&mesh.certs, &url, &["--spiffe-id", CART]).await;
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("no root that is valid now"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn scrape_tells_what_the_agent_of_the_pod_has_left_out() {
     let mesh = Mesh::new(ONLY_13).await;
     let body = "istio_agent_scrape_failures_total{type=\"application\"} 12\nistio_agent_scrapes_total 340\na 1\n";

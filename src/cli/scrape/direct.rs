@@ -27,6 +27,8 @@ struct Plan {
     target: Target,
     job: ScrapeConfig,
     credentials: Option<CredentialsFeed>,
+    /// What is to be said of our certificates.
+    remarks: Vec<String>,
     /// What would be forwarded, where that was asked for.
     forwarding: Option<Forwarding>,
 }
@@ -82,7 +84,7 @@ fn path(wanted: WantedPort, own: Option<&str>) -> String {
     labels.value(PATH).to_owned()
 }
 
-async fn scrape(args: &ScrapeArgs, Plan { target, job, credentials, forwarding }: Plan) -> Scraped {
+async fn scrape(args: &ScrapeArgs, Plan { target, job, credentials, remarks, forwarding }: Plan) -> Scraped {
     let mut collector = Collector::forwarding(forwarding);
     let (seen, outcome) = match Client::for_target(&target, &job, credentials, None, &Clock::system()) {
         Err(failure) => (Exchange::default(), Err(failure)),
@@ -94,7 +96,9 @@ async fn scrape(args: &ScrapeArgs, Plan { target, job, credentials, forwarding }
             exchange(&mut client, address, path, &head, deadline, &mut collector, &mut share).await
         }
     };
-    Scraped { report: Report::of(&target, seen, outcome.err(), collector.samples), collector }
+    let mut report = Report::of(&target, seen, outcome.err(), collector.samples);
+    report.about.extend((!remarks.is_empty()).then(|| ("certs", remarks.join("; "))));
+    Scraped { report, collector }
 }
 
 /// Understands a URL; the error is a sentence for the user.
@@ -162,16 +166,16 @@ fn plan(
 ) -> Result<Plan, String> {
     let forwarding = forwarding(args, &address)?;
     let mut job = job_with_defaults();
-    let (verification, credentials) = match identity {
-        Some((Ours { files, credentials, trust_domain }, peer)) => {
+    let (verification, credentials, remarks) = match identity {
+        Some((Ours { files, credentials, trust_domain, remarks }, peer)) => {
             job.security =
                 JobSecurity::Spiffe(SpiffeJob { files, trust_domain, aliases: Vec::new(), rule: peer.rule() });
             // The peer is most likely Istio's agent, which cuts its answers without a sign.
             job.require_complete = true;
-            (Verification::Spiffe(peer), Some(credentials))
+            (Verification::Spiffe(peer), Some(credentials), remarks)
         }
-        None if scheme == Scheme::Https => (Verification::HostName, None),
-        None => (Verification::None, None),
+        None if scheme == Scheme::Https => (Verification::HostName, None, Vec::new()),
+        None => (Verification::None, None, Vec::new()),
     };
     let target = Target {
         id: TargetId(0),
@@ -189,7 +193,7 @@ fn plan(
         alpn: args.alpn.clone().unwrap_or_default(),
         pod: None,
     };
-    Ok(Plan { target, job, credentials, forwarding })
+    Ok(Plan { target, job, credentials, remarks, forwarding })
 }
 
 /// The rules by which a configuration would forward what this address exposes; the error is a sentence. Discovery and its
