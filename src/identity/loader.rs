@@ -75,7 +75,7 @@ pub struct IdentitySnapshot {
     pub roots: Vec<CertificateFacts>,
     /// Why no handshake can be tried now.
     pub not_ready: Option<Failure>,
-    /// What is wrong with the files as they are now, in sentences; the last good ones are in use.
+    /// What is wrong with the files as they are now, in sentences; what is good in them, or was last, is in use.
     pub problems: Vec<String>,
     /// How many times what was read has changed the credentials.
     pub changes: u64,

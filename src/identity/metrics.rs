@@ -101,7 +101,7 @@ impl Collector for Identities {
         )?;
         gauge(
             "meshscrape_identity_file_problems",
-            "What is wrong with the files as they are now; the last good content is in use",
+            "What is wrong with the files as they are now; what is good in them, or was last, is in use, if anything ever was",
             None,
             &|one| Some(one.problems.len() as f64),
         )?;

@@ -116,8 +116,12 @@ impl Follower {
         // Between two renames of one rotation a set is half written: that is nobody's news unless it lasts.
         let lasts = problems.is_empty() || said.since.elapsed() >= LASTING;
         if problems != said.told && lasts {
+            let used = match loader.credentials().ready(self.clock.now()) {
+                Ok(()) => "what is good in them, or was last, stays in use",
+                Err(_) => "there is nothing to use in their place",
+            };
             for problem in problems.iter().filter(|problem| !said.told.contains(problem)) {
-                tracing::warn!(problem, "certificates cannot be used as they are; the last good ones stay in use");
+                tracing::warn!(problem, "certificates cannot be used as they are; {used}");
             }
             if problems.is_empty() {
                 tracing::info!("certificate files are good again");

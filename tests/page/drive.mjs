@@ -133,6 +133,7 @@ const steps = {
     ]) {
       const { page, close } = await open(BARE + path, path.includes("0000") ? { status: 404 } : {});
       await page.locator("main").getByText(words).first().waitFor();
+      assert.equal(await page.getByText(/stays? in use/).count(), 0, `${path}: nothing was ever in use`);
       await judge(page, `${path} bare`);
       await page.setViewportSize(NARROW);
       await judge(page, `${path} bare, narrow`);

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use maud::{Markup, html};
 
-use super::findings::left;
+use super::findings::{left, still_used};
 use super::layout::{Here, Page};
 use super::look::Look;
 use super::parts::{chip, code, moment, nothing};
@@ -65,7 +65,10 @@ fn troubles(identity: &IdentitySnapshot) -> Markup {
             div.finding.bad { p { (clean(why)) ". Peers with the same roots refuse us." } }
         }
         @for problem in &identity.problems {
-            div.finding.warn { p { (clean(problem)) ". The last good content stays in use." } }
+            div.finding.warn { p { (clean(problem)) "." } }
+        }
+        @if let (Some(used), false) = (still_used(identity), identity.problems.is_empty()) {
+            p.muted { "Of these files " (used) "." }
         }
     }
 }

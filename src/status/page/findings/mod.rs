@@ -119,17 +119,26 @@ fn identities(look: &Look, all: &mut Vec<Finding>) {
             ));
         }
         if !identity.problems.is_empty() {
-            let fix = "the last good content stays in use until it ends; run `meshscrape check certs DIR`";
+            let fix = match still_used(identity) {
+                Some(used) => format!("{used}; run `meshscrape check certs DIR`"),
+                None => "run `meshscrape check certs DIR`, which says what is wrong with each".to_owned(),
+            };
             all.push(finding(
                 Severity::Warning,
                 "Certificate files cannot be used as they are",
                 identity.problems.iter().map(|problem| clean(problem)).collect::<Vec<_>>().join("; "),
-                fix,
+                &fix,
                 to,
             ));
         }
         all.extend(ending(identity, look.now, &files));
     }
+}
+
+/// What is used while the files are not as they should be; nothing where nothing in them could ever be used, or what could has
+/// ended.
+pub(super) fn still_used(identity: &IdentitySnapshot) -> Option<&'static str> {
+    identity.not_ready.is_none().then_some("what is good in them, or was last, stays in use until it ends")
 }
 
 /// Certificates that should have been renewed by now.

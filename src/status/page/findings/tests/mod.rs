@@ -71,6 +71,20 @@ fn certificates_that_should_have_been_renewed_are_told_as_the_alerts_tell_them()
 }
 
 #[test]
+fn nothing_stays_in_use_where_nothing_ever_was() {
+    let fix = |not_ready: Option<Failure>| {
+        let mut identity = identity(0..100, 0..3_650);
+        (identity.not_ready, identity.problems) = (not_ready, vec!["cert-chain.pem does not exist (yet)".into()]);
+        let all = of(&look(vec![identity], vec![], receiver()));
+        let found = all.into_iter().find(|finding| finding.title.starts_with("Certificate files cannot be used"));
+        found.expect("it is said").fix
+    };
+    assert!(fix(None).starts_with("what is good in them, or was last, stays in use until it ends"), "{}", fix(None));
+    let missing = fix(Some(Failure::new(Reason::NoOwnCertificate, "none")));
+    assert!(!missing.contains("use until") && missing.contains("check certs DIR"), "{missing}");
+}
+
+#[test]
 fn that_somebody_else_answered_comes_first() {
     let mut reasons = [Reason::ConnectRefused, Reason::PlaintextServer, Reason::IdentityMismatch];
     reasons.sort_by_key(|reason| rank_of(*reason));
