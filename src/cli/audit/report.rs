@@ -39,7 +39,7 @@ pub(super) struct Summary {
     pub(super) listed: usize,
     /// Those of the mesh that run.
     pub(super) meshed: usize,
-    /// Those of them that were asked, and give their metrics in a verified way only.
+    /// Those of them whose ports were asked, and on which nothing was found that matters.
     pub(super) secured: usize,
     /// Pods outside the mesh.
     pub(super) foreign: usize,
@@ -63,7 +63,7 @@ pub(super) struct Audited {
     role: &'static str,
     address: Option<String>,
     service_account: String,
-    /// It was asked, and gives its metrics in a verified way only.
+    /// Its ports were asked, and nothing was found on it that matters.
     secured: bool,
     pub(super) findings: Vec<Found>,
 }
