@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use super::counted::Counted;
 use super::identities::Identities;
 use crate::clock::Clock;
-use crate::config::RemoteWrite;
+use crate::config::{CatchUp, RemoteWrite};
 use crate::send::{self, HistogramsDropped, MetadataSource, Monitor, Prepared, SendError, Undelivered};
 use crate::series::{self, View};
 use crate::spool::{DiskLimits, DiskSettings, QueueSettings, QueueSnapshot, Spool};
@@ -189,6 +189,7 @@ impl Receivers {
             disk: directory.clone().map(|directory| DiskSettings {
                 directory,
                 limits: DiskLimits { max_bytes: remote.queue.max_disk, max_age: remote.queue.max_disk_age },
+                newest_first: remote.queue.catch_up == CatchUp::NewestFirst,
             }),
         };
         let outlet = self.spool.open(number, settings);

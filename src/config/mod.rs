@@ -43,7 +43,7 @@ pub use oauth2::OAuth2;
 pub use pattern::matching_files;
 pub use problem::Problem;
 pub use proxy::{NoProxy, Proxies, Proxy};
-pub use receiver::{MetadataConfig, QueueConfig, ReceiverSecurity, RemoteWrite, TenantHeader};
+pub use receiver::{CatchUp, MetadataConfig, QueueConfig, ReceiverSecurity, RemoteWrite, TenantHeader};
 pub use scrub::KnownSecrets;
 pub use secret::{Secret, SecretError, SecretSource};
 pub use security::{CertificateFiles, ClientFiles, JobSecurity, OrdinaryTls, SpiffeJob, SpiffeReceiver, TlsVersion};

@@ -173,6 +173,19 @@ pub struct QueueConfig {
     /// Whether a request that is rejected for what is in it is sent again in parts, until what is at fault is known. A key
     /// of ours.
     pub split_rejected: bool,
+    /// What goes first where something waits on disk. A key of ours.
+    pub catch_up: CatchUp,
+}
+
+/// How a receiver catches up after an outage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CatchUp {
+    /// All samples of a target leave in the order in which they came.
+    #[default]
+    OldestFirst,
+    /// What comes in goes first, and beside it, oldest first, what waits on disk: for receivers that take samples in any
+    /// order.
+    NewestFirst,
 }
 
 impl Default for QueueConfig {
@@ -190,6 +203,7 @@ impl Default for QueueConfig {
             max_requests_in_flight: 4,
             max_samples_per_second: 0,
             split_rejected: true,
+            catch_up: CatchUp::default(),
         }
     }
 }

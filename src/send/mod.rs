@@ -8,7 +8,7 @@
 //! ```
 //!
 //! What always holds:
-//! - samples of one target leave in the order in which they came, and never two requests with samples of one target are
+//! - samples of one target leave in the order in which they came, unless the newest are to go first, and never two requests with samples of one target are
 //!   under way; a block is acknowledged only when the receiver has it, refused it for good, or it grew older than
 //!   `sample_age_limit`: at least once, in order. That limit goes by the timestamps and the wall clock of the moment, as in
 //!   Prometheus: a clock that is ahead makes samples too old while it is, which is why there is none unless it is asked for;
@@ -26,9 +26,12 @@
 //! - a receiver cannot make us wait longer than five minutes at a time, read more than 64 KiB, talk to another origin or
 //!   show what it should not: credentials and queries are in no log, no metric and no snapshot.
 //!
-//! Newest samples first after an outage is not offered. Receivers refuse what is older than the newest of its series, so that
-//! samples of one target can only go oldest first; and as every target has a backlog of the same age then, no order of
-//! targets would bring any of them nearer to now. What shortens it is the number of requests under way.
+//! After an outage the oldest go first: many receivers refuse what is older than the newest of its series, and as every target
+//! has a backlog of the same age then, no order of targets would bring any of them nearer to now. What shortens it is the number
+//! of requests under way. Of a receiver that takes samples in any order it can be said that the newest are to go first
+//! (`catch_up`): then the queue gives what came in of late before what waits on disk, in leases of their own, and both keep
+//! their order. So in one request the samples of a target are in order, and what is found to be at fault in it is found as
+//! ever. A receiver that refuses older samples refuses what waits for good.
 //!
 //! This room does not know targets and jobs; what is inside a block it asks [`wire`](crate::wire), once a receiver rejects it.
 

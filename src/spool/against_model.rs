@@ -1,7 +1,8 @@
 //! A queue on disk against a plain model of it, through crashes and failing disks.
 //!
 //! The model knows which blocks are pending, which were acknowledged, and of both which must have survived what. It checks:
-//! - the blocks of a target come in order, never in two leases at a time, and never one twice while the process lives;
+//! - the blocks of a target come in order, never in two leases at a time, and never one twice while the process lives; where
+//!   the newest go first, those of the backlog are in order and those that go before it are;
 //! - nothing is lost that was on disk, or is in memory, unless its record was damaged or a bound was hit, and then it is
 //!   counted;
 //! - nothing that was acknowledged comes back, unless a crash lost the acknowledgement;
@@ -21,6 +22,7 @@ use proptest::prelude::*;
 use super::disk::{Disk, DiskLimits, Ticks};
 use super::memory::{Fault, Memory};
 use super::queue::Queue;
+use super::window::FIRST;
 use super::*;
 use crate::model::{TargetId, Tenant, WriteFormat};
 
@@ -55,6 +57,8 @@ enum Step {
     Tear(u8),
     Fail(Fault),
     Heal,
+    /// The newest go first from now on, or the oldest.
+    NewestFirst(bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -75,6 +79,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..60u8).prop_map(Step::Tear),
         1 => prop_oneof![Just(Fault::Full), Just(Fault::ReadOnly), Just(Fault::Broken), Just(Fault::NoFiles), Just(Fault::Undeletable), Just(Fault::FirstUndeletable), Just(Fault::Unsyncable)].prop_map(Step::Fail),
         2 => Just(Step::Heal),
+        1 => any::<bool>().prop_map(Step::NewestFirst),
     ]
 }
 
@@ -93,8 +98,8 @@ struct Process {
     outlet: Outlet,
     disk: Disk<Memory>,
     leases: Vec<Lease>,
-    /// The last block of each target that came out, unless something went back.
-    came: HashMap<TargetId, i64>,
+    /// The last block of each target that came out of the backlog and of what goes before it, unless something went back.
+    came: [HashMap<TargetId, i64>; 2],
     taken_in: u64,
     acknowledged: u64,
     began_with: Option<u64>,
@@ -102,6 +107,7 @@ struct Process {
 
 struct Model {
     storage: Memory,
+    newest_first: bool,
     /// How often it was read in this step.
     reads: Arc<AtomicU32>,
     refused: Refused,
@@ -152,13 +158,13 @@ fn block(number: i64, samples: u32) -> Block {
 }
 
 impl Process {
-    fn begin(storage: &Memory, bounds: Bounds) -> Self {
+    fn begin(storage: &Memory, bounds: Bounds, newest_first: bool) -> Self {
         let limits = DiskLimits { max_bytes: bounds.disk, max_age: Duration::from_secs(7200) };
         let settings = QueueSettings {
             name: "one".into(),
             labels: vec![("remote_name".into(), "one".into())],
             capacity_bytes: bounds.memory,
-            disk: Some(DiskSettings { directory: "one".into(), limits }),
+            disk: Some(DiskSettings { directory: "one".into(), limits, newest_first }),
         };
         let queue = Arc::new(Queue::new(settings, &Metrics::new(&mut Registry::default())));
         queue.ask(|window| window.set_front_bytes(8 * RECORD));
@@ -173,21 +179,22 @@ impl Process {
             Ticks::from(0),
             false,
         );
-        let (leases, came) = (Vec::new(), HashMap::new());
+        let (leases, came) = (Vec::new(), <_>::default());
         Self { queue, outlet, disk, leases, came, taken_in: 0, acknowledged: 0, began_with: None }
     }
 }
 
 impl Model {
-    fn new(bounds: Bounds) -> Self {
+    fn new(bounds: Bounds, newest_first: bool) -> Self {
         let (storage, reads) = (Memory::default(), Arc::new(AtomicU32::new(0)));
         storage.before_read({
             let reads = Arc::clone(&reads);
             move || assert!(reads.fetch_add(1, Ordering::Relaxed) < 5_000, "it reads without end")
         });
-        let process = Process::begin(&storage, bounds);
+        let process = Process::begin(&storage, bounds, newest_first);
         Self {
             storage,
+            newest_first,
             reads,
             refused: Refused::default(),
             bounds,
@@ -244,7 +251,7 @@ impl Model {
         self.storage.fail(None);
         self.storage.unhide();
         let there = self.found(hidden)?;
-        self.process = Process::begin(&self.storage, self.bounds);
+        self.process = Process::begin(&self.storage, self.bounds, self.newest_first);
         self.works = true;
         // It looks before anything comes in.
         self.process.disk.settle();
@@ -280,7 +287,7 @@ impl Model {
         if let Some((name, from)) = hidden {
             storage.hide(name, from);
         }
-        let mut process = Process::begin(&storage, self.bounds);
+        let mut process = Process::begin(&storage, self.bounds, self.newest_first);
         let (mut there, mut came) = (BTreeSet::new(), HashMap::new());
         let mut idle = 0;
         for _ in 0..1_000 {
@@ -339,8 +346,15 @@ impl Model {
                     prop_assert!(is_in(&self.refused.overdue) == lease.is_overdue());
                     let numbers: Vec<_> = lease.blocks().map(|block| block.min_ms).collect();
                     prop_assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+                    let first_fresh = self.process.queue.ask(|window| window.first_fresh());
+                    let of_this_process = self.pushed - self.process.taken_in as i64;
+                    let is_fresh = |number: &i64| {
+                        first_fresh.is_some_and(|first| *number - of_this_process >= (first - FIRST) as i64)
+                    };
+                    let fresh = numbers.iter().filter(|number| is_fresh(number)).count();
+                    prop_assert!(fresh == 0 || fresh == numbers.len(), "{fresh} of {numbers:?} are fresh");
                     for block in lease.blocks() {
-                        let last = self.process.came.insert(block.target, block.min_ms);
+                        let last = self.process.came[usize::from(fresh > 0)].insert(block.target, block.min_ms);
                         prop_assert!(last < Some(block.min_ms), "{} behind {last:?}", block.min_ms);
                     }
                     prop_assert!(numbers.iter().all(|one| self.pending.contains(one)), "{numbers:?}");
@@ -367,7 +381,9 @@ impl Model {
             Step::GiveBack(which) if !self.process.leases.is_empty() => {
                 let lease = self.process.leases.swap_remove(which % self.process.leases.len());
                 for block in lease.blocks() {
-                    self.process.came.remove(&block.target);
+                    for came in &mut self.process.came {
+                        came.remove(&block.target);
+                    }
                 }
                 drop(lease);
             }
@@ -439,6 +455,11 @@ impl Model {
                 self.works = true;
                 self.process.disk.hurry();
             }
+            Step::NewestFirst(newest_first) => {
+                self.newest_first = newest_first;
+                self.process.queue.ask(|window| window.set_newest_first(newest_first));
+                self.process.came = <_>::default();
+            }
         }
         self.check()
     }
@@ -473,10 +494,10 @@ impl Model {
     }
 }
 
-fn run(bounds: Bounds, steps: Vec<Step>) -> Result<(), TestCaseError> {
+fn run(bounds: Bounds, newest_first: bool, steps: Vec<Step>) -> Result<(), TestCaseError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let _entered = runtime.enter();
-    let mut model = Model::new(bounds);
+    let mut model = Model::new(bounds, newest_first);
     for step in steps {
         model.apply(step)?;
     }
@@ -484,7 +505,7 @@ fn run(bounds: Bounds, steps: Vec<Step>) -> Result<(), TestCaseError> {
     model.apply(Step::Heal)?;
     model.apply(Step::Refuse(0, false))?;
     model.process.leases.clear();
-    model.process.came.clear();
+    model.process.came = <_>::default();
     model.process.queue.close();
     for _ in 0..10_000 {
         model.apply(Step::Sync)?;
@@ -507,8 +528,8 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn with_room_nothing_is_lost(steps in proptest::collection::vec(step(), 0..60)) {
-        run(ROOMY, steps)?;
+    fn with_room_nothing_is_lost(newest_first in any::<bool>(), steps in proptest::collection::vec(step(), 0..60)) {
+        run(ROOMY, newest_first, steps)?;
     }
 
     #[test]
@@ -517,9 +538,10 @@ proptest! {
         memory in 2..40u64,
         disk in 8..40u64,
         full in proptest::option::of(any::<bool>()),
+        newest_first in any::<bool>(),
     ) {
         let begin = full.map(all_full).unwrap_or_default();
-        run(Bounds { memory: memory * 1_000, disk: disk * RECORD }, [begin, steps].concat())?;
+        run(Bounds { memory: memory * 1_000, disk: disk * RECORD }, newest_first, [begin, steps].concat())?;
     }
 }
 

@@ -35,6 +35,11 @@ impl Done {
         self.ranges.insert(start, end);
     }
 
+    /// How many ranges it has.
+    pub(super) fn parts(&self) -> usize {
+        self.ranges.len()
+    }
+
     /// The position behind the highest one.
     pub(super) fn end(&self) -> u64 {
         self.ranges.last_key_value().map_or(0, |(_, end)| *end)
@@ -77,6 +82,7 @@ mod tests {
             prop_assert_eq!((0..70).filter(|one| done.contains(*one)).collect::<BTreeSet<_>>(), plain.clone());
             prop_assert_eq!(done.end(), plain.last().map_or(0, |last| last + 1));
             let ranges: Vec<_> = done.ranges().collect();
+            prop_assert_eq!(done.parts(), ranges.len());
             prop_assert!(ranges.windows(2).all(|two| two[0].end < two[1].start));
             prop_assert_eq!(done.missing(3..61), (3..61).filter(|one| !plain.contains(one)).collect::<Vec<_>>());
         }

@@ -41,7 +41,7 @@ fn settings(max_bytes: u64) -> QueueSettings {
         name: "one".into(),
         labels: Vec::new(),
         capacity_bytes: 100_000,
-        disk: Some(DiskSettings { directory: "one".into(), limits: limits(max_bytes) }),
+        disk: Some(DiskSettings { directory: "one".into(), limits: limits(max_bytes), newest_first: false }),
     }
 }
 
@@ -446,4 +446,37 @@ async fn what_the_disk_does_not_take_at_the_end_is_counted() {
     life.outlet = None;
     assert!(!life.work(), "it is over");
     assert_eq!((life.seen().pending_blocks, life.seen().kept_blocks, life.seen().dropped_samples), (1, 1, 20));
+}
+
+#[tokio::test]
+async fn where_the_newest_go_first_what_is_done_does_not_become_scattered_without_end() {
+    let storage = Memory::default();
+    let mut life = Life::with_segments(Box::new(move || Ok(storage.clone())), 0, 1 << 20);
+    life.queue.ask(|window| window.set_newest_first(true));
+    let limits = LeaseLimits { max_samples: 1 << 20, max_message_bytes: u64::MAX, linger: Duration::ZERO };
+    let (mut pushed, mut taken) = (0, Vec::new());
+    // Of what comes in every other block goes out, and its neighbours are left to the disk before long.
+    let backlog = loop {
+        (pushed..pushed + 20).for_each(|number| life.queue.push(block(number)));
+        pushed += 20;
+        life.disk.settle();
+        let lease = life.outlet.as_mut().expect("there is one").lease(limits).now_or_never();
+        let mut lease = lease.flatten().expect("some are fresh");
+        if lease.blocks().any(|block| block.min_ms < pushed - 100) {
+            break lease;
+        }
+        let out = lease.take_out(|block| block.min_ms % 2 == 0).expect("every other one");
+        taken.extend(out.blocks().map(|block| block.min_ms));
+        out.ack();
+        assert!(pushed < 40_000, "it never ends");
+    };
+    assert!((16_000..17_000).contains(&pushed), "{pushed}: their file has room for as many holes twice");
+    assert_eq!(backlog.blocks().next().map(|block| block.min_ms), Some(1), "the oldest goes first");
+    drop(backlog);
+    while life.seen().pending_blocks > 0 {
+        life.work();
+        taken.extend(life.take_some());
+    }
+    taken.sort_unstable();
+    assert_eq!(taken, Vec::from_iter(0..pushed));
 }

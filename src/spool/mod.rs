@@ -12,7 +12,8 @@
 //! - taking a block in never waits for a receiver or for a disk: a full queue drops its oldest blocks, counts them and says so;
 //! - the blocks of a target leave a queue in the order in which they came, also after a lease was returned and after a
 //!   restart, and as long as one of them is leased no other lease has any of that target; those of different targets may
-//!   overtake each other only there;
+//!   overtake each other only there. Where the newest are to go first, what came in of late overtakes what waits on disk, and
+//!   each of the two keeps its order;
 //! - a block is forgotten only when its lease is acknowledged, or when it is dropped and counted;
 //! - queues know nothing of each other: a dead receiver fills its own queue and no other;
 //! - queues come and go while blocks flow. One that is closed still hands out what it has; a block that comes for it later
@@ -108,6 +109,9 @@ pub struct DiskSettings {
     pub directory: String,
     /// Its bounds.
     pub limits: DiskLimits,
+    /// Whether what comes in goes before what waits on disk: for receivers that take samples in any order. Otherwise the
+    /// oldest goes first.
+    pub newest_first: bool,
 }
 
 /// The queues of all receivers. Clones are the same spool.

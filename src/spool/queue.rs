@@ -268,8 +268,10 @@ impl Queue {
     /// Whether there is a disk to it is settled by `settings`.
     pub(super) fn new(settings: QueueSettings, metrics: &Metrics) -> Self {
         let metrics = metrics.queue(&settings);
+        let mut window = Window::new(settings.capacity_bytes, settings.disk.is_some());
+        window.set_newest_first(settings.disk.as_ref().is_some_and(|disk| disk.newest_first));
         let state = State {
-            window: Window::new(settings.capacity_bytes, settings.disk.is_some()),
+            window,
             metrics,
             settings,
             outlets: 0,
@@ -294,6 +296,7 @@ impl Queue {
         state.metrics = metrics.queue(&settings);
         state.window.closed = false;
         state.window.set_capacity(settings.capacity_bytes);
+        state.window.set_newest_first(settings.disk.as_ref().is_some_and(|disk| disk.newest_first));
         state.settings = settings;
         self.settle(state);
         true

@@ -288,8 +288,10 @@ async fn what_a_receiver_leaves_that_was_back_for_a_while_is_new() {
     let spool = Spool::at(home, Clock::system(), Metrics::new(&mut Registry::default()));
     let max_age = Duration::from_secs(3600);
     let limits = DiskLimits { max_bytes: 1 << 30, max_age };
-    let settings =
-        QueueSettings { disk: Some(DiskSettings { directory: "one".into(), limits }), ..settings(1_000_000) };
+    let settings = QueueSettings {
+        disk: Some(DiskSettings { directory: "one".into(), limits, newest_first: false }),
+        ..settings(1_000_000)
+    };
     let leave = async |number| {
         drop(spool.open(0, settings.clone()));
         spool.push(block(number));
@@ -334,7 +336,8 @@ async fn metrics_follow() {
 async fn what_is_pending_is_counted_by_kind_also_after_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let max_age = Duration::from_secs(3600);
-    let disk = DiskSettings { directory: "one".into(), limits: DiskLimits { max_bytes: 1 << 30, max_age } };
+    let bounds = DiskLimits { max_bytes: 1 << 30, max_age };
+    let disk = DiskSettings { directory: "one".into(), limits: bounds, newest_first: false };
     let at_once = LeaseLimits { linger: Duration::ZERO, ..limits(100) };
     for life in 0..2 {
         let mut registry = Registry::default();

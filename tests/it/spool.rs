@@ -12,6 +12,7 @@ mod judged;
 mod killed;
 mod matrix;
 mod measured;
+mod newest;
 mod numbered;
 mod others;
 mod reloaded;

@@ -13,7 +13,7 @@ use super::unique::Place;
 use super::{Scalar, Walk, auth, headers, oauth2, proxy, relabel, tls, urls};
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
-use crate::config::{MetadataConfig, QueueConfig, ReceiverSecurity, RemoteWrite, Secret, units};
+use crate::config::{CatchUp, MetadataConfig, QueueConfig, ReceiverSecurity, RemoteWrite, Secret, units};
 use crate::model::WriteFormat;
 use crate::relabel::NameScheme;
 
@@ -150,6 +150,17 @@ fn read_message(fields: &mut Fields<'_>) -> WriteFormat {
     message.value
 }
 
+fn read_catch_up(queue: &mut Fields<'_>) -> CatchUp {
+    const OLDEST: &str = "oldest_first";
+    const NEWEST: &str = "newest_first";
+    let catch_up = queue.valued("catch_up", Valued::new(CatchUp::default(), OLDEST), |text| match text {
+        OLDEST => Ok(CatchUp::OldestFirst),
+        NEWEST => Ok(CatchUp::NewestFirst),
+        _ => Err(super::file::one_of(text, &[OLDEST, NEWEST])),
+    });
+    catch_up.value
+}
+
 fn read_headers(fields: &mut Fields<'_>) -> Vec<(HeaderName, Secret)> {
     const KEY: &str = "headers";
     let mut headers: Vec<(HeaderName, Secret)> = Vec::new();
@@ -249,6 +260,7 @@ fn read_queue(fields: &mut Fields<'_>) -> QueueConfig {
         max_requests_in_flight: usize::try_from(in_flight).unwrap_or(usize::MAX),
         max_samples_per_second: queue.count("max_samples_per_second", default.max_samples_per_second),
         split_rejected: queue.flag("split_rejected", default.split_rejected),
+        catch_up: read_catch_up(&mut queue),
     };
     fields.show(KEY, queue.close());
     config

@@ -435,6 +435,7 @@ pub(super) static QUEUE: Section = Section {
         "max_requests_in_flight",
         "max_samples_per_second",
         "split_rejected",
+        "catch_up",
     ],
     absent: &[],
 };

@@ -147,6 +147,8 @@ pub(super) struct Disk<S: Storage> {
     save_due: Option<Instant>,
     sync_due: Option<Instant>,
     pauses: Pauses,
+    /// What the window was told of what is done.
+    is_scattered: bool,
 }
 
 impl<S: Storage> Disk<S> {
@@ -180,6 +182,7 @@ impl<S: Storage> Disk<S> {
             save_due: None,
             sync_due: None,
             pauses: Pauses::default(),
+            is_scattered: false,
         }
     }
 
@@ -341,6 +344,10 @@ impl<S: Storage> Disk<S> {
         for (number, one) in finished {
             log.finish(number - self.zero, one);
         }
+        let is_scattered = log.is_scattered();
+        if std::mem::replace(&mut self.is_scattered, is_scattered) != is_scattered {
+            self.queue.change(|window| window.set_scattered(is_scattered));
+        }
     }
 
     /// Drops what is too old, and what is too much once `more` bytes are written.
@@ -398,9 +405,10 @@ impl<S: Storage> Disk<S> {
 
     /// Reads what the front has room for; whether there was anything.
     fn read(&mut self) -> io::Result<bool> {
-        let Some((from, bytes)) = self.queue.ask(|window| window.next_to_read()) else { return Ok(false) };
+        let Some((range, bytes)) = self.queue.ask(|window| window.next_to_read()) else { return Ok(false) };
         let (Some(log), zero) = (&mut self.log, self.zero) else { return Ok(false) };
-        let (batch, why) = match log.read(from - zero, bytes) {
+        let (from, positions) = (range.start, range.start - zero..range.end - zero);
+        let (batch, why) = match log.read(positions.clone(), bytes) {
             Ok(batch) => {
                 self.unread_since = None;
                 (batch, Lost::Damage)
@@ -423,7 +431,7 @@ impl<S: Storage> Disk<S> {
                     "a file of the queue on disk cannot be read and is given up: what it holds is lost; it is kept as *.unread"
                 );
                 let Some(log) = &mut self.log else { return Ok(false) };
-                (log.give_up(from - zero), Lost::Unread)
+                (log.give_up(positions), Lost::Unread)
             }
         };
         let Batch { blocks, next, lost, counted_anew } = batch;

@@ -72,6 +72,9 @@ const MAX_SET_ASIDE: usize = 2;
 /// one that is restarted all the time gets near.
 const MAX_SEGMENTS: usize = 4096;
 
+/// What is done should not be in more ranges than these. Their file has room for twice as many.
+const MAX_PARTS: usize = 8192;
+
 pub(super) const DONE_FILE: &str = "acknowledged";
 /// What takes its place, until it does.
 const DONE_FILE_BEGUN: &str = "acknowledged.new";
@@ -312,6 +315,11 @@ impl<S: Storage> Log<S> {
         if let Some(segment) = self.segments.get_mut(at).filter(|segment| segment.first <= position) {
             segment.lose(one);
         }
+    }
+
+    /// Whether what is done lies so scattered among what is not that it hardly has room in its file.
+    pub(super) fn is_scattered(&self) -> bool {
+        self.done.parts() > MAX_PARTS
     }
 
     /// Whether what is done is not written down: that has failed, or was put off.

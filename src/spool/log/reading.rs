@@ -1,6 +1,7 @@
 //! How blocks are read back from a log, and what becomes of those that cannot be.
 
 use std::io;
+use std::ops::Range;
 
 use super::known::Fate;
 use super::{Log, name_of};
@@ -31,24 +32,24 @@ pub(super) struct Cursor {
 }
 
 impl<S: Storage> Log<S> {
-    /// Reads blocks that are not done from `position` on, about `max_bytes` of them.
+    /// Reads blocks that are not done and in `range`, about `max_bytes` of them. What is missing behind it is not missed.
     ///
     /// # Errors
     /// Those of the disk; nothing is lost then, and it can be tried again.
-    pub(in crate::spool) fn read(&mut self, position: u64, max_bytes: u64) -> io::Result<Batch> {
-        let mut batch = Batch { next: position, ..Batch::default() };
+    pub(in crate::spool) fn read(&mut self, range: Range<u64>, max_bytes: u64) -> io::Result<Batch> {
+        let mut batch = Batch { next: range.start, ..Batch::default() };
         let mut bytes = 0;
-        while bytes < max_bytes {
+        while bytes < max_bytes && batch.next < range.end {
             let Some(at) = self.segments.iter().position(|segment| segment.reaches() > batch.next) else {
-                batch.next = self.next;
+                batch.next = self.next.min(range.end);
                 break;
             };
             let outcome = match self.segments[at].unread {
-                None => self.read_segment(at, &mut batch, &mut bytes, max_bytes),
+                None => self.read_segment(at, range.end, &mut batch, &mut bytes, max_bytes),
                 Some(_) => match self.look_again(at, &mut batch) {
                     // What was read of it before is there.
                     Err(_) if batch.next < self.segments[at].end => {
-                        self.read_segment(at, &mut batch, &mut bytes, max_bytes)
+                        self.read_segment(at, range.end, &mut batch, &mut bytes, max_bytes)
                     }
                     outcome => outcome,
                 },
@@ -62,9 +63,16 @@ impl<S: Storage> Log<S> {
         Ok(batch)
     }
 
-    fn read_segment(&mut self, at: usize, batch: &mut Batch, bytes: &mut u64, max_bytes: u64) -> io::Result<()> {
+    fn read_segment(
+        &mut self,
+        at: usize,
+        until: u64,
+        batch: &mut Batch,
+        bytes: &mut u64,
+        max_bytes: u64,
+    ) -> io::Result<()> {
         let (first, marker) = (self.segments[at].first, self.segments[at].marker);
-        let (end, len) = (self.segments[at].end, self.segments[at].len);
+        let (end, len) = (self.segments[at].end.min(until), self.segments[at].len);
         let walk = match self.storage.open(&name_of(first)) {
             // Somebody has deleted it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -78,12 +86,18 @@ impl<S: Storage> Log<S> {
             Some(known) if known.segment == first && known.position == batch.next => walk.skip_to(known.offset),
             _ => {}
         }
+        let mut offset = walk.offset();
         while *bytes < max_bytes {
             let Some((Meta { position, .. }, block)) = walk.next()? else {
                 // What is missing at the end, if anything.
                 self.pass(at, end, batch, Fate::KeptCorrupt);
                 return Ok(());
             };
+            if position >= until {
+                self.pass(at, end, batch, Fate::KeptCorrupt);
+                break;
+            }
+            offset = walk.offset();
             if position < batch.next || position >= end {
                 continue;
             }
@@ -94,7 +108,7 @@ impl<S: Storage> Log<S> {
                 batch.blocks.push((position, block));
             }
         }
-        self.cursor = Some(Cursor { segment: first, offset: walk.offset(), position: batch.next });
+        self.cursor = Some(Cursor { segment: first, offset, position: batch.next });
         Ok(())
     }
 
@@ -156,12 +170,12 @@ impl<S: Storage> Log<S> {
         self.done_changed = true;
     }
 
-    /// Gives up what cannot be read from `position` to the end of its segment. Its file is kept beside the log.
-    pub(in crate::spool) fn give_up(&mut self, position: u64) -> Batch {
-        let mut batch = Batch { next: position, ..Batch::default() };
-        let Some(at) = self.segments.iter().position(|segment| segment.reaches() > position) else { return batch };
+    /// Gives up what cannot be read of the first segment that has any of `range`. Its file is kept beside the log.
+    pub(in crate::spool) fn give_up(&mut self, range: Range<u64>) -> Batch {
+        let mut batch = Batch { next: range.start, ..Batch::default() };
+        let Some(at) = self.segments.iter().position(|segment| segment.reaches() > range.start) else { return batch };
         let unread = self.segments[at].settle_unread();
-        self.pass(at, self.segments[at].end, &mut batch, Fate::KeptUnread);
+        self.pass(at, self.segments[at].end.min(range.end), &mut batch, Fate::KeptUnread);
         if let Some(unread) = unread {
             let segment = &mut self.segments[at];
             batch.lost.push((segment.end, unread.guess));

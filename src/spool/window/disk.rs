@@ -55,8 +55,8 @@ impl Window {
 
     /// What [`Window::next_to_write`] gave is written, up to the number `end`.
     pub(in crate::spool) fn wrote(&mut self, end: u64) {
-        // Behind a gap there is no front: what is written there is left to the disk.
-        let is_behind_gap = self.gap().is_some();
+        // Behind a gap there is no front: what is written there is left to the disk, unless it is to go first.
+        let is_behind_gap = self.gap().is_some() && self.fresh.is_none();
         while let Some(one) = self.disk.as_mut().and_then(|disk| disk.unwritten.pop_front_if(|one| one.number < end)) {
             let left = if is_behind_gap { self.take_away(one.number) } else { None };
             let Some(disk) = &mut self.disk else { return };
@@ -100,13 +100,13 @@ impl Window {
         lost
     }
 
-    /// From which number on blocks are to be read, and how many bytes; `None` if none are needed.
-    pub(in crate::spool) fn next_to_read(&self) -> Option<(u64, u64)> {
+    /// From which number on and up to which one blocks are to be read, and how many bytes; `None` if none are needed.
+    pub(in crate::spool) fn next_to_read(&self) -> Option<(Range<u64>, u64)> {
         let (gap, missing) = (self.gap()?, self.missing());
         let has_front = self.oldest().is_some_and(|one| one.number < gap.start);
         let is_tried = |(from, room): (u64, u64)| from == gap.start && missing <= room;
         let is_in_vain = self.disk.as_ref().and_then(|disk| disk.no_room).is_some_and(is_tried);
-        (!has_front || missing > self.front_bytes / 2 && !is_in_vain).then_some((gap.start, missing.max(1)))
+        (!has_front || missing > self.front_bytes / 2 && !is_in_vain).then_some((gap, missing.max(1)))
     }
 
     /// How many bytes the front has room for.
@@ -119,7 +119,7 @@ impl Window {
         let Batch { blocks, next, lost, counted_anew: (thought, found) } = batch;
         let not_leased = lost.iter().filter(|(number, _)| !self.leased.contains_key(number));
         let mut damaged: Count = not_leased.map(|(_, one)| *one).sum();
-        let has_found = !blocks.is_empty();
+        let (has_found, end) = (!blocks.is_empty(), self.gap_end());
         let Some(disk) = &mut self.disk else { return };
         disk.stored = disk.stored.less(thought);
         disk.stored += found;
@@ -135,8 +135,8 @@ impl Window {
                 disk.stored = disk.stored.less(one.count());
                 come.push(one);
             }
-            disk.gap_from = next.min(disk.written_to);
-            if disk.gap_from == disk.written_to {
+            disk.gap_from = next.min(end);
+            if disk.gap_from == end {
                 // Nothing is left to be read.
                 damaged += disk.stored;
                 disk.stored = Count::default();
@@ -172,11 +172,13 @@ impl Window {
             rest = rest.less(one.count());
             lost += one.count();
         }
+        self.raise_reach(range.end);
+        let end = self.gap_end();
         if let Some(disk) = &mut self.disk {
             rest = rest.at_most(disk.stored);
             disk.stored -= rest;
             disk.floor = disk.floor.max(range.end);
-            disk.gap_from = disk.gap_from.max(range.end).min(disk.written_to);
+            disk.gap_from = disk.gap_from.max(range.end).min(end);
         }
         lost += rest;
         if lost.blocks > 0 {

@@ -79,6 +79,13 @@ impl OfTarget {
 }
 
 impl Lanes {
+    /// None, of targets of which as much is leased as of these.
+    pub(super) fn leased_alike(&self) -> Self {
+        let leased = self.targets.iter().filter(|(_, of)| of.leased > 0);
+        let targets = leased.map(|(target, of)| (*target, OfTarget { leased: of.leased, strands: Vec::new() }));
+        Self { targets: targets.collect(), ..Self::default() }
+    }
+
     /// A block waits.
     pub(super) fn add(&mut self, one: &Waiting) {
         let (target, tenant) = (one.block.target, &one.block.tenant);

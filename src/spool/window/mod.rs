@@ -18,11 +18,14 @@
 //! waits for them in the front may take half of the memory besides, so that the others do not wait behind it. Beyond that
 //! nothing more is read, and the others wait. Nothing is given up for them, but of those for whom it is said to be time.
 //!
+//! Where the newest are to go first, what comes in goes before the front and the gap: [`fresh`] draws that.
+//!
 //! What always holds: the bytes in memory are bounded (besides what is leased), and what is dropped for it is the oldest
 //! that is nowhere else, and counted; a block is in one of front, gap, tail and leases. All of this is done under a lock, so
 //! nothing here touches a file, and nothing waits.
 
 mod disk;
+mod fresh;
 mod lanes;
 mod take;
 
@@ -41,6 +44,7 @@ use super::count::Count;
 use super::lost::Lost;
 use super::queue::LeaseLimits;
 use crate::model::{Block, Tenant};
+use fresh::Fresh;
 use lanes::Lanes;
 
 pub(super) use take::Take;
@@ -130,8 +134,11 @@ pub(super) struct Window {
     waiting: BTreeMap<u64, Waiting>,
     /// Those of them that a lease may have: all below `reach`.
     lanes: Lanes,
-    /// Where the gap was when it was looked at last; without one there is no end.
+    /// Where the gap was when it was looked at last; without one there is no end. Where the newest go first, the first of
+    /// those.
     reach: u64,
+    /// What goes before the front, where the newest go first: all that waits from `reach` on.
+    fresh: Option<Fresh>,
     next: u64,
     sum: Sum,
     leased: BTreeMap<u64, Leased>,
@@ -144,6 +151,7 @@ pub(super) struct Window {
     /// How many bytes of it were of refused tenants when it was looked through last.
     refused_bytes: u64,
     /// The number of the newest block of each tenant, as far as anything waits with a lower one.
+    /// Where the newest go first, of those that were left to the disk.
     newest: HashMap<Tenant, u64>,
     dropped: BTreeMap<Lost, Count>,
     disk: Option<OnDisk>,
@@ -176,6 +184,8 @@ struct OnDisk {
     stored_oldest_ms: Option<i64>,
     /// What was read last, from this number on and with so much room, had no place in the front.
     no_room: Option<(u64, u64)>,
+    /// What is done lies so scattered among what is not that it must not become worse.
+    is_scattered: bool,
     /// Written blocks that are done with, and what is in them; the log does not know it yet.
     finished: Vec<(u64, Count)>,
 }
@@ -196,12 +206,14 @@ impl Window {
             stored: Count::default(),
             stored_oldest_ms: None,
             no_room: None,
+            is_scattered: false,
             finished: Vec::new(),
         };
         Self {
             waiting: BTreeMap::new(),
             lanes: Lanes::default(),
             reach: u64::MAX,
+            fresh: None,
             next: FIRST,
             sum: Sum::default(),
             leased: BTreeMap::new(),
@@ -232,7 +244,9 @@ impl Window {
     pub(super) fn push(&mut self, block: Block) {
         let one = Waiting { number: self.next, arrived: Some(Instant::now()), block };
         self.next += 1;
-        self.note_tenant(&one);
+        if self.fresh.is_none() {
+            self.note_tenant(&one);
+        }
         if let Some(disk) = &mut self.disk {
             disk.unwritten_bytes += one.bytes();
             disk.unwritten.push_back(one.clone());
@@ -244,7 +258,7 @@ impl Window {
     fn note_tenant(&mut self, one: &Waiting) {
         let Some(tenant) = one.block.tenant.as_ref().filter(|_| self.disk.is_some()) else { return };
         match self.newest.get_mut(tenant) {
-            Some(newest) => *newest = one.number,
+            Some(newest) => *newest = one.number.max(*newest),
             None => {
                 let oldest = self.waiting.first_key_value().map_or(one.number, |(oldest, _)| *oldest);
                 self.newest.retain(|_, newest| *newest >= oldest);
@@ -266,12 +280,8 @@ impl Window {
     pub(super) fn give_back(&mut self, blocks: Vec<Waiting>) {
         for one in blocks {
             self.unlease(&one);
-            match (self.gap(), &mut self.disk) {
-                (Some(gap), Some(disk)) if gap.contains(&one.number) => {
-                    disk.stored += one.count();
-                    let oldest_ms = disk.stored_oldest_ms.unwrap_or(i64::MAX);
-                    disk.stored_oldest_ms = Some(oldest_ms.min(one.block.min_ms));
-                }
+            match self.gap() {
+                Some(gap) if gap.contains(&one.number) => self.store(&one),
                 _ => self.put(one),
             }
         }
@@ -282,6 +292,9 @@ impl Window {
         self.leased_sum -= one.count();
         self.leased.remove(&one.number);
         self.lanes.unlease(one.block.target);
+        if let Some(fresh) = &mut self.fresh {
+            fresh.lanes.unlease(one.block.target);
+        }
     }
 
     /// A block is not needed any more, on disk neither.
@@ -304,7 +317,7 @@ impl Window {
     /// What is on disk only; `None` if nothing is.
     fn gap(&self) -> Option<Range<u64>> {
         let disk = self.disk.as_ref().filter(|disk| disk.stored.blocks > 0)?;
-        Some(disk.gap_from..disk.written_to)
+        Some(disk.gap_from..self.gap_end())
     }
 
     /// A block waits from now on.
@@ -312,6 +325,8 @@ impl Window {
         self.sum.add(&one);
         if one.number < self.reach {
             self.lanes.add(&one);
+        } else if let Some(fresh) = &mut self.fresh {
+            fresh.add(&one);
         }
         self.waiting.insert(one.number, one);
     }
@@ -322,12 +337,17 @@ impl Window {
         self.sum.remove(&one);
         if number < self.reach {
             self.lanes.remove(&one);
+        } else if let Some(fresh) = &mut self.fresh {
+            fresh.remove(&one);
         }
         Some(one)
     }
 
     /// The gap may be elsewhere: what is behind it a lease may not have.
     fn look_at_gap(&mut self) {
+        if self.fresh.is_some() {
+            return;
+        }
         let reach = self.gap().map_or(u64::MAX, |gap| gap.start);
         let before = std::mem::replace(&mut self.reach, reach);
         if reach < before {
@@ -339,9 +359,10 @@ impl Window {
 
     /// Leaves to the disk what is there and does not belong into memory, and drops the oldest of what is too much.
     fn make_room(&mut self) {
+        self.bound_fresh();
         while self.bytes_in_front() > self.front_limit() && self.leave_to_disk() {}
         while self.is_full() && self.waiting.len() > 1 {
-            if self.leave_to_disk() {
+            if self.leave_to_disk() || self.let_one_go() {
                 continue;
             }
             // What is on disk as well is not worth dropping.
@@ -354,10 +375,11 @@ impl Window {
             self.finish(oldest.number, oldest.count());
             self.lose(Lost::Memory, oldest.count());
         }
+        let end = self.gap_end();
         if let Some(disk) = &mut self.disk
             && disk.stored.blocks == 0
         {
-            disk.gap_from = disk.written_to;
+            disk.gap_from = end;
             disk.stored_oldest_ms = None;
         }
         self.look_at_gap();
@@ -379,14 +401,13 @@ impl Window {
     /// How many bytes the front may have: besides what waits in it for refused tenants, and not beyond what the tail has
     /// left of the memory, lest what is read is put back at once.
     fn front_limit(&self) -> u64 {
-        let unwritten = self.disk.as_ref().map_or(0, |disk| disk.unwritten_bytes);
-        let left = self.capacity_bytes.saturating_sub(self.front_bytes).saturating_sub(unwritten);
+        let left = self.capacity_bytes.saturating_sub(self.front_bytes).saturating_sub(self.bytes_behind());
         self.front_bytes + self.refused_bytes.min(self.capacity_bytes / 2).min(left)
     }
 
-    /// How many bytes are in memory besides those that are not written.
+    /// How many bytes are in memory besides those of the tail.
     fn bytes_in_front(&self) -> u64 {
-        self.disk.as_ref().map_or(0, |disk| self.sum.bytes.saturating_sub(disk.unwritten_bytes))
+        self.disk.as_ref().map_or(0, |_| self.sum.bytes.saturating_sub(self.bytes_behind()))
     }
 
     /// Forgets the newest block of the front, which then is in the gap; not the last one, which would come back at once.
@@ -394,16 +415,30 @@ impl Window {
     fn leave_to_disk(&mut self) -> bool {
         let Some(disk) = &self.disk else { return false };
         // Without a gap it begins at the end of what is written.
-        let end = if disk.stored.blocks > 0 { disk.gap_from } else { disk.written_to };
+        let end = if disk.stored.blocks > 0 { disk.gap_from } else { self.gap_end() };
         let Some((&number, _)) = self.waiting.range(..end).next_back() else { return false };
         if number < disk.floor || self.oldest().is_some_and(|oldest| oldest.number == number) {
             return false;
         }
-        let (Some(one), Some(disk)) = (self.take_away(number), &mut self.disk) else { return false };
-        disk.gap_from = one.number;
+        self.leave(number);
+        true
+    }
+
+    /// Forgets a block next to the gap, which then is in it.
+    fn leave(&mut self, number: u64) {
+        let (Some(one), Some(disk)) = (self.take_away(number), &mut self.disk) else { return };
+        disk.gap_from = if disk.stored.blocks > 0 { disk.gap_from.min(number) } else { number };
+        self.store(&one);
+    }
+
+    /// A block is in the gap from now on.
+    fn store(&mut self, one: &Waiting) {
+        let Some(disk) = &mut self.disk else { return };
         disk.stored += one.count();
         disk.stored_oldest_ms = Some(disk.stored_oldest_ms.unwrap_or(i64::MAX).min(one.block.min_ms));
-        true
+        if self.fresh.is_some() {
+            self.note_tenant(one);
+        }
     }
 
     fn lose(&mut self, why: Lost, lost: Count) {

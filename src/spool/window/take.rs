@@ -1,11 +1,14 @@
 //! What a lease gets: the blocks of one tenant whose turn it is, and when it is nobody's.
 //!
 //! What always holds: nothing is taken before it is known which older blocks are on disk; of a target of which another lease
-//! has something, and of what is behind the gap, nothing is taken; whose oldest block has waited long enough goes before all
-//! who came later.
+//! has something, and of what is behind the gap and not fresh, nothing is taken; whose oldest block has waited long enough goes
+//! before all who came later. One lease is of the front or of what is fresh.
+
+use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
+use super::lanes::Lanes;
 use super::{Leased, Waiting, Window};
 use crate::model::Tenant;
 use crate::spool::queue::{LeaseLimits, Refused};
@@ -21,39 +24,54 @@ pub(in crate::spool) enum Take {
     Over,
 }
 
+/// Whose turn it is of those who wait in some lanes.
+enum Turn {
+    Of(Option<Tenant>),
+    /// Nobody's before then.
+    Until(Instant),
+    Nobodys,
+}
+
 impl Window {
     /// Takes blocks out for a lease: the oldest of targets that no other lease has anything of, all of one tenant that is
     /// not `refused`. He is the one whose oldest block has waited longest, and for longer than it has to, else the first of
-    /// those who can fill a lease.
+    /// those who can fill a lease. Where the newest go first, of those if it is anybody's turn among them.
     pub(in crate::spool) fn take(&mut self, limits: LeaseLimits, refused: &Refused) -> Take {
         if let Some(until) = self.waits_for_disk() {
             return Take::Until(until);
         }
+        self.let_old_go(limits);
         self.refused_bytes = self.lanes.bytes_of(&refused.tenants);
-        let may_have = |tenant: Option<&Tenant>| tenant.is_none_or(|tenant| !refused.tenants.contains(tenant));
-        let is_last = self.closed || self.gap().is_some();
-        let Some((oldest, first)) = self.lanes.first(may_have) else {
-            if let Some(overdue) = self.overdue(refused) {
-                let picked = self.lanes.pick(&overdue, limits, &self.waiting);
-                return Take::Overdue(self.take_out(&picked));
+        let (is_held, mut fresh_until) = (self.is_held(), None);
+        if let Some(fresh) = self.fresh.as_mut().filter(|_| !is_held) {
+            match turn(&mut fresh.lanes, &self.waiting, limits, refused, self.closed) {
+                Turn::Of(tenant) => {
+                    let picked = fresh.lanes.pick(&tenant, limits, &self.waiting);
+                    return Take::Blocks(self.take_out(&picked));
+                }
+                Turn::Until(until) => fresh_until = Some(until),
+                Turn::Nobodys => {}
             }
-            // A lease that is still out may come back.
-            let over = self.closed && self.waiting.is_empty() && self.leased.is_empty() && self.gap().is_none();
-            return if over { Take::Over } else { Take::Nothing };
-        };
-        let arrived = self.waiting.get(&oldest).and_then(|oldest| oldest.arrived);
-        let until = arrived.map(|arrived| arrived + limits.linger).filter(|until| Instant::now() < *until);
-        let tenant = match until {
-            None => first,
-            Some(until) => match self.lanes.first_full(limits, may_have) {
-                Some(full) => full,
-                // There is no point in waiting for more.
-                None if is_last => first,
-                None => return Take::Until(until),
-            },
-        };
-        let picked = self.lanes.pick(&tenant, limits, &self.waiting);
-        Take::Blocks(self.take_out(&picked))
+        }
+        // There is no point in waiting for more.
+        let is_last = self.closed || self.gap().is_some() || self.fresh.is_some();
+        match turn(&mut self.lanes, &self.waiting, limits, refused, is_last) {
+            Turn::Of(tenant) => {
+                let picked = self.lanes.pick(&tenant, limits, &self.waiting);
+                Take::Blocks(self.take_out(&picked))
+            }
+            Turn::Until(until) => Take::Until(until),
+            Turn::Nobodys => {
+                if let Some(overdue) = self.overdue(refused) {
+                    let picked = self.lanes.pick(&overdue, limits, &self.waiting);
+                    return Take::Overdue(self.take_out(&picked));
+                }
+                // A lease that is still out may come back.
+                let over = self.closed && self.waiting.is_empty() && self.leased.is_empty() && self.gap().is_none();
+                let none = if over { Take::Over } else { Take::Nothing };
+                fresh_until.map_or(none, Take::Until)
+            }
+        }
     }
 
     /// Which of the refused tenants is to give up something, because others wait behind the gap and nothing more is read:
@@ -89,7 +107,32 @@ impl Window {
             self.leased_sum += one.count();
             self.leased.insert(one.number, Leased { min_ms: one.block.min_ms, count: one.count() });
             self.lanes.lease(one.block.target);
+            if let Some(fresh) = &mut self.fresh {
+                fresh.lanes.lease(one.block.target);
+            }
         }
         taken
+    }
+}
+
+/// Whose turn it is in these lanes; `is_last`: more is not waited for.
+fn turn(
+    lanes: &mut Lanes,
+    waiting: &BTreeMap<u64, Waiting>,
+    limits: LeaseLimits,
+    refused: &Refused,
+    is_last: bool,
+) -> Turn {
+    let may_have = |tenant: Option<&Tenant>| tenant.is_none_or(|tenant| !refused.tenants.contains(tenant));
+    let Some((oldest, first)) = lanes.first(may_have) else { return Turn::Nobodys };
+    let arrived = waiting.get(&oldest).and_then(|oldest| oldest.arrived);
+    let until = arrived.map(|arrived| arrived + limits.linger).filter(|until| Instant::now() < *until);
+    match until {
+        None => Turn::Of(first),
+        Some(until) => match lanes.first_full(limits, may_have) {
+            Some(full) => Turn::Of(full),
+            None if is_last => Turn::Of(first),
+            None => Turn::Until(until),
+        },
     }
 }

@@ -10,15 +10,16 @@ use crate::model::{TargetId, WriteFormat};
 use crate::spool::log::Batch;
 use crate::spool::queue::Refused;
 
-const LIMITS: LeaseLimits = LeaseLimits { max_samples: 30, max_message_bytes: u64::MAX, linger: Duration::ZERO };
-const MIB: u64 = 1 << 20;
+pub(super) const LIMITS: LeaseLimits =
+    LeaseLimits { max_samples: 30, max_message_bytes: u64::MAX, linger: Duration::ZERO };
+pub(super) const MIB: u64 = 1 << 20;
 
-fn tenant(name: &str) -> Tenant {
+pub(super) fn tenant(name: &str) -> Tenant {
     Tenant::parse(name).expect("a tenant")
 }
 
 /// The only one of its target, of 64 KiB.
-fn block(number: i64, of: &str) -> Block {
+pub(super) fn block(number: i64, of: &str) -> Block {
     Block {
         target: TargetId(number.unsigned_abs()),
         receiver: 0,
@@ -34,17 +35,17 @@ fn block(number: i64, of: &str) -> Block {
     }
 }
 
-fn numbers(blocks: &[Waiting]) -> Vec<i64> {
+pub(super) fn numbers(blocks: &[Waiting]) -> Vec<i64> {
     blocks.iter().map(|one| one.block.min_ms).collect()
 }
 
 /// These are refused; `overdue`: for long.
-fn refused(names: &[&str], overdue: bool) -> Refused {
+pub(super) fn refused(names: &[&str], overdue: bool) -> Refused {
     let tenants: HashSet<_> = names.iter().map(|name| tenant(name)).collect();
     Refused { overdue: if overdue { tenants.clone() } else { HashSet::new() }, tenants }
 }
 
-fn take(window: &mut Window, who: &[&str]) -> Vec<Waiting> {
+pub(super) fn take(window: &mut Window, who: &[&str]) -> Vec<Waiting> {
     match window.take(LIMITS, &refused(who, false)) {
         Take::Blocks(blocks) => blocks,
         Take::Overdue(blocks) => panic!("overdue: {:?}", numbers(&blocks)),
@@ -89,19 +90,19 @@ async fn those_who_are_refused_are_passed_over_and_keep_their_order() {
 }
 
 /// What is in a window with a disk that takes everything at once and gives it back when it is asked.
-struct Disked {
-    window: Window,
+pub(super) struct Disked {
+    pub(super) window: Window,
     written: BTreeMap<u64, Block>,
 }
 
 impl Disked {
-    fn new(capacity: u64) -> Self {
+    pub(super) fn new(capacity: u64) -> Self {
         let mut window = Window::new(capacity, true);
         window.opened(FIRST, Count::default(), None);
         Self { window, written: BTreeMap::new() }
     }
 
-    fn push(&mut self, block: Block) {
+    pub(super) fn push(&mut self, block: Block) {
         self.window.push(block);
         let batch = self.window.next_to_write(u64::MAX);
         let end = batch.last().expect("what was pushed").0 + 1;
@@ -112,9 +113,10 @@ impl Disked {
 
     /// Reads once; whether there was anything to be read.
     fn read_some(&mut self) -> bool {
-        let Some((from, wanted)) = self.window.next_to_read() else { return false };
+        let Some((range, wanted)) = self.window.next_to_read() else { return false };
+        let from = range.start;
         let (mut bytes, mut blocks, mut next) = (0, Vec::new(), from);
-        for (number, block) in self.written.range(from..) {
+        for (number, block) in self.written.range(range) {
             bytes += block.elements.len() as u64;
             blocks.push((*number, block.clone()));
             next = number + 1;
@@ -126,7 +128,7 @@ impl Disked {
         true
     }
 
-    fn read(&mut self) {
+    pub(super) fn read(&mut self) {
         for _ in 0..1_000 {
             if !self.read_some() {
                 return;
@@ -136,7 +138,7 @@ impl Disked {
     }
 
     /// Takes and settles all that can be had while these are refused: the numbers of what was delivered.
-    fn drain(&mut self, who: &[&str]) -> Vec<i64> {
+    pub(super) fn drain(&mut self, who: &[&str]) -> Vec<i64> {
         let mut delivered = Vec::new();
         loop {
             let blocks = take(&mut self.window, who);
@@ -150,7 +152,7 @@ impl Disked {
     }
 
     /// What is given up of these, who are refused for long, if it is one lease at most.
-    fn give_up(&mut self, who: &[&str]) -> Vec<i64> {
+    pub(super) fn give_up(&mut self, who: &[&str]) -> Vec<i64> {
         let Take::Overdue(blocks) = self.window.take(LIMITS, &refused(who, true)) else { return Vec::new() };
         self.window.forget(&blocks);
         self.read();

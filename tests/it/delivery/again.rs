@@ -46,7 +46,7 @@ async fn sent_again(targets: u64, series: u32, rule: Rule) -> Receiver {
         Spool::at(home, Clock::system(), spool::Metrics::new(registry))
     };
     let limits = DiskLimits { max_bytes: 1 << 30, max_age: Duration::from_secs(3600) };
-    let disk = DiskSettings { directory: "one".to_owned(), limits };
+    let disk = DiskSettings { directory: "one".to_owned(), limits, newest_first: false };
     let queue =
         QueueSettings { name: "one".to_owned(), labels: Vec::new(), capacity_bytes: 1 << 20, disk: Some(disk.clone()) };
     let earlier = spool(&mut Registry::default());

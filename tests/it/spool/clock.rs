@@ -21,7 +21,7 @@ async fn no_backlog_is_too_old_because_the_clock_was_wrong() {
         let home = Home::take(dir.path()).expect("nobody has it");
         let spool = Spool::at(home, clock, Metrics::new(&mut Registry::default()));
         let limits = DiskLimits { max_bytes: 1 << 30, max_age: Duration::from_secs(60) };
-        let disk = Some(DiskSettings { directory: "one".to_owned(), limits });
+        let disk = Some(DiskSettings { directory: "one".to_owned(), limits, newest_first: false });
         let settings = QueueSettings { name: "one".to_owned(), labels: Vec::new(), capacity_bytes: 1 << 20, disk };
         let mut outlet = spool.open(0, settings);
         for _ in 0..5 {

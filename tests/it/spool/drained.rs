@@ -45,7 +45,7 @@ async fn leave_backlog(data: &Path, directory: String, targets: usize, series: u
     let home = Home::take(data).expect("nobody has it");
     let spool = Spool::at(home, Clock::system(), Metrics::new(&mut Registry::default()));
     let limits = DiskLimits { max_bytes: 8 << 30, max_age: Duration::from_secs(7200) };
-    let disk = Some(DiskSettings { directory, limits });
+    let disk = Some(DiskSettings { directory, limits, newest_first: false });
     let settings = QueueSettings { name: "one".to_owned(), labels: Vec::new(), capacity_bytes: 64 << 20, disk };
     let outlet = spool.open(0, settings);
     let encoded = |target: usize| {

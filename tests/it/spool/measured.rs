@@ -58,7 +58,7 @@ fn open(data: &Path) -> (Spool, Outlet) {
             name: "one".to_owned(),
             labels: Vec::new(),
             capacity_bytes: 64 << 20,
-            disk: Some(DiskSettings { directory: "one".to_owned(), limits }),
+            disk: Some(DiskSettings { directory: "one".to_owned(), limits, newest_first: false }),
         },
     );
     (spool, outlet)

@@ -96,6 +96,11 @@ impl Numbered {
         numbered.filter(|(_, at)| **at + finished_after() <= moment).map(|(number, _)| number).collect()
     }
 
+    /// How many were given before `moment`.
+    pub(super) fn finished_before(&self, moment: Instant) -> usize {
+        self.record().iter().filter(|at| **at < moment).count()
+    }
+
     fn record(&self) -> MutexGuard<'_, Vec<Instant>> {
         self.answered.lock().expect("no panic while it is held")
     }

@@ -114,6 +114,14 @@ impl Prometheus {
         frame["data"].take()
     }
 
+    /// The sum of one of its own metrics over all its series.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let answer = http::get(self.address, "/metrics").await.expect("an answer");
+        let lines = answer.text().lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+        let values = lines.map(|line| line.rsplit(' ').next().expect("a value").parse::<f64>().expect("a number"));
+        values.sum()
+    }
+
     async fn query(&self, path: &str, form: &[(&str, &str)]) -> Vec<Stored> {
         let data = self.ask(path, form).await;
         let series = data["result"].as_array().expect("a list of series");

@@ -144,3 +144,35 @@ fn what_is_not_ours_in_the_place_of_the_acknowledgements_is_moved_aside() {
     log.save_done().expect("written");
     assert_eq!((open(&disk).pending(), open(&disk).wrongs()), (count(7), Wrongs::default()));
 }
+
+#[test]
+fn what_is_behind_a_range_is_neither_read_nor_missed() {
+    let disk = Memory::default();
+    let mut log = written(&disk, 0..9);
+    let read = |log: &mut Log<Memory>, range| {
+        let batch = log.read(range, u64::MAX).expect("it is read");
+        (batch.blocks.iter().map(|(position, _)| *position).collect::<Vec<_>>(), batch.next, batch.lost)
+    };
+    assert_eq!(read(&mut log, 0..4), (vec![0, 1, 2, 3], 4, vec![]));
+    assert_eq!(read(&mut log, 4..5), (vec![4], 5, vec![]));
+    // Of the third segment nothing is left but its first record.
+    disk.change(&name_of(6), |bytes| bytes.truncate(segment::HEADER as usize + record::len(&block(6))));
+    assert_eq!(read(&mut log, 5..8), (vec![5, 6], 8, vec![(7, count(1))]));
+    assert_eq!(log.pending(), count(8), "8 is not missed");
+    disk.fail(Some(Fault::Broken));
+    assert_eq!(log.give_up(0..2).lost, [(0, count(1)), (1, count(1))]);
+    assert_eq!(log.pending(), count(6), "2 is in the same file");
+}
+
+#[test]
+fn what_is_done_is_scattered_once_it_hardly_has_room_in_its_file() {
+    let mut log = written(&Memory::default(), 0..1);
+    for position in 0..super::MAX_PARTS as u64 {
+        log.finish(2 * position, count(1));
+    }
+    assert!(!log.is_scattered());
+    log.finish(2 * super::MAX_PARTS as u64, count(1));
+    assert!(log.is_scattered());
+    log.finish(1, count(1));
+    assert!(!log.is_scattered(), "two of them are one");
+}

@@ -50,7 +50,7 @@ fn written(disk: &Memory, numbers: Range<u64>) -> Log<Memory> {
 
 /// The positions of all that can be read, each with the right block.
 fn all(log: &mut Log<Memory>) -> Vec<u64> {
-    let batch = log.read(0, u64::MAX).expect("it is read");
+    let batch = log.read(0..u64::MAX, u64::MAX).expect("it is read");
     assert_eq!(batch.next, log.next());
     assert!(batch.blocks.iter().all(|(position, found)| *found == block(*position)));
     batch.blocks.iter().map(|(position, _)| *position).collect()
@@ -78,7 +78,7 @@ fn reading_goes_on_where_it_stopped() {
     let mut log = written(&disk, 0..8);
     let (mut position, mut seen) = (0, Vec::new());
     while position < log.next() {
-        let batch = log.read(position, 1).expect("it is read");
+        let batch = log.read(position..u64::MAX, 1).expect("it is read");
         seen.extend(batch.blocks.iter().map(|(position, _)| *position));
         position = batch.next;
     }
@@ -132,7 +132,7 @@ fn a_bit_that_flips_while_the_log_is_open_is_found_when_it_is_read() {
     let disk = Memory::default();
     let mut log = written(&disk, 0..8);
     disk.change(&name_of(0), |bytes| bytes[400] ^= 1);
-    let batch = log.read(0, u64::MAX).expect("it is read");
+    let batch = log.read(0..u64::MAX, u64::MAX).expect("it is read");
     assert_eq!(batch.lost, [(1, count(1))]);
     assert_eq!((log.pending(), log.wrongs().damaged), (count(7), 1));
     (0..8).for_each(|position| log.finish(position, count(1)));
@@ -236,8 +236,8 @@ fn a_broken_disk_is_an_error_until_it_is_given_up() {
     let mut log = written(&disk, 0..8);
     disk.fail(Some(Fault::Broken));
     assert!(Log::open(disk.clone(), LIMITS, 4, false).is_err());
-    log.read(0, u64::MAX).expect_err("it is broken");
-    let lost = log.give_up(1).lost;
+    log.read(0..u64::MAX, u64::MAX).expect_err("it is broken");
+    let lost = log.give_up(1..u64::MAX).lost;
     assert_eq!(lost, [(1, count(1)), (2, count(1))], "the rest of the segment, and no other");
     disk.fail(None);
     assert_eq!(all(&mut log), [0, 3, 4, 5, 6, 7]);
@@ -266,7 +266,7 @@ fn what_cannot_be_read_when_a_log_is_opened_is_no_damage_and_comes_once_it_can()
         append(&mut log, next..next + 1);
         // What is before it, and of it, comes, and nothing from behind.
         let (mut position, mut seen) = (0, Vec::new());
-        while let Ok(batch) = log.read(position, u64::MAX) {
+        while let Ok(batch) = log.read(position..u64::MAX, u64::MAX) {
             seen.extend(batch.blocks.iter().map(|(position, _)| *position));
             position = batch.next;
         }
@@ -279,7 +279,7 @@ fn what_cannot_be_read_when_a_log_is_opened_is_no_damage_and_comes_once_it_can()
         assert!(other.next() > next && other.pending().blocks > 0);
         assert_eq!(all(&mut other), whole, "{hidden} {from}: as if it never was");
         disk.unhide();
-        let batch = log.read(position, u64::MAX).expect("it can be read again");
+        let batch = log.read(position..u64::MAX, u64::MAX).expect("it can be read again");
         seen.extend(batch.blocks.iter().map(|(position, _)| *position));
         assert_eq!((seen, batch.lost), (whole, Vec::new()), "{hidden} {from}");
         assert_eq!(log.pending(), count(8), "{hidden} {from}: and no guess is left");
@@ -294,11 +294,12 @@ fn what_cannot_be_read_is_given_up_when_somebody_says_so_and_its_file_is_kept() 
         drop(written(&disk, 0..8));
         disk.hide(&name_of(3), from);
         let mut log = open(&disk);
-        let batch = log.read(0, u64::MAX).expect("what is before it");
-        let given_up = log.give_up(batch.next);
+        let batch = log.read(0..u64::MAX, u64::MAX).expect("what is before it");
+        let given_up = log.give_up(batch.next..u64::MAX);
         assert_eq!(given_up.lost.len(), 1, "nobody knows how much it was");
         assert_eq!(given_up.next, 6);
-        let rest: Vec<_> = log.read(6, u64::MAX).expect("read").blocks.iter().map(|(position, _)| *position).collect();
+        let rest: Vec<_> =
+            log.read(6..u64::MAX, u64::MAX).expect("read").blocks.iter().map(|(position, _)| *position).collect();
         assert_eq!(rest, [6, 7]);
         (0..8).for_each(|position| log.finish(position, count(1)));
         log.collect(0).expect("set aside");
@@ -403,7 +404,7 @@ fn a_deleted_file_is_noticed() {
     assert!(!log.check_name().expect("known"));
     append(&mut log, 8..9);
     assert_eq!(disk.names(".log").len(), 1);
-    let batch = log.read(0, u64::MAX).expect("read");
+    let batch = log.read(0..u64::MAX, u64::MAX).expect("read");
     assert_eq!((batch.blocks.len(), batch.lost.len()), (1, 8));
 }
 
@@ -444,7 +445,7 @@ proptest! {
         let mut log = open(&disk);
         let next = log.next();
         log.append(&[(next, block(7))], 0).expect("written");
-        let found: Vec<_> = log.read(0, u64::MAX).expect("read").blocks.iter().map(|(position, _)| *position).collect();
+        let found: Vec<_> = log.read(0..u64::MAX, u64::MAX).expect("read").blocks.iter().map(|(position, _)| *position).collect();
         prop_assert!(found.is_sorted_by(|one, other| one < other));
         prop_assert_eq!(found.last(), Some(&next));
     }
