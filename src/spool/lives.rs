@@ -215,14 +215,19 @@ async fn what_cannot_be_read_for_too_long_is_given_up_and_kept() {
     assert_eq!(Life::begin(&storage, 0).take(), [0; 0], "it does not come behind what is newer");
 }
 
-#[tokio::test(start_paused = true)]
-async fn each_file_that_cannot_be_read_has_its_own_time() {
+/// A process that cannot read the second and the third file of what one before it was given; and the name of the second.
+fn behind_two_hidden_files() -> (Memory, Life, String) {
     let storage = Memory::default();
     Life::begin(&storage, 0).push(0..20);
     let names = storage.names(".log");
-    storage.hide(&names[1], 0);
-    storage.hide(&names[2], 0);
-    let mut life = Life::begin(&storage, 0);
+    names[1..3].iter().for_each(|name| storage.hide(name, 0));
+    let life = Life::begin(&storage, 0);
+    (storage, life, names[1].clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_file_that_cannot_be_read_has_its_own_time() {
+    let (storage, mut life, _) = behind_two_hidden_files();
     let first = life.take();
     tokio::time::advance(READ_PATIENCE - Duration::from_millis(1)).await;
     assert_eq!((life.take(), life.seen().dropped_blocks), (Vec::new(), 0));
@@ -238,18 +243,13 @@ async fn each_file_that_cannot_be_read_has_its_own_time() {
 
 #[tokio::test(start_paused = true)]
 async fn what_comes_behind_a_file_that_was_dropped_has_its_own_time() {
-    let storage = Memory::default();
-    Life::begin(&storage, 0).push(0..20);
-    let names = storage.names(".log");
-    storage.hide(&names[1], 0);
-    storage.hide(&names[2], 0);
-    let mut life = Life::begin(&storage, 0);
+    let (storage, mut life, hidden) = behind_two_hidden_files();
     let first = life.take();
     tokio::time::advance(READ_PATIENCE - Duration::from_millis(1)).await;
     assert_eq!(life.take(), [0; 0]);
     life.set_max_bytes(storage.bytes() - 1_000);
     assert_eq!(life.take(), [0; 0]);
-    assert!(!storage.names(".log").contains(&names[1]), "it has made room");
+    assert!(!storage.names(".log").contains(&hidden), "it has made room");
     tokio::time::advance(READ_PATIENCE - Duration::from_millis(1)).await;
     assert_eq!((life.take(), storage.names(".unread").len()), (Vec::new(), 0));
     storage.unhide();
