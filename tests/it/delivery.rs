@@ -66,6 +66,14 @@ fn remote(name: &str, url: &str) -> RemoteWrite {
     }
 }
 
+/// The same for whoever gets requests of so many samples, and no smaller one before the end.
+fn filling(url: &str, samples: usize) -> RemoteWrite {
+    let mut remote = remote("main", url);
+    remote.queue.max_samples_per_send = samples;
+    remote.queue.batch_send_deadline = Duration::from_secs(3600);
+    remote
+}
+
 /// What every receiver is told of metric families, a minute after its start if no test says otherwise.
 fn family(name: &str) -> Arc<Metadata> {
     let (family, help) = (name.into(), "How full it is".into());

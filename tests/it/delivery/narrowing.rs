@@ -21,6 +21,20 @@ fn judge(request: &Recorded) -> Answer {
     }
 }
 
+/// A receiver that does not want what holds such series.
+async fn rejecting(bad: impl Fn(&Labels) -> bool + Send + 'static) -> Receiver {
+    Receiver::start(Box::new(move |request| match request.samples.iter().any(|(labels, _)| bad(labels)) {
+        true => Answer::status(400),
+        false => Answer::ok(),
+    }))
+    .await
+}
+
+/// Waits until so many samples are either delivered or rejected.
+async fn judged(monitor: &Monitor, samples: u64) {
+    until(monitor, |seen| seen.delivered_samples + seen.rejected_samples == samples).await;
+}
+
 #[tokio::test]
 async fn one_poisoned_series_among_30_targets_costs_itself_only() {
     for (format, make) in [(WriteFormat::V1, block_of as fn(u64, u32, u32) -> Block), (WriteFormat::V2, block2_of)] {
@@ -37,8 +51,7 @@ async fn one_poisoned_series_among_30_targets_costs_itself_only() {
             for target in 0..30 {
                 pipe.push(make(target, scrape, 20)).await;
             }
-            let settled = u64::from(scrape) * 600;
-            until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == settled).await;
+            judged(&monitor, u64::from(scrape) * 600).await;
             asked.push(receiver.recorded().len());
         }
         assert_eq!(pipe.end().await, [Undelivered::default()]);
@@ -64,23 +77,17 @@ async fn one_poisoned_series_among_30_targets_costs_itself_only() {
 /// As when a label of the target itself is too long.
 #[tokio::test]
 async fn a_target_with_bad_series_only_costs_the_others_nothing() {
-    let bad = |(labels, _): &(Labels, Sample)| labels.value("target") == "1";
-    let receiver = Receiver::start(Box::new(move |request| match request.samples.iter().any(bad) {
-        true => Answer::status(400),
-        false => Answer::ok(),
-    }))
-    .await;
-    let mut remote = remote("main", &receiver.url());
-    remote.queue.max_samples_per_send = 40;
+    let bad = |labels: &Labels| labels.value("target") == "1";
+    let receiver = rejecting(bad).await;
+    let mut remote = filling(&receiver.url(), 40);
     remote.queue.max_requests_in_flight = 1;
-    remote.queue.batch_send_deadline = Duration::from_secs(3600);
     let pipe = Pipe::to(vec![remote]);
     let monitor = pipe.monitors[0].clone();
     for scrape in 1..=4u32 {
         for target in [1, 2] {
             pipe.push(block_of(target, scrape, 20)).await;
         }
-        until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == u64::from(scrape) * 40).await;
+        judged(&monitor, u64::from(scrape) * 40).await;
     }
     pipe.end().await;
     let seen = monitor.snapshot();
@@ -90,22 +97,15 @@ async fn a_target_with_bad_series_only_costs_the_others_nothing() {
 /// As when a label that all of them carry is too long: no request is taken, and none of a target alone.
 #[tokio::test]
 async fn a_bad_series_in_every_target_of_a_request_costs_itself_only() {
-    let bad = |(labels, _): &(Labels, Sample)| labels.value("n") == "3";
-    let receiver = Receiver::start(Box::new(move |request| match request.samples.iter().any(bad) {
-        true => Answer::status(400),
-        false => Answer::ok(),
-    }))
-    .await;
-    let mut remote = remote("main", &receiver.url());
-    remote.queue.max_samples_per_send = 16;
-    remote.queue.batch_send_deadline = Duration::from_secs(3600);
-    let pipe = Pipe::to(vec![remote]);
+    let bad = |labels: &Labels| labels.value("n") == "3";
+    let receiver = rejecting(bad).await;
+    let pipe = Pipe::to(vec![filling(&receiver.url(), 16)]);
     let monitor = pipe.monitors[0].clone();
     for scrape in 1..=3u32 {
         for target in [1, 2] {
             pipe.push(block_of(target, scrape, 8)).await;
         }
-        until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == u64::from(scrape) * 16).await;
+        judged(&monitor, u64::from(scrape) * 16).await;
     }
     pipe.end().await;
     let seen = monitor.snapshot();
@@ -116,10 +116,7 @@ async fn a_bad_series_in_every_target_of_a_request_costs_itself_only() {
 #[tokio::test]
 async fn of_targets_with_a_bad_series_each_prometheus_has_all_others() {
     let prometheus = Prometheus::start().await;
-    let mut remote = remote("main", &prometheus.write_url());
-    remote.queue.max_samples_per_send = 16;
-    remote.queue.batch_send_deadline = Duration::from_secs(3600);
-    let pipe = Pipe::to(vec![remote]);
+    let pipe = Pipe::to(vec![filling(&prometheus.write_url(), 16)]);
     let monitor = pipe.monitors[0].clone();
     for scrape in 1..=3u32 {
         for target in [1, 2] {
@@ -135,7 +132,7 @@ async fn of_targets_with_a_bad_series_each_prometheus_has_all_others() {
             let elements = Bytes::from(compress(&message).expect("a small message"));
             pipe.push(Block { raw_len: message.len() as u32, elements, ..block }).await;
         }
-        until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == u64::from(scrape) * 16).await;
+        judged(&monitor, u64::from(scrape) * 16).await;
     }
     pipe.end().await;
     let seen = monitor.snapshot();
@@ -151,22 +148,15 @@ async fn of_targets_with_a_bad_series_each_prometheus_has_all_others() {
 /// Whoever is searched first tells nothing of the others, so that next time it is another one.
 #[tokio::test]
 async fn a_target_with_bad_series_only_hides_for_a_minute_at_most_that_each_other_has_one() {
-    let bad = |(labels, _): &(Labels, Sample)| labels.value("target") == "1" || labels.value("n") == "3";
-    let receiver = Receiver::start(Box::new(move |request| match request.samples.iter().any(bad) {
-        true => Answer::status(400),
-        false => Answer::ok(),
-    }))
-    .await;
-    let mut remote = remote("main", &receiver.url());
-    remote.queue.max_samples_per_send = 24;
-    remote.queue.batch_send_deadline = Duration::from_secs(3600);
-    let pipe = Pipe::to(vec![remote]);
+    let bad = |labels: &Labels| labels.value("target") == "1" || labels.value("n") == "3";
+    let receiver = rejecting(bad).await;
+    let pipe = Pipe::to(vec![filling(&receiver.url(), 24)]);
     let monitor = pipe.monitors[0].clone();
     for scrape in 1..=3u32 {
         for target in [1, 2, 3] {
             pipe.push(block_of(target, scrape, 8)).await;
         }
-        until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == u64::from(scrape) * 24).await;
+        judged(&monitor, u64::from(scrape) * 24).await;
         tokio::time::pause();
         tokio::time::advance(Duration::from_secs(60)).await;
         tokio::time::resume();
@@ -184,12 +174,8 @@ async fn a_minute_later() {
 /// The same where they never share a request, and where the one comes first whenever a minute is over.
 #[tokio::test]
 async fn a_target_with_bad_series_only_hides_not_for_ever_that_another_has_one() {
-    let bad = |(labels, _): &(Labels, Sample)| labels.value("target") == "1" || labels.value("n") == "3";
-    let receiver = Receiver::start(Box::new(move |request| match request.samples.iter().any(bad) {
-        true => Answer::status(400),
-        false => Answer::ok(),
-    }))
-    .await;
+    let bad = |labels: &Labels| labels.value("target") == "1" || labels.value("n") == "3";
+    let receiver = rejecting(bad).await;
     let mut remote = remote("main", &receiver.url());
     remote.queue.max_requests_in_flight = 1;
     let pipe = Pipe::to(vec![remote]);
@@ -199,7 +185,7 @@ async fn a_target_with_bad_series_only_hides_not_for_ever_that_another_has_one()
         for (target, series) in [(1, 4), (2, 8)] {
             settled += u64::from(series);
             pipe.push(block_of(target, scrape, series)).await;
-            until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == settled).await;
+            judged(&monitor, settled).await;
         }
         a_minute_later().await;
     }
@@ -210,14 +196,9 @@ async fn a_target_with_bad_series_only_hides_not_for_ever_that_another_has_one()
 /// A healthy target is between them: it is not the receiver that takes nothing.
 #[tokio::test]
 async fn a_target_with_bad_series_only_hides_nothing_while_a_third_is_delivered() {
-    let bad = |(labels, _): &(Labels, Sample)| {
-        labels.value("target") == "1" || labels.value("target") == "2" && labels.value("n") == "3"
-    };
-    let receiver = Receiver::start(Box::new(move |request| match request.samples.iter().any(bad) {
-        true => Answer::status(400),
-        false => Answer::ok(),
-    }))
-    .await;
+    let bad =
+        |labels: &Labels| labels.value("target") == "1" || labels.value("target") == "2" && labels.value("n") == "3";
+    let receiver = rejecting(bad).await;
     let mut remote = remote("main", &receiver.url());
     remote.queue.max_requests_in_flight = 1;
     let pipe = Pipe::to(vec![remote]);
@@ -226,7 +207,7 @@ async fn a_target_with_bad_series_only_hides_nothing_while_a_third_is_delivered(
     for target in [3, 1, 2] {
         settled += 8;
         pipe.push(block_of(target, 1, 8)).await;
-        until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == settled).await;
+        judged(&monitor, settled).await;
     }
     pipe.end().await;
     assert_eq!(monitor.snapshot().delivered_samples, 8 + 7);
@@ -235,10 +216,8 @@ async fn a_target_with_bad_series_only_hides_nothing_while_a_third_is_delivered(
 #[tokio::test]
 async fn each_target_is_tried_in_its_turn_whichever_share_a_request() {
     let receiver = Receiver::start(always(Answer::status(400))).await;
-    let mut remote = remote("main", &receiver.url());
-    remote.queue.max_samples_per_send = 16;
+    let mut remote = filling(&receiver.url(), 16);
     remote.queue.max_requests_in_flight = 1;
-    remote.queue.batch_send_deadline = Duration::from_secs(3600);
     let pipe = Pipe::to(vec![remote]);
     let monitor = pipe.monitors[0].clone();
     let mut settled = 0;
@@ -274,7 +253,7 @@ async fn a_series_that_is_taken_again_is_forgiven() {
     let monitor = pipe.monitors[0].clone();
     for scrape in 1..=5u32 {
         pipe.push(block_of(13, scrape, 8)).await;
-        until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == u64::from(scrape) * 8).await;
+        judged(&monitor, u64::from(scrape) * 8).await;
     }
     pipe.end().await;
     // 8, halves of 4, 2 and 1; then the seven and the one; then all together.
@@ -288,26 +267,22 @@ async fn a_series_that_is_taken_again_is_forgiven_beside_one_that_is_not() {
     // Five at first, and then only the last of them.
     let (healed, only_one) = (Arc::new(AtomicBool::new(false)), 4);
     let is_healed = Arc::clone(&healed);
-    let receiver = Receiver::start(Box::new(move |request| {
-        let number = |labels: &Labels| labels.value("n").parse::<u32>().expect("a number");
+    let receiver = rejecting(move |labels| {
         let bad = if is_healed.load(Ordering::SeqCst) { only_one..5 } else { 0..5 };
-        match request.samples.iter().any(|(labels, _)| bad.contains(&number(labels))) {
-            true => Answer::status(400),
-            false => Answer::ok(),
-        }
-    }))
+        bad.contains(&labels.value("n").parse::<u32>().expect("a number"))
+    })
     .await;
     let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
     let monitor = pipe.monitors[0].clone();
     pipe.push(block_of(1, 1, 16)).await;
-    until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == 16).await;
+    judged(&monitor, 16).await;
     assert_eq!(monitor.snapshot().rejected_samples, 5);
     healed.store(true, Ordering::SeqCst);
     let mut rejected = Vec::new();
     for scrape in 2..200u32 {
         let before = monitor.snapshot().rejected_samples;
         pipe.push(block_of(1, scrape, 16)).await;
-        until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == u64::from(scrape) * 16).await;
+        judged(&monitor, u64::from(scrape) * 16).await;
         rejected.push(monitor.snapshot().rejected_samples - before);
         if rejected.ends_with(&[1, 1]) {
             break;
@@ -352,7 +327,7 @@ async fn neighbours_that_are_poisoned_are_not_taken_for_a_receiver_that_takes_no
     let monitor = pipe.monitors[0].clone();
     for scrape in 1..=2u32 {
         pipe.push(block_of(1, scrape, 64)).await;
-        until(&monitor, |seen| seen.delivered_samples + seen.rejected_samples == u64::from(scrape) * 64).await;
+        judged(&monitor, u64::from(scrape) * 64).await;
     }
     pipe.end().await;
     let seen = monitor.snapshot();

@@ -200,10 +200,8 @@ async fn one_poisoned_target_costs_the_others_nothing() {
         if is_bad { Answer::status(400).saying("invalid series") } else { Answer::ok() }
     }))
     .await;
-    let mut remote = remote("main", &receiver.url());
-    remote.queue.max_samples_per_send = 30;
+    let mut remote = filling(&receiver.url(), 30);
     remote.queue.max_requests_in_flight = 1;
-    remote.queue.batch_send_deadline = Duration::from_secs(3600);
     let pipe = Pipe::to(vec![remote]);
     let monitor = pipe.monitors[0].clone();
     for scrape in 0..3 {
@@ -226,10 +224,8 @@ async fn one_poisoned_target_costs_the_others_nothing() {
 #[tokio::test]
 async fn a_receiver_that_rejects_everything_is_not_asked_target_by_target_for_ever() {
     let receiver = Receiver::start(always(Answer::status(400))).await;
-    let mut remote = remote("main", &receiver.url());
-    remote.queue.max_samples_per_send = 10;
+    let mut remote = filling(&receiver.url(), 10);
     remote.queue.max_requests_in_flight = 1;
-    remote.queue.batch_send_deadline = Duration::from_secs(3600);
     let pipe = Pipe::to(vec![remote]);
     for scrape in 0..5 {
         for target in 0..10 {
@@ -254,10 +250,7 @@ async fn a_poisoned_target_costs_the_others_nothing_soon_after_the_receiver_reje
         if is_bad || !is_open.load(Ordering::Relaxed) { Answer::status(400) } else { Answer::ok() }
     }))
     .await;
-    let mut remote = remote("main", &receiver.url());
-    remote.queue.max_samples_per_send = 5;
-    remote.queue.batch_send_deadline = Duration::from_secs(3600);
-    let pipe = Pipe::to(vec![remote]);
+    let pipe = Pipe::to(vec![filling(&receiver.url(), 5)]);
     let monitor = pipe.monitors[0].clone();
     let scrape = async |number: u32| {
         for target in 0..5 {
@@ -280,10 +273,7 @@ async fn a_poisoned_target_costs_the_others_nothing_soon_after_the_receiver_reje
 #[tokio::test]
 async fn a_refusal_of_the_sender_is_not_tried_target_by_target() {
     let receiver = Receiver::start(script([Answer::status(401).saying("who are you?")])).await;
-    let mut remote = remote("main", &receiver.url());
-    remote.queue.max_samples_per_send = 2;
-    remote.queue.batch_send_deadline = Duration::from_secs(3600);
-    let pipe = Pipe::to(vec![remote]);
+    let pipe = Pipe::to(vec![filling(&receiver.url(), 2)]);
     let monitor = pipe.monitors[0].clone();
     pipe.push(block_of(1, 1, 1)).await;
     pipe.push(block_of(2, 1, 1)).await;
