@@ -66,6 +66,25 @@ const REASONS: &[(&str, &str)] = &[
     ("strict", "closed_after_handshake"),
 ];
 
+/// A namespace, and an account that may list its pods and nothing else.
+struct Stage {
+    cluster: &'static Cluster,
+    shop: Namespace,
+    dir: TempDir,
+    /// Of the account.
+    kubeconfig: String,
+    user: String,
+}
+
+impl Stage {
+    async fn new() -> Self {
+        let cluster = Cluster::shared().await;
+        let (shop, dir) = (cluster.own_namespace("shop").await, TempDir::new().expect("a directory"));
+        let (kubeconfig, user) = reader(cluster, &shop, &dir).await;
+        Self { cluster, shop, dir, kubeconfig, user }
+    }
+}
+
 /// A kubeconfig of an account that may list pods of this namespace, and nothing else.
 async fn reader(cluster: &Cluster, shop: &Namespace, dir: &TempDir) -> (String, String) {
     let account = shop.account("auditor").await;
@@ -207,9 +226,7 @@ async fn every_kind_of_pod_is_found_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_connections_the_api_server_says_what_it_can() {
-    let cluster = Cluster::shared().await;
-    let (shop, dir) = (cluster.own_namespace("shop").await, TempDir::new().expect("a directory"));
-    let (kubeconfig, user) = reader(cluster, &shop, &dir).await;
+    let Stage { cluster, shop, dir: _dir, kubeconfig, user } = Stage::new().await;
     let proxy = json!({"name": "istio-proxy", "image": "proxy:1", "args": ["proxy", "sidecar"]});
     let replica = |name: &str| {
         let owned = pod(name).account("cart").owned_by("apps/v1", "ReplicaSet", "cart-5d7c9");
@@ -280,9 +297,7 @@ no port was asked (--no-connect): this is what the API server says
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_called_good_that_was_not_asked_in_time() {
-    let cluster = Cluster::shared().await;
-    let (shop, dir) = (cluster.own_namespace("shop").await, TempDir::new().expect("a directory"));
-    let (kubeconfig, _) = reader(cluster, &shop, &dir).await;
+    let Stage { cluster, shop, dir, kubeconfig, .. } = Stage::new().await;
     let mesh = Mesh::new(ONLY_13).await;
     let ip = loopback();
     let hanging = Server::start_at((ip, 15092).into(), Talk::HangBeforeHandshake);
@@ -346,9 +361,7 @@ async fn nothing_is_called_good_that_was_not_asked_in_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plaintext_port_that_nobody_answers_on_is_given_up() {
-    let cluster = Cluster::shared().await;
-    let (shop, dir) = (cluster.own_namespace("shop").await, TempDir::new().expect("a directory"));
-    let (kubeconfig, _) = reader(cluster, &shop, &dir).await;
+    let Stage { shop, dir: _dir, kubeconfig, .. } = Stage::new().await;
     let mesh = Mesh::new(ONLY_13).await;
     // One address for all: who is there does not matter.
     let ip = loopback();
@@ -407,9 +420,7 @@ async fn a_pod_may_have_an_address_of_ipv6() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_that_rotate_meanwhile_are_the_ones_that_count() {
-    let cluster = Cluster::shared().await;
-    let (shop, dir) = (cluster.own_namespace("shop").await, TempDir::new().expect("a directory"));
-    let (kubeconfig, _) = reader(cluster, &shop, &dir).await;
+    let Stage { shop, dir: _dir, kubeconfig, .. } = Stage::new().await;
     let mesh = Mesh::new(ONLY_13).await;
     let renewed = Ca::new("cluster.local");
     let proxy = json!({
