@@ -25,6 +25,7 @@ fail() {
 # The name of Istio's build, as its own pipeline forms it: the version that the source is on the way to, and the commit.
 istio_version() {
     local module
+    (cd "$here" && go mod download istio.io/istio) || fail "go could not fetch Istio's module"
     module=$(cd "$here" && go list -m -f '{{.Dir}} {{.Version}}' istio.io/istio)
     echo "$(cat "${module% *}/VERSION")-alpha.${module##*-}"
 }
@@ -40,7 +41,6 @@ build() {
 programs() {
     local version=$1
     cmp -s "$here/go.sum" "$home/bin/go.sum" && return
-    type -P go >/dev/null || fail "building Istio needs Go, which is not here"
     echo "building Istio $version with $(go env GOVERSION): minutes, but only once" >&2
     mkdir -p "$home/bin"
     # The tags are those of Istio's Makefile.core.mk.
@@ -107,7 +107,9 @@ write() {
 
 main() {
     local version source
+    type -P go >/dev/null || fail "building Istio needs Go, which is not here"
     mkdir -p "$home/images" "$home/roots"
+    "$root/tests/peers.sh" install envoy prometheus promtool >&2
     version=$(istio_version)
     programs "$version"
     debian

@@ -42,6 +42,8 @@ all)
     # The Envoy is not Istio's, so it counts nothing for Istio.
     NO_ISTIO_METRICS=yes "$here/walk.sh" there "$walk" || status=1
     "$here/patches.sh" || status=1
+    "$here/node.sh" enforce
+    "$here/policies.sh" || status=1
     "$here/walk.sh" back "$walk" || status=1
     exit "$status"
     ;;

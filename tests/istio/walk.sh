@@ -37,11 +37,19 @@ expect() {
     fi
 }
 
+# Prints the block $1 as it is typed.
+typed() {
+    local line
+    while IFS= read -r line; do
+        echo "$ $line"
+    done <<<"${1%$'\n'}"
+}
+
 # Runs the block $1 in this very shell: variables last from one to the next. $2 is the exit code that the page names.
 run() {
     local code
     ((++ran))
-    sed 's/^/$ /' <<<"$1"
+    typed "$1"
     eval "$1" >"$output" 2>&1 </dev/null
     code=$?
     cat "$output"
@@ -140,7 +148,7 @@ step() {
 forward() {
     local since=$SECONDS pid
     ((++ran))
-    sed 's/^/$ /' <<<"$1"
+    typed "$1"
     eval "exec $1" >"$output" 2>&1 </dev/null &
     pid=$!
     until grep -q 'Forwarding from 127.0.0.1:9465' "$output" || ((SECONDS - since > 20)); do sleep 0.2; done
