@@ -12,6 +12,8 @@ use super::storage::{Storage, StoredFile};
 pub(super) enum Fault {
     /// No space: what would make a file longer is written by half.
     Full,
+    /// The same, and nothing can be cut off.
+    Uncuttable,
     /// Nothing can be changed.
     ReadOnly,
     /// No file can be deleted or get another name.
@@ -299,7 +301,7 @@ impl StoredFile for Handle {
     fn write_at(&self, new: &[u8], offset: u64) -> io::Result<()> {
         let mut disk = self.disk.disk();
         disk.may_change()?;
-        let full = disk.fault == Some(Fault::Full);
+        let full = matches!(disk.fault, Some(Fault::Full | Fault::Uncuttable));
         let Content { bytes, dirty, .. } = disk.files.get_mut(&self.id).expect("an open file");
         let (from, end) = (offset as usize, offset as usize + new.len());
         dirty.push(from..end);
@@ -316,6 +318,9 @@ impl StoredFile for Handle {
     fn truncate(&self, len: u64) -> io::Result<()> {
         let mut disk = self.disk.disk();
         disk.may_change()?;
+        if disk.fault == Some(Fault::Uncuttable) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
         disk.files.get_mut(&self.id).expect("an open file").bytes.truncate(len as usize);
         Ok(())
     }

@@ -12,7 +12,8 @@
 //! ```
 //! - *Append.* A batch of blocks goes to the end of the last segment in one `write`. If that fails, the file is cut off where
 //!   it was; if that fails as well, the segment is ended and another one begun. So a record is whole or it is the last thing
-//!   in its file.
+//!   in its file. The first records of a batch that was not cut off may be whole, and come again at the beginning of the next
+//!   segment: whoever opens the log takes those of the first.
 //! - *Acknowledge.* Positions become done in memory at once and in their file with [`Log::save_done`]. A segment of which all
 //!   is done is deleted.
 //! - *Bounds.* [`Log::overdue`] says when the oldest segment has to go, because of bytes or age, whoever still waits for it.
@@ -202,7 +203,7 @@ impl<S: Storage> Log<S> {
     /// Writes blocks, which are at positions that follow one another and are not lower than [`Log::next`].
     ///
     /// # Errors
-    /// If the disk does not take them; then none of them is in the log.
+    /// If the disk does not take them; then none of them is in the log. Who opens it anew may find the first of them.
     pub(super) fn append(&mut self, blocks: &[(u64, Block)], now_ms: i64) -> io::Result<()> {
         let Some(first) = blocks.first().map(|(position, _)| *position) else { return Ok(()) };
         let len: u64 = blocks.iter().map(|(_, block)| record::len(block) as u64).sum();
