@@ -1,6 +1,8 @@
 //! What a queue on disk promises from one process to the next, on a disk in memory: through wrong clocks, and disks that do
 //! not give what is on them.
 
+mod writing;
+
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -203,7 +203,10 @@ impl<S: Storage> Disk<S> {
             self.left_since = None;
         }
         if let (Some(limits), Some(log)) = (self.queue.disk_limits(), &mut self.log) {
-            log.set_limits(LogLimits { segment_bytes: self.limits.segment_bytes, ..limits.of_log() });
+            let limits = limits.of_log();
+            // They may be larger than fits the room that there is now, and are never made larger than they were.
+            let segment_bytes = limits.segment_bytes.min(self.limits.segment_bytes);
+            log.set_limits(LogLimits { segment_bytes, ..limits });
         }
         if self.log.is_none() && self.pauses.write.is_over(now) {
             match self.open() {
