@@ -152,7 +152,8 @@ impl Delivery {
             }
         }
         let each: Vec<Vec<_>> = targets.iter().map(|lease| lease.blocks().cloned().collect()).collect();
-        match each.iter().all(|blocks| blocks.len() == 1) {
+        // Once for all: what of them was written is known of all together only.
+        match !self.is_to_be_split(&rejection) || each.iter().all(|blocks| blocks.len() == 1) {
             true => self.drop_rejected(&each.concat(), rejection, None),
             false => {
                 for blocks in each {

@@ -377,3 +377,25 @@ async fn what_was_written_in_part_is_not_sent_again() {
     let seen = monitor.snapshot();
     assert_eq!((seen.delivered_samples, seen.rejected_samples), (19, 1));
 }
+
+#[tokio::test]
+async fn what_was_written_of_a_request_counts_once_however_many_targets_are_in_it() {
+    let partly = Answer::status(400).header("x-prometheus-remote-write-samples-written", "79").saying(WORDS);
+    let receiver = Receiver::start(script([partly])).await;
+    let mut remote = remote("main", &receiver.url());
+    remote.message = WriteFormat::V2;
+    remote.queue.batch_send_deadline = Duration::from_secs(3600);
+    remote.queue.max_samples_per_send = 80;
+    let pipe = Pipe::to(vec![remote]);
+    let monitor = pipe.monitors[0].clone();
+    for scrape in 1..=2 {
+        for target in 1..=2 {
+            pipe.push(block2_of(target, scrape, 20)).await;
+        }
+    }
+    pipe.end().await;
+    assert_eq!(receiver.recorded().len(), 1);
+    let seen = monitor.snapshot();
+    assert_eq!((seen.delivered_samples, seen.rejected_samples), (79, 1));
+    assert_eq!(seen.last_refusal.map(|refusal| refusal.samples), Some(1));
+}
