@@ -170,6 +170,22 @@ impl Delivery {
         }
     }
 
+    /// The requests of one tenant fail; the others go on.
+    pub(super) fn complain_of_failing(&self, tenant: &Tenant, trouble: &Trouble, pause: Duration) {
+        if let Some(unsaid) = self.state().complaints.due(Complaint::Failing) {
+            tracing::warn!(
+                receiver = self.remote.name,
+                url = self.remote.shown_url(),
+                %tenant,
+                reason = trouble.kind.name(),
+                detail = %trouble,
+                pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                unsaid,
+                "the samples of a tenant are not delivered; they are kept and sent again, and the others go on"
+            );
+        }
+    }
+
     /// These blocks are settled, one way or the other.
     pub(super) fn finished(&self, blocks: &[Block]) {
         if let Some(newest_ms) = blocks.iter().map(|block| block.max_ms).max() {

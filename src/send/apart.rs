@@ -193,6 +193,15 @@ impl Delivery {
     }
 
     /// One target of these blocks is searched from now on.
+    /// Whether the receiver has taken something of others since the requests of this tenant fail, one of which just did.
+    pub(super) fn fails_alone(&self, tenant: &Tenant) -> bool {
+        let since = self.tenants.fails(tenant);
+        let is_well = |(other, last): (&Option<Tenant>, &Instant)| {
+            other.as_ref() != Some(tenant) && *last > since && last.elapsed() < TOGETHER_FOR
+        };
+        self.state().taken.iter().any(is_well)
+    }
+
     pub(super) fn is_searched(&self, blocks: &[Block]) {
         blocks.first().into_iter().for_each(|block| has_turn(&mut self.state().turns.searched, block.target));
     }

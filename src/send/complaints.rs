@@ -25,6 +25,8 @@ pub(super) enum Complaint {
     Metadata,
     /// A tenant is refused.
     Refused,
+    /// The requests of a tenant fail, and those of others do not.
+    Failing,
     /// What waits for one is given up.
     GivenUp,
 }

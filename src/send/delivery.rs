@@ -27,7 +27,7 @@ use super::progress::Ledger;
 use super::rate::Rate;
 use super::sender::MAX_MESSAGE_BYTES;
 use super::tenants::Tenants;
-use super::verdict::{Asked, TroubleKind, Verdict};
+use super::verdict::{Asked, Trouble, TroubleKind, Verdict};
 use crate::clock::Clock;
 use crate::config::RemoteWrite;
 use crate::model::{Block, TargetId, Tenant};
@@ -90,7 +90,8 @@ fn is_about_tenant(trouble: TroubleKind) -> bool {
 pub(super) enum Settled {
     Delivered,
     Rejected(Rejection),
-    /// All were too old, or could not be sent; or the tenant is refused, and what there was a lease of is back in the queue.
+    /// All were too old, or could not be sent; or the tenant is refused or his request has failed, and what there was a lease
+    /// of is back in the queue.
     Nothing,
 }
 
@@ -209,7 +210,8 @@ impl Delivery {
     }
 
     /// Tries until there is a final answer on `blocks`, from which what grows too old is taken out, and acknowledged if there
-    /// is a `lease` of it. With a `lease`, they go back to the queue if the tenant is refused; else they wait until he is not.
+    /// is a `lease` of it. With a `lease`, they go back to the queue if the tenant is refused or his request fails; else they
+    /// wait until it is tried again.
     pub(super) async fn settle(&self, blocks: &mut Vec<Block>, mut lease: Option<&mut Lease>) -> Settled {
         let mut pauses = self.backoff.pauses();
         let mut ready: Option<Request> = None;
@@ -287,21 +289,12 @@ impl Delivery {
                     self.say_not_known(&words);
                 }
                 Verdict::Retry { after, trouble } => {
-                    // Its own pause, for it may fail for its own sake, and that of the receiver, for all.
-                    let own = pauses.next(after);
                     self.metrics.retried.add(held);
-                    if let Some(tenant) = tenant.filter(|_| is_about_tenant(trouble.kind)) {
-                        let pause = self.refused(passes, after);
-                        match &mut lease {
-                            Some(lease) => {
-                                self.complain_of(&tenant, &trouble, attempt, pause);
-                                return self.give_back(&tenant, blocks, lease);
-                            }
-                            None => self.complain_of(&tenant, &trouble, attempt, own.max(pause)),
-                        }
-                    } else {
-                        let pause = own.max(self.gate.failed(passes.receiver, after));
-                        self.complain(trouble, attempt, pause);
+                    // Its own pause, for it may fail for its own sake, that of the receiver, for all, and that of the tenant.
+                    let own = pauses.next(after);
+                    self.failed(passes, tenant.as_ref(), trouble, attempt, (own, after));
+                    if let (Some(tenant), Some(lease)) = (&tenant, &mut lease) {
+                        return self.give_back(tenant, blocks, lease);
                     }
                     tokio::time::sleep(own).await;
                 }
@@ -357,10 +350,30 @@ impl Delivery {
         Settled::Nothing
     }
 
-    /// The receiver is well and refuses the tenant for now. Gives how long his pause is.
-    fn refused(&self, passes: Passes<'_>, after: Option<Duration>) -> Duration {
-        self.gate.answered(passes.receiver);
-        passes.tenant.map_or(Duration::ZERO, |(gate, pass)| gate.failed(pass, after))
+    /// The request is to be sent again. Whose trouble it is has a pause, the one that was asked for with `after` or a longer
+    /// one: the tenant, and the receiver unless it is known to be well.
+    fn failed(
+        &self,
+        passes: Passes<'_>,
+        tenant: Option<&Tenant>,
+        trouble: Trouble,
+        attempt: u32,
+        (own, after): (Duration, Option<Duration>),
+    ) {
+        let of_tenant = passes.tenant.map_or(Duration::ZERO, |(gate, pass)| gate.failed(pass, after));
+        let pause = own.max(of_tenant);
+        match tenant {
+            Some(tenant) if is_about_tenant(trouble.kind) => {
+                self.gate.answered(passes.receiver);
+                self.complain_of(tenant, &trouble, attempt, pause);
+            }
+            // It says nothing of the receiver, neither good nor bad.
+            Some(tenant) if self.fails_alone(tenant) => self.complain_of_failing(tenant, &trouble, pause),
+            _ => {
+                let pause = pause.max(self.gate.failed(passes.receiver, after));
+                self.complain(trouble, attempt, pause);
+            }
+        }
     }
 
     fn request(&self, blocks: &[Block]) -> Result<Request, crate::wire::WireError> {

@@ -2,10 +2,13 @@
 //!
 //! A receiver that answers 429 means the tenant: he has sent more than he may. So that answer closes his [`Gate`] and not that
 //! of the receiver. What is under way for him goes back into the queue, and when his pause is over one lease of his is tried;
-//! the others go on meanwhile. Anything else that is tried again is the receiver's own trouble.
+//! the others go on meanwhile. Anything else that is tried again may be the receiver's own trouble, or his only, as where the
+//! parts of it are down that have his samples: it closes his gate as well, and that of the receiver unless others are taken
+//! since.
 //!
-//! What always holds: a refused tenant takes nobody's place; what of his goes back does so before anything newer of his is
-//! sent; no more than [`MOST`] tenants are remembered that have nothing under way, whoever makes up tenants.
+//! What always holds: a refused tenant, or one whose requests fail, takes nobody's place for longer than one request; what of
+//! his goes back does so before anything newer of his is sent; no more than [`MOST`] tenants are remembered that have nothing
+//! under way, whoever makes up tenants.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,6 +52,8 @@ struct Known {
     returns: bool,
     /// Since when he has been refused without anything being taken.
     since: Option<Instant>,
+    /// Since when his requests fail for another reason.
+    fails_since: Option<Instant>,
     /// He has been refused once more for too long, and nothing was given up since.
     is_overdue: bool,
     /// What the receiver said when it refused him last.
@@ -65,7 +70,8 @@ pub(super) struct Presence {
 impl Known {
     fn new(policy: Backoff) -> Self {
         let gate = Arc::new(Gate::new(policy));
-        Self { gate, leases: 0, bytes: 0, returns: false, since: None, is_overdue: false, words: String::new() }
+        let (since, fails_since, words) = (None, None, String::new());
+        Self { gate, leases: 0, bytes: 0, returns: false, since, fails_since, is_overdue: false, words }
     }
 
     /// Whether nothing is to be taken out for him now.
@@ -123,10 +129,18 @@ impl Tenants {
         self.changed.notify_one();
     }
 
+    /// A request of his has failed. Gives since when they do.
+    pub(super) fn fails(&self, tenant: &Tenant) -> Instant {
+        let now = Instant::now();
+        let since = self.known().get_mut(tenant).map_or(now, |known| *known.fails_since.get_or_insert(now));
+        self.changed.notify_one();
+        since
+    }
+
     /// The receiver does not refuse him.
     pub(super) fn hears(&self, tenant: &Tenant) {
         if let Some(known) = self.known().get_mut(tenant) {
-            (known.since, known.is_overdue) = (None, false);
+            (known.since, known.fails_since, known.is_overdue) = (None, None, false);
         }
         self.changed.notify_one();
     }

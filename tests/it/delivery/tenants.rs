@@ -146,6 +146,45 @@ async fn refused_tenants_hold_up_no_other_and_get_everything_in_order_later() {
     }
 }
 
+/// As those of a Mimir whose parts that hold this one's samples are down: that is no reason to wait for the others.
+#[tokio::test]
+async fn a_tenant_whose_requests_fail_holds_up_no_other_and_gets_everything_in_order_later() {
+    for failure in [|| Answer::status(500), Answer::hang] {
+        let open = Arc::new(AtomicBool::new(false));
+        let rule = Arc::clone(&open);
+        let receiver = Receiver::start(Box::new(move |request| match request.header(HEADER) {
+            Some("well") => Answer::ok(),
+            _ if rule.load(Ordering::SeqCst) => Answer::ok(),
+            _ => failure(),
+        }))
+        .await;
+        let mut remote = with_tenants(&receiver.url());
+        remote.remote_timeout = Duration::from_secs(3);
+        remote.queue.max_samples_per_send = 5;
+        remote.queue.max_requests_in_flight = 4;
+        let pipe = Pipe::to(vec![remote]);
+        let monitor = pipe.monitors[0].clone();
+        for scrape in 0..20 {
+            for target in 0..6 {
+                pipe.push(Block { tenant: tenant("ill"), ..block_of(10 + target, scrape, 5) }).await;
+            }
+            if scrape == 0 {
+                receiver.requests(4).await;
+            }
+            pipe.push(Block { tenant: tenant("well"), ..block_of(1, scrape, 5) }).await;
+        }
+        let seen = until(&monitor, |seen| seen.delivered_samples == 20 * 5).await;
+        assert_eq!((seen.queue.pending_samples, seen.rejected_samples), (20 * 6 * 5, 0));
+        open.store(true, Ordering::SeqCst);
+        assert_eq!(pipe.end().await, [Undelivered::default()]);
+        let taken = receiver.samples(20 * 7 * 5).await;
+        let expected: Vec<_> = (0..20).flat_map(|scrape| [f64::from(scrape); 5]).collect();
+        for target in [1, 10, 11, 12, 13, 14, 15] {
+            assert_eq!(values_of(target, &taken), expected, "target {target}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn many_refused_tenants_hold_up_no_other_and_no_more_requests_are_under_way_than_there_may_be() {
     const AT_ONCE: usize = 3;
