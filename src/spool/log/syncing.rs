@@ -22,7 +22,11 @@ const MAX_AT_ONCE: usize = 32;
 /// a part of its size.
 const GIVE_UP_EVERY_MS: i64 = 60_000;
 
-/// How much is written again at a time.
+/// How much of all that has failed is written again before it is tried again, and what of one segment goes beyond that: a
+/// volume that makes nothing durable is not to be kept busy with it.
+const AGAIN_BYTES: u64 = 1 << 20;
+
+/// How much of it is in memory at a time.
 const CHUNK: usize = 256 << 10;
 
 /// The part: one in so many.
@@ -76,16 +80,21 @@ impl<S: Storage> Log<S> {
     /// it, whether a file could not be opened; that one comes again.
     pub(in crate::spool) fn take_unsynced(&mut self) -> (Unsynced<S::File>, io::Result<()>) {
         let mut unsynced = Unsynced { segments: Vec::new(), done: None, names: None };
-        let mut opened = Ok(());
+        let (mut opened, mut again_bytes) = (Ok(()), 0);
         for _ in 0..self.unsynced.len().min(MAX_AT_ONCE) {
             let Some(Sealed { first, file, has_failed }) = self.unsynced.pop_front() else { break };
             let open = || match has_failed {
+            if has_failed && again_bytes >= AGAIN_BYTES {
+                self.unsynced.push_back(Sealed { first, file, has_failed });
+                continue;
+            }
                 true => self.storage.open_to_write(&name_of(first)),
                 false => self.storage.open(&name_of(first)),
             };
             let known = self.segments.iter().find(|segment| segment.first == first);
             let again = known.filter(|_| has_failed).map(|segment| segment.len);
             match file.map_or_else(open, Ok) {
+            again_bytes += again.unwrap_or_default();
                 Ok(file) => unsynced.segments.push(Part { first, file, again }),
                 // Somebody has deleted it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -117,7 +126,10 @@ impl<S: Storage> Log<S> {
 
     /// How often [`Log::take_unsynced`] is to be asked until it has handed out all once, whatever becomes of it.
     pub(in crate::spool) fn parts_to_sync(&self) -> usize {
-        self.unsynced.len().div_ceil(MAX_AT_ONCE).max(1)
+        let failed = self.unsynced.iter().filter(|sealed| sealed.has_failed);
+        let segments = failed.filter_map(|sealed| self.segments.iter().find(|segment| segment.first == sealed.first));
+        let again: u64 = segments.map(|segment| segment.len).sum();
+        self.unsynced.len().div_ceil(MAX_AT_ONCE).max(1) + usize::try_from(again / AGAIN_BYTES).unwrap_or_default()
     }
 
     /// Syncing these has failed: why.

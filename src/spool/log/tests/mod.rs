@@ -2,6 +2,7 @@
 
 mod acknowledged;
 mod bounds;
+mod syncing;
 mod writing;
 
 use std::ops::Range;
