@@ -194,6 +194,11 @@ impl<F: StoredFile> DoneFile<F> {
         Ok(())
     }
 
+    /// The file itself.
+    pub(super) fn file(&self) -> &F {
+        &self.file
+    }
+
     /// The file, to be synced by somebody else.
     pub(super) fn to_sync(&self) -> ToSync<F> {
         ToSync { file: self.file.clone(), progress: Arc::clone(&self.progress) }

@@ -23,15 +23,15 @@ impl<S: Storage> Disk<S> {
     /// The first of those that there were: what fails by itself keeps nothing else from being synced.
     pub(super) fn sync(&mut self, wait: bool) -> io::Result<()> {
         let Some(log) = &mut self.log else { return Ok(()) };
-        let has_name = log.check_name();
-        if let Ok(false) = has_name {
+        let have_names = log.check_names();
+        if let Ok(false) = have_names {
             tracing::error!(
                 queue = self.queue.name(),
                 directory = %self.shown_place.display(),
                 "somebody has deleted files of the queue on disk; what comes from now on is written anew"
             );
         }
-        let mut outcome = has_name.map(drop);
+        let mut outcome = have_names.map(drop);
         if let Some(Syncing { thread, files }) = self.syncing.take_if(|syncing| wait || syncing.thread.is_finished()) {
             let abnormal = |_| Err(files.failed(io::Error::other("BUG: syncing ended abnormally")));
             let synced = thread.join().unwrap_or_else(abnormal);

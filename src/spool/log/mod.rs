@@ -295,14 +295,20 @@ impl<S: Storage> Log<S> {
         }
     }
 
-    /// Whether the segment that is written still has its name; the next block goes to another one if not.
-    pub(super) fn check_name(&mut self) -> io::Result<bool> {
-        let Some(writer) = &self.writer else { return Ok(true) };
-        let has_name = writer.file.has_name()?;
-        if !has_name {
+    /// Whether the files that are written still have their names. If not, the next block goes to another segment, and what is
+    /// done to another file.
+    pub(super) fn check_names(&mut self) -> io::Result<bool> {
+        let has_name = |file: Option<&S::File>| file.map_or(Ok(true), StoredFile::has_name);
+        let of_segment = has_name(self.writer.as_ref().map(|writer| &writer.file));
+        let of_done = has_name(self.done_file.as_ref().map(DoneFile::file));
+        if let Ok(false) = of_segment {
             self.seal();
         }
-        Ok(has_name)
+        if let Ok(false) = of_done {
+            self.done_file = None;
+            (self.done_changed, self.names_changed) = (true, true);
+        }
+        Ok(of_segment? && of_done?)
     }
 
     /// The block at `position`, of which so much is in it, is done with, whether it was written or not.

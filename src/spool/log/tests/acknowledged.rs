@@ -176,3 +176,20 @@ fn what_is_done_is_scattered_once_it_hardly_has_room_in_its_file() {
     log.finish(1, count(1));
     assert!(!log.is_scattered(), "two of them are one");
 }
+
+#[test]
+fn acknowledgements_whose_file_was_deleted_are_written_anew() {
+    let disk = Memory::default();
+    let mut log = written(&disk, 0..8);
+    log.finish(0, count(1));
+    log.save_done().expect("written");
+    assert!(log.take_unsynced().0.sync().is_ok());
+    disk.remove(DONE_FILE).expect("somebody deletes it");
+    assert!(!log.check_names().expect("it is looked at"));
+    assert!(log.is_unsaved());
+    log.save_done().expect("written");
+    assert!(log.check_names().expect("it is looked at"));
+    assert!(log.take_unsynced().0.sync().is_ok());
+    disk.lose_power(0);
+    assert_eq!(all(&mut open(&disk)), Vec::from_iter(1..8));
+}

@@ -399,11 +399,11 @@ fn where_no_more_files_can_be_opened_no_segment_is_ended_for_that() {
 fn a_deleted_file_is_noticed() {
     let disk = Memory::default();
     let mut log = written(&disk, 0..8);
-    assert!(log.check_name().expect("known"));
+    assert!(log.check_names().expect("known"));
     for name in disk.names(".log") {
         disk.remove(&name).expect("deleted");
     }
-    assert!(!log.check_name().expect("known"));
+    assert!(!log.check_names().expect("known"));
     append(&mut log, 8..9);
     assert_eq!(disk.names(".log").len(), 1);
     let batch = log.read(0..u64::MAX, u64::MAX).expect("read");
