@@ -73,9 +73,11 @@ impl<S: Storage> Log<S> {
         self.bytes_of_others() > 0 && self.bytes().saturating_add(with_header(more)) > self.limits.max_bytes
     }
 
-    /// Takes the oldest segment out of the log: its positions, and what of it was not done. [`Log::collect`] deletes it.
+    /// Takes the oldest segment out of the log: its positions, and what of it was not done. It touches no file;
+    /// [`Log::collect`] deletes it.
     pub(in crate::spool) fn drop_oldest(&mut self) -> Option<(Range<u64>, Count)> {
         if self.segments.len() == 1 {
+            self.let_go.extend(self.writer.as_ref().map(|writer| writer.file.clone()));
             self.seal();
         }
         let oldest = self.segments.pop_front()?;
@@ -89,6 +91,7 @@ impl<S: Storage> Log<S> {
     /// Deletes the files of which nothing is needed any more, and of those that were set aside what has no room beside
     /// `more` bytes.
     pub(in crate::spool) fn collect(&mut self, more: u64) -> io::Result<()> {
+        self.let_go.clear();
         let written = self.writer.as_ref().and(self.segments.back()).map(|segment| segment.first);
         while let Some(done) =
             self.segments.iter().position(|segment| segment.pending.blocks == 0 && Some(segment.first) != written)
@@ -126,7 +129,8 @@ impl<S: Storage> Log<S> {
     }
 
     fn doom(&mut self, segment: Segment) {
-        self.need_not_sync(segment.first);
+        let file = self.need_not_sync(segment.first);
+        self.let_go.extend(file);
         self.doomed.push(segment.into());
     }
 

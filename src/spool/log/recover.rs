@@ -61,6 +61,7 @@ impl<S: Storage> Log<S> {
             doomed: Vec::new(),
             set_aside: set_aside.into(),
             unsynced: <_>::default(),
+            let_go: Vec::new(),
             given_up_ms: None,
             done_unsynced: true,
             names_changed: true,

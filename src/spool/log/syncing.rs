@@ -71,9 +71,10 @@ impl<S: Storage> Log<S> {
         self.unsynced.push_back(Sealed { first, file, has_failed });
     }
 
-    /// It is gone.
-    pub(super) fn need_not_sync(&mut self, first: u64) {
-        self.unsynced.retain(|sealed| sealed.first != first);
+    /// It is gone. Gives its file, if it was kept open for that.
+    pub(super) fn need_not_sync(&mut self, first: u64) -> Option<S::File> {
+        let at = self.unsynced.iter().position(|sealed| sealed.first == first)?;
+        self.unsynced.remove(at)?.file
     }
 
     /// What was written since this was asked last, to be synced by whoever has the time; if that is much, a part of it. With
@@ -83,18 +84,18 @@ impl<S: Storage> Log<S> {
         let (mut opened, mut again_bytes) = (Ok(()), 0);
         for _ in 0..self.unsynced.len().min(MAX_AT_ONCE) {
             let Some(Sealed { first, file, has_failed }) = self.unsynced.pop_front() else { break };
-            let open = || match has_failed {
             if has_failed && again_bytes >= AGAIN_BYTES {
                 self.unsynced.push_back(Sealed { first, file, has_failed });
                 continue;
             }
+            let open = || match has_failed {
                 true => self.storage.open_to_write(&name_of(first)),
                 false => self.storage.open(&name_of(first)),
             };
             let known = self.segments.iter().find(|segment| segment.first == first);
             let again = known.filter(|_| has_failed).map(|segment| segment.len);
-            match file.map_or_else(open, Ok) {
             again_bytes += again.unwrap_or_default();
+            match file.map_or_else(open, Ok) {
                 Ok(file) => unsynced.segments.push(Part { first, file, again }),
                 // Somebody has deleted it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -147,7 +148,7 @@ impl<S: Storage> Log<S> {
                 }
             } else if self.segments.iter().any(|segment| segment.first == first) {
                 // It may have been ended meanwhile.
-                self.need_not_sync(first);
+                drop(self.need_not_sync(first));
                 self.unsynced.push_back(Sealed { first, file: None, has_failed: true });
             }
         }

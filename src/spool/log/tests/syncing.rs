@@ -27,3 +27,17 @@ fn little_at_a_time_is_written_again_of_what_could_not_be_synced() {
     }
     assert!(log.take_unsynced().0.is_empty());
 }
+
+/// To drop is done under the lock of the queue, and a volume in the network may take its time to close a file.
+#[test]
+fn no_file_is_closed_before_it_is_collected() {
+    for blocks in [8, 2] {
+        let disk = Memory::default();
+        let mut log = written(&disk, 0..blocks);
+        let holders = disk.holders();
+        log.drop_oldest();
+        assert!(disk.holders() >= holders, "of {blocks}");
+        log.collect(0).expect("deleted");
+        assert!(disk.holders() < holders, "of {blocks}");
+    }
+}
