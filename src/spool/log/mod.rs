@@ -69,6 +69,9 @@ pub(super) const POSITIONS: u64 = 1 << 62;
 /// How many damaged files are kept.
 const MAX_SET_ASIDE: usize = 2;
 
+/// How much of the memory that a write took is kept for the next.
+const SCRATCH_BYTES: usize = 1 << 20;
+
 /// How many segments of earlier processes there may be however small they are; the oldest has to go if there are more. Only
 /// one that is restarted all the time gets near.
 const MAX_SEGMENTS: usize = 4096;
@@ -253,9 +256,8 @@ impl<S: Storage> Log<S> {
         writer.unsynced = true;
         self.writer = Some(writer);
         // One large block must not be remembered for ever.
-        if self.scratch.capacity() > self.limits.segment_bytes as usize {
-            self.scratch = Vec::new();
-        }
+        self.scratch.clear();
+        self.scratch.shrink_to(SCRATCH_BYTES);
         Ok(())
     }
 

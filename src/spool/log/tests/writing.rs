@@ -30,3 +30,13 @@ fn what_a_failed_write_leaves_behind_costs_nothing_that_is_written_later() {
     let mut log = open(&disk);
     assert_eq!((all(&mut log), log.wrongs().damaged), (Vec::from_iter(1..5), 0));
 }
+
+#[test]
+fn a_large_block_is_not_remembered() {
+    let disk = Memory::default();
+    let limits = LogLimits { segment_bytes: 16 << 20, max_bytes: 1 << 30, ..LIMITS };
+    let mut log = Log::open(disk, limits, 4, false).expect("it opens");
+    let large = Block { elements: Bytes::from(vec![0; 4 << 20]), ..block(0) };
+    log.append(&[(0, large)], 0).expect("it is written");
+    assert!(log.scratch.capacity() <= 1 << 20, "{} bytes", log.scratch.capacity());
+}
