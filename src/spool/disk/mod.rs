@@ -231,7 +231,7 @@ impl<S: Storage> Disk<S> {
         {
             self.fail(now, Work::Tidy, what, &error);
         }
-        if self.pauses.are_none() {
+        if self.pauses.are_none() && !has_more {
             self.heal(now);
         }
         self.show();

@@ -61,6 +61,12 @@ impl<S: Storage> Disk<S> {
         false
     }
 
+    /// Something does not work, or did not a moment ago.
+    #[cfg(test)]
+    pub(in crate::spool) fn is_in_trouble(&self) -> bool {
+        self.trouble.is_some()
+    }
+
     pub(super) fn heal(&mut self, now: Instant) {
         if let Some(trouble) = self.trouble.take() {
             tracing::info!(

@@ -23,3 +23,18 @@ async fn a_queue_that_is_given_less_room_goes_on_to_drop_little_at_a_time() {
     }
     assert!(life.seen().dropped_blocks > 500);
 }
+
+#[tokio::test]
+async fn a_disk_works_again_once_all_that_waits_is_on_it() {
+    let storage = Memory::default();
+    let mut life = Life::begin(&storage, 0);
+    storage.fail(Some(Fault::Full));
+    life.push(0..20);
+    storage.fail(None);
+    // It writes a part, and then something else is due.
+    life.disk.hurry();
+    assert!(matches!(life.disk.step(), Next::Within(Duration::ZERO)));
+    assert!(life.disk.is_in_trouble());
+    life.work();
+    assert!(!life.disk.is_in_trouble());
+}
