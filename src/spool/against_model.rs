@@ -77,7 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Restart),
         1 => (any::<usize>(), any::<usize>()).prop_map(|(file, bit)| Step::Flip(file, bit)),
         1 => (1..60u8).prop_map(Step::Tear),
-        1 => prop_oneof![Just(Fault::Full), Just(Fault::ReadOnly), Just(Fault::Broken), Just(Fault::NoFiles), Just(Fault::Undeletable), Just(Fault::FirstUndeletable), Just(Fault::Unsyncable)].prop_map(Step::Fail),
+        1 => prop_oneof![Just(Fault::Full), Just(Fault::Uncuttable), Just(Fault::ReadOnly), Just(Fault::Broken), Just(Fault::NoFiles), Just(Fault::Undeletable), Just(Fault::FirstUndeletable), Just(Fault::Unsyncable), Just(Fault::Forgotten)].prop_map(Step::Fail),
         2 => Just(Step::Heal),
         1 => any::<bool>().prop_map(Step::NewestFirst),
     ]
@@ -123,6 +123,10 @@ struct Model {
     /// Acknowledged ones that must not come back after a kill, and after the loss of power.
     saved: BTreeSet<i64>,
     saved_durably: BTreeSet<i64>,
+    /// Something that was to become durable did not, and counts for all who come later as if it were.
+    was_forgotten: bool,
+    /// Those that may be so, of earlier processes: nobody writes them again.
+    forgotten: BTreeSet<i64>,
     /// How many blocks may be gone because of damage that this process can have found.
     may_lose: usize,
     /// How often the header and the first record of a segment were hit.
@@ -206,6 +210,8 @@ impl Model {
             synced: BTreeSet::new(),
             saved: BTreeSet::new(),
             saved_durably: BTreeSet::new(),
+            was_forgotten: false,
+            forgotten: BTreeSet::new(),
             may_lose: 0,
             heads_hit: HashMap::new(),
             works: true,
@@ -234,7 +240,8 @@ impl Model {
         if sync {
             // What could not be synced and cannot be read is not written again.
             if self.storage.hides_nothing() {
-                self.synced = self.pending.clone();
+                self.synced = self.pending.difference(&self.forgotten).copied().collect();
+                self.was_forgotten = false;
             }
             self.saved = self.acknowledged.clone();
             self.saved_durably = self.acknowledged.clone();
@@ -274,6 +281,9 @@ impl Model {
         self.saved_durably = self.saved_durably.intersection(&self.acknowledged).copied().collect();
         self.written = there.clone();
         self.synced = self.synced.intersection(&there).copied().collect();
+        if std::mem::take(&mut self.was_forgotten) {
+            self.forgotten.extend(there.difference(&self.synced));
+        }
         self.pending = there;
         Ok(())
     }
@@ -448,6 +458,7 @@ impl Model {
             Step::Fail(fault) => {
                 self.storage.fail(Some(fault));
                 self.works = false;
+                self.was_forgotten |= fault == Fault::Forgotten;
             }
             Step::Heal => {
                 self.storage.fail(None);
