@@ -7,7 +7,8 @@
 //! rejected ─▶ one target alone ─┬─ taken ─▶ the others as above
 //!                               └─ rejected ─▶ all are dropped
 //! ```
-//! What always holds: a receiver that takes nothing costs one request more for each that it rejects, and two searches a minute:
+//! What always holds: a receiver that takes nothing costs one request more for each that it rejects, or one for each scrape in
+//! it where there are several of a target, as in a backlog, and two searches a minute:
 //! one by whoever comes first, and one of a target that was given up for a minute without being searched, so that no target
 //! hides for ever what the receiver takes of another, whichever come together. The one that is searched or tried is that for
 //! which it is longest ago. A receiver that took something within the minute is none that takes nothing. What is kept of all
@@ -192,7 +193,6 @@ impl Delivery {
         state.taken.insert(tenant, Instant::now());
     }
 
-    /// One target of these blocks is searched from now on.
     /// Whether the receiver has taken something of others since the requests of this tenant fail, one of which just did.
     pub(super) fn fails_alone(&self, tenant: &Tenant) -> bool {
         let since = self.tenants.fails(tenant);
@@ -202,6 +202,7 @@ impl Delivery {
         self.state().taken.iter().any(is_well)
     }
 
+    /// One target of these blocks is searched from now on.
     pub(super) fn is_searched(&self, blocks: &[Block]) {
         blocks.first().into_iter().for_each(|block| has_turn(&mut self.state().turns.searched, block.target));
     }

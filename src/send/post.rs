@@ -60,7 +60,7 @@ impl Post {
     }
 
     /// Sends one body; `attempt` is 0 the first time, and `tenant` who all of it belongs to. Always ends within
-    /// `remote_timeout`.
+    /// `remote_timeout`, or as soon as another request has made its client.
     pub(super) async fn send(&self, body: Bytes, asked: Asked, attempt: u32, tenant: Option<&Tenant>) -> Sent {
         let deadline = Instant::now() + self.remote.remote_timeout;
         let mut secrets = secrets_of(&self.remote);

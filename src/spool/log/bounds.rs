@@ -104,7 +104,7 @@ impl<S: Storage> Log<S> {
         let mut outcome = Ok(());
         for doomed in std::mem::take(&mut self.doomed) {
             match self.carry_out(&doomed) {
-                // Should it come back because that was not durable, all of it is done.
+                // Should it come back because that was not durable, all of it is done, as soon as that is synced.
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {

@@ -143,11 +143,11 @@ pub(super) struct Log<S: Storage> {
     set_aside: VecDeque<(String, u64)>,
     /// Ended segments that are not synced.
     unsynced: VecDeque<Sealed<S::File>>,
+    /// Of segments that were taken out of the log, to be closed with their deletion, which may take its time.
+    let_go: Vec<S::File>,
     /// When the last one was ended because it could not be.
     given_up_ms: Option<i64>,
     done_unsynced: bool,
-    /// Of segments that were taken out of the log, to be closed with their deletion, which may take its time.
-    let_go: Vec<S::File>,
     names_changed: bool,
     /// When the newest block arrived.
     newest_ms: Option<i64>,

@@ -164,12 +164,12 @@ impl<S: Storage> Log<S> {
         let mut next = believed.start;
         let mut in_order = true;
         while in_order && let Some((meta, _)) = walk.next()? {
-            // A copy of another segment, say: what would break the order is not read.
             if segment.is_empty() && (segment.first..next).contains(&meta.position) {
                 // A write of it and others has failed and left it in the segment before, too, from where it is read.
                 segment.len = walk.offset();
                 continue;
             }
+            // A copy of another segment, say: what would break the order is not read.
             in_order = (next.max(segment.first)..believed.end).contains(&meta.position);
             if !in_order {
                 break;
