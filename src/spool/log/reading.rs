@@ -11,6 +11,10 @@ use crate::spool::record::{self, Meta};
 use crate::spool::segment::Walk;
 use crate::spool::storage::Storage;
 
+/// How many times as much as it is asked for one reading goes past in what is done, before it ends for now: whoever reads has
+/// other things to do.
+const MOST_PAST: u64 = 8;
+
 /// What was read.
 #[derive(Debug, Default)]
 pub(in crate::spool) struct Batch {
@@ -32,7 +36,8 @@ pub(super) struct Cursor {
 }
 
 impl<S: Storage> Log<S> {
-    /// Reads blocks that are not done and in `range`, about `max_bytes` of them. What is missing behind it is not missed.
+    /// Reads blocks that are not done and in `range`, about `max_bytes` of them, or fewer where much lies between them that is
+    /// done: none, too. What is missing behind it is not missed.
     ///
     /// # Errors
     /// Those of the disk; nothing is lost then, and it can be tried again.
@@ -103,8 +108,11 @@ impl<S: Storage> Log<S> {
             }
             self.pass(at, position, batch, Fate::KeptCorrupt);
             batch.next = position + 1;
-            if !self.done.contains(position) {
-                *bytes += record::len(&block) as u64;
+            let len = record::len(&block) as u64;
+            if self.done.contains(position) {
+                *bytes += len.div_ceil(MOST_PAST);
+            } else {
+                *bytes += len;
                 batch.blocks.push((position, block));
             }
         }

@@ -117,10 +117,12 @@ impl Window {
     /// What was read from the number `from` on; what was not there is lost, because of `why`.
     pub(in crate::spool) fn has_read(&mut self, from: u64, batch: Batch, why: Lost) {
         let Batch { blocks, next, lost, counted_anew: (thought, found) } = batch;
-        let not_leased = lost.iter().filter(|(number, _)| !self.leased.contains_key(number));
-        let mut damaged: Count = not_leased.map(|(_, one)| *one).sum();
         let (has_found, end) = (!blocks.is_empty(), self.gap_end());
         let Some(disk) = &mut self.disk else { return };
+        // What is on its way out, or has come there while this was read, is not in the gap.
+        let finished: HashSet<_> = disk.finished.iter().map(|(number, _)| *number).collect();
+        let is_new = |number: &u64| !self.leased.contains_key(number) && !finished.contains(number);
+        let mut damaged: Count = lost.iter().filter(|(number, _)| is_new(number)).map(|(_, one)| *one).sum();
         disk.stored = disk.stored.less(thought);
         disk.stored += found;
         damaged = damaged.at_most(disk.stored);
@@ -128,8 +130,6 @@ impl Window {
         let mut come = Vec::new();
         // Otherwise more was left to the disk meanwhile, and reading begins before that.
         if disk.gap_from == from {
-            let finished: HashSet<_> = disk.finished.iter().map(|(number, _)| *number).collect();
-            let is_new = |number: &u64| !self.leased.contains_key(number) && !finished.contains(number);
             for (number, block) in blocks.into_iter().filter(|(number, _)| is_new(number)) {
                 let one = Waiting { number, arrived: None, block };
                 disk.stored = disk.stored.less(one.count());

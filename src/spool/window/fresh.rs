@@ -71,6 +71,8 @@ impl Window {
                 fresh.add(one);
             }
             (self.fresh, self.reach) = (Some(fresh), written_to);
+            // What is fresh waits behind nobody.
+            self.newest.values_mut().for_each(|newest| *newest = (*newest).min(written_to.saturating_sub(1)));
         } else {
             // Behind a gap only what is not written is in memory.
             if self.gap().is_some() {
@@ -78,6 +80,8 @@ impl Window {
                 written.into_iter().for_each(|number| self.leave(number));
             }
             self.fresh = None;
+            let unwritten: Vec<_> = self.waiting.range(written_to..).map(|(_, one)| one.clone()).collect();
+            unwritten.iter().for_each(|one| self.note_tenant(one));
         }
         self.make_room();
     }

@@ -260,7 +260,8 @@ impl Window {
         match self.newest.get_mut(tenant) {
             Some(newest) => *newest = one.number.max(*newest),
             None => {
-                let oldest = self.waiting.first_key_value().map_or(one.number, |(oldest, _)| *oldest);
+                let in_memory = self.waiting.first_key_value().map_or(one.number, |(oldest, _)| *oldest);
+                let oldest = self.gap().map_or(in_memory, |gap| gap.start.min(in_memory));
                 self.newest.retain(|_, newest| *newest >= oldest);
                 self.newest.insert(tenant.clone(), one.number);
             }

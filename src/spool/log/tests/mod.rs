@@ -75,6 +75,21 @@ fn what_was_written_is_there_again_and_goes_on_behind() {
 }
 
 #[test]
+fn reading_goes_past_what_is_done_a_part_at_a_time() {
+    let disk = Memory::default();
+    let mut log = written(&disk, 0..30);
+    (0..29).for_each(|position| log.finish(position, count(1)));
+    let (mut batch, mut parts) = (Batch::default(), 0);
+    while batch.blocks.is_empty() {
+        batch = log.read(batch.next..u64::MAX, 300).expect("it is read");
+        assert!(batch.next <= 30, "{batch:?}");
+        parts += 1;
+    }
+    assert_eq!(batch.blocks, [(29, block(29))]);
+    assert!(parts > 2, "{parts} parts");
+}
+
+#[test]
 fn reading_goes_on_where_it_stopped() {
     let disk = Memory::default();
     let mut log = written(&disk, 0..8);
