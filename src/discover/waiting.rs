@@ -28,12 +28,17 @@ impl Waiting {
 
     /// Those of another source as well, which may know the same pods.
     pub(super) fn join(&mut self, other: &Self) {
-        self.more = self.more.max(other.more);
+        let at_least = self.count().max(other.count());
         for (pod, why) in &other.pods {
-            if !self.pods.contains_key(pod) {
-                self.add(|| (pod.clone(), why.clone()));
+            if !self.pods.contains_key(pod) && self.pods.len() < NAMED {
+                self.pods.insert(pod.clone(), why.clone());
             }
         }
+        self.more = at_least.saturating_sub(self.pods.len());
+    }
+
+    fn count(&self) -> usize {
+        self.pods.len() + self.more
     }
 }
 
@@ -60,5 +65,8 @@ mod tests {
         assert_eq!((all.pods.len(), all.more), (70, 0));
         all.join(&waiting(0..130));
         assert_eq!((all.pods.len(), all.more), (NAMED, 30), "at least");
+        // They are among those that are not named.
+        all.join(&waiting(110..130));
+        assert_eq!((all.pods.len(), all.more), (NAMED, 30), "not more than there are");
     }
 }

@@ -60,6 +60,11 @@ pub(super) fn candidates(pod: &Pod, around: &Surroundings<'_>) -> Vec<Candidate>
     candidates
 }
 
+/// Whether nothing of it will run any more.
+pub(super) fn has_ended(pod: &Pod) -> bool {
+    matches!(pod.status.phase.as_str(), "Succeeded" | "Failed")
+}
+
 /// Why a pod that has no targets has none, safe to show.
 pub(super) fn waits_for(pod: &Pod) -> String {
     if pod.status.pod_ip.is_empty() {
@@ -119,7 +124,7 @@ pub(super) fn known_as(pod: &Pod) -> model::Pod {
         ip: pod.status.pod_ip.parse().ok(),
         created: pod.metadata.created,
         host_network: pod.spec.host_network,
-        finished: matches!(pod.status.phase.as_str(), "Succeeded" | "Failed"),
+        finished: has_ended(pod),
         terminating: pod.metadata.terminating,
     }
 }

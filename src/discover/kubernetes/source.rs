@@ -271,7 +271,8 @@ impl Scope {
     /// The pods that have no targets yet.
     fn waiting(&self, waiting: &mut Waiting) {
         let Primary::Pods(made) = &self.primary else { return };
-        for (pod, _) in made.groups.values().filter(|(_, group)| group.is_empty()) {
+        // What was evicted, say, is there for long and waits for nothing.
+        for (pod, _) in made.groups.values().filter(|(pod, group)| group.is_empty() && !pod::has_ended(pod)) {
             let name = || format!("{}/{}", pod.metadata.namespace, pod.metadata.name);
             waiting.add(|| (name(), pod::waits_for(pod)));
         }
@@ -372,6 +373,8 @@ mod tests {
         let pods = [
             pod("found", json!({"podIP": "10.0.0.1", "phase": "Running"})),
             pod("new", json!({"phase": "Pending"})),
+            pod("evicted", json!({"phase": "Failed"})),
+            pod("done", json!({"phase": "Succeeded"})),
             pod("bare", serde_json::Value::Null),
         ];
         let said = |others: &Others| {
