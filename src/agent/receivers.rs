@@ -182,6 +182,12 @@ impl Receivers {
             let its_own = before.and_then(|known| known.directory.clone());
             its_own.unwrap_or_else(|| self.directory_for(&remote))
         });
+        if directory.is_none() && remote.queue.catch_up == CatchUp::NewestFirst {
+            warn!(
+                queue = remote.name,
+                "catch_up: newest_first has no effect without a queue on disk: give --data-dir, or take it out"
+            );
+        }
         let settings = QueueSettings {
             name: remote.name.clone(),
             labels: send::labels(&remote),

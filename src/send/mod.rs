@@ -8,10 +8,11 @@
 //! ```
 //!
 //! What always holds:
-//! - samples of one target leave in the order in which they came, unless the newest are to go first, and never two requests with samples of one target are
-//!   under way; a block is acknowledged only when the receiver has it, refused it for good, or it grew older than
-//!   `sample_age_limit`: at least once, in order. That limit goes by the timestamps and the wall clock of the moment, as in
-//!   Prometheus: a clock that is ahead makes samples too old while it is, which is why there is none unless it is asked for;
+//! - samples of one target leave in the order in which they came, unless the newest are to go first, and never two requests
+//!   with samples of one target are under way; a block is acknowledged only when the receiver has it, refused it for good, or
+//!   it grew older than `sample_age_limit`: at least once, in order. That limit goes by the timestamps and the wall clock of
+//!   the moment, as in Prometheus: a clock that is ahead makes samples too old while it is, which is why there is none unless
+//!   it is asked for;
 //! - a request that gets no answer holds back its own targets, and others only by the place that it takes, and a receiver in
 //!   trouble is asked one request at a time, with one pause for all ([`gate`]);
 //! - no request has samples of two tenants, and one that the receiver refuses with 429, or whose requests alone fail, holds up
