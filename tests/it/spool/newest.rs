@@ -10,16 +10,16 @@ use crate::support::victoria::Victoria;
 /// How many answers may have been given behind one that comes at once.
 const AT_ONCE: usize = 8;
 
-/// A receiver that is down, or takes one request of a target in so long.
+/// A receiver that is down, or takes one request of a target in so long that little more goes out than comes in, and yet not
+/// longer, on a busy machine, than until the next answer.
 fn slow(up: &Arc<AtomicBool>) -> Rule {
     let up = Arc::clone(up);
-    let taken = || Answer::ok().after(Duration::from_millis(150));
+    let taken = || Answer::ok().after(Duration::from_millis(300));
     Box::new(move |_| if up.load(Ordering::SeqCst) { taken() } else { Answer::status(503) })
 }
 
 /// With so little memory that a backlog is on disk before long, and one scrape in each request.
 fn config(target: &Numbered, receiver: &Receiver) -> String {
-    // So seldom that a request which takes long on a busy machine is still taken sooner than the next answer comes.
     let interval = Duration::from_millis(500);
     format!(
         "scrape_configs:

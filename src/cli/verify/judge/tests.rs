@@ -60,8 +60,8 @@ fn good<E>() -> Result<Answered, E> {
 }
 
 /// Once it was known who it is.
-fn broken_off(reason: Reason) -> Result<Answered, Unanswered> {
-    Err(Unanswered { failure: Failure::new(reason, "as it is"), peer: Some(peer()) })
+fn broken_off(reason: Reason) -> Unanswered {
+    Unanswered { failure: Failure::new(reason, "as it is"), peer: Some(peer()) }
 }
 
 fn refused<T, E: From<Failure>>(reason: Reason) -> Result<T, E> {
@@ -159,7 +159,7 @@ fn a_failed_scrape_fails_the_check_that_it_is_about_and_proves_nothing_else() {
 fn what_was_verified_before_it_failed_counts() {
     for reason in [Reason::Timeout, Reason::ClosedAfterHandshake, Reason::ClientCertificateRejected] {
         let mut evidence = evidence();
-        evidence.secure[0].scrape.outcome = broken_off(reason);
+        evidence.secure[0].scrape.outcome = Err(broken_off(reason));
         let verdict = |id| verdict(&open(), &evidence, id, 15092);
         assert_eq!(verdict("listener"), (Verdict::Ok, "TLSv1.3 TLS_AES_256_GCM_SHA384".to_owned()), "{reason}");
         assert_eq!(verdict("identity"), (Verdict::Ok, ID.to_owned()), "{reason}");
