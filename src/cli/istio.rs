@@ -1,4 +1,6 @@
-//! What Istio calls things: the annotations and variables by which a pod offers its metrics over mTLS.
+//! What Istio calls things: the annotations and variables by which a pod offers its metrics over mTLS, and its proxy.
+
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 /// The annotation that names the port of merged metrics. Istio's injector writes it where the proxy has
 /// [`MERGED_VARIABLE`]; a value of the user's own wins.
@@ -35,3 +37,10 @@ pub(super) const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-n
 pub(super) const EXCLUDE_ANNOTATION: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
 /// The annotation that lists the ports that inbound capture is for; absent or `*`: all.
 pub(super) const INCLUDE_ANNOTATION: &str = "traffic.sidecar.istio.io/includeInboundPorts";
+
+/// The proxy of a pod, if it has one.
+pub(super) fn proxy(pod: &Pod) -> Option<&Container> {
+    let spec = pod.spec.as_ref()?;
+    let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    all.into_iter().find(|container| container.name == PROXY_CONTAINER)
+}

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use super::Stop;
 use crate::cli::istio::{
     ENVOY_ANNOTATION, ENVOY_PORT, ENVOY_VARIABLE, MERGED_ANNOTATION, MERGED_PORT, MERGED_VARIABLE, PATH_ANNOTATION,
+    PROXY_CONTAINER, proxy,
 };
 use crate::cli::remedy::Source;
 use crate::model::clean;
@@ -135,6 +136,11 @@ fn port(pod: &Pod, wanted: WantedPort) -> Result<u16, Stop> {
         None => {
             let what = if wanted == WantedPort::Merged { "merged metrics" } else { "Envoy's metrics" };
             let why = format!("pod {shown} has no annotation {annotation}, which would name the port of {what}");
+            if proxy(pod).is_none() {
+                let hint = "let Istio inject the proxy first, by the label of the namespace, and make the pod anew; a pod \
+                            outside the mesh has no such port";
+                return Err(no(format!("{why}, and no container {PROXY_CONTAINER} to open it"), hint.to_owned()));
+            }
             Err(no(why, Source::of(pod).opening(annotation, variable, usual)))
         }
         Some(text) => match port_of(text) {
@@ -172,7 +178,7 @@ mod tests {
                     "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "cart-5d7c9", "uid": "u", "controller": true
                 }],
             },
-            "spec": {"containers": [], "serviceAccountName": "cart"},
+            "spec": {"containers": [{"name": PROXY_CONTAINER}], "serviceAccountName": "cart"},
             "status": {"phase": "Running", "podIP": "10.0.0.17"},
         });
         change(&mut pod);
@@ -262,6 +268,14 @@ mod tests {
         }
         let host = pod(json!({}), |pod| pod["spec"]["hostNetwork"] = json!(true));
         assert_eq!(place(&host, WantedPort::Number(9)).map(|place| place.port), Ok(9), "it was asked for");
+    }
+
+    #[test]
+    fn a_pod_without_a_proxy_is_not_told_to_open_its_port() {
+        let dns = pod(json!({}), |pod| pod["spec"]["containers"] = json!([{"name": "coredns"}]));
+        let (why, hint) = refused(&dns, WantedPort::Merged);
+        assert!(why.ends_with("merged metrics, and no container istio-proxy to open it"), "{why}");
+        assert!(hint.starts_with("let Istio inject the proxy first") && !hint.contains("kubectl"), "{hint}");
     }
 
     #[test]

@@ -97,7 +97,8 @@ async fn forwarded(args: &ScrapeArgs, cluster: &Cluster, name: &str, wanted: Wan
         (None, None) => Err(Stop::NoTarget {
             why: format!("no agent is found that would scrape pods of node {}", clean(node)),
             hint: Some(
-                "give --agent-namespace and --agent-selector, or forward the port of an agent and give --agent"
+                "is one there and ready (kubectl get pods -A -l app.kubernetes.io/name=meshscrape -o wide)? If it is elsewhere or \
+                 has other labels, give --agent-namespace and --agent-selector, or forward its port and give --agent"
                     .to_owned(),
             ),
         }),

@@ -112,9 +112,13 @@ async fn what_keeps_a_pod_from_being_scraped_is_said_and_nobody_is_connected() {
     let stage = Stage::new().await;
     let cart = stage.serve("cart");
     let at = cart.socket().ip().to_string();
-    let plain = pod("plain").account("cart").running(&at).owned_by("apps/v1", "StatefulSet", "plain");
+    let proxy = json!({"name": "istio-proxy", "image": "registry.example/proxy:1"});
+    let plain = |name| pod(name).account("cart").owned_by("apps/v1", "StatefulSet", "plain");
+    let outside = plain("outside").running(&at);
+    let plain = plain("plain").container(proxy).running(&at);
     let annotated = |name: &str, port: &str| pod(name).account("cart").annotation(MERGED, port);
     stage.shop.create_pod(plain).await;
+    stage.shop.create_pod(outside).await;
     stage.shop.create_pod(annotated("waiting", "15092")).await;
     stage.shop.create_pod(annotated("odd", "15092abc").running(&at)).await;
     stage.shop.create_pod(annotated("host", "15092").with(json!({"spec": {"hostNetwork": true}})).running(&at)).await;
@@ -124,6 +128,7 @@ async fn what_keeps_a_pod_from_being_scraped_is_said_and_nobody_is_connected() {
     for (name, says) in [
         ("plain", "has no annotation prometheus.istio.io/secure-port"),
         ("plain", patch.as_str()),
+        ("outside", "and no container istio-proxy to open it\nhint: let Istio inject the proxy first"),
         ("waiting", "has no address yet (phase Pending)"),
         ("odd", "is \"15092abc\", and no port"),
         ("host", "uses the network of its node"),
@@ -218,7 +223,8 @@ async fn from_a_workstation_the_agent_of_the_pods_node_scrapes_it_by_a_forwarded
     };
     stage.shop.create_pod(annotated("cart-1", &here)).await;
     stage.shop.create_pod(annotated("cart-2", &here)).await;
-    let plain = pod("plain-0").account("cart").on(&here).owned_by("apps/v1", "StatefulSet", "plain");
+    let proxy = json!({"name": "istio-proxy", "image": "registry.example/proxy:1"});
+    let plain = pod("plain-0").account("cart").container(proxy).on(&here).owned_by("apps/v1", "StatefulSet", "plain");
     stage.shop.create_pod(plain.running(&address.ip().to_string())).await;
     stage.shop.create_pod(annotated("far-1", &there)).await;
 

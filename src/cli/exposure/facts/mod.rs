@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use crate::cli::istio::{
     ENVOY_ANNOTATION, ENVOY_PORT, ENVOY_VARIABLE, EXCLUDE_ANNOTATION, GATEWAY_NAME_LABEL, INCLUDE_ANNOTATION,
-    LOCALHOST_ONLY_VARIABLE, MERGED_ANNOTATION, MERGED_PORT, MERGED_VARIABLE, PROXY_CONTAINER,
+    LOCALHOST_ONLY_VARIABLE, MERGED_ANNOTATION, MERGED_PORT, MERGED_VARIABLE, proxy,
 };
 use crate::cli::remedy::Source;
 use crate::cli::scrape::port_of;
@@ -300,13 +300,6 @@ impl Capture {
 
 fn annotation<'p>(pod: &'p Pod, name: &str) -> Option<&'p str> {
     pod.metadata.annotations.as_ref()?.get(name).map(String::as_str)
-}
-
-/// The proxy's container; as a native sidecar it is an init container.
-fn proxy(pod: &Pod) -> Option<&Container> {
-    let spec = pod.spec.as_ref()?;
-    let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    all.into_iter().find(|container| container.name == PROXY_CONTAINER)
 }
 
 /// What the proxy is told to be; without a word of that, what the pod looks like.
