@@ -35,9 +35,10 @@ up)
     ;;
 down) "$here/node.sh" down ;;
 all)
-    trap '"$here/node.sh" down' EXIT
-    up
+    mkdir -p "$home"
     walk=$(mktemp -d "$home/walk.XXXXXX")
+    trap '"$here/node.sh" down; rm -rf "$walk"' EXIT
+    up
     status=0
     # The Envoy is not Istio's, so it counts nothing for Istio.
     NO_ISTIO_METRICS=yes "$here/walk.sh" there "$walk" || status=1

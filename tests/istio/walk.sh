@@ -109,6 +109,7 @@ step() {
         expect '^scraped$' 'scraped'
         ;;
     *'-- meshscrape targets'*)
+        sleep 20 # "until its first scrape, within 20 seconds, a target is `unknown`"
         run "$1"
         expect ' up .*15092' 'the targets of the agent are up'
         expect 'httpbin' 'httpbin is among them'
