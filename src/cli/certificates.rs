@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SHOWN_BYTES: usize = 1024;
 /// Where the certificates are in the manifests, used if it is there.
 pub(super) const DEFAULT_CERTS_DIR: &str = "/etc/istio-certs";
+/// Where cert-manager's csi-driver-spiffe mounts them there, used if the other is not.
+const MOUNTED_CERTS_DIR: &str = "/var/run/secrets/spiffe.io";
 
 /// What is said where neither our certificate nor anybody else names a trust domain.
 pub(super) const NO_TRUST_DOMAIN: &str =
@@ -49,7 +51,7 @@ impl Ours {
         trust_domain: Option<TrustDomain>,
         aliases: Vec<TrustDomain>,
     ) -> Result<Self, String> {
-        let files = CertificateFiles::in_dir(dir);
+        let files = files_in(dir);
         let settings = IdentitySettings { files: files.clone(), trust_domain, aliases };
         let (credentials, snapshot) = identity::load(&settings, &Clock::system());
         let mut remarks = snapshot.problems.iter().map(|problem| clean_to(problem, SHOWN_BYTES).into_owned());
@@ -80,5 +82,15 @@ impl Ours {
 
 /// Where our certificates are: where somebody says, or where the manifests put them.
 pub(super) fn dir(named: Option<&Path>) -> Option<PathBuf> {
-    named.map(Path::to_owned).or_else(|| Some(PathBuf::from(DEFAULT_CERTS_DIR)).filter(|dir| dir.is_dir()))
+    let usual = || [DEFAULT_CERTS_DIR, MOUNTED_CERTS_DIR].map(PathBuf::from).into_iter().find(|dir| dir.is_dir());
+    named.map(Path::to_owned).or_else(usual)
+}
+
+/// The files in a directory, by the names that they have there: those of Istio's agent, or, if nothing has one of these,
+/// those that cert-manager's csi-driver-spiffe mounts.
+pub(super) fn files_in(dir: &Path) -> CertificateFiles {
+    let istio = CertificateFiles::in_dir(dir);
+    let mounted = CertificateFiles { chain: dir.join("tls.crt"), key: dir.join("tls.key"), root: dir.join("ca.crt") };
+    let is_there = |files: &CertificateFiles| [&files.chain, &files.key, &files.root].iter().any(|file| file.exists());
+    if is_there(&mounted) && !is_there(&istio) { mounted } else { istio }
 }

@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::CheckOutput;
+use super::certificates::files_in;
 use crate::clock::Clock;
 use crate::config::CertificateFiles;
 use crate::identity::{CertificateFacts, Inspection, inspect};
@@ -25,14 +26,14 @@ use crate::model::{clean, clean_to};
 /// # Errors
 /// If the report cannot be written.
 pub(super) fn run(dir: &Path, output: CheckOutput, out: &mut impl Write, clock: &Clock) -> io::Result<u8> {
-    let files = CertificateFiles::in_dir(dir);
+    let files = files_in(dir);
     let now = clock.now();
     let mut report = Report { dir: clean(&dir.display().to_string()).into_owned(), ..Report::default() };
     if dir.is_dir() {
         let found = inspect(&files, now);
         identity(&found, &mut report);
-        chain(&found, now, &mut report);
-        roots(&found, now, &mut report);
+        chain(&found, &files, now, &mut report);
+        roots(&found, &files, now, &mut report);
         for broken in &found.broken {
             report.problem(broken);
         }
@@ -68,8 +69,8 @@ fn identity(found: &Inspection, report: &mut Report) {
     }
 }
 
-fn chain(found: &Inspection, now: SystemTime, report: &mut Report) {
-    report.section("certificate", "own certificate (cert-chain.pem, key.pem)");
+fn chain(found: &Inspection, files: &CertificateFiles, now: SystemTime, report: &mut Report) {
+    report.section("certificate", format!("own certificate ({}, {})", name(&files.chain), name(&files.key)));
     match &found.chain {
         Err(fault) => report.problem(fault),
         Ok(certificates) => {
@@ -100,8 +101,8 @@ fn chain(found: &Inspection, now: SystemTime, report: &mut Report) {
     }
 }
 
-fn roots(found: &Inspection, now: SystemTime, report: &mut Report) {
-    report.section("roots", "roots (root-cert.pem)");
+fn roots(found: &Inspection, files: &CertificateFiles, now: SystemTime, report: &mut Report) {
+    report.section("roots", format!("roots ({})", name(&files.root)));
     let certificates = match &found.roots {
         Ok(certificates) => certificates,
         Err(fault) => return report.problem(fault),
@@ -125,22 +126,21 @@ fn roots(found: &Inspection, now: SystemTime, report: &mut Report) {
     }
 }
 
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// Who may read the key can pose as us; who may write the roots decides whom we believe.
 fn permissions(files: &CertificateFiles, report: &mut Report) {
     report.section("permissions", "permissions");
-    let named = [
-        ("cert-chain.pem", &files.chain, 0o022),
-        ("key.pem", &files.key, 0o066),
-        ("root-cert.pem", &files.root, 0o022),
-    ];
     let mut all_good = files.chain.exists() || files.key.exists() || files.root.exists();
-    for (name, path, unwanted) in named {
+    for (path, unwanted) in [(&files.chain, 0o022), (&files.key, 0o066), (&files.root, 0o022)] {
         let Ok(metadata) = path.metadata() else { continue };
         let mode = metadata.permissions().mode() & 0o7777;
         if mode & unwanted != 0 {
             all_good = false;
             let what = if mode & unwanted & 0o022 != 0 { "written" } else { "read" };
-            report.warning(format!("{name} can be {what} by other users (mode {mode:04o})"));
+            report.warning(format!("{} can be {what} by other users (mode {mode:04o})", name(path)));
         }
     }
     if all_good {
@@ -165,7 +165,7 @@ struct Report {
 
 struct Section {
     name: &'static str,
-    heading: &'static str,
+    heading: String,
     findings: Vec<Finding>,
 }
 
@@ -211,8 +211,8 @@ impl Certificate {
 }
 
 impl Report {
-    fn section(&mut self, name: &'static str, heading: &'static str) {
-        self.sections.push(Section { name, heading, findings: Vec::new() });
+    fn section(&mut self, name: &'static str, heading: impl Into<String>) {
+        self.sections.push(Section { name, heading: heading.into(), findings: Vec::new() });
     }
 
     fn good(&mut self, text: impl Display) {
@@ -382,6 +382,21 @@ mod tests {
             assert!(text.contains(part), "{part:?} is not in {text}");
         }
         assert!(!text.contains('\u{1b}'), "names are cleaned: {text}");
+    }
+
+    #[test]
+    fn what_csi_driver_spiffe_mounts_is_found_by_its_names() {
+        let certs = Certs::new(&[ID]);
+        let path = |name: &str| certs.dir.path().join(name);
+        for (istio, mounted) in [("cert-chain.pem", "tls.crt"), ("key.pem", "tls.key"), ("root-cert.pem", "ca.crt")] {
+            fs::rename(path(istio), path(mounted)).expect("renamed");
+        }
+        let (code, text) = certs.check();
+        assert_eq!(code, 0, "{text}");
+        assert!(text.contains("own certificate (tls.crt, tls.key)") && text.contains("roots (ca.crt)"), "{text}");
+        // Beside Istio's, whichever of these there are, they count for nothing.
+        certs.put("root-cert.pem", "", 0o644);
+        assert_eq!(certs.check().0, 1);
     }
 
     #[test]

@@ -102,7 +102,7 @@ Examples:
   meshscrape check certs ./certs
   kubectl exec -n meshscrape ds/meshscrape -- meshscrape check certs /etc/istio-certs")]
     Certs {
-        /// The directory with cert-chain.pem, key.pem and root-cert.pem
+        /// The directory with cert-chain.pem, key.pem and root-cert.pem, or with tls.crt, tls.key and ca.crt
         #[arg(value_name = "DIR")]
         dir: PathBuf,
         /// What to print

@@ -29,6 +29,10 @@ use crate::model::{Acceptance, Alpn, Failure, Peer, PeerReport, Reason, SpiffeId
 /// How many of the certificates that a peer sends are shown; a chain of a mesh has two to four.
 const SHOWN_CERTIFICATES: usize = 10;
 
+/// What may be so where the same path answers in a trust domain that is not known.
+const ALIAS: &str = "if the trust domain that answered is another name of this mesh, add it to trust_domain_aliases of the \
+                     job's tls_config.spiffe";
+
 /// The cryptography of every TLS connection this program makes.
 pub fn crypto_provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
@@ -345,6 +349,8 @@ impl Verifier {
                 ),
             ),
         };
+        let is_namesake = self.peer.accepted().iter().any(|own| own.in_domain(domain) == *id);
+        let failure = if is_namesake && acceptance == Acceptance::Refused { failure.advising(ALIAS) } else { failure };
         failure.presenting(&unverified(id))
     }
 }

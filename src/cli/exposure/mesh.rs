@@ -12,7 +12,7 @@ use crate::model::{Cidr, TrustDomain};
 /// The arguments that say which mesh it is.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct MeshArgs {
-    /// Our certificates: cert-chain.pem, key.pem, root-cert.pem [default: /etc/istio-certs, if it is there]
+    /// Our certificates: cert-chain.pem, key.pem, root-cert.pem, or tls.crt, tls.key, ca.crt [default: /etc/istio-certs or /var/run/secrets/spiffe.io, if one is there]
     #[arg(long, value_name = "DIR", env = "MESHSCRAPE_CERTS_DIR")]
     certs_dir: Option<PathBuf>,
     /// The trust domain of the pods' service accounts [default: that of our own certificate]

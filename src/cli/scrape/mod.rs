@@ -62,7 +62,7 @@ pub(super) struct ScrapeArgs {
     /// What to scrape: a URL (without a path, /stats/prometheus), or a pod
     #[arg(value_name = "URL|pod/NAME")]
     target: String,
-    /// Our certificates: cert-chain.pem, key.pem, root-cert.pem [default: /etc/istio-certs, if it is there]
+    /// Our certificates: cert-chain.pem, key.pem, root-cert.pem, or tls.crt, tls.key, ca.crt [default: /etc/istio-certs or /var/run/secrets/spiffe.io, if one is there]
     #[arg(long, value_name = "DIR", env = "MESHSCRAPE_CERTS_DIR")]
     certs_dir: Option<PathBuf>,
     /// The identity that must answer, exactly [default of a pod: that of its service account]

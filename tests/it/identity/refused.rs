@@ -35,6 +35,19 @@ fn a_mismatch_shows_both_identities() {
     assert_eq!(failure.presented.as_deref(), Some(other));
 }
 
+/// The mesh may have two names. That is no reason to look for an impostor, and none to believe one.
+#[test]
+fn the_same_path_in_another_trust_domain_may_be_another_name_of_the_mesh() {
+    let mesh = Mesh::new();
+    for (path, is_namesake) in [("/ns/shop/sa/cart", true), ("/ns/shop/sa/impostor", false)] {
+        let server = mesh.ca.leaf(&format!("spiffe://other.example{path}")).server(&[&mesh.ca], VERSIONS[1]);
+        let failure = refusal(mesh.handshake(&exactly(CART)), &server);
+        assert_eq!(failure.reason, Reason::IdentityMismatch, "{failure}");
+        let hint = failure.hint();
+        assert_eq!(hint.contains("trust_domain_aliases"), is_namesake, "{hint}");
+    }
+}
+
 #[test]
 fn what_another_ca_says_is_refused_and_marked_unverified() {
     let mesh = Mesh::new();
