@@ -38,6 +38,7 @@ mod made_up;
 #[cfg(test)]
 mod memory;
 mod metrics;
+mod outlet;
 mod pauses;
 mod queue;
 mod record;
@@ -71,7 +72,9 @@ pub use home::{Home, HomeError};
 #[doc(hidden)]
 pub use made_up::read_made_up;
 pub use metrics::Metrics;
-pub use queue::{DiskSnapshot, Lease, LeaseLimits, Outlet, QueueSnapshot, Refused};
+pub use outlet::{Lease, Outlet};
+pub use queue::{DiskSnapshot, QueueSnapshot};
+pub use window::{LeaseLimits, Refused};
 
 /// How often directories that no receiver uses are looked after.
 const STRAYS_EVERY: Duration = Duration::from_secs(600);

@@ -1,15 +1,15 @@
 //! One queue: in at the back, out at the front by leases.
 //!
-//! [`Window`] says what happens to a block; here is who may do what: anybody pushes, one outlet at a time takes leases, and
-//! where there is a disk, its thread ([`super::disk`]) moves what is waiting there and back. All of them meet under one lock,
-//! under which no file is touched.
+//! [`Window`] says what happens to a block; here is who may do what: anybody pushes, one [outlet](super::Outlet) at a time takes
+//! leases, and where there is a disk, its thread ([`super::disk`]) moves what is waiting there and back. All of them meet under
+//! one lock, under which no file is touched.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::futures::Notified;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::QueueSettings;
@@ -17,31 +17,11 @@ use super::count::Count;
 use super::disk::DiskLimits;
 use super::lost::Lost;
 use super::metrics::{Metrics, QueueMetrics};
-use super::window::{Take, Waiting, Window};
-use crate::model::{Block, Tenant};
+use super::window::{LeaseLimits, Refused, Take, Window};
+use crate::model::Block;
 
 /// A full queue is complained about at most this often.
 const WARN_EVERY: Duration = Duration::from_secs(30);
-
-/// How much one lease may hold, and how long it may wait to fill up.
-#[derive(Clone, Copy, Debug)]
-pub struct LeaseLimits {
-    /// Samples; a single block with more goes alone.
-    pub max_samples: u64,
-    /// Bytes before compression, which is what receivers limit; a single block with more goes alone.
-    pub max_message_bytes: u64,
-    /// How long the oldest waiting block may wait for company.
-    pub linger: Duration,
-}
-
-/// The tenants whom the receiver refuses for now.
-#[derive(Clone, Debug, Default)]
-pub struct Refused {
-    /// All of them.
-    pub tenants: HashSet<Tenant>,
-    /// Those of them of whom one lease may be given up now, if others wait behind them.
-    pub overdue: HashSet<Tenant>,
-}
 
 /// What a queue holds, and what it lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,158 +61,6 @@ pub struct DiskSnapshot {
     pub capacity_bytes: u64,
     /// How long ago something was last found in them that was never written there.
     pub since_damage: Option<Duration>,
-}
-
-/// The way out of one queue, until another one is opened to it.
-pub struct Outlet {
-    queue: Arc<Queue>,
-    number: u64,
-    closed: CancellationToken,
-}
-
-impl Outlet {
-    /// The only one of `queue` from now on; an earlier one finds the queue to be over.
-    pub(super) fn new(queue: Arc<Queue>) -> Self {
-        let mut state = queue.state();
-        state.outlets += 1;
-        state.newest_outlet += 1;
-        let (number, closed) = (state.newest_outlet, CancellationToken::new());
-        if state.window.closed {
-            closed.cancel();
-        }
-        std::mem::replace(&mut state.outlet_closed, closed.clone()).cancel();
-        drop(state);
-        queue.changed.notify_waiters();
-        Self { queue, number, closed }
-    }
-
-    /// Waits for enough blocks, or for the oldest to have waited long enough, or for the end of input, and takes them.
-    /// There may be several leases at a time, which never have blocks of the same target. All blocks of one are of one
-    /// tenant.
-    ///
-    /// `None` once the queue is closed and every block was acknowledged or dropped, or once another outlet was opened.
-    ///
-    /// Nothing is lost if the wait is cancelled.
-    pub async fn lease(&mut self, limits: LeaseLimits) -> Option<Lease> {
-        self.lease_except(limits, &Refused::default()).await
-    }
-
-    /// The same, without what waits for tenants that are `refused`; when these are others, it is to be asked anew. Only what
-    /// is [overdue](Lease::is_overdue) is of one of them.
-    pub async fn lease_except(&mut self, limits: LeaseLimits, refused: &Refused) -> Option<Lease> {
-        loop {
-            let changed = self.queue.changed.notified();
-            let lease = |blocks, is_overdue| Some(Lease { queue: Arc::clone(&self.queue), blocks, is_overdue });
-            match self.queue.take(self.number, limits, refused) {
-                Take::Blocks(blocks) => return lease(blocks, false),
-                Take::Overdue(blocks) => return lease(blocks, true),
-                Take::Over => return None,
-                Take::Nothing => changed.await,
-                Take::Until(full_enough) => tokio::select! {
-                    () = changed => {}
-                    () = sleep_until(full_enough) => {}
-                },
-            }
-        }
-    }
-
-    /// Cancelled when nothing more will come and all that is left is to be delivered without delay.
-    pub fn closed(&self) -> CancellationToken {
-        self.closed.clone()
-    }
-
-    /// What the queue holds now.
-    pub fn snapshot(&self) -> QueueSnapshot {
-        self.queue.snapshot()
-    }
-
-    /// Whether the queue is on disk, or would be if that worked: then what is left at its end is no business of the outlet.
-    pub fn is_on_disk(&self) -> bool {
-        self.queue.state().settings.disk.is_some()
-    }
-
-    /// Whether another outlet has taken over: what is pending is its business.
-    pub fn is_superseded(&self) -> bool {
-        self.queue.state().newest_outlet != self.number
-    }
-
-    /// A way to ask for snapshots while somebody else takes the leases.
-    pub fn observer(&self) -> impl Fn() -> QueueSnapshot + Clone + Send + Sync + 'static {
-        let queue = Arc::clone(&self.queue);
-        move || queue.snapshot()
-    }
-}
-
-impl Drop for Outlet {
-    fn drop(&mut self) {
-        let mut state = self.queue.state();
-        state.outlets -= 1;
-        // It may be the end, which the thread of the disk is not to find out by chance.
-        state.has_work = true;
-        drop(state);
-        self.queue.work.notify_all();
-    }
-}
-
-/// Blocks on their way out, oldest first. Dropped without [`Lease::ack`], they return to their places in the queue.
-pub struct Lease {
-    queue: Arc<Queue>,
-    blocks: Vec<Waiting>,
-    is_overdue: bool,
-}
-
-impl Lease {
-    /// The blocks.
-    pub fn blocks(&self) -> impl ExactSizeIterator<Item = &Block> + Clone {
-        self.blocks.iter().map(|waiting| &waiting.block)
-    }
-
-    /// Whether these are the oldest blocks of a refused tenant, for which the others can wait no longer: they are to be given
-    /// up.
-    pub fn is_overdue(&self) -> bool {
-        self.is_overdue
-    }
-
-    /// Takes those out for which `which` is true, as a lease of their own; `None` if there are none. This one may be left
-    /// with nothing.
-    pub fn take_out(&mut self, mut which: impl FnMut(&Block) -> bool) -> Option<Lease> {
-        let blocks: Vec<_> = self.blocks.extract_if(.., |waiting| which(&waiting.block)).collect();
-        let is_overdue = self.is_overdue;
-        (!blocks.is_empty()).then(|| Lease { queue: Arc::clone(&self.queue), blocks, is_overdue })
-    }
-
-    /// Whether an earlier run has left any of them on disk. It may have sent them: what was acknowledged just before it was
-    /// killed comes again.
-    pub fn has_earlier(&self) -> bool {
-        self.blocks.iter().any(Waiting::is_earlier)
-    }
-
-    /// Whether any of what an earlier run has left is not settled yet, be it in this lease, in another one or in the queue.
-    pub fn is_earlier_left(&self) -> bool {
-        self.queue.ask(|window| window.holds_earlier())
-    }
-
-    /// [`Lease::take_out`] of those that an earlier run has left.
-    pub fn take_out_earlier(&mut self, mut which: impl FnMut(&Block) -> bool) -> Option<Lease> {
-        let earlier = self.blocks.extract_if(.., |waiting| waiting.is_earlier() && which(&waiting.block));
-        let (blocks, is_overdue): (Vec<_>, _) = (earlier.collect(), self.is_overdue);
-        (!blocks.is_empty()).then(|| Lease { queue: Arc::clone(&self.queue), blocks, is_overdue })
-    }
-
-    /// They are delivered, or given up for good: the queue forgets them.
-    pub fn ack(mut self) {
-        let blocks = std::mem::take(&mut self.blocks);
-        self.queue.with(|window| window.forget(&blocks));
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if !self.blocks.is_empty() {
-            let blocks = std::mem::take(&mut self.blocks);
-            self.queue.with(|window| window.give_back(blocks));
-        }
-    }
 }
 
 pub(super) struct Queue {
@@ -321,7 +149,41 @@ impl Queue {
         self.settle(state);
     }
 
-    fn take(&self, outlet: u64, limits: LeaseLimits, refused: &Refused) -> Take {
+    /// Another outlet, the only one from now on: its number, and what is cancelled when nothing more will come for it.
+    pub(super) fn add_outlet(&self) -> (u64, CancellationToken) {
+        let mut state = self.state();
+        state.outlets += 1;
+        state.newest_outlet += 1;
+        let (number, closed) = (state.newest_outlet, CancellationToken::new());
+        if state.window.closed {
+            closed.cancel();
+        }
+        std::mem::replace(&mut state.outlet_closed, closed.clone()).cancel();
+        drop(state);
+        self.changed.notify_waiters();
+        (number, closed)
+    }
+
+    pub(super) fn remove_outlet(&self) {
+        let mut state = self.state();
+        state.outlets -= 1;
+        // It may be the end, which the thread of the disk is not to find out by chance.
+        state.has_work = true;
+        drop(state);
+        self.work.notify_all();
+    }
+
+    /// Whether it is the one that was added last.
+    pub(super) fn is_newest(&self, outlet: u64) -> bool {
+        self.state().newest_outlet == outlet
+    }
+
+    /// Done when something changes that a lease may depend on, from the call on.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    pub(super) fn take(&self, outlet: u64, limits: LeaseLimits, refused: &Refused) -> Take {
         let mut state = self.state();
         if state.newest_outlet != outlet {
             return Take::Over;
@@ -340,7 +202,7 @@ impl Queue {
     }
 
     /// Does something to the window, and sees to what follows from it.
-    fn with(&self, change: impl FnOnce(&mut Window)) {
+    pub(super) fn with(&self, change: impl FnOnce(&mut Window)) {
         let mut state = self.state();
         change(&mut state.window);
         self.settle(state);
@@ -375,7 +237,7 @@ impl Queue {
         self.changed.notify_waiters();
     }
 
-    fn snapshot(&self) -> QueueSnapshot {
+    pub(super) fn snapshot(&self) -> QueueSnapshot {
         let state = self.state();
         let window = &state.window;
         let (pending, only) = (window.pending(), window.in_memory_only());

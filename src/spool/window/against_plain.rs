@@ -10,7 +10,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{TargetId, WriteFormat};
 use crate::spool::log::Batch;
-use crate::spool::queue::Refused;
 
 const LINGER: Duration = Duration::from_secs(5);
 const ELEMENTS: usize = 1_000;

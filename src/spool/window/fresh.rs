@@ -27,9 +27,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::LeaseLimits;
 use super::lanes::Lanes;
 use super::{Waiting, Window};
-use crate::spool::queue::LeaseLimits;
 
 /// How long a block is fresh beyond the time that it may wait for company. A receiver that is asked in vain for longer is to
 /// be sent first what is newer than that.

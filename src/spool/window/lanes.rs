@@ -15,9 +15,9 @@
 use std::collections::btree_set;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::LeaseLimits;
 use super::{Sum, Waiting};
 use crate::model::{TargetId, Tenant};
-use crate::spool::queue::LeaseLimits;
 
 #[derive(Default)]
 pub(super) struct Lanes {

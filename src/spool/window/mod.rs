@@ -42,12 +42,12 @@ use tokio::time::Instant;
 
 use super::count::Count;
 use super::lost::Lost;
-use super::queue::LeaseLimits;
 use crate::model::{Block, Tenant};
 use fresh::Fresh;
 use lanes::Lanes;
 
 pub(super) use take::Take;
+pub use take::{LeaseLimits, Refused};
 
 /// The number of the first block that comes in. What a log holds from before has lower ones.
 pub(super) const FIRST: u64 = 1 << 63;

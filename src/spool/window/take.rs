@@ -4,14 +4,34 @@
 //! has something, and of what is behind the gap and not fresh, nothing is taken; whose oldest block has waited long enough goes
 //! before all who came later. One lease is of the front or of what is fresh.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::lanes::Lanes;
 use super::{Leased, Waiting, Window};
 use crate::model::Tenant;
-use crate::spool::queue::{LeaseLimits, Refused};
+
+/// How much one lease may hold, and how long it may wait to fill up.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseLimits {
+    /// Samples; a single block with more goes alone.
+    pub max_samples: u64,
+    /// Bytes before compression, which is what receivers limit; a single block with more goes alone.
+    pub max_message_bytes: u64,
+    /// How long the oldest waiting block may wait for company.
+    pub linger: Duration,
+}
+
+/// The tenants whom the receiver refuses for now.
+#[derive(Clone, Debug, Default)]
+pub struct Refused {
+    /// All of them.
+    pub tenants: HashSet<Tenant>,
+    /// Those of them of whom one lease may be given up now, if others wait behind them.
+    pub overdue: HashSet<Tenant>,
+}
 
 /// What an outlet finds.
 pub(in crate::spool) enum Take {

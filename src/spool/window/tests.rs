@@ -8,7 +8,6 @@ use bytes::Bytes;
 use super::*;
 use crate::model::{TargetId, WriteFormat};
 use crate::spool::log::Batch;
-use crate::spool::queue::Refused;
 
 pub(super) const LIMITS: LeaseLimits =
     LeaseLimits { max_samples: 30, max_message_bytes: u64::MAX, linger: Duration::ZERO };
