@@ -22,7 +22,8 @@ use super::delivery::{Delivery, Rejection, Settled};
 use super::parts::{first_series, halves, spans_series, without};
 use crate::model::{Block, Labels, TargetId};
 
-/// How many rejections one search may cost.
+/// How many rejections one search may cost, besides those for the size of a piece where another one was taken: its halves are
+/// smaller.
 const MAX_REJECTIONS: u32 = 100;
 
 /// After how many single series it is doubted that a receiver which took nothing yet takes anything.
@@ -121,7 +122,8 @@ impl Delivery {
                     if (any_taken || is_earlier) && self.is_to_be_split(&rejection)
                         || self.may_split(&rejection, &piece) =>
                 {
-                    rejections += 1;
+                    // Who takes some of it, but not so much at a time, has all of it in the end.
+                    rejections += u32::from(!(any_taken && rejection.is_about_size()));
                     // Pieces with several series have none in common, so that their order is free.
                     let doubtful = (!any_taken || is_earlier) && singles >= ENOUGH && !rejection.is_about_size();
                     if doubtful && spans_series(&piece) {

@@ -363,6 +363,27 @@ async fn who_says_too_large_gets_smaller_requests_from_then_on() {
     assert!(by_series.values().all(|values| values.is_sorted()));
 }
 
+/// Less than a request is ever made small for.
+#[tokio::test]
+async fn who_takes_only_a_few_at_a_time_has_all_in_the_end_however_much_had_gathered() {
+    let receiver = Receiver::start(Box::new(|request| match request.samples.len() {
+        0..=5 => Answer::ok(),
+        _ => Answer::status(413).saying("at most 5"),
+    }))
+    .await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.batch_send_deadline = Duration::from_millis(500);
+    let pipe = Pipe::to(vec![remote]);
+    for scrape in 1..=40u32 {
+        pipe.push(block_of(1, scrape, 21)).await;
+    }
+    assert_eq!(pipe.end().await, [Undelivered::default()]);
+    let taken = receiver.samples(40 * 21).await;
+    assert_eq!(taken.len(), 40 * 21);
+    let refused = receiver.recorded().iter().filter(|one| one.status == Some(413)).count();
+    assert!(refused > 150, "this was no test: {refused}");
+}
+
 #[tokio::test]
 async fn what_was_written_in_part_is_not_sent_again() {
     let partly = Answer::status(400).header("x-prometheus-remote-write-samples-written", "19").saying(WORDS);
