@@ -4,7 +4,7 @@
 //! leases, and where there is a disk, its thread ([`super::disk`]) moves what is waiting there and back. All of them meet under
 //! one lock, under which no file is touched.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
