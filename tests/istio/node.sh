@@ -10,7 +10,8 @@
 #
 # It wants Linux and root. The node is a set of namespaces (processes, mounts, network, cgroups) with node/inside.sh as its first process: when
 # that ends, the kernel ends every process in it and drops its mounts, bridges and rules. Outside remain a folder
-# of cgroups and target/istio/node, which `down` removes. The two ends of one cable, 10.97.0.1 here and 10.97.0.2 there,
+# of cgroups and target/istio/node, which `down` removes, the kernel's module br_netfilter, and with cgroups of version 2 the
+# controllers cpu, memory and pids for the children of the root. The two ends of one cable, 10.97.0.1 here and 10.97.0.2 there,
 # are all that leads in or out: pods reach nothing outside the node. It has been run with
 # cgroups of version 1. Of version 2, giving the node a subtree of its own has been tried, a kubelet in it not yet.
 set -euo pipefail

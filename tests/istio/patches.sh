@@ -4,12 +4,16 @@
 #
 #   tests/istio/patches.sh       KUBECONFIG names the cluster, as for kubectl
 #
-# It ends with the mesh as it was. A promise that is not kept is printed as MISSED; then it ends with 1.
+# It makes the whole mesh STRICT for a while, and httpbin, the ingress gateway and the Gateway API stay as it leaves them: it is for a
+# cluster of tests, and begins nothing where the mesh has a PeerAuthentication of its own. A promise that is not kept is printed
+# as MISSED; then it ends with 1.
 set -uo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cd "$root" || exit 2
 kept=0 missed=0
+of_mesh=$(kubectl get peerauthentication -n istio-system -o name) || exit 2
+[[ ! $of_mesh ]] || { echo "patches: the mesh has $of_mesh, which is somebody's" >&2; exit 2; }
 gateway_crds=$(cd tests/istio && go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)/config/crd/standard
 
 say() { printf '\n=== %s\n' "$*"; }
@@ -97,14 +101,18 @@ hardened() {
 
 # Whoever asks pods must not look to Istio's agent like a scrape that fails.
 quiet() {
-    local turn
+    local said seen
     say 'audit and verify leave no trace in the pods that they ask'
-    for turn in 1 2 3 4 5; do
-        agent audit -n try >/dev/null
+    for _ in 1 2 3 4 5; do
+        at_once "^[a-z]+ +MS[0-9]+ +try/" agent audit -n try
     done
     sleep 22 # until the next scrape
-    if kubectl logs -n try "$pod" -c istio-proxy | grep -E 'failed.* scraping|broken pipe' || targets | grep -A1 "try/$pod" | grep partial_merge; then
-        echo "MISSED: Istio's agent counts failed scrapes ($turn audits)"
+    seen=$(targets)
+    if ! said=$(kubectl logs -n try "$pod" -c istio-proxy) || ! grep -q "try/$pod" <<<"$seen"; then
+        echo "MISSED: neither the log of $pod nor its target could be read"
+        ((++missed))
+    elif grep -E 'failed.* scraping|broken pipe' <<<"$said" || grep -A1 "try/$pod" <<<"$seen" | grep partial_merge; then
+        echo "MISSED: Istio's agent counts failed scrapes"
         ((++missed))
     else
         ((++kept))
