@@ -339,7 +339,8 @@ impl Verifier {
             Acceptance::Exact | Acceptance::Weaker => Failure::new(
                 Reason::UnknownAuthority,
                 format!("there are no roots for trust domain {domain}, so nobody can prove to be {id}"),
-            ),
+            )
+            .mended_by(ALIAS),
             Acceptance::Refused => Failure::new(
                 Reason::IdentityMismatch,
                 format!(
