@@ -114,8 +114,9 @@ async fn attend(
         return;
     };
     let Some(admitted) = unless_lost(&place, door.admit(stream, from)).await.flatten() else { return };
+    // Who has no place among the served yet keeps the one that he has.
+    let Some(_served) = unless_lost(&place, places.acquire_owned()).await else { return };
     drop(place);
-    let _place = places.acquire().await.expect("the semaphore is never closed");
     // What it was let in by has changed: it may come again and be judged anew.
     let retire = stop.child_token();
     let changed = async {

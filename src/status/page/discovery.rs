@@ -54,7 +54,7 @@ pub(super) fn page(look: &Look, query: &Query) -> Page {
         (waiting(look, query))
         section aria-labelledby="sources" {
             h2 #sources { "Where each job looks" }
-            p { "What is in none of the lists was not found: it is not where its job looks." }
+            p { "What is in none of the lists was not found: it is not where its job looks, or it is a pod that has ended and has no address any more." }
             @for pool in look.pools.iter().filter(|pool| query.job.is_empty() || *query.job == *pool.pool) { (job(pool)) }
         }
     };
@@ -185,11 +185,11 @@ fn waiting(look: &Look, query: &Query) -> Markup {
     let discover::Waiting { pods, more } = &look.discovery.waiting;
     let found: Vec<_> = pods.iter().filter(|(pod, _)| query.finds(|text| text.push_str(pod))).collect();
     html! {
-        @if query.state.is_empty() && !found.is_empty() {
+        @if query.state.is_empty() && (!found.is_empty() || *more > 0) {
             section aria-labelledby="waiting" {
                 h2 #waiting { "Known, and not yet to be scraped" }
-                ul.plain { @for (pod, why) in found { li { (clean(pod)) span.muted { ": " (why) } } } }
-                @if *more > 0 { p { "And " (count(*more as u64)) " more at least, of which only the number is known." } }
+                @if !found.is_empty() { ul.plain { @for (pod, why) in found { li { (clean(pod)) span.muted { ": " (why) } } } } }
+                @if *more > 0 { p { "Of " (count(*more as u64)) " more, at least, only the number is known." } }
             }
         }
     }
