@@ -31,7 +31,7 @@ pub(super) fn text(listing: &Listing, labels: bool, width: Option<usize>, paint:
     if listing.waiting_pods_omitted > 0 {
         let text = match listing.waiting_pods.is_empty() {
             true => {
-                format!("{} that can be no target yet (--state dropped names it)", pods(listing.waiting_pods_omitted))
+                format!("{} that can be no target yet (see --state dropped)", pods(listing.waiting_pods_omitted))
             }
             false => format!("at least {} besides", pods(listing.waiting_pods_omitted)),
         };

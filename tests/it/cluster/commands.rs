@@ -385,7 +385,7 @@ async fn a_pod_that_can_be_no_target_yet_is_named_wherever_people_ask() {
 
     let file = stage.dir.path().join("meshscrape.yaml").display().to_string();
     let one = format!("waiting: pod {full_name}: {why}\n");
-    let counted = "waiting: 1 pod that can be no target yet (--state dropped names it)\n";
+    let counted = "waiting: 1 pod that can be no target yet (see --state dropped)\n";
     for (more, says) in [(&[][..], counted), (&["--state", "any"], &one)] {
         for of in [["--url", url.as_str()], ["--config", &file]] {
             let output = Program::start(&[&["targets"], &of[..], more].concat()).end().await;
