@@ -109,7 +109,7 @@ fn wire2(criterion: &mut Criterion) {
     let message = |draft: &mut Draft<'_>| {
         for (n, labels) in encoded.iter().enumerate() {
             let what = What { labels, metadata: Some(&metadata) };
-            draft.push_sample(what, Sample { value: value(n), timestamp_ms: NOW_MS });
+            draft.push_sample(what, Sample { value: value(n), timestamp_ms: NOW_MS }, None);
         }
         draft.finish()
     };

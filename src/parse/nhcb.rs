@@ -42,6 +42,7 @@ struct Gathered {
     /// Named as the family is, without `le`.
     labels: Labels,
     timestamp_ms: Option<i64>,
+    start_ms: Option<i64>,
     /// Those with a time of their own.
     exemplars: Vec<Exemplar>,
     classic: Classic,
@@ -98,9 +99,9 @@ impl Converter {
             self.key.extend_from_slice(value.as_bytes());
         }
         let series = Series::of_labels(&self.key, &gathered.labels);
-        let Gathered { timestamp_ms, exemplars, .. } = &gathered;
-        let timestamp_ms = *timestamp_ms;
-        each(&Entry::Histogram(HistogramEntry { series, histogram: &histogram, timestamp_ms, exemplars }))
+        let Gathered { timestamp_ms, start_ms, exemplars, .. } = &gathered;
+        let (timestamp_ms, start_ms) = (*timestamp_ms, *start_ms);
+        each(&Entry::Histogram(HistogramEntry { series, histogram: &histogram, timestamp_ms, start_ms, exemplars }))
     }
 
     fn gather<E>(
@@ -119,9 +120,10 @@ impl Converter {
         }
         self.created_end = self.open_metrics;
         let classic = Classic::default();
-        let new = Gathered { labels, timestamp_ms: None, exemplars: Vec::new(), classic };
+        let new = Gathered { labels, timestamp_ms: None, start_ms: None, exemplars: Vec::new(), classic };
         let gathered = self.gathered.get_or_insert(new);
         gathered.timestamp_ms = sample.timestamp_ms;
+        gathered.start_ms = sample.start_ms;
         gathered.classic.take(part, sample.value);
         let dated = sample.exemplar.filter(|exemplar| exemplar.timestamp_ms.is_some());
         if gathered.exemplars.len() < MAX_BOUNDS {

@@ -44,7 +44,7 @@ fn sample(text: &[u8], kind: MetricType) -> Result<Entry<'_>, Trouble> {
         }
         _ => return Err(Trouble::at(end, Problem::AfterValue(Excerpt::of(text, end)))),
     };
-    Ok(Entry::Sample(SampleEntry { series, value, timestamp_ms, exemplar }))
+    Ok(Entry::Sample(SampleEntry { series, value, timestamp_ms, start_ms: None, exemplar }))
 }
 
 /// Reads an exemplar whose labels begin at `at`, to the end of the line.

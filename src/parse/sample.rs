@@ -23,6 +23,8 @@ pub struct SampleEntry<'a> {
     pub value: f64,
     /// The time that the target gave, in milliseconds since the Unix epoch.
     pub timestamp_ms: Option<i64>,
+    /// Since when it counts, in milliseconds since the Unix epoch; in protobuf only.
+    pub start_ms: Option<i64>,
     /// An example of what it counts; in OpenMetrics and protobuf only.
     pub exemplar: Option<Exemplar<'a>>,
 }
@@ -36,6 +38,8 @@ pub struct HistogramEntry<'a> {
     pub histogram: &'a Histogram,
     /// The time that the target gave, in milliseconds since the Unix epoch.
     pub timestamp_ms: Option<i64>,
+    /// Since when it counts, in milliseconds since the Unix epoch.
+    pub start_ms: Option<i64>,
     /// Those that have a time of their own; only these tell in the next scrape whether they are new.
     pub exemplars: &'a [model::Exemplar],
 }

@@ -41,7 +41,7 @@ fn sample(text: &[u8], at: usize, kind: MetricType) -> Result<Entry<'_>, Trouble
     let value = line::number(text, from, end)?;
     let from = scan::skip_blanks(text, end);
     let timestamp_ms = if from == text.len() { None } else { Some(timestamp(text, from)?) };
-    Ok(Entry::Sample(SampleEntry { series, value, timestamp_ms, exemplar: None }))
+    Ok(Entry::Sample(SampleEntry { series, value, timestamp_ms, start_ms: None, exemplar: None }))
 }
 
 /// Reads digits up to the end of the line.

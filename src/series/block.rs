@@ -28,6 +28,8 @@ pub(super) struct Written<'a> {
     /// What it is, as far as that is known.
     pub(super) metadata: Option<&'a Arc<Metadata>>,
     pub(super) point: PointRef<'a>,
+    /// Since when it counts, if that is known: only remote write 2.0 has a place for it.
+    pub(super) start_ms: Option<i64>,
     /// Encoded, each with the number of the point.
     pub(super) exemplars: &'a [(usize, Box<[u8]>)],
 }
@@ -108,7 +110,7 @@ impl<'v> BlockBuilder<'v> {
             (PointRef::Float(sample), message) => {
                 match message {
                     Message::V1(raw) => wire::push_sample(raw, written.labels, sample),
-                    Message::V2(draft) => draft.push_sample(what(written, self.view), sample),
+                    Message::V2(draft) => draft.push_sample(what(written, self.view), sample, written.start_ms),
                 }
                 true
             }
@@ -122,7 +124,9 @@ impl<'v> BlockBuilder<'v> {
             (PointRef::Histogram(histogram, timestamp_ms), message) => {
                 match message {
                     Message::V1(raw) => wire::push_histogram(raw, written.labels, histogram, timestamp_ms),
-                    Message::V2(draft) => draft.push_histogram(what(written, self.view), histogram, timestamp_ms),
+                    Message::V2(draft) => {
+                        draft.push_histogram(what(written, self.view), histogram, timestamp_ms, written.start_ms);
+                    }
                 }
                 true
             }

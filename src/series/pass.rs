@@ -47,6 +47,8 @@ pub struct Pass<'a> {
     table: &'a mut Table,
     at_ms: i64,
     points: Vec<(SeriesIndex, Point)>,
+    /// Since when some of them count, each with the number of its point.
+    starts: Vec<(usize, i64)>,
     exemplars: Exemplars,
     /// What the family is that was announced last.
     announced: Option<Arc<Metadata>>,
@@ -77,6 +79,7 @@ impl Table {
             table: self,
             at_ms,
             points: Vec::new(),
+            starts: Vec::new(),
             exemplars: Exemplars::default(),
             announced: None,
             counts: Counts::default(),
@@ -104,7 +107,8 @@ impl Pass<'_> {
     pub fn held_bytes(&self) -> u64 {
         let points = self.points.capacity() * size_of::<(SeriesIndex, Point)>();
         let buckets = self.buckets * size_of::<u64>();
-        (points + buckets + self.exemplars.bytes() + self.table.new_bytes()) as u64
+        let starts = self.starts.capacity() * size_of::<(usize, i64)>();
+        (points + starts + buckets + self.exemplars.bytes() + self.table.new_bytes()) as u64
     }
 
     /// Takes what is known of a metric family, before its samples.
@@ -124,6 +128,7 @@ impl Pass<'_> {
             self.describe(place.index, &entry.series);
             if let Some(timestamp_ms) = self.take(&place) {
                 let sample = Sample { value: entry.value, timestamp_ms };
+                self.begun(entry.start_ms, timestamp_ms);
                 if let Some(exemplar) = entry.exemplar.filter(|_| self.table.wants_exemplars()) {
                     self.exemplify(exemplar.to_model().into_iter().collect(), place.index, timestamp_ms);
                 }
@@ -168,6 +173,7 @@ impl Pass<'_> {
             if !entry.exemplars.is_empty() && self.table.wants_exemplars() {
                 self.exemplify(entry.exemplars.to_vec(), place.index, timestamp_ms);
             }
+            self.begun(entry.start_ms, timestamp_ms);
             self.points.push((place.index, Point::Histogram { histogram, timestamp_ms }));
         }
         Ok(())
@@ -190,6 +196,14 @@ impl Pass<'_> {
         let known = self.table.series_mut(series).exemplar.as_deref().copied();
         if !self.exemplars.take(exemplars, occasion, known, &self.table.hasher) {
             self.counts.exemplars_out_of_order += 1;
+        }
+    }
+
+    /// Remembers since when the point counts that is about to be stored, if that can be and a receiver has a place for it.
+    fn begun(&mut self, start_ms: Option<i64>, timestamp_ms: i64) {
+        let start_ms = start_ms.filter(|start_ms| (1..timestamp_ms).contains(start_ms));
+        if let Some(start_ms) = start_ms.filter(|_| self.table.wants_starts()) {
+            self.starts.push((self.points.len(), start_ms));
         }
     }
 
@@ -297,11 +311,12 @@ impl Pass<'_> {
     /// Ends a scrape that succeeded: its samples, a marker for each series that it no longer exposes, `up 1`.
     pub fn commit(self, health: &Health) -> Vec<Block> {
         let own = synthetic::values(true, &self.counts, health);
-        let ending = Ending { points: &self.points, exemplars: &self.exemplars, reached: true, own, at_ms: self.at_ms };
-        let blocks = self.table.finish(&ending);
+        let Self { table, points, starts, exemplars, at_ms, .. } = self;
+        let ending = Ending { points: &points, starts: &starts, exemplars: &exemplars, reached: true, own, at_ms };
+        let blocks = table.finish(&ending);
         // As in Prometheus, a body of no bytes ends all series, and they are not new when they come back.
         if health.body_bytes > 0 {
-            self.table.forget_unseen();
+            table.forget_unseen();
         }
         blocks
     }
@@ -314,7 +329,8 @@ impl Pass<'_> {
         let counts = if reached { self.counts } else { Counts::default() };
         let own = synthetic::values(false, &counts, health);
         let exemplars = &Exemplars::default();
-        let blocks = self.table.finish(&Ending { points: &[], exemplars, reached, own, at_ms: self.at_ms });
+        let blocks =
+            self.table.finish(&Ending { points: &[], starts: &[], exemplars, reached, own, at_ms: self.at_ms });
         self.table.forget_excess();
         blocks
     }

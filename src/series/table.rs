@@ -70,9 +70,21 @@ pub struct Table {
     output: Output,
 }
 
-/// The encoded exemplars of a point, each with the number of the point.
-type Encoded<'a> = &'a [(usize, Box<[u8]>)];
-const NO_EXEMPLARS: Encoded<'_> = &[];
+/// A series that is to be written, with what it has at one time.
+struct Told<'a> {
+    series: &'a Series,
+    point: PointRef<'a>,
+    /// Since when it counts, if that is known.
+    start_ms: Option<i64>,
+    /// Encoded, each with the number of the point.
+    exemplars: &'a [(usize, Box<[u8]>)],
+}
+
+impl<'a> Told<'a> {
+    fn sample(series: &'a Series, value: f64, timestamp_ms: i64) -> Self {
+        Self { series, point: PointRef::Float(Sample { value, timestamp_ms }), start_ms: None, exemplars: &[] }
+    }
+}
 
 /// Where a series stands in the list.
 pub(super) type SeriesIndex = u32;
@@ -127,6 +139,8 @@ impl Point {
 pub(super) struct Ending<'a> {
     /// What is stored of it.
     pub(super) points: &'a [(SeriesIndex, Point)],
+    /// Since when some of these count, each with the number of its point, in that order.
+    pub(super) starts: &'a [(usize, i64)],
     /// The exemplars of these.
     pub(super) exemplars: &'a Exemplars,
     /// Whether the series that it had reached count as exposed.
@@ -198,8 +212,7 @@ impl Table {
         }
         let exposed = self.series.iter().flatten().filter(|series| series.exposed == finished);
         let ending = exposed.chain(&self.synthetic).filter(|series| series.newest_ms(at_ms) < at_ms);
-        let marker = PointRef::Float(Sample { value: stale_nan(), timestamp_ms: at_ms });
-        let (blocks, output) = self.encode(ending.map(|series| (series, marker, NO_EXEMPLARS)));
+        let (blocks, output) = self.encode(ending.map(|series| Told::sample(series, stale_nan(), at_ms)));
         self.output += output;
         self.finished = 0;
         blocks
@@ -357,22 +370,26 @@ impl Table {
                 series.exposed = pass;
             }
         }
-        let mut exemplars = &*ending.exemplars.encoded;
+        let (mut starts, mut exemplars) = (ending.starts, &*ending.exemplars.encoded);
         let exposed = ending.points.iter().enumerate().map(|(number, (index, point))| {
             let series = self.series[*index as usize].as_ref();
             let own;
             (own, exemplars) = exemplars.split_at(exemplars.partition_point(|(other, _)| *other <= number));
-            (series.expect("samples of this pass have a series"), point.as_ref(), own)
+            let start_ms =
+                starts.split_first().filter(|((other, _), _)| *other == number).map(|((_, start_ms), rest)| {
+                    starts = rest;
+                    *start_ms
+                });
+            let series = series.expect("samples of this pass have a series");
+            Told { series, point: point.as_ref(), start_ms, exemplars: own }
         });
         // As Prometheus writes it, the end of a series of histograms is a sample, too.
-        let marker = PointRef::Float(Sample { value: stale_nan(), timestamp_ms: at_ms });
         let ends = |series: &Series| before > 0 && series.exposed == before && series.newest_ms(at_ms) < at_ms;
         let gone = self.series.iter().flatten().filter(|series| ends(series));
         // Nor is `up` written into the past where the clock was set back: a receiver would refuse the whole request.
         let own = self.synthetic.iter().zip(ending.own).filter(|(series, _)| series.newest_ms(at_ms) < at_ms);
-        let own =
-            own.map(|(series, value)| (series, PointRef::Float(Sample { value, timestamp_ms: at_ms }), NO_EXEMPLARS));
-        let gone = gone.map(|series| (series, marker, NO_EXEMPLARS));
+        let own = own.map(|(series, value)| Told::sample(series, value, at_ms));
+        let gone = gone.map(|series| Told::sample(series, stale_nan(), at_ms));
         let (blocks, output) = self.encode(exposed.chain(gone).chain(own));
         self.output += output;
         for series in self.series.iter_mut().flatten().filter(|series| ends(series)) {
@@ -436,19 +453,21 @@ impl Table {
         self.views.iter().any(|view| view.exemplars)
     }
 
+    /// Whether any receiver is told since when a series counts.
+    pub(super) fn wants_starts(&self) -> bool {
+        self.views.iter().any(|view| view.format == WriteFormat::V2)
+    }
+
     /// Whether any receiver is told with each series what it is.
     pub(super) fn wants_metadata(&self) -> bool {
         self.views.iter().any(|view| view.metadata)
     }
 
-    fn encode<'s>(
-        &self,
-        points: impl Iterator<Item = (&'s Series, PointRef<'s>, Encoded<'s>)>,
-    ) -> (Vec<Block>, Output) {
+    fn encode<'s>(&self, points: impl Iterator<Item = Told<'s>>) -> (Vec<Block>, Output) {
         let mut output = Output::default();
         let builder = |view| BlockBuilder::new(view, self.target, &self.tenants, &self.dictionary);
         let mut builders: Vec<_> = self.views.iter().map(builder).collect();
-        for (series, point, exemplars) in points {
+        for Told { series, point, start_ms, exemplars } in points {
             match point {
                 PointRef::Float(_) => output.samples += 1,
                 PointRef::Histogram(..) => output.histograms += 1,
@@ -456,7 +475,7 @@ impl Table {
             output.exemplars += exemplars.len() as u64;
             for (builder, encoded) in builders.iter_mut().zip(&series.encoded) {
                 if let Some(labels) = encoded {
-                    builder.push(Written { labels, metadata: series.metadata.as_ref(), point, exemplars });
+                    builder.push(Written { labels, metadata: series.metadata.as_ref(), point, start_ms, exemplars });
                 }
             }
         }

@@ -24,7 +24,7 @@ const FIELD_4_BYTES: u8 = 0x22;
 const FIELD_5_BYTES: u8 = 0x2a;
 /// `Exemplar.value`: field 2, eight bytes.
 const FIELD_2_FIXED64: u8 = 0x11;
-/// `Exemplar.timestamp`: field 3, varint.
+/// `Exemplar.timestamp` and, in 2.0, `Sample.start_timestamp`: field 3, varint.
 const FIELD_3_VARINT: u8 = 0x18;
 
 /// The label fields of a series, in the order of `labels`: what [`push_sample`] wants in front of each of its samples.
@@ -49,23 +49,29 @@ pub(super) fn push_label(out: &mut Vec<u8>, name: &str, value: &str) {
 /// the value are kept as they are, staleness markers included.
 pub fn push_sample(message: &mut Vec<u8>, encoded_labels: &[u8], sample: Sample) {
     message.push(FIELD_1_BYTES);
-    push_varint(message, (encoded_labels.len() + field_len(sample_len(sample))) as u64);
+    push_varint(message, (encoded_labels.len() + field_len(sample_len(sample, None))) as u64);
     message.extend_from_slice(encoded_labels);
-    push_sample_field(message, sample);
+    push_sample_field(message, sample, None);
 }
 
-/// Appends `TimeSeries.samples`, which is the same in both versions.
-pub(super) fn push_sample_field(entry: &mut Vec<u8>, sample: Sample) {
+/// Appends `TimeSeries.samples`, which is the same in both versions, but that 2.0 has a place for the time since when it
+/// counts.
+pub(super) fn push_sample_field(entry: &mut Vec<u8>, sample: Sample, start_ms: Option<i64>) {
     entry.push(FIELD_2_BYTES);
-    push_varint(entry, sample_len(sample) as u64);
+    push_varint(entry, sample_len(sample, start_ms) as u64);
     entry.push(FIELD_1_FIXED64);
     entry.extend_from_slice(&sample.value.to_bits().to_le_bytes());
     entry.push(FIELD_2_VARINT);
     push_varint(entry, unsigned(sample.timestamp_ms));
+    if let Some(start_ms) = start_ms {
+        entry.push(FIELD_3_VARINT);
+        push_varint(entry, unsigned(start_ms));
+    }
 }
 
-fn sample_len(sample: Sample) -> usize {
-    1 + size_of::<u64>() + 1 + varint_len(unsigned(sample.timestamp_ms))
+fn sample_len(sample: Sample, start_ms: Option<i64>) -> usize {
+    let len = |timestamp_ms: i64| 1 + varint_len(unsigned(timestamp_ms));
+    1 + size_of::<u64>() + len(sample.timestamp_ms) + start_ms.map_or(0, len)
 }
 
 /// Two's complement: a time before 1970 takes ten bytes, as protobuf's int64 does.

@@ -10,8 +10,10 @@ use crate::model::{Counts, Histogram, Span};
 const FIELD_4_BYTES: u8 = 0x22;
 /// `TimeSeries.histograms` of 2.0: field 3, length-delimited.
 const FIELD_3_BYTES: u8 = 0x1a;
-/// `Histogram.custom_values` of 2.0: field 16, packed. The only number here that takes two bytes.
+/// `Histogram.custom_values` of 2.0: field 16, packed. From here on a number takes two bytes.
 const FIELD_16_BYTES: [u8; 2] = [0x82, 0x01];
+/// `Histogram.start_timestamp` of 2.0: field 17, varint.
+const FIELD_17_VARINT: [u8; 2] = [0x88, 0x01];
 /// `Histogram.reset_hint` of a histogram whose counts may go down.
 const GAUGE: u64 = 3;
 
@@ -27,12 +29,16 @@ pub fn push_histogram(message: &mut Vec<u8>, encoded_labels: &[u8], histogram: &
     message.extend_from_slice(&body);
 }
 
-/// Appends `TimeSeries.histograms` of 2.0, which has a place for listed bounds.
-pub(super) fn push_v2(entry: &mut Vec<u8>, histogram: &Histogram, timestamp_ms: i64) {
+/// Appends `TimeSeries.histograms` of 2.0, which has places for listed bounds and for the time since when it counts.
+pub(super) fn push_v2(entry: &mut Vec<u8>, histogram: &Histogram, timestamp_ms: i64, start_ms: Option<i64>) {
     let mut body = encode(histogram, timestamp_ms);
     if !histogram.custom_values.is_empty() {
         body.extend_from_slice(&FIELD_16_BYTES);
         push_packed(&mut body, &histogram.custom_values);
+    }
+    if let Some(start_ms) = start_ms {
+        body.extend_from_slice(&FIELD_17_VARINT);
+        push_varint(&mut body, start_ms as u64);
     }
     entry.push(FIELD_3_BYTES);
     push_varint(entry, body.len() as u64);

@@ -117,7 +117,7 @@ fn block2_of(target: u64, scrape: u32, series: u32) -> Block {
     let mut draft = Draft::new(&dictionary);
     for labels in &labels {
         let what = What { labels, metadata: Some(&metadata) };
-        draft.push_sample(what, Sample { value: f64::from(scrape), timestamp_ms: of_1.min_ms });
+        draft.push_sample(what, Sample { value: f64::from(scrape), timestamp_ms: of_1.min_ms }, None);
     }
     in_format_2(of_1, &draft.finish())
 }

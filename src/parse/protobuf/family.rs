@@ -6,7 +6,7 @@ use prost::Message as _;
 
 use super::error::{Problem, ProtobufError};
 use super::fields::{Content, Field, Fields};
-use super::message::{Histogram, Metric, Number, Summary};
+use super::message::{Histogram, Metric, Number, Summary, Timestamp};
 use super::series::{Composed, Part, write_key};
 use super::{MAX_METRIC_BYTES, MAX_SERIES_BYTES, NativeHistograms};
 use crate::model::{self, MetricType, normalise_nan};
@@ -170,10 +170,11 @@ impl<'a> Family<'a> {
         }
         if std::mem::take(&mut self.histogram_due) {
             write_key(self.key, self.name, &self.metric.label, Part::Whole);
-            let timestamp_ms = self.timestamp();
+            let (timestamp_ms, start_ms) = (self.timestamp(), self.start(Part::Whole));
             let series = self.series_at_hand(Part::Whole);
             let exemplars = &*self.exemplars;
-            let entry = |histogram| Entry::Histogram(HistogramEntry { series, histogram, timestamp_ms, exemplars });
+            let entry =
+                |histogram| Entry::Histogram(HistogramEntry { series, histogram, timestamp_ms, start_ms, exemplars });
             return Ok(self.histogram.as_ref().map(entry));
         }
         let Some(Untold { part, value, example }) = self.untold.pop() else { return Ok(None) };
@@ -182,6 +183,7 @@ impl<'a> Family<'a> {
             series: self.series_at_hand(part),
             value: normalise_nan(value),
             timestamp_ms: self.timestamp(),
+            start_ms: self.start(part),
             exemplar: self.exemplar(example),
         })))
     }
@@ -272,6 +274,19 @@ impl<'a> Family<'a> {
     /// The format cannot tell the time 0 from none.
     fn timestamp(&self) -> Option<i64> {
         Some(self.metric.timestamp_ms).filter(|ms| *ms != 0)
+    }
+
+    /// Since when this part of the metric counts. A quantile and a gauge do not count.
+    fn start(&self, part: Part) -> Option<i64> {
+        let metric = &self.metric;
+        let start = match (self.kind, part) {
+            (_, Part::Quantile(_)) => None,
+            (MetricType::Counter, _) => metric.counter.as_ref()?.start,
+            (MetricType::Summary, _) => metric.summary.as_ref()?.start,
+            (MetricType::Histogram, _) => metric.histogram.as_ref()?.start,
+            _ => None,
+        };
+        start.map(Timestamp::milliseconds)
     }
 
     fn check(&self) -> Result<(), Problem> {

@@ -1,7 +1,7 @@
 //! The messages of `io.prometheus.client` below a metric family, for a protobuf library.
 //!
 //! Written from the field table of the format. The family itself is read by hand, so that one metric at a time becomes
-//! values; fields that are not listed, such as start times, are skipped, as protobuf wants it.
+//! values; fields that are not listed are skipped, as protobuf wants it.
 
 /// `Metric`: the labels and values of one label set. Which value counts is said by the type of the family.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -36,6 +36,8 @@ pub(super) struct Counter {
     pub(super) value: f64,
     #[prost(message, optional, tag = "2")]
     pub(super) exemplar: Option<Exemplar>,
+    #[prost(message, optional, tag = "3")]
+    pub(super) start: Option<Timestamp>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -56,6 +58,13 @@ pub(super) struct Timestamp {
     pub(super) nanos: i32,
 }
 
+impl Timestamp {
+    /// Since the Unix epoch.
+    pub(super) fn milliseconds(self) -> i64 {
+        self.seconds.saturating_mul(1000).saturating_add(i64::from(self.nanos / 1_000_000))
+    }
+}
+
 /// `Gauge` and `Untyped`.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(super) struct Number {
@@ -71,6 +80,8 @@ pub(super) struct Summary {
     pub(super) sample_sum: f64,
     #[prost(message, repeated, tag = "3")]
     pub(super) quantile: Vec<Quantile>,
+    #[prost(message, optional, tag = "4")]
+    pub(super) start: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -111,6 +122,8 @@ pub(super) struct Histogram {
     pub(super) positive_delta: Vec<i64>,
     #[prost(double, repeated, tag = "14")]
     pub(super) positive_count: Vec<f64>,
+    #[prost(message, optional, tag = "15")]
+    pub(super) start: Option<Timestamp>,
     #[prost(message, repeated, tag = "16")]
     pub(super) exemplars: Vec<Exemplar>,
 }

@@ -1,6 +1,6 @@
 //! The native part of a histogram, and exemplars.
 
-use super::message::{BucketSpan, Exemplar, Histogram};
+use super::message::{BucketSpan, Exemplar, Histogram, Timestamp};
 use crate::model::{self, Buckets, Counts, Span, Tally, normalise_nan};
 use crate::parse;
 
@@ -54,10 +54,7 @@ impl Histogram {
 impl Exemplar {
     /// `None` if its labels are too long.
     pub(super) fn entry(&self) -> Option<parse::Exemplar<'_>> {
-        let timestamp_ms = self.timestamp.map(|time| {
-            let ms = i64::from(time.nanos / 1_000_000);
-            time.seconds.saturating_mul(1000).saturating_add(ms)
-        });
+        let timestamp_ms = self.timestamp.map(Timestamp::milliseconds);
         parse::Exemplar::of_message(&self.label, normalise_nan(self.value), timestamp_ms)
     }
 }

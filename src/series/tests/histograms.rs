@@ -16,7 +16,7 @@ pub(super) fn scrape_histogram(scene: &mut Scene, at_ms: i64, text: &str, histog
     let mut parser = Parser::new(Format::PrometheusText);
     let Ok(Step::Entry(Entry::Sample(sample), _)) = parser.next(text.as_bytes(), true) else { panic!("a sample") };
     let mut pass = scene.table.begin(at_ms);
-    let entry = HistogramEntry { series: sample.series, histogram, timestamp_ms: None, exemplars: &[] };
+    let entry = HistogramEntry { series: sample.series, histogram, timestamp_ms: None, start_ms: None, exemplars: &[] };
     pass.add_histogram(&entry).expect("a good histogram");
     pass.check_limit().expect("small enough");
     pass.commit(&HEALTH)
@@ -152,8 +152,13 @@ fn many_exemplars_of_one_histogram_have_its_labels_once() {
     let Ok(Step::Entry(Entry::Sample(sample), _)) = parser.next(text.as_bytes(), true) else { panic!("a sample") };
     let mut pass = scene.table.begin(1000);
     let histogram = histogram(Vec::new());
-    let entry =
-        HistogramEntry { series: sample.series, histogram: &histogram, timestamp_ms: None, exemplars: &exemplars };
+    let entry = HistogramEntry {
+        series: sample.series,
+        histogram: &histogram,
+        timestamp_ms: None,
+        start_ms: None,
+        exemplars: &exemplars,
+    };
     pass.add_histogram(&entry).expect("a good histogram");
     let blocks = pass.commit(&HEALTH);
     assert_eq!(exemplars_for(0, &blocks).len(), 1000);
@@ -170,7 +175,8 @@ fn histograms_of_one_scrape_are_bounded() {
     tally.positive = Buckets { spans: vec![Span { offset: 0, length: 2 }], counts: vec![2, -1] };
     let mut parser = Parser::new(Format::PrometheusText);
     let Ok(Step::Entry(Entry::Sample(sample), _)) = parser.next(b"h 1\n", true) else { panic!("a sample") };
-    let entry = HistogramEntry { series: sample.series, histogram: &wide, timestamp_ms: None, exemplars: &[] };
+    let entry =
+        HistogramEntry { series: sample.series, histogram: &wide, timestamp_ms: None, start_ms: None, exemplars: &[] };
     pass.add_histogram(&entry).expect("the others are counted still");
     let failure = pass.check_limit().expect_err("listed bounds cannot be reduced");
     assert_eq!(failure.reason, Reason::BucketLimit);
@@ -194,7 +200,8 @@ fn exemplars_of_histograms_that_are_not_sent_fill_no_block_beyond_its_size() {
             })
             .collect();
         let series = sample.series;
-        let entry = HistogramEntry { series, histogram: &histogram, timestamp_ms: None, exemplars: &exemplars };
+        let entry =
+            HistogramEntry { series, histogram: &histogram, timestamp_ms: None, start_ms: None, exemplars: &exemplars };
         pass.add_histogram(&entry).expect("a good histogram");
         rest = &rest[taken..];
     }

@@ -3,6 +3,7 @@
 use super::histograms::{histogram, scrape_histogram};
 use super::*;
 use crate::model::WriteFormat;
+use crate::parse::SampleEntry;
 use crate::wire::v2::proto::Request;
 
 /// Receiver 0 gets 1.0, receiver 1 gets 2.0, receiver 2 gets 2.0 without being told what series are.
@@ -208,4 +209,28 @@ fn what_series_are_said_to_be_is_bounded() {
         told.scene.table.series.iter().flatten().filter_map(|series| series.metadata.as_ref()).collect();
     let bytes: usize = held.iter().map(|metadata| metadata.help.len()).sum();
     assert!(!held.is_empty() && bytes <= 2 << 20, "{} of {bytes} bytes", held.len());
+}
+
+#[test]
+fn since_when_a_series_counts_is_told_by_2_0_if_it_can_be_so() {
+    let mut scene = scene("", RECEIVERS);
+    let text = b"a_total 1\nb_total 2\nc_total 3\nd 4\ne_total 5 900\n";
+    let mut pass = scene.table.begin(1000);
+    let (mut parser, mut rest) = (Parser::new(Format::PrometheusText), &text[..]);
+    // Neither the epoch nor the time of the sample nor what comes after it can be a beginning.
+    let mut starts = [Some(999), Some(0), Some(1000), None, Some(899)].into_iter();
+    while let Step::Entry(entry, taken) = parser.next(rest, false).expect("good lines") {
+        if let Entry::Sample(sample) = entry {
+            let start_ms = starts.next().expect("one for each sample");
+            pass.add(&SampleEntry { start_ms, ..sample }).expect("a good sample");
+        }
+        rest = &rest[taken..];
+    }
+    let blocks = pass.commit(&HEALTH);
+    for receiver in [1, 2] {
+        let series = request(receiver, &blocks).timeseries;
+        let told: Vec<_> = series.iter().map(|one| (one.samples[0].value, one.samples[0].start_timestamp)).collect();
+        assert_eq!(told[..5], [(1.0, 999), (2.0, 0), (3.0, 0), (4.0, 0), (5.0, 899)]);
+        assert!(told[5..].iter().all(|(_, start_ms)| *start_ms == 0), "{told:?}");
+    }
 }

@@ -45,17 +45,18 @@ impl<'d> Draft<'d> {
         }
     }
 
-    /// Appends an entry with a sample. The bits of the value are kept as they are, staleness markers included.
-    pub fn push_sample(&mut self, what: What<'_>, sample: Sample) {
+    /// Appends an entry with a sample, and since when the series counts, if that is known. The bits of the value are kept as
+    /// they are, staleness markers included.
+    pub fn push_sample(&mut self, what: What<'_>, sample: Sample, start_ms: Option<i64>) {
         self.begin(what);
-        push_sample_field(&mut self.entry, sample);
+        push_sample_field(&mut self.entry, sample, start_ms);
         self.end(what);
     }
 
     /// Appends an entry with a histogram, which may have listed bounds.
-    pub fn push_histogram(&mut self, what: What<'_>, histogram: &Histogram, timestamp_ms: i64) {
+    pub fn push_histogram(&mut self, what: What<'_>, histogram: &Histogram, timestamp_ms: i64, start_ms: Option<i64>) {
         self.begin(what);
-        histogram::push_v2(&mut self.entry, histogram, timestamp_ms);
+        histogram::push_v2(&mut self.entry, histogram, timestamp_ms, start_ms);
         self.end(what);
     }
 

@@ -9,6 +9,7 @@
 //! entry    = 2a len labels one [ metadata ]                             (Request.timeseries)
 //! labels   = 0a len ( varint(name) varint(value) )*                     (TimeSeries.labels_refs)
 //! one      = 12 len 09 value-little-endian 10 varint(timestamp)         (TimeSeries.samples)
+//!                   [ 18 varint(start) ]
 //!            or 1a len histogram                                        (TimeSeries.histograms)
 //!            or 22 len 0a len labels [ 11 value ] [ 18 timestamp ]      (TimeSeries.exemplars)
 //! metadata = 2a len [ 08 type ] [ 18 help ] [ 20 unit ]                 (TimeSeries.metadata)

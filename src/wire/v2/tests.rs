@@ -19,8 +19,9 @@ use crate::wire::{
 /// What an entry holds.
 #[derive(Clone, Debug)]
 enum One {
-    Sample(Sample),
-    Histogram(Histogram, i64),
+    /// And since when it counts.
+    Sample(Sample, Option<i64>),
+    Histogram(Histogram, i64, Option<i64>),
     Exemplar(Labels, f64, i64),
 }
 
@@ -52,9 +53,11 @@ fn any_histogram_of_2() -> impl Strategy<Value = Histogram> {
 
 fn any_entry() -> impl Strategy<Value = Entry> {
     let timestamp = || prop_oneof![Just(0), any::<i64>()];
+    // 0 is none.
+    let start = || proptest::option::of(any::<i64>().prop_filter("some", |start_ms| *start_ms != 0));
     let one = prop_oneof![
-        3 => any_sample().prop_map(One::Sample),
-        1 => (any_histogram_of_2(), timestamp()).prop_map(|(one, at)| One::Histogram(one, at)),
+        3 => (any_sample(), start()).prop_map(|(one, start_ms)| One::Sample(one, start_ms)),
+        1 => (any_histogram_of_2(), timestamp(), start()).prop_map(|(one, at, start_ms)| One::Histogram(one, at, start_ms)),
         1 => (any_labels(), any_value(), timestamp()).prop_map(|(labels, value, at)| One::Exemplar(labels, value, at)),
     ];
     (any_labels(), any_metadata(), one).prop_map(|(labels, metadata, one)| Entry { labels, metadata, one })
@@ -76,8 +79,8 @@ fn push(draft: &mut Draft<'_>, entries: &[Entry], encoded: &[Vec<u8>]) {
     for (entry, labels) in entries.iter().zip(encoded) {
         let what = What { labels, metadata: entry.metadata.as_ref() };
         match &entry.one {
-            One::Sample(sample) => draft.push_sample(what, *sample),
-            One::Histogram(histogram, timestamp_ms) => draft.push_histogram(what, histogram, *timestamp_ms),
+            One::Sample(sample, start_ms) => draft.push_sample(what, *sample, *start_ms),
+            One::Histogram(histogram, at, start_ms) => draft.push_histogram(what, histogram, *at, *start_ms),
             One::Exemplar(labels, value, at) => draft.push_exemplar(what, &encode_exemplar(labels, *value, *at)),
         }
     }
@@ -121,12 +124,12 @@ fn of_a_library(entries: &[Entry]) -> Vec<u8> {
         };
         let mut series = proto::TimeSeries { labels_refs: refs(labels), ..Default::default() };
         match one {
-            One::Sample(sample) => series.samples.push(proto::Sample {
+            One::Sample(sample, start_ms) => series.samples.push(proto::Sample {
                 value: sample.value,
                 timestamp: sample.timestamp_ms,
-                start_timestamp: 0,
+                start_timestamp: start_ms.unwrap_or(0),
             }),
-            One::Histogram(histogram, timestamp) => series.histograms.push(of_2(histogram, *timestamp)),
+            One::Histogram(histogram, at, start_ms) => series.histograms.push(of_2(histogram, *at, *start_ms)),
             One::Exemplar(own, value, timestamp) => {
                 series.exemplars.push(proto::Exemplar { labels_refs: refs(own), value: *value, timestamp: *timestamp })
             }
@@ -141,7 +144,7 @@ fn of_a_library(entries: &[Entry]) -> Vec<u8> {
     request.encode_to_vec()
 }
 
-fn of_2(histogram: &Histogram, timestamp: i64) -> proto::Histogram {
+fn of_2(histogram: &Histogram, timestamp: i64, start_ms: Option<i64>) -> proto::Histogram {
     let of_1 = of_library(histogram, timestamp);
     proto::Histogram {
         count: of_1.count,
@@ -158,7 +161,7 @@ fn of_2(histogram: &Histogram, timestamp: i64) -> proto::Histogram {
         reset_hint: of_1.reset_hint,
         timestamp,
         custom_values: histogram.custom_values.clone(),
-        start_timestamp: 0,
+        start_timestamp: start_ms.unwrap_or(0),
     }
 }
 
@@ -168,9 +171,9 @@ fn of_1(entries: &[Entry]) -> Vec<u8> {
     for Entry { labels, one, .. } in entries {
         let labels = encode_labels(labels);
         match one {
-            One::Sample(sample) => push_sample(&mut out, &labels, *sample),
-            One::Histogram(histogram, _) if histogram.schema == CUSTOM_SCHEMA => {}
-            One::Histogram(histogram, at) => push_histogram(&mut out, &labels, histogram, *at),
+            One::Sample(sample, _) => push_sample(&mut out, &labels, *sample),
+            One::Histogram(histogram, ..) if histogram.schema == CUSTOM_SCHEMA => {}
+            One::Histogram(histogram, at, _) => push_histogram(&mut out, &labels, histogram, *at),
             One::Exemplar(own, value, at) => {
                 push_exemplars(&mut out, &labels, std::iter::once(&*encode_exemplar(own, *value, *at)));
             }
@@ -181,7 +184,7 @@ fn of_1(entries: &[Entry]) -> Vec<u8> {
 
 /// The library leaves zeros out of samples; we never do.
 fn without_zeros(entries: Vec<Entry>) -> Vec<Entry> {
-    let is_zero = |one: &One| matches!(one, One::Sample(sample) if sample.value == 0.0 || sample.timestamp_ms == 0);
+    let is_zero = |one: &One| matches!(one, One::Sample(sample, _) if sample.value == 0.0 || sample.timestamp_ms == 0);
     entries.into_iter().filter(|entry| !is_zero(&entry.one)).collect()
 }
 
@@ -216,7 +219,7 @@ proptest! {
         let block = block_of(&entries);
         let recoded = recode(&block).expect("recodes");
         let listed = entries.iter().filter(|entry| {
-            matches!(&entry.one, One::Histogram(histogram, _) if histogram.schema == CUSTOM_SCHEMA)
+            matches!(&entry.one, One::Histogram(histogram, ..) if histogram.schema == CUSTOM_SCHEMA)
         });
         prop_assert_eq!(recoded.listed_bounds as usize, listed.count());
         prop_assert_eq!(recoded.block.samples, block.samples - recoded.listed_bounds);
@@ -268,7 +271,7 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
 }
 
 fn sample_of(pairs: &[(&str, &str)]) -> Entry {
-    Entry { labels: labels(pairs), metadata: None, one: One::Sample(Sample { value: 1.0, timestamp_ms: 2 }) }
+    Entry { labels: labels(pairs), metadata: None, one: One::Sample(Sample { value: 1.0, timestamp_ms: 2 }, None) }
 }
 
 #[test]
@@ -305,7 +308,7 @@ fn each_message_of_a_draft_has_its_own_table() {
 #[test]
 fn zeros_and_the_bits_of_a_staleness_marker_are_written() {
     let entry = |value, timestamp_ms| Entry {
-        one: One::Sample(Sample { value, timestamp_ms }),
+        one: One::Sample(Sample { value, timestamp_ms }, None),
         ..sample_of(&[("__name__", "up")])
     };
     let message = message(&[entry(0.0, 0), entry(-0.0, 1), entry(stale_nan(), 1)]);
@@ -364,7 +367,7 @@ fn a_sample_of_a_known_shape_takes_few_bytes() {
             ("source_workload", &peer),
         ];
         let value = f64::from(n.wrapping_mul(2_654_435_761) >> 12);
-        let one = One::Sample(Sample { value, timestamp_ms: 1_795_000_000_000 });
+        let one = One::Sample(Sample { value, timestamp_ms: 1_795_000_000_000 }, None);
         Entry { labels: labels(&pairs), metadata: metadata.clone(), one }
     };
     let entries: Vec<_> = (0..2_000).map(entry).collect();

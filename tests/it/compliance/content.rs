@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
+use meshscrape::clock::Clock;
 use meshscrape::model::Labels;
 use meshscrape::wire;
 use tempfile::TempDir;
@@ -11,8 +12,10 @@ use tempfile::TempDir;
 use super::expositions::{CASES, Case, WITHOUT_SAMPLES};
 use super::{Entry, entries, message, rules};
 use crate::support::agent;
+use crate::support::prometheus::Prometheus;
+use crate::support::protobuf::stream;
 use crate::support::receiver::{Answer, OF_2, Receiver, Recorded, always};
-use crate::support::tls_server::{Asked, Reply, Server, Talk};
+use crate::support::tls_server::{Asked, Reply, Server, Talk, Then};
 
 /// How often each target is scraped before the agent is asked to stop.
 const SCRAPES: usize = 3;
@@ -161,6 +164,76 @@ async fn requests_hold_what_the_list_asks_for() {
 async fn scrapes_without_samples_wait_for_company() {
     let [of_2, _] = play(WITHOUT_SAMPLES, SCRAPES + 2).await;
     judge(WITHOUT_SAMPLES, &of_2);
+}
+
+/// Each has a start but the gauge; that of the last counter is in the future.
+const COUNTING: &str = "\
+name: \"hits_total\" type: COUNTER metric { counter { value: 3 start_timestamp { seconds: 1700000000 nanos: 250000000 } } }
+name: \"level\" type: GAUGE metric { gauge { value: 1 } }
+name: \"took\" type: SUMMARY metric { summary { sample_count: 2 sample_sum: 5 quantile { quantile: 0.5 value: 2 } start_timestamp { seconds: 1700000001 } } }
+name: \"size\" type: HISTOGRAM metric { histogram { sample_count: 2 sample_sum: 3 bucket { cumulative_count: 1 upper_bound: 1 } start_timestamp { seconds: 1700000002 } } }
+name: \"lag\" type: HISTOGRAM metric { histogram { sample_count: 1 sample_sum: 1 schema: 0 zero_threshold: 0.01 positive_span { offset: 0 length: 1 } positive_delta: 1 start_timestamp { seconds: 1700000003 } } }
+name: \"early_total\" type: COUNTER metric { counter { value: 1 start_timestamp { seconds: 4102444800 } } }
+";
+
+/// Since when something counts is sent by 2.0, where the target tells it and it can be so. A real receiver takes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn since_when_something_counts_is_sent_if_that_is_known() {
+    let body = stream(COUNTING.as_bytes());
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; \
+         encoding=delimited\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let answer = [head.as_bytes(), &body].concat();
+    let target = Server::start(Talk::Plain(Arc::new(move |_| Reply::raw(answer.clone(), Then::Keep))));
+    let (of_2, prometheus) = tokio::join!(Receiver::start(always(Answer::ok())), Prometheus::start());
+    let config = format!(
+        "remote_write:
+  - {{ url: {}, name: two, protobuf_message: io.prometheus.write.v2.Request, send_native_histograms: true }}
+  - {{ url: {}, name: real, protobuf_message: io.prometheus.write.v2.Request }}
+scrape_configs:
+  - {{ job_name: counting, scrape_interval: 500ms, scrape_native_histograms: true, static_configs: [{{ targets: ['{}'] }}] }}
+",
+        of_2.url(),
+        prometheus.write_url(),
+        target.socket()
+    );
+    let dir = TempDir::new().expect("a directory");
+    let agent = agent::start(dir.path(), &config).await;
+    let recorded = of_2.until("the last series", |all| came(all, "early_total")).await;
+    let mut starts = BTreeMap::new();
+    for entry in by_case(&recorded).remove("counting").expect("its entries") {
+        let start = entry.samples.iter().map(|one| one.start_timestamp);
+        let start = start.chain(entry.histograms.iter().map(|one| one.start_timestamp)).next().expect("one of them");
+        let known = starts.insert(entry.name().to_owned(), start);
+        assert!(known.is_none_or(|known| known == start), "{}: {known:?}, {start}", entry.name());
+    }
+    starts.retain(|name, _| !name.starts_with("scrape_"));
+    let expected = [
+        ("early_total", 0),
+        ("hits_total", 1_700_000_000_250),
+        ("lag", 1_700_000_003_000),
+        ("level", 0),
+        ("size_bucket", 1_700_000_002_000),
+        ("size_count", 1_700_000_002_000),
+        ("size_sum", 1_700_000_002_000),
+        ("took", 0),
+        ("took_count", 1_700_000_001_000),
+        ("took_sum", 1_700_000_001_000),
+        ("up", 0),
+    ];
+    assert_eq!(starts, expected.map(|(name, start)| (name.to_owned(), start)).into());
+    let clock = Clock::system();
+    agent::eventually("Prometheus has it", async || {
+        (!prometheus.instant("hits_total == 3", clock.now_ms()).await.is_empty()).then_some(())
+    })
+    .await;
+    agent.stop().await;
+}
+
+fn came(recorded: &[Recorded], name: &str) -> bool {
+    recorded.iter().any(|one| one.samples.iter().any(|(labels, _)| labels.value("__name__") == name))
 }
 
 /// `TestRemoteWrite1Compatibility` and `TestRemoteWrite1Configuration`: what the same agent writes by 1.0.

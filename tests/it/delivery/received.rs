@@ -66,7 +66,7 @@ fn message_of_2(series: &Series, scrape: usize, timestamp_ms: i64) -> Vec<u8> {
     let mut draft = Draft::new(&dictionary);
     for ((_, values), labels) in series.iter().zip(&encoded) {
         let what = What { labels, metadata: Some(&metadata) };
-        draft.push_sample(what, Sample { value: values[scrape], timestamp_ms });
+        draft.push_sample(what, Sample { value: values[scrape], timestamp_ms }, None);
     }
     draft.finish()
 }

@@ -196,9 +196,9 @@ fn mixed_block(target: u64, scrape: u32) -> Block {
     let what = |labels| What { labels, metadata: None };
     let mut draft = Draft::new(&dictionary);
     for labels in [&counter, &gauge] {
-        draft.push_sample(what(labels), Sample { value: f64::from(scrape), timestamp_ms: plain.min_ms });
+        draft.push_sample(what(labels), Sample { value: f64::from(scrape), timestamp_ms: plain.min_ms }, None);
     }
-    draft.push_histogram(what(&histogram), &histogram_of_nothing(), plain.min_ms);
+    draft.push_histogram(what(&histogram), &histogram_of_nothing(), plain.min_ms, None);
     let exemplar = wire::encode_exemplar(&[("trace_id", "x")].into_iter().collect(), 1.0, plain.min_ms);
     for _ in 0..3 {
         draft.push_exemplar(what(&histogram), &exemplar);
