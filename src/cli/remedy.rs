@@ -35,7 +35,10 @@ pub(super) struct Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Origin {
     /// A `Gateway` of the Gateway API, from which Istio makes the workload.
-    Gateway(String),
+    Gateway {
+        name: String,
+        workload: Option<Workload>,
+    },
     Workload(Workload),
     /// Nobody that is known, or a name that is none.
     Unknown,
@@ -63,7 +66,7 @@ impl Source {
         let gateway = label(GATEWAY_NAME_LABEL).filter(|name| is_plain(name)).cloned();
         let told_not_to = [annotation(INJECT), label(INJECT)].into_iter().flatten().any(|value| value == "false");
         let origin = match (gateway, workload(pod)) {
-            (Some(name), _) => Origin::Gateway(name),
+            (Some(name), workload) => Origin::Gateway { name, workload },
             (None, Some(workload)) => Origin::Workload(workload),
             (None, None) => Origin::Unknown,
         };
@@ -81,8 +84,17 @@ impl Source {
     /// What the pod came from, as `deployment/cart` or `gateway/edge`.
     pub(super) fn origin(&self) -> Option<String> {
         match &self.origin {
-            Origin::Gateway(name) => Some(format!("gateway/{name}")),
+            Origin::Gateway { name, .. } => Some(format!("gateway/{name}")),
             Origin::Workload(workload) => Some(workload.to_string()),
+            Origin::Unknown => None,
+        }
+    }
+
+    /// The workload that makes the pod, whoever has made that.
+    fn workload(&self) -> Option<&Workload> {
+        match &self.origin {
+            Origin::Gateway { workload, .. } => workload.as_ref(),
+            Origin::Workload(workload) => Some(workload),
             Origin::Unknown => None,
         }
     }
@@ -94,8 +106,9 @@ impl Source {
         let config = format!("proxyMetadata: {{{variable}: \"{port}\"}}");
         let both = [(annotation, number.as_str()), (PROXY_CONFIG_ANNOTATION, config.as_str())];
         let command = match &self.origin {
-            Origin::Gateway(_) => {
-                return format!("{}; then {}", self.adding(variable, &number), self.annotating(annotation, port));
+            Origin::Gateway { .. } => {
+                let (adding, annotating) = (self.adding(variable, &number), self.annotating(annotation, port));
+                return self.looked_at(format!("{adding}; then {annotating}"));
             }
             Origin::Workload(workload) if !self.injected => {
                 let env = json!([{"name": variable, "value": number}]);
@@ -137,12 +150,26 @@ impl Source {
 
     /// How the pod is started anew, with all that its template says.
     pub(super) fn restarting(&self) -> String {
-        match (&self.origin, &self.namespace) {
-            (Origin::Workload(workload), Some(namespace)) => {
-                format!("start the pod anew: kubectl rollout restart {workload} -n {namespace}")
-            }
-            _ => "start the pod anew".to_owned(),
+        match self.restart() {
+            Some(command) => format!("start the pod anew: {command}"),
+            None => "start the pod anew".to_owned(),
         }
+    }
+
+    fn restart(&self) -> Option<String> {
+        Some(format!("kubectl rollout restart {} -n {}", self.workload()?, self.namespace.as_ref()?))
+    }
+
+    /// With what has istiod look at a `ProxyConfig` that was changed for a `Gateway`: a patch that sets what is set already does
+    /// not. Of other pods what was said is all.
+    fn looked_at(&self, said: String) -> String {
+        if !matches!(self.origin, Origin::Gateway { .. }) {
+            return said;
+        }
+        let command = self.restart().unwrap_or_else(|| "restart its Deployment".to_owned());
+        format!(
+            "{said}; then, as istiod looks at a ProxyConfig only when the Gateway or its Deployment changes: {command}"
+        )
     }
 
     /// How somebody asks a secure port of the pod himself.
@@ -160,7 +187,7 @@ impl Source {
     pub(super) fn setting(&self, variable: &str, value: &str) -> String {
         let adding = self.adding(variable, value);
         if !self.is_in_template() {
-            return adding;
+            return self.looked_at(adding);
         }
         let command = match &self.origin {
             Origin::Workload(workload) if !self.has_proxy_config => {
@@ -186,10 +213,10 @@ impl Source {
         let (place, variables) = self.variables();
         match self.is_in_template() {
             true => format!("{place}, write the value of {variable} itself in place of its valueFrom"),
-            false => format!(
+            false => self.looked_at(format!(
                 "take {variable} with its valueFrom out of the container {PROXY_CONTAINER} where that is written, and {place}, \
                  add its value to the {variables}"
-            ),
+            )),
         }
     }
 
@@ -203,7 +230,7 @@ impl Source {
     /// annotation sets them.
     fn variables(&self) -> (String, String) {
         match &self.origin {
-            Origin::Gateway(name) => {
+            Origin::Gateway { name, .. } => {
                 (format!("in a ProxyConfig that selects gateway {name}"), "environmentVariables".to_owned())
             }
             _ if self.is_in_template() => (self.place(), format!("environment of the container {PROXY_CONTAINER}")),
@@ -213,13 +240,13 @@ impl Source {
 
     /// Whether the proxy's variables stand in the template itself, which no injector reads.
     fn is_in_template(&self) -> bool {
-        !self.injected && !matches!(self.origin, Origin::Gateway(_))
+        !self.injected && !matches!(self.origin, Origin::Gateway { .. })
     }
 
     /// Where somebody has to write an annotation.
     fn place(&self) -> String {
         match &self.origin {
-            Origin::Gateway(name) => format!("in spec.infrastructure.annotations of gateway {name}"),
+            Origin::Gateway { name, .. } => format!("in spec.infrastructure.annotations of gateway {name}"),
             Origin::Workload(_) | Origin::Unknown => "in the pod template".to_owned(),
         }
     }
@@ -228,7 +255,7 @@ impl Source {
         let annotations: Map<String, Value> =
             annotations.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
         match &self.origin {
-            Origin::Gateway(name) => {
+            Origin::Gateway { name, .. } => {
                 let patch = json!({"spec": {"infrastructure": {"annotations": annotations}}});
                 let (namespace, kind) = (self.namespace.as_ref()?, "gateway.gateway.networking.k8s.io");
                 Some(format!("kubectl patch {kind} {name} -n {namespace} --type=merge -p '{patch}'"))
@@ -302,10 +329,13 @@ mod tests {
              '{\"spec\":{\"infrastructure\":{\"annotations\":{\"prometheus.istio.io/secure-port\":\"15092\"}}}}'"
         );
         assert_eq!(gateway.origin().as_deref(), Some("gateway/edge"));
+        let restart = "; then, as istiod looks at a ProxyConfig only when the Gateway or its Deployment changes: restart its \
+                       Deployment";
         assert_eq!(
             gateway.opening(PORT, VARIABLE, 15092),
             format!(
-                "in a ProxyConfig that selects gateway edge, add {VARIABLE}: \"15092\" to the environmentVariables; then {}",
+                "in a ProxyConfig that selects gateway edge, add {VARIABLE}: \"15092\" to the environmentVariables; then \
+                 {}{restart}",
                 gateway.annotating(PORT, 15092)
             ),
             "an annotation opens nothing there"
@@ -325,6 +355,27 @@ mod tests {
             nobody.annotating(PORT, 15092),
             "in the pod template, set the annotation prometheus.istio.io/secure-port: \"15092\""
         );
+    }
+
+    /// A patch with an annotation that is there already changes nothing, so whatever is written into a ProxyConfig ends in this.
+    #[test]
+    fn what_is_written_for_a_gateway_ends_in_a_restart() {
+        let labels = json!({GATEWAY_NAME_LABEL: "edge", "pod-template-hash": "5d7c9"});
+        let owner = owned_by("ReplicaSet", "edge-istio-5d7c9");
+        let gateway = source(json!({"labels": labels, "ownerReferences": owner, "annotations": {INJECT: "false"}}));
+        let command = "kubectl rollout restart deployment/edge-istio -n shop";
+        assert_eq!(
+            gateway.setting("X", "true"),
+            format!(
+                "in a ProxyConfig that selects gateway edge, add X: \"true\" to the environmentVariables; then, as istiod looks \
+                 at a ProxyConfig only when the Gateway or its Deployment changes: {command}"
+            )
+        );
+        for said in [gateway.opening(PORT, VARIABLE, 15092), gateway.writing_out("X")] {
+            assert!(said.ends_with(&format!(" changes: {command}")), "{said}");
+        }
+        assert_eq!(gateway.restarting(), format!("start the pod anew: {command}"));
+        assert!(!gateway.annotating(PORT, 15092).contains("restart"), "that changes the Gateway itself");
     }
 
     #[test]
