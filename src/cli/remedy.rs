@@ -25,7 +25,8 @@ pub(super) struct Source {
     origin: Origin,
     /// The injector makes the proxy, from annotations; else its variables stand in the template itself.
     injected: bool,
-    has_proxy_config: bool,
+    /// The annotation of [`PROXY_CONFIG_ANNOTATION`]: to look at, and in no command.
+    proxy_config: Option<String>,
     /// Ports are taken out of inbound capture already.
     has_exclusions: bool,
     /// Inbound capture is for the ports of a list, of which nothing is taken out but by taking it off the list.
@@ -75,7 +76,7 @@ impl Source {
             pod: pod.metadata.name.clone().filter(|name| is_plain(name)),
             origin,
             injected: !told_not_to,
-            has_proxy_config: annotation(PROXY_CONFIG_ANNOTATION).is_some(),
+            proxy_config: annotation(PROXY_CONFIG_ANNOTATION).cloned(),
             has_exclusions: annotation(EXCLUDE_ANNOTATION).is_some(),
             has_inclusions: annotation(INCLUDE_ANNOTATION).is_some_and(|listed| listed.trim() != "*"),
         }
@@ -116,7 +117,7 @@ impl Source {
                 let metadata = json!({"annotations": {annotation: number}});
                 self.patch(workload, &json!({"spec": {"template": {"metadata": metadata, "spec": spec}}}))
             }
-            Origin::Workload(_) if !self.has_proxy_config => self.patch_annotations(&both),
+            Origin::Workload(_) if self.proxy_config.is_none() => self.patch_annotations(&both),
             _ => None,
         };
         match command.filter(|_| is_usual(port)) {
@@ -190,7 +191,7 @@ impl Source {
             return self.looked_at(adding);
         }
         let command = match &self.origin {
-            Origin::Workload(workload) if !self.has_proxy_config => {
+            Origin::Workload(workload) if self.proxy_config.is_none() => {
                 let config = format!("proxyMetadata: {{{variable}: \"{value}\"}}");
                 let metadata = json!({"annotations": {PROXY_CONFIG_ANNOTATION: config}});
                 let env = json!([{"name": variable, "value": value}]);
@@ -202,9 +203,9 @@ impl Source {
         command.unwrap_or_else(|| format!("{adding}, and to the proxyMetadata of {PROXY_CONFIG_ANNOTATION}"))
     }
 
-    /// Whether Envoy's bootstrap may lack what the environment of the proxy has.
-    pub(super) fn lacks_proxy_config(&self) -> bool {
-        self.is_in_template() && !self.has_proxy_config
+    /// Whether Envoy's bootstrap lacks a variable that the environment of the proxy has: there it goes by the annotation.
+    pub(super) fn lacks_in_bootstrap(&self, variable: &str) -> bool {
+        self.is_in_template() && !self.proxy_config.as_ref().is_some_and(|config| config.contains(variable))
     }
 
     /// How a variable of the proxy becomes known whose value stands elsewhere (`valueFrom`). Where the injector merges
@@ -387,7 +388,13 @@ mod tests {
              {\"proxy.istio.io/config\":\"proxyMetadata: {X: \\\"true\\\"}\"}},\"spec\":{\"containers\":[{\"env\":[{\"name\":\"X\",\
              \"value\":\"true\"}],\"name\":\"istio-proxy\"}]}}}}'"
         );
-        assert!(classic.lacks_proxy_config());
+        assert!(classic.lacks_in_bootstrap("X"));
+        for (config, lacks) in [("concurrency: 1", true), ("proxyMetadata: {X: \"true\"}", false)] {
+            let annotations = json!({INJECT: "false", PROXY_CONFIG_ANNOTATION: config});
+            assert_eq!(source(json!({"annotations": annotations})).lacks_in_bootstrap("X"), lacks, "{config}");
+            let injected = json!({PROXY_CONFIG_ANNOTATION: config});
+            assert!(!source(json!({"annotations": injected})).lacks_in_bootstrap("X"), "the injector writes both");
+        }
         assert_eq!(
             classic.opening(PORT, VARIABLE, 15092),
             "open the port and name it: kubectl patch daemonset edge -n shop -p \

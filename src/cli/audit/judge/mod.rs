@@ -246,15 +246,7 @@ impl Bench<'_> {
     fn plaintext(&mut self) {
         let facts = self.facts;
         self.unseen();
-        let fix = match facts.restricted {
-            Some(true) if facts.source.lacks_proxy_config() => facts.source.setting(LOCALHOST_ONLY_VARIABLE, "true"),
-            // It is set, and a proxy reads its variables once.
-            Some(true) => format!(
-                "{}; if it answers still, its Istio does not know {LOCALHOST_ONLY_VARIABLE}",
-                facts.source.restarting()
-            ),
-            Some(false) | None => facts.source.setting(LOCALHOST_ONLY_VARIABLE, "true"),
-        };
+        let fix = facts.restricting();
         if self.plain_answers(&fix) {
             return;
         }

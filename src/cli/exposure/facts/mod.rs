@@ -278,6 +278,18 @@ impl Facts {
         }
     }
 
+    /// How the plaintext ports come to be closed to everybody outside the pod, where they are not.
+    pub(in crate::cli) fn restricting(&self) -> String {
+        match self.restricted {
+            // It is set, and a proxy reads its variables once.
+            Some(true) if !self.source.lacks_in_bootstrap(LOCALHOST_ONLY_VARIABLE) => format!(
+                "{}; if it answers still, its Istio does not know {LOCALHOST_ONLY_VARIABLE}",
+                self.source.restarting()
+            ),
+            Some(_) | None => self.source.setting(LOCALHOST_ONLY_VARIABLE, "true"),
+        }
+    }
+
     /// Whether a connection to this port goes through the sidecar's inbound capture.
     pub(in crate::cli) fn is_captured(&self, port: u16) -> bool {
         self.role == Role::Sidecar

@@ -384,7 +384,7 @@ fn closed(facts: &Facts, plain: &Plainly) -> Found {
     match &plain.outcome {
         Ok(PlainAnswer::Status(403)) => ok("403"),
         Ok(PlainAnswer::Status(_) | PlainAnswer::NotHttp) if facts.restricted.is_none() => not_asked(hidden()),
-        Ok(PlainAnswer::Status(status)) => failed(format!("it answers {status}"), facts.source.restarting()),
+        Ok(PlainAnswer::Status(status)) => failed(format!("it answers {status}"), facts.restricting()),
         Ok(PlainAnswer::NotHttp) => failed("an answer that is not HTTP", "look at what listens there"),
         Ok(PlainAnswer::Closed) => not_asked(CLOSED_ON_THE_WAY),
         Err(failure) if failure.reason == Reason::ConnectRefused => ok("refused"),

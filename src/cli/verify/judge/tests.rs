@@ -304,6 +304,27 @@ fn a_hardened_pod_must_keep_its_plaintext_ports_closed() {
     assert_eq!(verdict(&open(), &evidence, "plain", 15090).0, Verdict::NotAsked, "something is in the way");
 }
 
+/// A restart closes nothing where Envoy's bootstrap does not know what the environment says.
+#[test]
+fn an_open_plaintext_port_is_closed_where_its_proxy_has_it_from() {
+    let env = json!([{"name": "METRICS_LOCALHOST_ACCESS_ONLY", "value": "true"}]);
+    let set = "proxyMetadata: {METRICS_LOCALHOST_ACCESS_ONLY: \"true\"}";
+    let restart = "start the pod anew; if it answers still, its Istio does not know METRICS_LOCALHOST_ACCESS_ONLY";
+    let write = "in the pod template, add METRICS_LOCALHOST_ACCESS_ONLY: \"true\" to the environment of the container \
+                 istio-proxy, and to the proxyMetadata of proxy.istio.io/config";
+    for (annotations, next) in [
+        (json!({}), restart),
+        (json!({"sidecar.istio.io/inject": "false"}), write),
+        (json!({"sidecar.istio.io/inject": "false", "proxy.istio.io/config": "concurrency: 1"}), write),
+        (json!({"sidecar.istio.io/inject": "false", "proxy.istio.io/config": set}), restart),
+    ] {
+        let facts = sidecar(env.clone(), annotations.clone());
+        let steps = judge(&facts, &expected(), &evidence());
+        let step = steps.iter().find(|step| step.id == "plain_closed" && step.port == Some(15090)).expect("a step");
+        assert_eq!((step.verdict, step.next.as_deref()), (Verdict::Failed, Some(next)), "{annotations}");
+    }
+}
+
 #[test]
 fn what_a_pod_is_told_elsewhere_about_its_plaintext_ports_is_not_known() {
     let env = json!([
