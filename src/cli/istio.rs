@@ -38,6 +38,32 @@ pub(super) const EXCLUDE_ANNOTATION: &str = "traffic.sidecar.istio.io/excludeInb
 /// The annotation that lists the ports that inbound capture is for; absent or `*`: all.
 pub(super) const INCLUDE_ANNOTATION: &str = "traffic.sidecar.istio.io/includeInboundPorts";
 
+/// The annotation of a pod that is in ambient mode.
+const AMBIENT_ANNOTATION: &str = "ambient.istio.io/redirection";
+/// Where the injector puts no proxy into anything.
+const IGNORED_NAMESPACES: [&str; 4] = ["kube-system", "kube-public", "kube-node-lease", "local-path-storage"];
+
+/// Whether the traffic of a pod goes through the ztunnel of its node.
+pub(super) fn is_ambient(pod: &Pod) -> bool {
+    annotation(pod, AMBIENT_ANNOTATION) == Some("enabled")
+}
+
+/// Whether a pod says that the injector is to leave it alone.
+pub(super) fn is_opted_out(pod: &Pod) -> bool {
+    let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get(INJECT)).map(String::as_str);
+    [annotation(pod, INJECT), label].contains(&Some("false"))
+}
+
+/// Whether the injector leaves the namespace of a pod alone.
+pub(super) fn is_ignored(pod: &Pod) -> bool {
+    pod.metadata.namespace.as_deref().is_some_and(|namespace| IGNORED_NAMESPACES.contains(&namespace))
+}
+
+/// An annotation of a pod.
+pub(super) fn annotation<'p>(pod: &'p Pod, name: &str) -> Option<&'p str> {
+    pod.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
 /// The proxy of a pod, if it has one.
 pub(super) fn proxy(pod: &Pod) -> Option<&Container> {
     let spec = pod.spec.as_ref()?;

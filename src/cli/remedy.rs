@@ -11,8 +11,8 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 
 use super::istio::{
-    ENVOY_PORT, EXCLUDE_ANNOTATION, GATEWAY_NAME_LABEL, INCLUDE_ANNOTATION, INJECT, MERGED_PORT,
-    PROXY_CONFIG_ANNOTATION, PROXY_CONTAINER,
+    ENVOY_PORT, EXCLUDE_ANNOTATION, GATEWAY_NAME_LABEL, INCLUDE_ANNOTATION, MERGED_PORT, PROXY_CONFIG_ANNOTATION,
+    PROXY_CONTAINER, annotation, is_opted_out,
 };
 
 /// Where a pod comes from, and what stands there.
@@ -62,10 +62,8 @@ impl fmt::Display for Workload {
 impl Source {
     /// Where `pod` comes from.
     pub(super) fn of(pod: &Pod) -> Self {
-        let annotation = |name: &str| pod.metadata.annotations.as_ref()?.get(name);
         let label = |name: &str| pod.metadata.labels.as_ref()?.get(name);
         let gateway = label(GATEWAY_NAME_LABEL).filter(|name| is_plain(name)).cloned();
-        let told_not_to = [annotation(INJECT), label(INJECT)].into_iter().flatten().any(|value| value == "false");
         let origin = match (gateway, workload(pod)) {
             (Some(name), workload) => Origin::Gateway { name, workload },
             (None, Some(workload)) => Origin::Workload(workload),
@@ -75,10 +73,10 @@ impl Source {
             namespace: pod.metadata.namespace.clone().filter(|name| is_plain(name)),
             pod: pod.metadata.name.clone().filter(|name| is_plain(name)),
             origin,
-            injected: !told_not_to,
-            proxy_config: annotation(PROXY_CONFIG_ANNOTATION).cloned(),
-            has_exclusions: annotation(EXCLUDE_ANNOTATION).is_some(),
-            has_inclusions: annotation(INCLUDE_ANNOTATION).is_some_and(|listed| listed.trim() != "*"),
+            injected: !is_opted_out(pod),
+            proxy_config: annotation(pod, PROXY_CONFIG_ANNOTATION).map(str::to_owned),
+            has_exclusions: annotation(pod, EXCLUDE_ANNOTATION).is_some(),
+            has_inclusions: annotation(pod, INCLUDE_ANNOTATION).is_some_and(|listed| listed.trim() != "*"),
         }
     }
 
@@ -305,6 +303,7 @@ fn is_plain(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::istio::INJECT;
 
     const PORT: &str = "prometheus.istio.io/secure-port";
     const VARIABLE: &str = "ENVOY_SECURE_MERGED_METRICS_PORT";

@@ -8,12 +8,16 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::Stop;
+use crate::cli::exposure::Role;
 use crate::cli::istio::{
-    ENVOY_ANNOTATION, ENVOY_PORT, ENVOY_VARIABLE, MERGED_ANNOTATION, MERGED_PORT, MERGED_VARIABLE, PATH_ANNOTATION,
-    PROXY_CONTAINER, proxy,
+    ENVOY_ANNOTATION, ENVOY_PORT, ENVOY_VARIABLE, INJECT, MERGED_ANNOTATION, MERGED_PORT, MERGED_VARIABLE,
+    PATH_ANNOTATION, PLAIN_MERGED_PORT, PROXY_CONTAINER, annotation, is_ignored, is_opted_out,
 };
 use crate::cli::remedy::Source;
 use crate::model::clean;
+
+/// What helps where no proxy of Istio's can have the port.
+const BY_NUMBER: &str = "if something of it does serve metrics over mTLS, write --port NUMBER";
 
 /// The port that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +110,7 @@ pub(super) fn place(pod: &Pod, wanted: WantedPort) -> Result<Place, Stop> {
         let why = format!(
             "pod {shown} uses the network of its node: Istio puts no proxy into such pods, and the address is not its own"
         );
-        return Err(no(why, Some("if something of it does serve metrics over mTLS, write --port NUMBER".to_owned())));
+        return Err(no(why, Some(BY_NUMBER.to_owned())));
     }
     let account = spec.and_then(|spec| spec.service_account_name.as_deref()).filter(|name| !name.is_empty());
     Ok(Place {
@@ -114,8 +118,8 @@ pub(super) fn place(pod: &Pod, wanted: WantedPort) -> Result<Place, Stop> {
         name: pod.metadata.name.clone().unwrap_or_default(),
         service_account: account.unwrap_or("default").to_owned(),
         ip,
-        port: port(pod, wanted)?,
-        path: pod.metadata.annotations.as_ref().and_then(|all| all.get(PATH_ANNOTATION)).cloned(),
+        port: port(pod, ip, wanted)?,
+        path: annotation(pod, PATH_ANNOTATION).map(str::to_owned),
     })
 }
 
@@ -125,40 +129,64 @@ pub(super) fn shown(pod: &Pod) -> String {
     format!("{}/{}", text(&pod.metadata.namespace), text(&pod.metadata.name))
 }
 
-fn port(pod: &Pod, wanted: WantedPort) -> Result<u16, Stop> {
-    let (annotation, variable, usual) = match wanted.in_istio() {
+fn port(pod: &Pod, ip: IpAddr, wanted: WantedPort) -> Result<u16, Stop> {
+    let (named, variable, usual) = match wanted.in_istio() {
         Ok(names) => names,
         Err(number) => return Ok(number),
     };
     let shown = shown(pod);
+    let what = if wanted == WantedPort::Merged { "merged metrics" } else { "Envoy's metrics" };
     let no = |why: String, hint: String| Stop::NoTarget { why, hint: Some(hint) };
-    match pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(annotation)) {
+    // Who opens no port has none, whatever its annotations say.
+    match Role::of(pod) {
+        Some(Role::Sidecar | Role::Gateway | Role::Waypoint) => {}
+        Some(Role::Ztunnel) => {
+            let url = format!("http://{}", host_port(ip, PLAIN_MERGED_PORT));
+            let hint = format!("it has its metrics in plain text: meshscrape scrape {url}");
+            return Err(no(format!("pod {shown} is a ztunnel: it has no secure metrics port"), hint));
+        }
+        Some(Role::Ambient) => {
+            let why = format!("pod {shown} is in ambient mode: it has no proxy, so no secure metrics port");
+            return Err(no(why, "nothing to do, or move the workload to a sidecar".to_owned()));
+        }
         None => {
-            let what = if wanted == WantedPort::Merged { "merged metrics" } else { "Envoy's metrics" };
-            let why = format!("pod {shown} has no annotation {annotation}, which would name the port of {what}");
-            if proxy(pod).is_none() {
-                let hint = "let Istio inject the proxy first, by the label of the namespace, and make the pod anew; a pod \
-                            outside the mesh has no such port";
-                return Err(no(format!("{why}, and no container {PROXY_CONTAINER} to open it"), hint.to_owned()));
-            }
-            Err(no(why, Source::of(pod).opening(annotation, variable, usual)))
+            let why = format!("pod {shown} has no container {PROXY_CONTAINER}, which would open the port of {what}");
+            return Err(no(why, joining(pod)));
+        }
+    }
+    match annotation(pod, named) {
+        None => {
+            let why = format!("pod {shown} has no annotation {named}, which would name the port of {what}");
+            Err(no(why, Source::of(pod).opening(named, variable, usual)))
         }
         Some(text) => match port_of(text) {
             Some(port @ (MERGED_PORT | ENVOY_PORT)) => Ok(port),
             Some(port) => Err(no(
-                format!(
-                    "the annotation {annotation} of pod {shown} names port {port}, which is no secure port of Istio"
-                ),
+                format!("the annotation {named} of pod {shown} names port {port}, which is no secure port of Istio"),
                 format!(
                     "write --port {port} if it is right, and allow the port in ports of istio_sd_configs (pod_ports of other jobs)"
                 ),
             )),
             None => Err(no(
-                format!("the annotation {annotation} of pod {shown} is {:?}, and no port", clean(text)),
-                format!("correct it in the pod template: {annotation}: \"{usual}\""),
+                format!("the annotation {named} of pod {shown} is {:?}, and no port", clean(text)),
+                format!("correct it in the pod template: {named}: \"{usual}\""),
             )),
         },
     }
+}
+
+/// How a pod without a proxy comes to have one, if it can.
+fn joining(pod: &Pod) -> String {
+    let way = match pod.metadata.namespace.as_deref() {
+        Some(namespace) if is_ignored(pod) => format!("Istio injects no proxy into pods of {namespace}"),
+        _ if is_opted_out(pod) => {
+            format!(
+                "{INJECT}: \"false\" keeps Istio from injecting one: where that is not meant, take it out of the pod template"
+            )
+        }
+        _ => "let Istio inject the proxy first, by the label of the namespace, and make the pod anew".to_owned(),
+    };
+    format!("{way}; {BY_NUMBER}")
 }
 
 #[cfg(test)]
@@ -272,10 +300,47 @@ mod tests {
 
     #[test]
     fn a_pod_without_a_proxy_is_not_told_to_open_its_port() {
-        let dns = pod(json!({}), |pod| pod["spec"]["containers"] = json!([{"name": "coredns"}]));
-        let (why, hint) = refused(&dns, WantedPort::Merged);
-        assert!(why.ends_with("merged metrics, and no container istio-proxy to open it"), "{why}");
-        assert!(hint.starts_with("let Istio inject the proxy first") && !hint.contains("kubectl"), "{hint}");
+        let by_number = "; if something of it does serve metrics over mTLS, write --port NUMBER";
+        for (metadata, says) in [
+            (json!({}), "let Istio inject the proxy first, by the label of the namespace, and make the pod anew"),
+            (json!({"namespace": "kube-system"}), "Istio injects no proxy into pods of kube-system"),
+            (
+                json!({"labels": {INJECT: "false"}}),
+                "sidecar.istio.io/inject: \"false\" keeps Istio from injecting one: where that is not meant, take it out of \
+                 the pod template",
+            ),
+        ] {
+            // It may say that it has the port: nothing is there to open it.
+            for annotations in [json!({}), merged()] {
+                let bare = pod(annotations, |pod| {
+                    pod["spec"]["containers"] = json!([{"name": "app"}]);
+                    for (key, value) in metadata.as_object().expect("an object") {
+                        pod["metadata"][key] = value.clone();
+                    }
+                });
+                let (why, hint) = refused(&bare, WantedPort::Merged);
+                let wanted = "has no container istio-proxy, which would open the port of merged metrics";
+                assert!(why.ends_with(wanted), "{why}");
+                assert_eq!(hint, format!("{says}{by_number}"));
+                assert_eq!(place(&bare, WantedPort::Number(9)).map(|place| place.port), Ok(9), "it was asked for");
+            }
+        }
+    }
+
+    #[test]
+    fn ambient_mode_has_no_secure_port_to_open() {
+        let ambient = pod(json!({"ambient.istio.io/redirection": "enabled"}), |pod| {
+            pod["spec"]["containers"] = json!([{"name": "app"}]);
+        });
+        let (why, hint) = refused(&ambient, WantedPort::Merged);
+        assert!(why.ends_with("is in ambient mode: it has no proxy, so no secure metrics port"), "{why}");
+        assert_eq!(hint, "nothing to do, or move the workload to a sidecar");
+        let ztunnel = pod(json!({}), |pod| {
+            pod["spec"]["containers"] = json!([{"name": PROXY_CONTAINER, "args": ["proxy", "ztunnel"]}]);
+        });
+        let (why, hint) = refused(&ztunnel, WantedPort::Envoy);
+        assert!(why.ends_with("is a ztunnel: it has no secure metrics port"), "{why}");
+        assert_eq!(hint, "it has its metrics in plain text: meshscrape scrape http://10.0.0.17:15020");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::support::agent::{self, Running, eventually};
 use crate::support::kubelet::Kubelet;
-use crate::support::kubernetes::{Cluster, Namespace, node, pod};
+use crate::support::kubernetes::{Cluster, Namespace, PodManifest, node, pod};
 use crate::support::mesh::{Mesh, ONLY_13};
 use crate::support::program::Program;
 use crate::support::tls_server::{Reply, Server, Talk, always};
@@ -18,6 +18,11 @@ use crate::support::{http, loopback};
 
 const BODY: &str = "# TYPE beans counter\nbeans_total 3\n";
 const MERGED: &str = "prometheus.istio.io/secure-port";
+
+/// A pod of the account `account` with a proxy.
+fn proxied(name: &str, account: &str) -> PodManifest {
+    pod(name).account(account).container(json!({"name": "istio-proxy", "image": "registry.example/proxy:1"}))
+}
 
 /// A namespace of a mesh, and a kubeconfig that leads there.
 struct Stage {
@@ -77,7 +82,7 @@ async fn a_pod_is_asked_directly_and_must_be_its_own_service_account() {
     let stage = Stage::new().await;
     let cart = stage.serve("cart");
     let at = cart.socket().ip().to_string();
-    let annotated = |name: &str, account: &str| pod(name).account(account).annotation(MERGED, "15092").running(&at);
+    let annotated = |name: &str, account: &str| proxied(name, account).annotation(MERGED, "15092").running(&at);
     stage.shop.create_pod(annotated("cart-1", "cart")).await;
     stage.shop.create_pod(annotated("payments-1", "payments")).await;
 
@@ -112,13 +117,13 @@ async fn what_keeps_a_pod_from_being_scraped_is_said_and_nobody_is_connected() {
     let stage = Stage::new().await;
     let cart = stage.serve("cart");
     let at = cart.socket().ip().to_string();
-    let proxy = json!({"name": "istio-proxy", "image": "registry.example/proxy:1"});
-    let plain = |name| pod(name).account("cart").owned_by("apps/v1", "StatefulSet", "plain");
-    let outside = plain("outside").running(&at);
-    let plain = plain("plain").container(proxy).running(&at);
-    let annotated = |name: &str, port: &str| pod(name).account("cart").annotation(MERGED, port);
+    let outside = pod("outside").account("cart").annotation(MERGED, "15092").running(&at);
+    let ambient = pod("ambient").account("cart").annotation("ambient.istio.io/redirection", "enabled").running(&at);
+    let plain = proxied("plain", "cart").owned_by("apps/v1", "StatefulSet", "plain").running(&at);
+    let annotated = |name: &str, port: &str| proxied(name, "cart").annotation(MERGED, port);
     stage.shop.create_pod(plain).await;
     stage.shop.create_pod(outside).await;
+    stage.shop.create_pod(ambient).await;
     stage.shop.create_pod(annotated("waiting", "15092")).await;
     stage.shop.create_pod(annotated("odd", "15092abc").running(&at)).await;
     stage.shop.create_pod(annotated("host", "15092").with(json!({"spec": {"hostNetwork": true}})).running(&at)).await;
@@ -128,7 +133,8 @@ async fn what_keeps_a_pod_from_being_scraped_is_said_and_nobody_is_connected() {
     for (name, says) in [
         ("plain", "has no annotation prometheus.istio.io/secure-port"),
         ("plain", patch.as_str()),
-        ("outside", "and no container istio-proxy to open it\nhint: let Istio inject the proxy first"),
+        ("outside", "which would open the port of merged metrics\nhint: let Istio inject the proxy first"),
+        ("ambient", "is in ambient mode"),
         ("waiting", "has no address yet (phase Pending)"),
         ("odd", "is \"15092abc\", and no port"),
         ("host", "uses the network of its node"),
@@ -219,12 +225,11 @@ async fn from_a_workstation_the_agent_of_the_pods_node_scrapes_it_by_a_forwarded
     }
     let address = cart.socket();
     let annotated = |name: &str, node: &str| {
-        pod(name).account("cart").annotation(MERGED, "15092").on(node).running(&address.ip().to_string())
+        proxied(name, "cart").annotation(MERGED, "15092").on(node).running(&address.ip().to_string())
     };
     stage.shop.create_pod(annotated("cart-1", &here)).await;
     stage.shop.create_pod(annotated("cart-2", &here)).await;
-    let proxy = json!({"name": "istio-proxy", "image": "registry.example/proxy:1"});
-    let plain = pod("plain-0").account("cart").container(proxy).on(&here).owned_by("apps/v1", "StatefulSet", "plain");
+    let plain = proxied("plain-0", "cart").on(&here).owned_by("apps/v1", "StatefulSet", "plain");
     stage.shop.create_pod(plain.running(&address.ip().to_string())).await;
     stage.shop.create_pod(annotated("far-1", &there)).await;
 
@@ -291,7 +296,7 @@ async fn a_pod_that_only_wears_the_labels_of_an_agent_is_not_believed() {
     manifest["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] = kubelet.port().into();
     let _: Node = stage.cluster.node(manifest).await;
     let ip = cart.socket().ip().to_string();
-    stage.shop.create_pod(pod("cart-1").account("cart").annotation(MERGED, "15092").on(&here).running(&ip)).await;
+    stage.shop.create_pod(proxied("cart-1", "cart").annotation(MERGED, "15092").on(&here).running(&ip)).await;
     // What answers there would be believed: it knows the pod.
     let agent = agent_of(&stage, "cart-1", &cart.socket().to_string(), "cart").await;
     let port = agent.api().port().to_string();
@@ -338,7 +343,7 @@ async fn agents_that_share_the_work_are_asked_in_turn() {
     manifest["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"] = kubelet.port().into();
     let _: Node = stage.cluster.node(manifest).await;
     let address = cart.socket();
-    let cart_1 = pod("cart-1").account("cart").annotation(MERGED, "15092").on("another-node");
+    let cart_1 = proxied("cart-1", "cart").annotation(MERGED, "15092").on("another-node");
     stage.shop.create_pod(cart_1.running(&address.ip().to_string())).await;
     let monitoring = stage.cluster.own_namespace("monitoring").await;
     let agent = agent_of(&stage, "cart-1", &address.to_string(), "cart").await;

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use crate::cli::istio::{
     ENVOY_ANNOTATION, ENVOY_PORT, ENVOY_VARIABLE, EXCLUDE_ANNOTATION, GATEWAY_NAME_LABEL, INCLUDE_ANNOTATION,
-    LOCALHOST_ONLY_VARIABLE, MERGED_ANNOTATION, MERGED_PORT, MERGED_VARIABLE, proxy,
+    LOCALHOST_ONLY_VARIABLE, MERGED_ANNOTATION, MERGED_PORT, MERGED_VARIABLE, annotation, is_ambient, proxy,
 };
 use crate::cli::remedy::Source;
 use crate::cli::scrape::port_of;
@@ -83,6 +83,16 @@ pub(in crate::cli) enum Role {
     Ztunnel,
     /// A workload in ambient mode: there is no proxy in it.
     Ambient,
+}
+
+impl Role {
+    /// That of a pod; `None` of one that is no part of the mesh.
+    pub(in crate::cli) fn of(pod: &Pod) -> Option<Self> {
+        match proxy(pod) {
+            Some(proxy) => Some(role(pod, proxy)),
+            None => is_ambient(pod).then_some(Role::Ambient),
+        }
+    }
 }
 
 /// Where a pod can be asked.
@@ -165,17 +175,11 @@ impl Sighting {
         if matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed")) {
             return Sighting::Finished;
         }
-        let proxy = proxy(pod);
-        let ambient = annotation(pod, "ambient.istio.io/redirection") == Some("enabled");
-        let role = match proxy {
-            Some(proxy) => role(pod, proxy),
-            None if ambient => Role::Ambient,
-            None => return Sighting::Foreign,
-        };
+        let Some(role) = Role::of(pod) else { return Sighting::Foreign };
         if pod.metadata.deletion_timestamp.is_some() {
             return Sighting::Leaving;
         }
-        Sighting::Meshed(Box::new(Facts::of(pod, role, proxy, reach)))
+        Sighting::Meshed(Box::new(Facts::of(pod, role, proxy(pod), reach)))
     }
 }
 
@@ -308,10 +312,6 @@ impl Capture {
             None => Self::Except(annotation(pod, EXCLUDE_ANNOTATION).map(ports).unwrap_or_default()),
         }
     }
-}
-
-fn annotation<'p>(pod: &'p Pod, name: &str) -> Option<&'p str> {
-    pod.metadata.annotations.as_ref()?.get(name).map(String::as_str)
 }
 
 /// What the proxy is told to be; without a word of that, what the pod looks like.
