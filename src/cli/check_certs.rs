@@ -38,6 +38,7 @@ pub(super) fn run(dir: &Path, output: CheckOutput, out: &mut impl Write, clock: 
             report.problem(broken);
         }
         permissions(&files, &mut report);
+        names(dir, &files, &mut report);
     } else {
         report.problem("no such directory; give the one that OUTPUT_CERTS names");
     }
@@ -146,6 +147,23 @@ fn permissions(files: &CertificateFiles, report: &mut Report) {
     if all_good {
         report.good("nothing that others could read or write and should not");
     }
+}
+
+/// What looks for a directory by itself knows the names of Istio's agent only.
+fn names(dir: &Path, files: &CertificateFiles, report: &mut Report) {
+    if *files == CertificateFiles::in_dir(dir) {
+        return;
+    }
+    report.section("names", "names");
+    report.warning(
+        "these names are not Istio's, so certs_dir and --mesh-certs-dir do not find the files: tls_config must name each",
+    );
+    let shown = |path: &Path| {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        clean(&path.display().to_string()).into_owned()
+    };
+    let [chain, key, root] = [&files.chain, &files.key, &files.root].map(|path| shown(path));
+    report.remark(format!("tls_config: {{ cert_file: {chain}, key_file: {key}, ca_file: {root}, spiffe: {{}} }}"));
 }
 
 fn described(facts: &CertificateFacts, now: SystemTime) -> String {
@@ -394,6 +412,17 @@ mod tests {
         let (code, text) = certs.check();
         assert_eq!(code, 0, "{text}");
         assert!(text.contains("own certificate (tls.crt, tls.key)") && text.contains("roots (ca.crt)"), "{text}");
+        // An agent with this directory as certs_dir finds nothing in it.
+        let line = format!(
+            "\n          tls_config: {{ cert_file: {}, key_file: {}, ca_file: {}, spiffe: {{}} }}\n",
+            path("tls.crt").display(),
+            path("tls.key").display(),
+            path("ca.crt").display()
+        );
+        assert!(
+            text.contains("warning these names are not Istio's, so certs_dir and ") && text.contains(&line),
+            "{text}"
+        );
         // Beside Istio's, whichever of these there are, they count for nothing.
         certs.put("root-cert.pem", "", 0o644);
         assert_eq!(certs.check().0, 1);
