@@ -19,10 +19,10 @@ use crate::model::{TrustDomain, clean_to};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How much is shown of what is to be said of them.
 const SHOWN_BYTES: usize = 1024;
-/// Where the certificates are in the manifests, used if it is there.
-pub(super) const DEFAULT_CERTS_DIR: &str = "/etc/istio-certs";
-/// Where cert-manager's csi-driver-spiffe mounts them there, used if the other is not.
-const MOUNTED_CERTS_DIR: &str = "/var/run/secrets/spiffe.io";
+/// Where the certificates are in the manifests: of Istio's agent, and as cert-manager's csi-driver-spiffe mounts them.
+const USUAL_DIRS: [&str; 2] = ["/etc/istio-certs", "/var/run/secrets/spiffe.io"];
+/// What is said of these where neither is there.
+pub(super) const NOWHERE: &str = "neither /etc/istio-certs nor /var/run/secrets/spiffe.io is there";
 
 /// What is said where neither our certificate nor anybody else names a trust domain.
 pub(super) const NO_TRUST_DOMAIN: &str =
@@ -82,8 +82,13 @@ impl Ours {
 
 /// Where our certificates are: where somebody says, or where the manifests put them.
 pub(super) fn dir(named: Option<&Path>) -> Option<PathBuf> {
-    let usual = || [DEFAULT_CERTS_DIR, MOUNTED_CERTS_DIR].map(PathBuf::from).into_iter().find(|dir| dir.is_dir());
-    named.map(Path::to_owned).or_else(usual)
+    named.or_else(|| first(&USUAL_DIRS.map(Path::new))).map(Path::to_owned)
+}
+
+/// The first of these directories that has certificates; where none has, the first that is there.
+fn first<'d>(dirs: &[&'d Path]) -> Option<&'d Path> {
+    let is_filled = |dir: &&&Path| is_there(&files_in(dir));
+    dirs.iter().find(is_filled).or_else(|| dirs.iter().find(|dir| dir.is_dir())).copied()
 }
 
 /// The files in a directory, by the names that they have there: those of Istio's agent, or, if nothing has one of these,
@@ -91,6 +96,31 @@ pub(super) fn dir(named: Option<&Path>) -> Option<PathBuf> {
 pub(super) fn files_in(dir: &Path) -> CertificateFiles {
     let istio = CertificateFiles::in_dir(dir);
     let mounted = CertificateFiles { chain: dir.join("tls.crt"), key: dir.join("tls.key"), root: dir.join("ca.crt") };
-    let is_there = |files: &CertificateFiles| [&files.chain, &files.key, &files.root].iter().any(|file| file.exists());
     if is_there(&mounted) && !is_there(&istio) { mounted } else { istio }
+}
+
+/// Whether any of the files is.
+fn is_there(files: &CertificateFiles) -> bool {
+    [&files.chain, &files.key, &files.root].iter().any(|file| file.exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_directory_does_not_hide_one_with_certificates() {
+        let both = tempfile::TempDir::new().expect("a directory");
+        let [istio, mounted] = ["istio", "mounted"].map(|name| both.path().join(name));
+        let found = || first(&[&istio, &mounted]).map(Path::to_owned);
+        assert_eq!(found(), None);
+        std::fs::create_dir(&mounted).expect("created");
+        assert_eq!(found().as_ref(), Some(&mounted));
+        std::fs::create_dir(&istio).expect("created");
+        assert_eq!(found().as_ref(), Some(&istio), "neither has any");
+        std::fs::write(mounted.join("ca.crt"), "").expect("written");
+        assert_eq!(found().as_ref(), Some(&mounted), "one that is not complete is the one that is meant");
+        std::fs::write(istio.join("key.pem"), "").expect("written");
+        assert_eq!(found().as_ref(), Some(&istio));
+    }
 }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::{Asker, Limits, Reach};
-use crate::cli::certificates::{self, DEFAULT_CERTS_DIR, Following, Ours};
+use crate::cli::certificates::{self, Following, NOWHERE, Ours};
 use crate::cli::cluster::{Cluster, ClusterError};
 use crate::cli::scrape::{Stop, parse_domain};
 use crate::model::{Cidr, TrustDomain};
@@ -50,7 +50,7 @@ impl MeshArgs {
     pub(in crate::cli) async fn asker(&self, limits: Limits, otherwise: &str) -> Result<(Asker, Following), Stop> {
         let dir = certificates::dir(self.certs_dir.as_deref()).ok_or_else(|| {
             Stop::Usage(format!(
-                "pods can only be asked with certificates of the mesh: give --certs-dir ({DEFAULT_CERTS_DIR} is not there), or \
+                "pods can only be asked with certificates of the mesh: give --certs-dir ({NOWHERE}), or \
                  run it in an agent's pod{otherwise}"
             ))
         })?;

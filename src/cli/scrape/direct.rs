@@ -10,7 +10,7 @@ use super::collect::Forwarding;
 use super::pod::{self, WantedPort};
 use super::report::Report;
 use super::{Collector, ScrapeArgs, Scraped, Stop};
-use crate::cli::certificates::{self, DEFAULT_CERTS_DIR, Ours};
+use crate::cli::certificates::{self, NOWHERE, Ours};
 use crate::cli::cluster::Cluster;
 use crate::cli::istio::{ENVOY_PORT, MERGED_PORT, METRICS_PATH};
 use crate::clock::Clock;
@@ -144,9 +144,7 @@ fn plan_for_url(args: &ScrapeArgs) -> Result<Plan, String> {
             Some((ours, peer))
         }
         None if args.spiffe_id.is_some() || args.trust_domain.is_some() => {
-            return Err(format!(
-                "an identity can only be verified against roots: give --certs-dir ({DEFAULT_CERTS_DIR} is not there)"
-            ));
+            return Err(format!("an identity can only be verified against roots: give --certs-dir ({NOWHERE})"));
         }
         None => None,
     };

@@ -28,7 +28,7 @@ use self::collect::Collector;
 use self::pod::WantedPort;
 use self::report::Report;
 use self::through::Found;
-use super::certificates::{self, DEFAULT_CERTS_DIR};
+use super::certificates::{self, NOWHERE};
 use super::style::Paint;
 use crate::config;
 use crate::model::{Alpn, ExitClass, SpiffeId, TrustDomain};
@@ -258,7 +258,7 @@ async fn scrape_pod(args: &ScrapeArgs, name: &str, found: &mut Option<Found>) ->
     match certificates::dir(args.certs_dir.as_deref()) {
         Some(dir) if args.pod.agent.is_none() => direct::scrape_pod(args, name, &dir).await,
         _ if args.spiffe_id.is_some() || args.trust_domain.is_some() => Err(Stop::Usage(format!(
-            "an identity can only be verified against roots: give --certs-dir ({DEFAULT_CERTS_DIR} is not there); through an \
+            "an identity can only be verified against roots: give --certs-dir ({NOWHERE}); through an \
              agent, its job decides who must answer"
         ))),
         _ if args.alpn.is_some() => Err(Stop::Usage(

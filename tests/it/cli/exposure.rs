@@ -16,13 +16,16 @@ async fn what_makes_no_sense_is_a_usage_error() {
         (vec!["audit", "--timeout", "0s"], "longer than 0s"),
         (
             vec!["audit", "--all"],
-            "give --certs-dir (/etc/istio-certs is not there), or run it in an agent's pod, or give --no-connect",
+            "give --certs-dir (neither /etc/istio-certs nor /var/run/secrets/spiffe.io is there), or run it in an agent's pod, or give --no-connect",
         ),
         (vec!["audit", "--all", "--certs-dir", "/nowhere"], "run `meshscrape check certs /nowhere`"),
         (vec!["audit", "--all", "--certs-dir", &certs, nowhere[0], nowhere[1]], "/nowhere/kubeconfig"),
         (vec!["audit", "--all", "--no-connect", nowhere[0], nowhere[1]], "/nowhere/kubeconfig"),
         (vec!["verify", "cart-1"], "write pod/NAME"),
-        (vec!["verify", "pod/cart-1"], "give --certs-dir (/etc/istio-certs is not there), or run it in an agent's pod"),
+        (
+            vec!["verify", "pod/cart-1"],
+            "give --certs-dir (neither /etc/istio-certs nor /var/run/secrets/spiffe.io is there), or run it in an agent's pod",
+        ),
         (vec!["verify", "pod/cart-1", "--certs-dir", &certs, nowhere[0], nowhere[1]], "/nowhere/kubeconfig"),
     ] {
         let output = meshscrape(&arguments).await;
