@@ -1,4 +1,4 @@
-//! `meshscrape check certs DIR`: is what lies in a certificate directory good enough to scrape with?
+//! `meshscrape check certs [DIR]`: is what lies in a certificate directory good enough to scrape with?
 //!
 //! Everything that is there is shown, in order or not; what would keep the agent from scraping is a problem (exit 1),
 //! what is only unwise a warning. Opens no socket and changes nothing.

@@ -28,6 +28,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::clock::Clock;
+use crate::model::ExitClass;
 
 /// The scraper that checks who answered.
 ///
@@ -100,11 +101,11 @@ Examples:
     #[command(after_help = "\
 Examples:
   meshscrape check certs ./certs
-  kubectl exec -n meshscrape ds/meshscrape -- meshscrape check certs /etc/istio-certs")]
+  kubectl exec -n meshscrape ds/meshscrape -- meshscrape check certs")]
     Certs {
-        /// The directory with cert-chain.pem, key.pem and root-cert.pem, or with tls.crt, tls.key and ca.crt
-        #[arg(value_name = "DIR")]
-        dir: PathBuf,
+        /// The directory with cert-chain.pem, key.pem and root-cert.pem, or with tls.crt, tls.key and ca.crt [default: /etc/istio-certs or /var/run/secrets/spiffe.io, if one is there]
+        #[arg(value_name = "DIR", env = "MESHSCRAPE_CERTS_DIR")]
+        dir: Option<PathBuf>,
         /// What to print
         #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
         output: CheckOutput,
@@ -121,9 +122,13 @@ pub fn main() -> ExitCode {
         Command::Check(Check::Config { files, print, .. }) => {
             written(check_config::run(&files, print, &mut std::io::stdout().lock(), &mut std::io::stderr().lock()))
         }
-        Command::Check(Check::Certs { dir, output }) => {
-            written(check_certs::run(&dir, output, &mut std::io::stdout().lock(), &Clock::system()))
-        }
+        Command::Check(Check::Certs { dir, output }) => match certificates::dir(dir.as_deref()) {
+            Some(dir) => written(check_certs::run(&dir, output, &mut std::io::stdout().lock(), &Clock::system())),
+            None => {
+                eprintln!("meshscrape: say which directory: {}", certificates::NOWHERE);
+                ExitClass::Usage.code()
+            }
+        },
         Command::Run(args) => with_runtime(run::run(args)),
         Command::Targets(args) => with_runtime(targets::run(args)),
         Command::Scrape(args) => with_runtime(scrape::run(*args)),

@@ -236,6 +236,11 @@ async fn check_certs_judges_a_directory() {
     let output = meshscrape(&["check", "certs", &path]).await;
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
     assert!(text(&output.stdout).contains("does not belong to"), "{}", text(&output.stdout));
+    // None of the usual ones is on a machine that runs tests.
+    let output = meshscrape(&["check", "certs"]).await;
+    let says = "say which directory: neither /etc/istio-certs nor /var/run/secrets/spiffe.io is there";
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains(says), "{}", text(&output.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread")]
