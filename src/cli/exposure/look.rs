@@ -235,15 +235,24 @@ impl Asker {
 /// What to do where the same service account of another trust domain answered: the name that was given or taken for the mesh's
 /// may be the wrong one, and then every pod is somebody else.
 pub(in crate::cli) fn elsewhere(failure: &Failure) -> Option<String> {
-    // Behind the ID it may say that there are more, or that nothing was verified.
-    let id = |text: &Option<String>| SpiffeId::parse(text.as_deref()?.split(' ').next()?).ok();
-    let (expected, presented) = (id(&failure.expected)?, id(&failure.presented)?);
-    (expected.path() == presented.path() && expected.trust_domain() != presented.trust_domain()).then(|| {
+    is_namesake(failure).then(|| {
         format!(
             "if the other trust domain is a name of this mesh, give it by --trust-domain or --trust-domain-alias; else {}",
             failure.reason.hint()
         )
     })
+}
+
+/// Whether who answered is who must, but for the trust domain.
+pub(in crate::cli) fn is_namesake(failure: &Failure) -> bool {
+    // Behind the ID it may say that there are more, or that nothing was verified.
+    let id = |text: &Option<String>| SpiffeId::parse(text.as_deref()?.split(' ').next()?).ok();
+    match (id(&failure.expected), id(&failure.presented)) {
+        (Some(expected), Some(presented)) => {
+            expected.path() == presented.path() && expected.trust_domain() != presented.trust_domain()
+        }
+        _ => false,
+    }
 }
 
 fn legacy_alpn() -> Alpn {

@@ -10,6 +10,6 @@ mod mesh;
 mod silence;
 
 pub(super) use facts::{Announced, Facts, Kind, Opening, Reach, Role, Sighting, Whereabouts};
-pub(super) use look::{Asker, Limits, Plainly, Securely, Seen, elsewhere};
+pub(super) use look::{Asker, Limits, Plainly, Securely, Seen, elsewhere, is_namesake};
 pub(super) use mesh::MeshArgs;
 pub(super) use silence::ENOUGH;

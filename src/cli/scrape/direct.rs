@@ -12,12 +12,13 @@ use super::report::Report;
 use super::{Collector, ScrapeArgs, Scraped, Stop};
 use crate::cli::certificates::{self, NOWHERE, Ours};
 use crate::cli::cluster::Cluster;
+use crate::cli::exposure::is_namesake;
 use crate::cli::istio::{ENVOY_PORT, MERGED_PORT, METRICS_PATH};
 use crate::clock::Clock;
 use crate::config::{self, JobSecurity, ScrapeConfig, SpiffeJob};
 use crate::connect::{Client, CredentialsFeed};
 use crate::model::{
-    Address, HistogramReading, Labels, Match, Peer, Scheme, SpiffeId, Target, TargetId, Tenants, TrustDomain,
+    Address, Failure, HistogramReading, Labels, Match, Peer, Scheme, SpiffeId, Target, TargetId, Tenants, TrustDomain,
     Verification, clean,
 };
 use crate::scrape::{Budget, Exchange, RequestHead, exchange};
@@ -96,9 +97,24 @@ async fn scrape(args: &ScrapeArgs, Plan { target, job, credentials, remarks, for
             exchange(&mut client, address, path, &head, deadline, &mut collector, &mut share).await
         }
     };
-    let mut report = Report::of(&target, seen, outcome.err(), collector.samples);
+    let failure = outcome.err().map(|failure| advised(failure, args.spiffe_id.is_some()));
+    let mut report = Report::of(&target, seen, failure, collector.samples);
     report.about.extend((!remarks.is_empty()).then(|| ("certs", remarks.join("; "))));
     Scraped { report, collector }
+}
+
+/// The failure with what to do about it here: there is no job whose settings could be mended. `is_given` is whether the
+/// identity that must answer was written out.
+fn advised(failure: Failure, is_given: bool) -> Failure {
+    match (is_namesake(&failure), is_given) {
+        (true, true) => {
+            failure.advising("if the other trust domain is a name of this mesh, give the ID with it by --spiffe-id")
+        }
+        (true, false) => {
+            failure.advising("if the other trust domain is a name of this mesh, give it by --trust-domain")
+        }
+        (false, _) => failure,
+    }
 }
 
 /// Understands a URL; the error is a sentence for the user.
@@ -260,6 +276,24 @@ fn anybody(domain: &TrustDomain) -> SpiffeId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Reason;
+
+    #[test]
+    fn another_name_of_the_mesh_is_given_by_an_option_of_the_command() {
+        let peer = Peer::exactly(SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/cart").expect("an ID"));
+        let hint = |presented: &str, is_given| {
+            let failure = Failure::new(Reason::IdentityMismatch, "x").expecting(&peer).presenting(presented);
+            // As the verifier has it, for jobs.
+            advised(failure.advising("add it to trust_domain_aliases"), is_given).hint().into_owned()
+        };
+        let namesake = "spiffe://old.local/ns/shop/sa/cart (unverified)";
+        let says = "if the other trust domain is a name of this mesh, give";
+        let theirs = Reason::IdentityMismatch.hint();
+        assert_eq!(hint(namesake, false), format!("{says} it by --trust-domain; else {theirs}"));
+        assert_eq!(hint(namesake, true), format!("{says} the ID with it by --spiffe-id; else {theirs}"));
+        let other = hint("spiffe://cluster.local/ns/shop/sa/other", false);
+        assert!(!other.contains("--trust-domain"), "{other}");
+    }
 
     #[test]
     fn the_path_of_a_pod_counts_where_the_port_has_it() {
