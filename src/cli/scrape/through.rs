@@ -209,8 +209,8 @@ enum Why {
     Dropped(Vec<String>),
     /// It knows it, and it can be no target yet for this reason.
     Waiting(String),
-    /// It has never heard of it; perhaps it no longer remembers all that it dropped.
-    Unknown { forgets: bool },
+    /// It has never heard of it; perhaps it no longer remembers all that it dropped, or does not name all that wait.
+    Unknown { forgets: bool, omits: bool },
 }
 
 /// The active target that is this port of this pod.
@@ -247,7 +247,8 @@ fn search<'t>(targets: &'t Targets, namespace: &str, name: &str, wanted: WantedP
         return Err(Why::Waiting(clean(&waiting.why).into_owned()));
     }
     let dropped: usize = targets.dropped_target_counts.iter().flat_map(BTreeMap::values).sum();
-    Err(Why::Unknown { forgets: dropped > targets.dropped_targets.len() })
+    let forgets = dropped > targets.dropped_targets.len();
+    Err(Why::Unknown { forgets, omits: targets.waiting_pods_omitted > 0 })
 }
 
 /// Why no active target of an agent is some port of some pod.
@@ -324,17 +325,23 @@ fn no_target(pod: Option<&Pod>, wanted: WantedPort, why: Why) -> Stop {
     };
     match (cause, why) {
         (Some((cause, hint)), _) => Stop::NoTarget { why: format!("{cause}; {told}"), hint },
-        (None, Why::Unknown { forgets: true }) => Stop::NoTarget {
-            why: format!("the pod is not scraped: {told}"),
-            hint: Some("or it has forgotten that a rule dropped it: raise keep_dropped_targets".to_owned()),
-        },
-        (None, Why::Unknown { forgets: false }) => Stop::NoTarget {
-            why: format!("the pod is not scraped: {told}"),
-            hint: Some(
-                "look at node, namespaces and selectors of its kubernetes_sd_configs, or give --agent for another agent"
-                    .to_owned(),
-            ),
-        },
+        (None, Why::Unknown { forgets, omits }) => {
+            let mut hints = Vec::new();
+            if forgets {
+                hints.push("or it has forgotten that a rule dropped it: raise keep_dropped_targets");
+            }
+            if omits {
+                hints.push(
+                    "or the pod has no address yet, and the agent does not name all of those: see kubectl describe pod",
+                );
+            }
+            if hints.is_empty() {
+                hints.push(
+                    "look at node, namespaces and selectors of its kubernetes_sd_configs, or give --agent for another agent",
+                );
+            }
+            Stop::NoTarget { why: format!("the pod is not scraped: {told}"), hint: Some(hints.join("; ")) }
+        }
         (None, Why::Waiting(_)) => Stop::NoTarget {
             why: format!("the pod is not scraped: {told}"),
             hint: Some("see kubectl describe pod".to_owned()),
@@ -423,11 +430,25 @@ mod tests {
         let expected = Why::Dropped(reasons.map(str::to_owned).to_vec());
         assert_eq!(search(&dropped, "shop", "a", WantedPort::Merged).err(), Some(expected));
         let unknown = search(&dropped, "shop", "b", WantedPort::Merged).err();
-        assert_eq!(unknown, Some(Why::Unknown { forgets: false }));
+        assert_eq!(unknown, Some(Why::Unknown { forgets: false, omits: false }));
         let forgotten = told(&[], &[("a", 2)], 3);
-        let unknown = search(&forgotten, "shop", "b", WantedPort::Merged).expect_err("not found");
-        assert_eq!(unknown, Why::Unknown { forgets: true });
-        let Stop::NoTarget { hint, .. } = no_target(None, WantedPort::Merged, unknown) else { panic!("another stop") };
-        assert!(hint.is_some_and(|hint| hint.contains("keep_dropped_targets")));
+        let hint = |told: &Targets| {
+            let unknown = search(told, "shop", "b", WantedPort::Merged).expect_err("not found");
+            let Stop::NoTarget { hint, .. } = no_target(None, WantedPort::Merged, unknown) else {
+                panic!("another stop")
+            };
+            hint.unwrap_or_default()
+        };
+        let dropped = "or it has forgotten that a rule dropped it: raise keep_dropped_targets";
+        assert_eq!(hint(&forgotten), dropped);
+        // Of pods that wait an agent names so many, and says how many more there are.
+        let omitted = |mut told: Targets| {
+            told.waiting_pods_omitted = 1;
+            told
+        };
+        let waiting =
+            "or the pod has no address yet, and the agent does not name all of those: see kubectl describe pod";
+        assert_eq!(hint(&omitted(told(&[], &[], 0))), waiting);
+        assert_eq!(hint(&omitted(forgotten)), format!("{dropped}; {waiting}"));
     }
 }
