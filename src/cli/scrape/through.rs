@@ -94,15 +94,29 @@ async fn forwarded(args: &ScrapeArgs, cluster: &Cluster, name: &str, wanted: Wan
     match (unreached, reasons.into_iter().next()) {
         (Some(error), _) => Err(error.into()),
         (None, Some(why)) => Err(no_target(Some(&seen), wanted, why)),
-        (None, None) => Err(Stop::NoTarget {
-            why: format!("no agent is found that would scrape pods of node {}", clean(node)),
-            hint: Some(
-                "is one there and ready (kubectl get pods -A -l app.kubernetes.io/name=meshscrape -o wide)? If it is elsewhere or \
-                 has other labels, give --agent-namespace and --agent-selector, or forward its port and give --agent"
-                    .to_owned(),
-            ),
-        }),
+        (None, None) => {
+            let (namespace, selector) = (args.pod.agent_namespace.as_deref(), args.pod.agent_selector.as_deref());
+            Err(Stop::NoTarget {
+                why: format!("no agent is found that would scrape pods of node {}", clean(node)),
+                hint: Some(looking(namespace, selector)),
+            })
+        }
     }
+}
+
+/// How somebody looks for agents where they were looked for: in this namespace, with these labels, as far as he has said.
+fn looking(namespace: Option<&str>, selector: Option<&str>) -> String {
+    let place = namespace.map_or_else(|| "-A".to_owned(), |namespace| format!("-n {}", clean(namespace)));
+    let labels = selector.map_or_else(|| AGENTS.to_owned(), |selector| format!("'{}'", clean(selector)));
+    let unsaid = match (namespace, selector) {
+        (None, None) => "If it is elsewhere or has other labels, give --agent-namespace and --agent-selector, or",
+        (None, Some(_)) => "If it is elsewhere, give --agent-namespace, or",
+        (Some(_), None) => "If it has other labels, give --agent-selector, or",
+        (Some(_), Some(_)) => "Else",
+    };
+    format!(
+        "is one there and ready (kubectl get pods {place} -l {labels} -o wide)? {unsaid} forward its port and give --agent"
+    )
 }
 
 /// The agents to ask, those on the node first. Where agents run one a node, no other knows the pod.
@@ -421,6 +435,23 @@ mod tests {
         assert_eq!(one_place(places(&["monitoring"])), Ok(Some("monitoring".to_owned())));
         let Err(Stop::Usage(why)) = one_place(places(&["shop", "monitoring"])) else { panic!("believed") };
         assert!(why.contains("(monitoring, shop)") && why.contains("--agent-namespace"), "{why}");
+    }
+
+    #[test]
+    fn agents_are_looked_for_where_they_were_and_nobody_is_asked_for_what_he_said() {
+        for (namespace, selector, command, unsaid) in [
+            (None, None, "-A -l app.kubernetes.io/name=meshscrape", &["--agent-namespace", "--agent-selector"][..]),
+            (None, Some("app in (a, b)"), "-A -l 'app in (a, b)'", &["--agent-namespace"]),
+            (Some("mesh"), None, "-n mesh -l app.kubernetes.io/name=meshscrape", &["--agent-selector"]),
+            (Some("mesh"), Some("app=a"), "-n mesh -l 'app=a'", &[]),
+        ] {
+            let hint = looking(namespace, selector);
+            assert!(hint.contains(&format!("(kubectl get pods {command} -o wide)?")), "{hint}");
+            for option in ["--agent-namespace", "--agent-selector"] {
+                assert_eq!(hint.contains(option), unsaid.contains(&option), "{option}: {hint}");
+            }
+            assert!(hint.ends_with(" forward its port and give --agent"), "{hint}");
+        }
     }
 
     #[test]
