@@ -140,6 +140,7 @@ classic_gateway() {
 }
 
 api_gateway() {
+    local restart
     say 'gateway-api.proxy-config.yaml and gateway-api.patch.yaml: a Gateway of the Gateway API'
     kubectl apply --server-side -f "$gateway_crds" | tail -n 1
     within 60 '^istio +istio.io/gateway-controller +True' kubectl get gatewayclass
@@ -162,6 +163,15 @@ api_gateway() {
     target_is try "$pod" down
     at_once 'connect_refused' targets
     at_once "error +MS004 +try/$pod" agent audit -n try
+
+    say 'what audit prints as its fix'
+    restart=$(agent audit -n try | tr -s ' \n' ' ' | grep -oE 'kubectl rollout restart deployment/edge-istio -n try' | head -n 1)
+    sed 's/NAME/edge/' deploy/workloads/gateway-api.proxy-config.yaml | kubectl apply -n try -f -
+    eval "${restart:-echo MISSED: no command that restarts the Gateway is printed}"
+    changed try deployment/edge-istio
+    newest try gateway.networking.k8s.io/gateway-name=edge
+    target_is try "$pod" up
+    kubectl delete proxyconfig/edge-secure-metrics -n try
     kubectl patch gateway.gateway.networking.k8s.io edge -n try --type=merge -p '{"spec":{"infrastructure":null}}'
     sleep 5
 
