@@ -73,14 +73,14 @@ fn plainly(window: &Window, out: &[Vec<Waiting>], limits: LeaseLimits, refused: 
     let (there, fresh): (Vec<_>, Vec<_>) = window.waiting.values().partition(|one| one.number < end);
     let refused_bytes = there.iter().filter(|one| is_refused(one)).map(|one| one.bytes()).sum();
     let is_held = window.disk.as_ref().is_some_and(|disk| disk.is_scattered);
-    let mut expected = Vec::new();
-    if newest_first && !(is_held && (window.gap().is_some() || !there.is_empty())) {
-        expected = first_of(fresh, out, limits, is_refused, window.closed);
-    }
-    if expected.is_empty() {
-        let is_last = window.closed || window.gap().is_some() || newest_first;
-        expected = first_of(there, out, limits, is_refused, is_last);
-    }
+    let is_last = window.closed || window.gap().is_some() || newest_first;
+    let there = first_of(there, out, limits, is_refused, is_last);
+    let fresh = match newest_first {
+        true => first_of(fresh, out, limits, is_refused, window.closed),
+        false => Vec::new(),
+    };
+    let (first, second) = if is_held { (there, fresh) } else { (fresh, there) };
+    let expected = if first.is_empty() { second } else { first };
     (expected, refused_bytes)
 }
 

@@ -18,7 +18,8 @@
 //! the disk takes nothing all that comes in stays fresh, within the bounds of the memory.
 //!
 //! What falls into the gap while what came in with it goes out is a hole in what is done: that of a target that does not
-//! answer, or of a tenant who is refused. Once there are thousands of them a backlog goes first, until there are fewer.
+//! answer, or of a tenant who is refused. Once there are thousands of them a backlog goes first, until there are fewer; but what
+//! is fresh does not wait for a backlog of which nothing can go. So there may be a hole for each block on disk, and no more.
 //!
 //! What always holds: what waits from `reach` on is fresh, and no more of it than its bound is on disk; `reach` is never beyond
 //! what is written, and never goes back; a target that has something leased, from whichever side, has nothing ready on either.
@@ -99,10 +100,9 @@ impl Window {
         self.fresh.as_ref().map(|_| self.reach)
     }
 
-    /// Whether what is fresh has to wait nevertheless until all that came before has gone.
+    /// Whether what is fresh goes only where nothing of the front can.
     pub(super) fn is_held(&self) -> bool {
-        let is_behind = || self.gap().is_some() || self.oldest().is_some_and(|oldest| oldest.number < self.reach);
-        self.disk.as_ref().is_some_and(|disk| disk.is_scattered) && is_behind()
+        self.disk.as_ref().is_some_and(|disk| disk.is_scattered)
     }
 
     /// Where the gap ends, if there is one, and what is on disk and in memory otherwise.
@@ -274,6 +274,30 @@ mod tests {
         disked.window.set_scattered(true);
         disked.push(block(300, "a"));
         assert_eq!(disked.drain(&[]), Vec::from_iter(0..=300));
+    }
+
+    /// The holes get no fewer by waiting.
+    #[tokio::test(start_paused = true)]
+    async fn however_scattered_what_is_done_is_what_is_fresh_does_not_wait_for_what_cannot_go() {
+        let of_one_target = |number| Block { target: TargetId(1), ..block(number, "a") };
+        for is_refused in [true, false] {
+            let mut disked = newest_first(16 * MIB);
+            (0..300).for_each(|number| disked.push(of_one_target(number)));
+            let (stuck, who): (_, &[&str]) = match is_refused {
+                true => (Vec::new(), &["a"]),
+                false => (next(&mut disked), &[]),
+            };
+            disked.drain(who);
+            disked.window.set_scattered(true);
+            for number in 300..330 {
+                disked.push(block(number, "b"));
+                assert_eq!(disked.drain(who), [number], "is refused: {is_refused}");
+            }
+            disked.window.give_back(stuck);
+            disked.push(block(330, "b"));
+            let all = disked.drain(&[]);
+            assert_eq!((all.len(), all.last()), (301, Some(&330)), "a backlog that can go goes first");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -62,36 +62,41 @@ impl Window {
         }
         self.let_old_go(limits);
         self.refused_bytes = self.lanes.bytes_of(&refused.tenants);
-        let (is_held, mut fresh_until) = (self.is_held(), None);
-        if let Some(fresh) = self.fresh.as_mut().filter(|_| !is_held) {
-            match turn(&mut fresh.lanes, &self.waiting, limits, refused, self.closed) {
-                Turn::Of(tenant) => {
-                    let picked = fresh.lanes.pick(&tenant, limits, &self.waiting);
-                    return Take::Blocks(self.take_out(&picked));
-                }
-                Turn::Until(until) => fresh_until = Some(until),
+        // Who waits in vain on one side holds up nobody on the other.
+        let is_held = self.is_held();
+        let mut until: Option<Instant> = None;
+        for of_fresh in [!is_held, is_held] {
+            match self.turn(of_fresh, limits, refused) {
+                Turn::Of(tenant) => return Take::Blocks(self.take_of(of_fresh, &tenant, limits)),
+                Turn::Until(then) => until = Some(until.map_or(then, |until| until.min(then))),
                 Turn::Nobodys => {}
             }
         }
-        // There is no point in waiting for more.
-        let is_last = self.closed || self.gap().is_some() || self.fresh.is_some();
-        match turn(&mut self.lanes, &self.waiting, limits, refused, is_last) {
-            Turn::Of(tenant) => {
-                let picked = self.lanes.pick(&tenant, limits, &self.waiting);
-                Take::Blocks(self.take_out(&picked))
-            }
-            Turn::Until(until) => Take::Until(until),
-            Turn::Nobodys => {
-                if let Some(overdue) = self.overdue(refused) {
-                    let picked = self.lanes.pick(&overdue, limits, &self.waiting);
-                    return Take::Overdue(self.take_out(&picked));
-                }
-                // A lease that is still out may come back.
-                let over = self.closed && self.waiting.is_empty() && self.leased.is_empty() && self.gap().is_none();
-                let none = if over { Take::Over } else { Take::Nothing };
-                fresh_until.map_or(none, Take::Until)
-            }
+        if let Some(overdue) = self.overdue(refused) {
+            return Take::Overdue(self.take_of(false, &overdue, limits));
         }
+        // A lease that is still out may come back.
+        let over = self.closed && self.waiting.is_empty() && self.leased.is_empty() && self.gap().is_none();
+        let none = if over { Take::Over } else { Take::Nothing };
+        until.map_or(none, Take::Until)
+    }
+
+    /// Whose turn it is of those in the front, or of those of whom something is fresh.
+    fn turn(&mut self, of_fresh: bool, limits: LeaseLimits, refused: &Refused) -> Turn {
+        // Beside something else there is no point in waiting for more of the front.
+        let is_last = self.closed || !of_fresh && (self.gap().is_some() || self.fresh.is_some());
+        match (&mut self.fresh, of_fresh) {
+            (Some(fresh), true) => turn(&mut fresh.lanes, &self.waiting, limits, refused, is_last),
+            (None, true) => Turn::Nobodys,
+            (_, false) => turn(&mut self.lanes, &self.waiting, limits, refused, is_last),
+        }
+    }
+
+    /// The oldest blocks of this tenant there, as many as one lease may have.
+    fn take_of(&mut self, of_fresh: bool, tenant: &Option<Tenant>, limits: LeaseLimits) -> Vec<Waiting> {
+        let fresh = self.fresh.as_ref().filter(|_| of_fresh).map(|fresh| &fresh.lanes);
+        let picked = fresh.unwrap_or(&self.lanes).pick(tenant, limits, &self.waiting);
+        self.take_out(&picked)
     }
 
     /// Which of the refused tenants is to give up something, because others wait behind the gap and nothing more is read:
