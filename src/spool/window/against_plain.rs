@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{TargetId, WriteFormat};
+use crate::model::{TargetId, Tenant, WriteFormat};
 use crate::spool::log::Batch;
 
 const LINGER: Duration = Duration::from_secs(5);

@@ -58,11 +58,11 @@ impl Window {
         // Behind a gap there is no front: what is written there is left to the disk, unless it is to go first.
         let is_behind_gap = self.gap().is_some() && self.fresh.is_none();
         while let Some(one) = self.disk.as_mut().and_then(|disk| disk.unwritten.pop_front_if(|one| one.number < end)) {
-            let left = if is_behind_gap { self.take_away(one.number) } else { None };
-            let Some(disk) = &mut self.disk else { return };
-            disk.unwritten_bytes -= one.bytes();
-            if let Some(one) = left {
-                disk.stored += one.count();
+            if let Some(disk) = &mut self.disk {
+                disk.unwritten_bytes -= one.bytes();
+            }
+            if is_behind_gap && let Some(one) = self.take_away(one.number) {
+                self.store(&one);
             }
         }
         let Some(disk) = &mut self.disk else { return };

@@ -72,8 +72,6 @@ impl Window {
                 fresh.add(one);
             }
             (self.fresh, self.reach) = (Some(fresh), written_to);
-            // What is fresh waits behind nobody.
-            self.newest.values_mut().for_each(|newest| *newest = (*newest).min(written_to.saturating_sub(1)));
         } else {
             // Behind a gap only what is not written is in memory.
             if self.gap().is_some() {
@@ -81,8 +79,6 @@ impl Window {
                 written.into_iter().for_each(|number| self.leave(number));
             }
             self.fresh = None;
-            let unwritten: Vec<_> = self.waiting.range(written_to..).map(|(_, one)| one.clone()).collect();
-            unwritten.iter().for_each(|one| self.note_tenant(one));
         }
         self.make_room();
     }
@@ -316,6 +312,42 @@ mod tests {
         (500..600).for_each(|number| disked.push(block(number, "b")));
         assert!(disked.drain(&["a"]).len() < 100, "some are behind what is refused");
         assert!(!disked.give_up(&["a"]).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_behind_whom_is_known_after_the_order_is_another_one() {
+        let mut disked = newest_first(16 * MIB);
+        for number in 0..240 {
+            disked.push(block(number, "a"));
+            assert!(disked.drain(&["a"]).is_empty());
+        }
+        disked.push(block(240, "b"));
+        assert!(disked.window.gap().is_none());
+        disked.window.set_newest_first(false);
+        assert!(
+            disked.window.gap().is_some_and(|gap| gap.contains(&(FIRST + 240))),
+            "what was fresh is left to the disk"
+        );
+        assert!(disked.drain(&["a"]).is_empty());
+        assert!(!disked.give_up(&["a"]).is_empty(), "b waits");
+
+        let mut disked = Disked::new(16 * MIB);
+        for number in 0..300 {
+            disked.push(block(number, "a"));
+            assert!(disked.drain(&["a"]).is_empty());
+        }
+        // It is not written yet.
+        disked.window.push(block(300, "b"));
+        assert!(!disked.give_up(&["a"]).is_empty(), "b waits");
+        disked.window.set_newest_first(true);
+        assert!(take(&mut disked.window, &["a", "b"]).is_empty());
+        assert!(disked.give_up(&["a", "b"]).is_empty(), "all are refused");
+        assert_eq!(disked.drain(&["a"]), [300], "it is fresh");
+        assert!(disked.give_up(&["a"]).is_empty(), "nobody waits any more");
+        disked.window.push(block(301, "b"));
+        let leased = next(&mut disked);
+        assert_eq!(numbers(&leased), [301]);
+        assert!(disked.give_up(&["a"]).is_empty(), "nothing of b waits");
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,6 +24,7 @@
 //! that is nowhere else, and counted; a block is in one of front, gap, tail and leases. All of this is done under a lock, so
 //! nothing here touches a file, and nothing waits.
 
+mod behind;
 mod disk;
 mod fresh;
 mod lanes;
@@ -34,7 +35,7 @@ mod against_plain;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -42,7 +43,8 @@ use tokio::time::Instant;
 
 use super::count::Count;
 use super::lost::Lost;
-use crate::model::{Block, Tenant};
+use crate::model::Block;
+use behind::Behind;
 use fresh::Fresh;
 use lanes::Lanes;
 
@@ -150,9 +152,8 @@ pub(super) struct Window {
     front_bytes: u64,
     /// How many bytes of it were of refused tenants when it was looked through last.
     refused_bytes: u64,
-    /// The number of the newest block of each tenant, as far as anything waits with a lower one.
-    /// Where the newest go first, of those that were left to the disk.
-    newest: HashMap<Tenant, u64>,
+    /// Who has something in the gap.
+    behind: Behind,
     dropped: BTreeMap<Lost, Count>,
     disk: Option<OnDisk>,
 }
@@ -222,7 +223,7 @@ impl Window {
             capacity_bytes,
             front_bytes: FRONT_BYTES.min(capacity_bytes / 2),
             refused_bytes: 0,
-            newest: HashMap::new(),
+            behind: Behind::default(),
             dropped: BTreeMap::new(),
             disk: with_disk.then_some(disk),
         }
@@ -244,28 +245,12 @@ impl Window {
     pub(super) fn push(&mut self, block: Block) {
         let one = Waiting { number: self.next, arrived: Some(Instant::now()), block };
         self.next += 1;
-        if self.fresh.is_none() {
-            self.note_tenant(&one);
-        }
         if let Some(disk) = &mut self.disk {
             disk.unwritten_bytes += one.bytes();
             disk.unwritten.push_back(one.clone());
         }
         self.put(one);
         self.make_room();
-    }
-
-    fn note_tenant(&mut self, one: &Waiting) {
-        let Some(tenant) = one.block.tenant.as_ref().filter(|_| self.disk.is_some()) else { return };
-        match self.newest.get_mut(tenant) {
-            Some(newest) => *newest = one.number.max(*newest),
-            None => {
-                let in_memory = self.waiting.first_key_value().map_or(one.number, |(oldest, _)| *oldest);
-                let oldest = self.gap().map_or(in_memory, |gap| gap.start.min(in_memory));
-                self.newest.retain(|_, newest| *newest >= oldest);
-                self.newest.insert(tenant.clone(), one.number);
-            }
-        }
     }
 
     /// Leased blocks are done with.
@@ -437,9 +422,7 @@ impl Window {
         let Some(disk) = &mut self.disk else { return };
         disk.stored += one.count();
         disk.stored_oldest_ms = Some(disk.stored_oldest_ms.unwrap_or(i64::MAX).min(one.block.min_ms));
-        if self.fresh.is_some() {
-            self.note_tenant(one);
-        }
+        self.behind.note(one, disk.gap_from);
     }
 
     fn lose(&mut self, why: Lost, lost: Count) {

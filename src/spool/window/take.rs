@@ -110,10 +110,17 @@ impl Window {
         self.lanes.first(is_overdue).map(|(_, tenant)| tenant)
     }
 
-    /// Whether anything of others than these has come in with the number `from` or a higher one. What was on disk before is
+    /// Whether anything of others than these is in the gap, which begins at `from`, or behind it. What was on disk before is
     /// not known.
     fn holds_others_from(&self, from: u64, refused: &Refused) -> bool {
-        self.newest.iter().any(|(tenant, newest)| *newest >= from && !refused.tenants.contains(tenant))
+        let is_other = |tenant: &Tenant| !refused.tenants.contains(tenant);
+        let in_tail = |one: &Waiting| one.block.tenant.as_ref().is_some_and(is_other);
+        self.behind.any_tenant(from, is_other) || self.tail().any(in_tail)
+    }
+
+    /// What waits behind the gap. What is fresh waits behind nobody.
+    fn tail(&self) -> impl Iterator<Item = &Waiting> {
+        self.waiting.range(self.reach..).map(|(_, one)| one).filter(|_| self.fresh.is_none())
     }
 
     /// Until when nothing is handed out, because there may be older blocks on disk.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::*;
-use crate::model::{TargetId, WriteFormat};
+use crate::model::{TargetId, Tenant, WriteFormat};
 use crate::spool::log::Batch;
 
 pub(super) const LIMITS: LeaseLimits =
