@@ -193,8 +193,8 @@ impl Queue {
         if is_taken {
             state.show();
         }
-        if is_taken || state.window.passes_over_tenants() {
-            // There may be room to read more.
+        // There may be room for more, or something in the gap for the first time.
+        if is_taken || state.window.next_to_read().is_some() {
             state.has_work = true;
             self.work.notify_all();
         }

@@ -129,6 +129,10 @@ fn check(
     window.waiting.values().for_each(|one| sum.add(one));
     prop_assert_eq!((sum.count, sum.bytes), (window.sum.count, window.sum.bytes));
     prop_assert!(sum.bytes <= window.capacity_bytes);
+    let leased: HashSet<_> = out.iter().flatten().map(|one| one.block.target).collect();
+    let there = window.waiting.range(..window.reach).map(|(_, one)| one);
+    let unready = there.filter(|one| leased.contains(&one.block.target)).map(Waiting::bytes).sum::<u64>();
+    prop_assert_eq!(unready, window.lanes.unready_bytes(&HashSet::new()));
     let out: HashSet<_> = out.iter().flatten().map(|one| one.number).collect();
     let (mut stored, gap) = (0, window.gap().unwrap_or(0..0));
     if !gap.is_empty() {

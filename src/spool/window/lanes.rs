@@ -10,7 +10,7 @@
 //!
 //! What always holds: a strand is in `ready` of its lane, and in its sum, if and only if nothing of its target is leased; each
 //! lane with anything ready has its oldest such number in `heads`, and in `full` if all that is ready reaches the limits of a
-//! lease; what is empty is not there. It knows numbers and sums, and neither where blocks are nor what time it is.
+//! lease; what is empty is not there; `unready_bytes` is what is in no lane's sum. It knows numbers and sums, and neither where blocks are nor what time it is.
 
 use std::collections::btree_set;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -27,6 +27,8 @@ pub(super) struct Lanes {
     full: BTreeSet<u64>,
     /// The samples and bytes of a message that make a lane full.
     limits: (u64, u64),
+    /// The bytes of what is not ready.
+    unready_bytes: u64,
 }
 
 #[derive(Default)]
@@ -53,6 +55,10 @@ struct Strand {
 }
 
 impl Lane {
+    fn unready_bytes(&self) -> u64 {
+        self.bytes - self.sum.bytes
+    }
+
     fn head(&self) -> Option<u64> {
         self.ready.first_key_value().map(|(head, _)| *head)
     }
@@ -212,6 +218,17 @@ impl Lanes {
         tenants.iter().filter_map(|tenant| self.lanes.get(&Some(tenant.clone()))).map(|lane| lane.bytes).sum()
     }
 
+    /// How many bytes wait behind a lease of their target, besides those for these tenants.
+    pub(super) fn unready_bytes(&self, besides: &HashSet<Tenant>) -> u64 {
+        let theirs = besides.iter().filter_map(|tenant| self.lanes.get(&Some(tenant.clone())));
+        self.unready_bytes - theirs.map(Lane::unready_bytes).sum::<u64>()
+    }
+
+    /// Whether a lease has something of this target.
+    pub(super) fn is_leased(&self, target: TargetId) -> bool {
+        self.targets.get(&target).is_some_and(|of| of.leased > 0)
+    }
+
     /// Whether anything waits for anybody else.
     pub(super) fn has_others(&self, than: &HashSet<Tenant>) -> bool {
         self.lanes.keys().any(|tenant| tenant.as_ref().is_none_or(|tenant| !than.contains(tenant)))
@@ -239,7 +256,9 @@ impl Lanes {
     fn change(&mut self, tenant: &Option<Tenant>, change: impl FnOnce(&mut Lane)) {
         let lane = self.lanes.entry(tenant.clone()).or_default();
         let before = lane.head();
+        self.unready_bytes -= lane.unready_bytes();
         change(lane);
+        self.unready_bytes += lane.unready_bytes();
         let (after, is_full) = (lane.head(), reaches(&lane.sum, self.limits));
         let is_empty = lane.bytes == 0;
         if before != after {
@@ -263,7 +282,11 @@ impl Lanes {
     /// Whether nothing is known of anything.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.lanes.is_empty() && self.targets.is_empty() && self.heads.is_empty() && self.full.is_empty()
+        self.lanes.is_empty()
+            && self.targets.is_empty()
+            && self.heads.is_empty()
+            && self.full.is_empty()
+            && self.unready_bytes == 0
     }
 
     fn drop_if_empty(&mut self, target: TargetId) {

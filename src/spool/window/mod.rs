@@ -11,12 +11,11 @@
 //!   ───────────┴─────────────────────┴──────────────────┴────────────────────┘
 //! ```
 //! A receiver that keeps up has no gap. If it falls behind, the front is kept small: its newest blocks are left to the disk,
-//! and come back when the front runs empty. A lease that stays out for long delays other targets only once half of the front
-//! is filled with what waits for it. What cannot be written stays in the tail. Without a disk all is tail.
+//! and come back when the front runs empty. What cannot be written stays in the tail. Without a disk all is tail.
 //!
-//! A lease has blocks of one tenant only. Tenants that the receiver refuses are passed over, whoever says which these are: what
-//! waits for them in the front may take half of the memory besides, so that the others do not wait behind it. Beyond that
-//! nothing more is read, and the others wait. Nothing is given up for them, but of those for whom it is said to be time.
+//! A lease has blocks of one tenant only. Tenants that the receiver refuses are passed over, whoever says which these are, and so
+//! are targets of which a lease does not end. What waits for these in the front may take half of the memory besides, so that the
+//! others do not wait behind it. Beyond that nothing more is read, and the others wait. Nothing is given up for them, but of those for whom it is said to be time.
 //!
 //! Where the newest are to go first, what comes in goes before the front and the gap: [`fresh`] draws that.
 //!
@@ -152,6 +151,8 @@ pub(super) struct Window {
     front_bytes: u64,
     /// How many bytes of it were of refused tenants when it was looked through last.
     refused_bytes: u64,
+    /// How many were behind leases that do not end, when nothing else could go.
+    stuck_bytes: u64,
     /// Who has something in the gap.
     behind: Behind,
     dropped: BTreeMap<Lost, Count>,
@@ -223,6 +224,7 @@ impl Window {
             capacity_bytes,
             front_bytes: FRONT_BYTES.min(capacity_bytes / 2),
             refused_bytes: 0,
+            stuck_bytes: 0,
             behind: Behind::default(),
             dropped: BTreeMap::new(),
             disk: with_disk.then_some(disk),
@@ -384,11 +386,11 @@ impl Window {
         self.sum.bytes + reserved > self.capacity_bytes
     }
 
-    /// How many bytes the front may have: besides what waits in it for refused tenants, and not beyond what the tail has
-    /// left of the memory, lest what is read is put back at once.
+    /// How many bytes the front may have: besides what waits in it for refused tenants and behind leases that do not end, and
+    /// not beyond what the tail has left of the memory, lest what is read is put back at once.
     fn front_limit(&self) -> u64 {
         let left = self.capacity_bytes.saturating_sub(self.front_bytes).saturating_sub(self.bytes_behind());
-        self.front_bytes + self.refused_bytes.min(self.capacity_bytes / 2).min(left)
+        self.front_bytes + (self.refused_bytes + self.stuck_bytes).min(self.capacity_bytes / 2).min(left)
     }
 
     /// How many bytes are in memory besides those of the tail.
@@ -427,11 +429,6 @@ impl Window {
 
     fn lose(&mut self, why: Lost, lost: Count) {
         *self.dropped.entry(why).or_default() += lost;
-    }
-
-    /// Whether anything waits for a refused tenant, as far as was looked.
-    pub(super) fn passes_over_tenants(&self) -> bool {
-        self.refused_bytes > 0
     }
 
     /// What was dropped so far.

@@ -62,6 +62,7 @@ impl Window {
         }
         self.let_old_go(limits);
         self.refused_bytes = self.lanes.bytes_of(&refused.tenants);
+        self.stuck_bytes = self.stuck_bytes.min(self.lanes.unready_bytes(&refused.tenants));
         // Who waits in vain on one side holds up nobody on the other.
         let is_held = self.is_held();
         let mut until: Option<Instant> = None;
@@ -75,6 +76,7 @@ impl Window {
         if let Some(overdue) = self.overdue(refused) {
             return Take::Overdue(self.take_of(false, &overdue, limits));
         }
+        self.pass_over_stuck(refused);
         // A lease that is still out may come back.
         let over = self.closed && self.waiting.is_empty() && self.leased.is_empty() && self.gap().is_none();
         let none = if over { Take::Over } else { Take::Nothing };
@@ -108,6 +110,19 @@ impl Window {
         }
         let is_overdue = |tenant: Option<&Tenant>| tenant.is_some_and(|tenant| refused.overdue.contains(tenant));
         self.lanes.first(is_overdue).map(|(_, tenant)| tenant)
+    }
+
+    /// It is nobody's turn, though somebody could be sent for. If that is because the front is full of what waits behind leases,
+    /// more of the others is to be read beside that.
+    fn pass_over_stuck(&mut self, refused: &Refused) {
+        let Some(gap) = self.gap().filter(|_| self.next_to_read().is_none()) else { return };
+        let stuck_bytes = self.lanes.unready_bytes(&refused.tenants);
+        let can_go = |target| !self.lanes.is_leased(target);
+        let others_wait =
+            || self.behind.any_target(gap.start, can_go) || self.tail().any(|one| can_go(one.block.target));
+        if stuck_bytes > self.stuck_bytes && others_wait() {
+            self.stuck_bytes = stuck_bytes;
+        }
     }
 
     /// Whether anything of others than these is in the gap, which begins at `from`, or behind it. What was on disk before is

@@ -256,6 +256,57 @@ async fn where_the_disk_takes_nothing_who_is_refused_for_long_is_given_up_as_wel
     assert!(disked.give_up(&["a"]).is_empty(), "nobody waits any more");
 }
 
+/// As where a receiver answers 503 for ever to what is in that lease.
+#[tokio::test(start_paused = true)]
+async fn targets_with_a_lease_that_does_not_end_hold_up_no_other_as_long_as_there_is_memory() {
+    let mut disked = Disked::new(16 * MIB);
+    let is_stuck = |number: i64| number % 4 == 0;
+    let push = |disked: &mut Disked, number| {
+        let block = Block { tenant: None, ..block(number, "a") };
+        disked.push(if is_stuck(number) { Block { target: TargetId(0), ..block } } else { block });
+    };
+    push(&mut disked, 0);
+    let stuck = take(&mut disked.window, &[]);
+    assert_eq!(numbers(&stuck), [0]);
+    let mut delivered = Vec::new();
+    // What comes in while nothing is asked for is more than the front has room for, again and again.
+    for number in 1..800 {
+        push(&mut disked, number);
+        if number % 100 == 99 {
+            delivered.extend(disked.drain(&[]));
+            // It looks whether there is something to be read, as its thread does, whoever asks how often.
+            disked.read();
+            delivered.extend(disked.drain(&[]));
+        }
+        assert!(disked.window.waiting_bytes() <= 13 * MIB, "{number}: {}", disked.window.waiting_bytes());
+    }
+    let others: Vec<_> = (0..800).filter(|number| !is_stuck(*number)).collect();
+    // 8 MiB of the stuck one are 128 blocks.
+    assert!(delivered.len() >= 3 * 128 && delivered.len() < others.len(), "{}", delivered.len());
+    assert_eq!(delivered, others[..delivered.len()]);
+    disked.window.give_back(stuck);
+    let (rest_of_stuck, rest): (Vec<_>, Vec<_>) = disked.drain(&[]).into_iter().partition(|number| is_stuck(*number));
+    assert_eq!(rest, others[delivered.len()..]);
+    assert_eq!(rest_of_stuck, (0..800).filter(|number| is_stuck(*number)).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_lease_takes_no_more_memory_if_nobody_else_waits() {
+    let mut disked = Disked::new(16 * MIB);
+    let of_one_target = |number| Block { target: TargetId(1), ..block(number, "a") };
+    disked.push(of_one_target(0));
+    let leased = take(&mut disked.window, &[]);
+    for number in 1..400 {
+        disked.push(of_one_target(number));
+        assert!(disked.drain(&[]).is_empty());
+        disked.read();
+        assert!(disked.window.waiting_bytes() <= 4 * MIB, "{number}: {}", disked.window.waiting_bytes());
+    }
+    disked.window.forget(&leased);
+    disked.read();
+    assert_eq!(disked.drain(&[]), Vec::from_iter(1..400));
+}
+
 /// Others wait behind the gap, but it is not his blocks that keep them there.
 #[tokio::test(start_paused = true)]
 async fn who_is_refused_for_long_gives_up_nothing_while_others_fill_the_front() {
