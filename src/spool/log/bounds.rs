@@ -91,7 +91,6 @@ impl<S: Storage> Log<S> {
     /// Deletes the files of which nothing is needed any more, and of those that were set aside what has no room beside
     /// `more` bytes.
     pub(in crate::spool) fn collect(&mut self, more: u64) -> io::Result<()> {
-        self.let_go.clear();
         let written = self.writer.as_ref().and(self.segments.back()).map(|segment| segment.first);
         while let Some(done) =
             self.segments.iter().position(|segment| segment.pending.blocks == 0 && Some(segment.first) != written)
@@ -100,6 +99,8 @@ impl<S: Storage> Log<S> {
                 self.doom(segment);
             }
         }
+        // What is open has no room on a full disk, though it is deleted.
+        self.let_go.clear();
         // Each by itself: one that cannot be deleted keeps no other.
         let mut outcome = Ok(());
         for doomed in std::mem::take(&mut self.doomed) {

@@ -226,11 +226,14 @@ impl<S: Storage> Log<S> {
             None => self.begin(first)?,
         };
         let Some(segment) = self.segments.back_mut() else { return Err(io::Error::other("BUG: no segment")) };
-        self.scratch.clear();
         for (position, block) in blocks {
             record::write(&mut self.scratch, segment.marker, *position, now_ms, block);
         }
-        if let Err(error) = writer.file.write_at(&self.scratch, segment.len) {
+        let written = writer.file.write_at(&self.scratch, segment.len);
+        // One large block must not be remembered for ever.
+        self.scratch.clear();
+        self.scratch.shrink_to(SCRATCH_BYTES);
+        if let Err(error) = written {
             // Without that the rest of the record stays, and must stay the last thing in the file.
             match writer.file.truncate(segment.len) {
                 Ok(()) => self.writer = Some(writer),
@@ -255,9 +258,6 @@ impl<S: Storage> Log<S> {
         self.newest_ms = self.newest_ms.max(Some(now_ms));
         writer.unsynced = true;
         self.writer = Some(writer);
-        // One large block must not be remembered for ever.
-        self.scratch.clear();
-        self.scratch.shrink_to(SCRATCH_BYTES);
         Ok(())
     }
 

@@ -41,3 +41,15 @@ fn no_file_is_closed_before_it_is_collected() {
         assert!(disk.holders() < holders, "of {blocks}");
     }
 }
+
+/// Whose deletion would give no room before that.
+#[test]
+fn what_is_deleted_is_closed_with_that() {
+    let disk = Memory::default();
+    let mut log = written(&disk, 0..8);
+    let holders = disk.holders();
+    (0..3).for_each(|position| log.finish(position, count(1)));
+    log.collect(0).expect("deleted");
+    assert_eq!(disk.names(".log").len(), 2);
+    assert!(disk.holders() < holders);
+}

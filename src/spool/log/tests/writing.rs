@@ -35,8 +35,11 @@ fn what_a_failed_write_leaves_behind_costs_nothing_that_is_written_later() {
 fn a_large_block_is_not_remembered() {
     let disk = Memory::default();
     let limits = LogLimits { segment_bytes: 16 << 20, max_bytes: 1 << 30, ..LIMITS };
-    let mut log = Log::open(disk, limits, 4, false).expect("it opens");
-    let large = Block { elements: Bytes::from(vec![0; 4 << 20]), ..block(0) };
-    log.append(&[(0, large)], 0).expect("it is written");
+    let mut log = Log::open(disk.clone(), limits, 4, false).expect("it opens");
+    let large = |number| Block { elements: Bytes::from(vec![0; 4 << 20]), ..block(number) };
+    log.append(&[(0, large(0))], 0).expect("it is written");
+    assert!(log.scratch.capacity() <= 1 << 20, "{} bytes", log.scratch.capacity());
+    disk.fail(Some(Fault::Full));
+    log.append(&[(1, large(1))], 0).expect_err("there is no space");
     assert!(log.scratch.capacity() <= 1 << 20, "{} bytes", log.scratch.capacity());
 }
