@@ -13,11 +13,13 @@
 //!   it grew older than `sample_age_limit`: at least once, in order. That limit goes by the timestamps and the wall clock of
 //!   the moment, as in Prometheus: a clock that is ahead makes samples too old while it is, which is why there is none unless
 //!   it is asked for;
-//! - a request that gets no answer holds back its own targets, and others only by the place that it takes, and a receiver in
-//!   trouble is asked one request at a time, with one pause for all ([`gate`]);
+//! - a request that gets no answer holds back its own targets, and others only by the place that it takes, and by what waits
+//!   behind it once that fills half of `max_memory`; a receiver in trouble is asked one request at a time, with one pause for
+//!   all ([`gate`]);
 //! - no request has samples of two tenants, and one that the receiver refuses with 429, or whose requests alone fail, holds up
-//!   no other ([`tenants`]): his requests have pauses of their own, and what waits for him goes out in its order. Only after
-//!   half an hour of refusals, and if others wait behind it, is the oldest of it given up;
+//!   no other ([`tenants`]) before what waits for it fills half of `max_memory`: its requests have pauses of their own, and what
+//!   waits for it goes out in its order. Only after half an hour of refusals, and if others wait behind it, is the oldest of it
+//!   given up;
 //! - a receiver that answers 415 to remote write 2.0 gets the same samples as 1.0, as long as that connection lasts;
 //! - what an answer means is decided in one place, [`Verdict`];
 //! - receivers know nothing of each other: each has its task, its queue and its client;

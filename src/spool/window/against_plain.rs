@@ -16,7 +16,7 @@ const ELEMENTS: usize = 1_000;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Of this tenant, if he is one, and target; with so many samples.
+    /// Of this tenant, if it is one, and target; with so many samples.
     Push(u8, u64, u32),
     /// With so many samples and bytes, while those tenants are refused whose bit is set.
     Take(u64, u64, u8),

@@ -1,7 +1,8 @@
-//! Of whom something is in the gap, as far as is known without reading it: who waits behind those that cannot go.
+//! Which tenants and targets have something in the gap, as far as is known without reading it: they wait behind those that
+//! cannot go.
 //!
 //! It is noted whenever a block is left to the disk. What was there when the log was opened is not known. What always holds:
-//! nobody is forgotten of whom something was noted that is still there, and of the others no more are remembered than of those.
+//! none is forgotten of which something was noted that is still there, and of the others no more are remembered than of those.
 
 use std::collections::HashMap;
 
@@ -16,7 +17,7 @@ const FEW: usize = 64;
 pub(super) struct Behind {
     tenants: HashMap<Tenant, u64>,
     targets: HashMap<TargetId, u64>,
-    /// With more of them it is looked who can be forgotten.
+    /// With more of them it is looked which can be forgotten.
     many: usize,
 }
 

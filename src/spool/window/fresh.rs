@@ -18,7 +18,7 @@
 //! the disk takes nothing all that comes in stays fresh, within the bounds of the memory.
 //!
 //! What falls into the gap while what came in with it goes out is a hole in what is done: that of a target that does not
-//! answer, or of a tenant who is refused. Once there are thousands of them a backlog goes first, until there are fewer; but what
+//! answer, or of a tenant that is refused. Once there are thousands of them a backlog goes first, until there are fewer; but what
 //! is fresh does not wait for a backlog of which nothing can go. So there may be a hole for each block on disk, and no more.
 //!
 //! What always holds: what waits from `reach` on is fresh, and no more of it than its bound is on disk; `reach` is never beyond
@@ -305,7 +305,7 @@ mod tests {
         }
         for number in 400..500 {
             disked.push(block(number, "b"));
-            assert_eq!(disked.drain(&["a"]), [number], "he does not wait");
+            assert_eq!(disked.drain(&["a"]), [number], "b does not wait");
         }
         assert!(disked.give_up(&["a"]).is_empty(), "nobody else waits");
         // More than is fresh.

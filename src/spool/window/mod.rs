@@ -15,7 +15,8 @@
 //!
 //! A lease has blocks of one tenant only. Tenants that the receiver refuses are passed over, whoever says which these are, and so
 //! are targets of which a lease does not end. What waits for these in the front may take half of the memory besides, so that the
-//! others do not wait behind it. Beyond that nothing more is read, and the others wait. Nothing is given up for them, but of those for whom it is said to be time.
+//! others do not wait behind it. Beyond that nothing more is read, and the others wait. Nothing is given up for them, but of
+//! tenants for which it is said to be time.
 //!
 //! Where the newest are to go first, what comes in goes before the front and the gap: [`fresh`] draws that.
 //!
@@ -153,7 +154,7 @@ pub(super) struct Window {
     refused_bytes: u64,
     /// How many were behind leases that do not end, when nothing else could go.
     stuck_bytes: u64,
-    /// Who has something in the gap.
+    /// What has something in the gap.
     behind: Behind,
     dropped: BTreeMap<Lost, Count>,
     disk: Option<OnDisk>,

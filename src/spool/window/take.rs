@@ -2,7 +2,7 @@
 //!
 //! What always holds: nothing is taken before it is known which older blocks are on disk; of a target of which another lease
 //! has something, and of what is behind the gap and not fresh, nothing is taken; whose oldest block has waited long enough goes
-//! before all who came later. One lease is of the front or of what is fresh.
+//! before all that came later. One lease is of the front or of what is fresh.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -24,12 +24,12 @@ pub struct LeaseLimits {
     pub linger: Duration,
 }
 
-/// The tenants whom the receiver refuses for now.
+/// The tenants that the receiver refuses for now.
 #[derive(Clone, Debug, Default)]
 pub struct Refused {
     /// All of them.
     pub tenants: HashSet<Tenant>,
-    /// Those of them of whom one lease may be given up now, if others wait behind them.
+    /// Those of them of which one lease may be given up now, if others wait behind them.
     pub overdue: HashSet<Tenant>,
 }
 
@@ -44,7 +44,7 @@ pub(in crate::spool) enum Take {
     Over,
 }
 
-/// Whose turn it is of those who wait in some lanes.
+/// Whose turn it is of those that wait in some lanes.
 enum Turn {
     Of(Option<Tenant>),
     /// Nobody's before then.
@@ -54,8 +54,8 @@ enum Turn {
 
 impl Window {
     /// Takes blocks out for a lease: the oldest of targets that no other lease has anything of, all of one tenant that is
-    /// not `refused`. He is the one whose oldest block has waited longest, and for longer than it has to, else the first of
-    /// those who can fill a lease. Where the newest go first, of those if it is anybody's turn among them.
+    /// not `refused`: the one whose oldest block has waited longest, and for longer than it has to, else the first of those
+    /// that can fill a lease. Where the newest go first, of those if it is anybody's turn among them.
     pub(in crate::spool) fn take(&mut self, limits: LeaseLimits, refused: &Refused) -> Take {
         if let Some(until) = self.waits_for_disk() {
             return Take::Until(until);
@@ -63,7 +63,7 @@ impl Window {
         self.let_old_go(limits);
         self.refused_bytes = self.lanes.bytes_of(&refused.tenants);
         self.stuck_bytes = self.stuck_bytes.min(self.lanes.unready_bytes(&refused.tenants));
-        // Who waits in vain on one side holds up nobody on the other.
+        // What waits in vain on one side holds up nothing on the other.
         let is_held = self.is_held();
         let mut until: Option<Instant> = None;
         for of_fresh in [!is_held, is_held] {
@@ -83,7 +83,7 @@ impl Window {
         until.map_or(none, Take::Until)
     }
 
-    /// Whose turn it is of those in the front, or of those of whom something is fresh.
+    /// Whose turn it is of those in the front, or of those that have something fresh.
     fn turn(&mut self, of_fresh: bool, limits: LeaseLimits, refused: &Refused) -> Turn {
         // Beside something else there is no point in waiting for more of the front.
         let is_last = self.closed || !of_fresh && (self.gap().is_some() || self.fresh.is_some());

@@ -71,7 +71,7 @@ async fn a_lease_is_of_one_tenant_and_the_first_full_one_goes_first_until_anothe
         window.push(block(number, "b"));
     }
     window.push(block(16, "a"));
-    assert_eq!(take(&mut window), [1, 3, 16], "as much as there is of his");
+    assert_eq!(take(&mut window), [1, 3, 16], "as much as there is of a");
     assert_eq!(take(&mut window), [6]);
     assert_eq!(take(&mut window), [7, 8, 9]);
 }
@@ -178,7 +178,7 @@ async fn others_do_not_wait_behind_a_refused_tenant_as_long_as_there_is_memory_a
     assert_eq!(delivered, of_b[..delivered.len()]);
     assert_eq!(disked.window.pending().blocks, 800 - delivered.len() as u64, "what is on disk stays there");
 
-    // When he is taken again, all that is left goes, in order.
+    // When it is taken again, all that is left goes, in order.
     let (rest_of_b, rest_of_a): (Vec<_>, Vec<_>) = disked.drain(&[]).into_iter().partition(|number| of(*number) == "b");
     assert_eq!(rest_of_b, of_b[delivered.len()..]);
     assert_eq!(rest_of_a, (0..800).filter(|number| of(*number) == "a").collect::<Vec<_>>());
@@ -194,7 +194,7 @@ async fn who_is_refused_for_long_gives_up_his_oldest_only_if_others_wait_behind_
     }
     assert!(disked.give_up(&["a"]).is_empty(), "nobody else waits");
     disked.push(block(300, "b"));
-    assert!(disked.drain(&["a"]).is_empty(), "he waits");
+    assert!(disked.drain(&["a"]).is_empty(), "b waits");
     assert!(disked.give_up(&["a", "b"]).is_empty(), "all are refused");
     let mut given_up = Vec::new();
     while disked.drain(&["a"]).is_empty() {
@@ -307,7 +307,7 @@ async fn what_waits_for_a_lease_takes_no_more_memory_if_nobody_else_waits() {
     assert_eq!(disked.drain(&[]), Vec::from_iter(1..400));
 }
 
-/// Others wait behind the gap, but it is not his blocks that keep them there.
+/// Others wait behind the gap, but it is not the refused blocks that keep them there.
 #[tokio::test(start_paused = true)]
 async fn who_is_refused_for_long_gives_up_nothing_while_others_fill_the_front() {
     let mut disked = Disked::new(16 * MIB);
