@@ -100,6 +100,11 @@ impl Delivery {
             }
             part.ack();
         }
+        if !any_delivered && any_unsettled && tenant.as_ref().is_some_and(|tenant| self.tenants.gives_back(tenant)) {
+            // What was given back might have been taken: these wait with it, and nothing is known of the receiver.
+            self.state().all_rejected.remove(&tenant);
+            return;
+        }
         let mut any_taken = any_delivered;
         for (part, blocks, rejection) in rejected {
             if any_delivered && let Some(first) = blocks.first() {

@@ -100,6 +100,39 @@ async fn nothing_is_given_up_because_its_tenant_is_refused_as_one_target_is_trie
     assert_eq!((seen.delivered_samples, seen.rejected_samples), (16, 16));
 }
 
+/// One of his targets fails while each of several is tried alone, of which the others are rejected. One is searched in
+/// vain: that says nothing of the other, which has a good series.
+#[tokio::test]
+async fn nothing_is_given_up_because_another_target_of_its_tenant_fails_as_each_is_tried() {
+    let mut failed = false;
+    let receiver = Receiver::start(Box::new(move |request| {
+        let is_bad = |labels: &Labels| match labels.value("target") {
+            "1" => true,
+            "2" => labels.value("n") == "0",
+            _ => false,
+        };
+        match request.samples.iter().any(|(labels, _)| is_bad(labels)) {
+            true => Answer::status(400),
+            false if whose(request).1.contains(&3) && !std::mem::replace(&mut failed, true) => Answer::status(503),
+            false => Answer::ok(),
+        }
+    }))
+    .await;
+    let mut remote = with_tenants(&receiver.url());
+    remote.queue.max_samples_per_send = 12;
+    remote.queue.max_requests_in_flight = 1;
+    remote.queue.batch_send_deadline = Duration::from_secs(3600);
+    let pipe = Pipe::to(vec![remote]);
+    let monitor = pipe.monitors[0].clone();
+    for target in [1, 2, 3] {
+        pipe.push(Block { tenant: tenant("shop"), ..block_of(target, 1, 4) }).await;
+    }
+    receiver.until("the first request", |recorded| !recorded.is_empty()).await;
+    assert_eq!(pipe.end().await, [Undelivered::default()]);
+    let seen = monitor.snapshot();
+    assert_eq!((seen.delivered_samples, seen.rejected_samples), (4 + 3, 4 + 1));
+}
+
 #[tokio::test]
 async fn refused_tenants_hold_up_no_other_and_get_everything_in_order_later() {
     let open = Arc::new(AtomicBool::new(false));
