@@ -201,10 +201,14 @@ impl Delivery {
     /// Whether the receiver has taken something of others since the requests of this tenant fail, one of which just did.
     pub(super) fn fails_alone(&self, tenant: &Tenant) -> bool {
         let since = self.tenants.fails(tenant);
-        let is_well = |(other, last): (&Option<Tenant>, &Instant)| {
-            other.as_ref() != Some(tenant) && *last > since && last.elapsed() < TOGETHER_FOR
-        };
-        self.state().taken.iter().any(is_well)
+        self.taken_besides(tenant).is_some_and(|last| last > since)
+    }
+
+    /// When it last took something of others, if that was of late.
+    pub(super) fn taken_besides(&self, tenant: &Tenant) -> Option<Instant> {
+        let state = self.state();
+        let others = state.taken.iter().filter(|(other, _)| other.as_ref() != Some(tenant));
+        others.map(|(_, last)| *last).max().filter(|last| last.elapsed() < TOGETHER_FOR)
     }
 
     /// One target of these blocks is searched from now on.

@@ -370,6 +370,8 @@ impl Delivery {
             // It says nothing of the receiver, neither good nor bad.
             Some(tenant) if self.fails_alone(tenant) => self.complain_of_failing(tenant, &trouble, pause),
             _ => {
+                // What one is told to wait is not for others who were just taken.
+                let after = after.filter(|_| tenant.is_none_or(|tenant| self.taken_besides(tenant).is_none()));
                 let pause = pause.max(self.gate.failed(passes.receiver, after));
                 self.complain(trouble, attempt, pause);
             }

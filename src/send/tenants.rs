@@ -4,7 +4,7 @@
 //! of the receiver. What is under way for him goes back into the queue, and when his pause is over one lease of his is tried;
 //! the others go on meanwhile. Anything else that is tried again may be the receiver's own trouble, or his only, as where the
 //! parts of it are down that have his samples: it closes his gate as well, and that of the receiver unless others are taken
-//! since.
+//! since. How long such an answer wants him to wait counts for the others only if nothing of theirs was taken of late.
 //!
 //! What always holds: a refused tenant, or one whose requests fail, takes nobody's place for longer than one request; what of
 //! his goes back does so before anything newer of his is sent; no more than [`MOST`] tenants are remembered that have nothing

@@ -133,6 +133,35 @@ async fn nothing_is_given_up_because_another_target_of_its_tenant_fails_as_each_
     assert_eq!((seen.delivered_samples, seen.rejected_samples), (4 + 3, 4 + 1));
 }
 
+/// He was just answered 200, so that his requests begin to fail anew.
+#[tokio::test]
+async fn what_a_tenant_is_told_to_wait_holds_up_no_other_who_was_just_taken() {
+    let mut asked = 0;
+    let receiver = Receiver::start(Box::new(move |request| {
+        asked += u32::from(request.header(HEADER) == Some("ill"));
+        match request.header(HEADER) {
+            Some("ill") if asked > 1 => Answer::status(503).header("retry-after", "60"),
+            _ => Answer::ok(),
+        }
+    }))
+    .await;
+    let pipe = Pipe::to(vec![with_tenants(&receiver.url())]);
+    let monitor = pipe.monitors[0].clone();
+    for (scrape, taken) in [(1, 10), (2, 15)] {
+        for (target, name) in [(1, "well"), (2, "ill")] {
+            pipe.push(Block { tenant: tenant(name), ..block_of(target, scrape, 5) }).await;
+        }
+        until(&monitor, |seen| seen.delivered_samples == taken).await;
+    }
+    receiver.until("he fails", |recorded| recorded.iter().any(|request| request.status == Some(503))).await;
+    for scrape in 3..8 {
+        pipe.push(Block { tenant: tenant("well"), ..block_of(1, scrape, 5) }).await;
+        until(&monitor, |seen| seen.delivered_samples == 5 * (u64::from(scrape) + 1)).await;
+    }
+    pipe.give_up.cancel();
+    pipe.end().await;
+}
+
 #[tokio::test]
 async fn refused_tenants_hold_up_no_other_and_get_everything_in_order_later() {
     let open = Arc::new(AtomicBool::new(false));
