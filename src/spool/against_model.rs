@@ -37,6 +37,9 @@ struct Bounds {
 /// So much that none of these sequences comes near.
 const ROOMY: Bounds = Bounds { memory: 1 << 30, disk: 1 << 30 };
 
+/// What is fresh is so for a shorter time.
+const PASS: Duration = Duration::from_secs(11);
+
 /// A process.
 struct Process {
     queue: Arc<Queue>,
@@ -77,6 +80,8 @@ struct Model {
     /// How often the header and the first record of a segment were hit.
     heads_hit: HashMap<String, usize>,
     works: bool,
+    /// How often time may pass: never so much in all that the patience with a disk ends.
+    passes: u32,
 }
 
 impl Process {
@@ -133,6 +138,7 @@ impl Model {
             may_lose: 0,
             heads_hit: HashMap::new(),
             works: true,
+            passes: 4,
         }
     }
 
@@ -389,6 +395,12 @@ impl Model {
                 self.process.queue.ask(|window| window.set_newest_first(newest_first));
                 self.process.came = <_>::default();
             }
+            Step::Pass if self.passes > 0 => {
+                self.passes -= 1;
+                // The clock is set at once, whoever waits for it.
+                let _ = tokio::time::advance(PASS).now_or_never();
+            }
+            Step::Pass => {}
         }
         self.check()
     }
@@ -424,7 +436,8 @@ impl Model {
 }
 
 fn run(bounds: Bounds, newest_first: bool, steps: Vec<Step>) -> Result<(), TestCaseError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     let _entered = runtime.enter();
     let mut model = Model::new(bounds, newest_first);
     for step in steps {

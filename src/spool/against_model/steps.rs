@@ -39,6 +39,8 @@ pub(super) enum Step {
     Heal,
     /// The newest go first from now on, or the oldest.
     NewestFirst(bool),
+    /// So much time that nothing is fresh any more.
+    Pass,
 }
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
@@ -60,6 +62,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => prop_oneof![Just(Fault::Full), Just(Fault::Uncuttable), Just(Fault::ReadOnly), Just(Fault::Broken), Just(Fault::NoFiles), Just(Fault::Undeletable), Just(Fault::FirstUndeletable), Just(Fault::Unsyncable), Just(Fault::Forgotten)].prop_map(Step::Fail),
         2 => Just(Step::Heal),
         1 => any::<bool>().prop_map(Step::NewestFirst),
+        2 => Just(Step::Pass),
     ]
 }
 

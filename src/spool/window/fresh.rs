@@ -34,7 +34,7 @@ use super::{Waiting, Window};
 
 /// How long a block is fresh beyond the time that it may wait for company. A receiver that is asked in vain for longer is to
 /// be sent first what is newer than that.
-const FRESH_FOR: Duration = Duration::from_secs(10);
+pub(super) const FRESH_FOR: Duration = Duration::from_secs(10);
 
 /// How many times as much as the front may be fresh, as long as that is no more than a quarter of the memory.
 const FRONTS: u64 = 4;
