@@ -9,7 +9,8 @@
 //! while, so that they cost one request more and not the whole search. If they are rejected together, a few of them that were
 //! not asked alone for a while are: one that is taken again is not dropped for ever because of its neighbours. Once some series were rejected and nothing was taken,
 //! what is left is tried as it is, and it ends if none of that is taken, either. It ends, too, after so many rejections that going on would cost the other samples of the target more than it saves.
-//! What is given up so is tried once more, scrape by scrape, because scrapes may be at fault instead of series.
+//! What is given up so is tried once more, scrape by scrape, because scrapes may be at fault instead of series; so are the
+//! series that are known to be at fault, if others were rejected beside them.
 //!
 //! The blocks stay leased until all parts are settled. Who is cut off in between, at the end of the process, leaves them whole:
 //! the parts that were taken come again, with the same values and timestamps, which receivers take for what they have.
@@ -37,6 +38,13 @@ const MAX_REMEMBERED: usize = 100;
 const ASKED_AGAIN: usize = 4;
 const ASKED_AGAIN_AFTER: u32 = 12;
 
+/// What a search came to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Searched {
+    any_taken: bool,
+    any_rejected: bool,
+}
+
 impl Delivery {
     /// Whether it is known which series of these blocks are at fault.
     pub(super) fn knows_offenders(&self, blocks: &[Block]) -> bool {
@@ -51,17 +59,18 @@ impl Delivery {
             self.is_searched(&blocks);
         }
         if rejection.is_some() || known.is_empty() {
-            return self.search(blocks, rejection, false).await;
+            return self.search(blocks, rejection, false).await.any_taken;
         }
         match without(&blocks, &known) {
             Ok([good, bad]) => {
                 let target = good.first().map(|block| block.target);
-                let any_taken = self.search(good, None, false).await;
+                let Searched { any_taken, any_rejected } = self.search(good, None, false).await;
                 if any_taken {
                     // It is not the receiver that takes nothing.
                     target.iter().for_each(|target| self.others_were_taken(*target));
                 }
-                self.try_again(bad).await;
+                let times_may_be_wrong = any_rejected || target.is_none();
+                self.try_again(bad, times_may_be_wrong).await;
                 any_taken
             }
             Err(error) => {
@@ -71,10 +80,11 @@ impl Delivery {
         }
     }
 
-    /// Settles all blocks of one target, in as many parts as it takes. Whether anything was taken. `is_earlier` is whether an
+    /// Settles all blocks of one target, in as many parts as it takes. `is_earlier` is whether an
     /// earlier run has left them, of which the receiver has taken something: then they are split whatever it rejected before.
     /// But it may have that, and most of these blocks, already, so that no series is to blame for what it rejects.
-    pub(super) async fn search(&self, blocks: Vec<Block>, rejection: Option<Rejection>, is_earlier: bool) -> bool {
+    pub(super) async fn search(&self, blocks: Vec<Block>, rejection: Option<Rejection>, is_earlier: bool) -> Searched {
+        let mut any_rejected = rejection.is_some();
         // Last first: what is to be sent, or was rejected and is to be split.
         let mut left = vec![(blocks, rejection)];
         // Rejected, and not split before it is known whether the receiver takes anything.
@@ -108,7 +118,9 @@ impl Delivery {
                 any_taken |= self.scrape_by_scrape(piece, rejection).await;
                 continue;
             }
-            match self.settle(&mut piece, None).await {
+            let settled = self.settle(&mut piece, None).await;
+            any_rejected |= matches!(settled, Settled::Rejected(_));
+            match settled {
                 Settled::Delivered => {
                     any_taken = true;
                     if is_earlier {
@@ -151,7 +163,7 @@ impl Delivery {
             self.forgive(std::slice::from_ref(&first));
             self.all_rejected(first.tenant.clone());
         }
-        any_taken
+        Searched { any_taken, any_rejected }
     }
 
     /// Blocks of one target that were rejected together, and are not searched for series at fault. It may be for the oldest of
@@ -168,6 +180,7 @@ impl Delivery {
             match self.settle(&mut alone, None).await {
                 Settled::Delivered => {
                     any_taken = true;
+                    self.forgive_series(&alone);
                     pauses = self.backoff.pauses();
                 }
                 Settled::Rejected(rejection) => {
@@ -180,8 +193,9 @@ impl Delivery {
         any_taken
     }
 
-    /// What was at fault may be taken now, or some of it.
-    async fn try_again(&self, mut blocks: Vec<Block>) {
+    /// What was at fault may be taken now, or some of it: of these series, and where others of the target were rejected beside
+    /// them, of these scrapes.
+    async fn try_again(&self, mut blocks: Vec<Block>, times_may_be_wrong: bool) {
         if blocks.is_empty() {
             return;
         }
@@ -196,7 +210,11 @@ impl Delivery {
         };
         match without(&blocks, &asked) {
             Ok([rest, asked]) => {
-                self.drop_rejected(&rest, rejection, None);
+                if times_may_be_wrong {
+                    self.scrape_by_scrape(rest, rejection).await;
+                } else {
+                    self.drop_rejected(&rest, rejection, None);
+                }
                 if !asked.is_empty() {
                     self.search(asked, None, false).await;
                 }

@@ -185,6 +185,31 @@ async fn what_is_taken_again_is_no_reason_to_ask_for_all_that_is_not() {
     assert!(!log.text().contains("does not want this series"), "{}", log.text());
 }
 
+/// A series that was at fault before is no more so than others are where the times of a scrape are wrong.
+#[tokio::test]
+async fn a_series_that_was_at_fault_does_not_lose_its_right_timestamps_with_wrong_ones() {
+    let receiver = Receiver::start(Box::new(|request| {
+        let is_bad = |(labels, sample): &(Labels, Sample)| match sample.value {
+            1.0 => labels.value("n") == "3",
+            value => value <= 3.0,
+        };
+        if request.samples.iter().any(is_bad) { Answer::status(400) } else { Answer::ok() }
+    }))
+    .await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.batch_send_deadline = Duration::from_millis(500);
+    let pipe = Pipe::to(vec![remote]);
+    pipe.push(block_of(1, 1, 20)).await;
+    until(&pipe.monitors[0], |seen| seen.delivered_samples + seen.rejected_samples == 20).await;
+    for scrape in 2..=5 {
+        pipe.push(block_of(1, scrape, 20)).await;
+    }
+    until(&pipe.monitors[0], |seen| seen.delivered_samples + seen.rejected_samples == 100).await;
+    let seen = pipe.monitors[0].snapshot();
+    assert_eq!((seen.delivered_samples, seen.rejected_samples), (19 + 2 * 20, 1 + 2 * 20));
+    pipe.end().await;
+}
+
 /// As after an outage under which somebody set the clock: what came first is refused, what came later is not.
 #[tokio::test]
 async fn what_has_right_timestamps_is_not_lost_with_what_has_not() {
