@@ -142,5 +142,8 @@ async fn a_receiver_loses_what_has_wrong_timestamps_and_nothing_else() {
         "of {answers} answers {} had right timestamps; {refused} samples were refused, and said to be",
         right.len()
     );
+    let newest = program.metric("prometheus_remote_storage_queue_highest_timestamp_seconds").await / 2.0;
+    let fast = (clock.now_ms() + HOUR_MS / 2) as f64 / 1000.0;
+    assert!(newest > fast, "its clock did not follow: this was no test");
     assert!(refused > 0.0, "nothing was refused: this was no test");
 }
