@@ -51,8 +51,9 @@ struct Stage {
 impl Stage {
     /// With a receiver that is down.
     async fn new() -> Self {
-        // Enough series to fill a small disk before long.
-        Self { interval: Duration::from_millis(150), ..Self::with(Numbered::start(200)).await }
+        // Enough series to fill a small disk before long. Where everything of a long run begins at once, a scrape takes its time.
+        let interval = scale(Duration::from_millis(150), interval());
+        Self { interval, ..Self::with(Numbered::start(200)).await }
     }
 
     /// With this target.

@@ -24,7 +24,7 @@ async fn says(program: &Program, words: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_nothing_and_heals_by_itself() {
     let (megabytes, full_for) = scale((2, Duration::from_secs(6)), (16, trouble()));
-    let stage = Stage { interval: scale(Duration::from_millis(150), interval()), ..Stage::new().await };
+    let stage = Stage::new().await;
     let disk = SmallDisk::at(&stage.dir.path().join("small"), megabytes);
     let program = start_on(&stage, &disk);
     stage.scrapes(2).await;

@@ -10,7 +10,8 @@ async fn kill_often(stage: &Stage, kills: usize) -> (Vec<u64>, Vec<Instant>) {
         let program = stage.start();
         stage.scrapes(10).await;
         // At another place between two scrapes each time.
-        tokio::time::sleep(Duration::from_millis(37 * kill as u64 % 150)).await;
+        let interval = stage.interval.as_millis() as u64;
+        tokio::time::sleep(Duration::from_millis(37 * kill as u64 % interval)).await;
         program.signal("KILL");
         let killed = Instant::now();
         program.end().await;
