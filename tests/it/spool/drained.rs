@@ -1,10 +1,11 @@
 //! How fast a backlog is delivered, and whether anybody else notices.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 use meshscrape::clock::Clock;
 use meshscrape::config;
 use meshscrape::model::{Block, Labels, Sample, TargetId, WriteFormat};
@@ -89,7 +90,7 @@ struct Seen {
 
 /// Counts the samples of the backlog, and those that are older than the last one of their series.
 fn counting(seen: Arc<Seen>) -> Rule {
-    let (hasher, mut last) = (RandomState::new(), HashMap::new());
+    let (hasher, mut last) = (RandomState::default(), HashMap::<_, _, RandomState>::default());
     Box::new(move |request| {
         for (labels, sample) in request.samples.iter().filter(|(_, sample)| !is_stale(sample.value)) {
             let newest = last.entry(hasher.hash_one(labels)).or_insert(i64::MIN);
