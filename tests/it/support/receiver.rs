@@ -1,7 +1,8 @@
 //! A remote write receiver on loopback that writes down everything and answers as it is told.
 //!
 //! It decodes every body and keeps every request in order, with its headers, its samples and the answer it got. A rule
-//! decides each answer; [`script`] is the usual rule. It ends when it is dropped.
+//! decides each answer; [`script`] is the usual rule. It ends when it is dropped. One that is to be [fast](Receiver::unread)
+//! leaves the bodies to its rule.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -42,7 +43,7 @@ pub(crate) struct Recorded {
     pub(crate) version: Version,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
-    /// Its samples in order, each with its labels; empty if the body cannot be read.
+    /// Its samples in order, each with its labels; empty if the body cannot be read, or was left to the rule.
     pub(crate) samples: Vec<(Labels, Sample)>,
     /// The number of the connection, from 0.
     pub(crate) connection: usize,
@@ -170,6 +171,8 @@ pub(crate) struct Receiver {
 }
 
 struct Shared {
+    /// Whether bodies are decoded for the rule.
+    reads: bool,
     tls: Mutex<Option<TlsAcceptor>>,
     rule: Mutex<Rule>,
     recorded: Mutex<Vec<Recorded>>,
@@ -190,19 +193,26 @@ impl Receiver {
     /// Where the test says.
     pub(crate) async fn start_at(address: SocketAddr, tls: Option<Arc<ServerConfig>>, rule: Rule) -> Self {
         let listener = TcpListener::bind(address).await.expect("a port on loopback");
-        Self::serve(listener, tls, rule)
+        Self::serve(listener, tls, rule, true)
+    }
+
+    /// In the clear, and no body is decoded: where the receiver must not be what is measured, its rule reads as much as it needs.
+    pub(crate) async fn unread(rule: Rule) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port on loopback");
+        Self::serve(listener, None, rule, false)
     }
 
     /// In the clear, behind a socket that listens already, be it in another network.
     pub(crate) fn on(listener: std::net::TcpListener, rule: Rule) -> Self {
         listener.set_nonblocking(true).expect("a socket option");
-        Self::serve(TcpListener::from_std(listener).expect("a runtime"), None, rule)
+        Self::serve(TcpListener::from_std(listener).expect("a runtime"), None, rule, true)
     }
 
-    fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, rule: Rule) -> Self {
+    fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, rule: Rule, reads: bool) -> Self {
         let address = listener.local_addr().expect("a bound socket");
         let scheme = if tls.is_some() { "https" } else { "http" };
         let shared = Arc::new(Shared {
+            reads,
             tls: Mutex::new(tls.map(TlsAcceptor::from)),
             rule: Mutex::new(rule),
             recorded: Mutex::default(),
@@ -346,7 +356,7 @@ async fn answer(
         method: head.method.to_string(),
         path_and_query: head.uri.path_and_query().map(ToString::to_string).unwrap_or_default(),
         version: head.version,
-        samples: samples(&head.headers, &body),
+        samples: if shared.reads { samples(&head.headers, &body) } else { Vec::new() },
         headers: head.headers,
         body,
         connection,
