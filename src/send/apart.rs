@@ -20,8 +20,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::delivery::{Delivery, Rejection, Settled};
-use super::parts::{spans_series, tenant_of};
-use crate::model::{Block, Labels, TargetId, Tenant};
+use super::parts::{SeriesId, spans_series, tenant_of};
+use crate::model::{Block, TargetId, Tenant};
 use crate::spool::Lease;
 
 /// How long no request is sent again in parts after that helped nobody. Not for ever: a receiver that came to its senses may
@@ -38,7 +38,7 @@ const TURNS_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) struct Apart {
     pub(super) since: Instant,
     /// Its series that are at fault, as far as they are known, and when each was last rejected alone.
-    pub(super) series: HashMap<Labels, Instant>,
+    pub(super) series: HashMap<SeriesId, Instant>,
     /// Samples of others were taken while its own were rejected: it is not the receiver that takes nothing.
     pub(super) others_taken: bool,
 }

@@ -106,7 +106,7 @@ impl Delivery {
             Err(error) => return self.drop_damaged(&blocks, &error),
         };
         for series in asked {
-            let [others, mut alone] = match without(&blocks, &HashSet::from([series])) {
+            let [others, mut alone] = match without(&blocks, |one| *one == series) {
                 Ok(parts) => parts,
                 Err(error) => return self.drop_damaged(&blocks, &error),
             };

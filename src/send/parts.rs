@@ -1,6 +1,7 @@
 //! Blocks put together and taken apart for requests.
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::model::{Block, Labels, Tenant};
 use crate::spool::Lease;
@@ -76,9 +77,9 @@ pub(super) fn halves(blocks: &[Block]) -> Result<Option<[Vec<Block>; 2]>, WireEr
     }))
 }
 
-/// The blocks without those series, and these alone.
-pub(super) fn without(blocks: &[Block], unwanted: &HashSet<Labels>) -> Result<[Vec<Block>; 2], WireError> {
-    apart(blocks, &all_series(blocks)?, |one| unwanted.contains(one))
+/// The blocks without the series that are unwanted, and these alone.
+pub(super) fn without(blocks: &[Block], is_unwanted: impl Fn(&Labels) -> bool) -> Result<[Vec<Block>; 2], WireError> {
+    apart(blocks, &all_series(blocks)?, is_unwanted)
 }
 
 /// Whether there are several series in the blocks, as far as they can be looked into.
@@ -107,6 +108,17 @@ pub(super) fn some_series(blocks: &[Block], turn: usize, count: usize) -> Result
         }
     }
     Ok(chosen.into_iter().map(|at| distinct[at].clone()).collect())
+}
+
+/// What is remembered of a series instead of its labels, where there may be thousands. Who makes those of two series the same
+/// has them sent together, and no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct SeriesId(u64);
+
+pub(super) fn id_of(series: &Labels) -> SeriesId {
+    let mut hasher = DefaultHasher::new();
+    series.hash(&mut hasher);
+    SeriesId(hasher.finish())
 }
 
 /// The first series that any of the blocks holds.
@@ -245,7 +257,7 @@ mod tests {
     fn series_are_taken_out_of_all_blocks() {
         let blocks = [block(1, 1, &["a", "b"]), block(1, 2, &["b"])];
         let bad = HashSet::from([[("__name__", "b")].into_iter().collect()]);
-        let [good, bad] = without(&blocks, &bad).expect("ours");
+        let [good, bad] = without(&blocks, |series| bad.contains(series)).expect("ours");
         assert_eq!((held(&good), held(&bad)), (vec!["a1".to_owned()], vec!["b1".to_owned(), "b2".to_owned()]));
         assert_eq!(first_series(&bad).expect("one").value("__name__"), "b");
     }

@@ -11,6 +11,7 @@ mod refusing;
 mod retrying;
 mod secrecy;
 mod tenants;
+mod too_large;
 mod verified;
 mod version2;
 mod window;

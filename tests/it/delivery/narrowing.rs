@@ -30,8 +30,12 @@ async fn rejecting(bad: impl Fn(&Labels) -> bool + Send + 'static) -> Receiver {
     .await
 }
 
+pub(super) fn number(labels: &Labels) -> u32 {
+    labels.value("n").parse().expect("a number")
+}
+
 /// Waits until so many samples are either delivered or rejected.
-async fn judged(monitor: &Monitor, samples: u64) {
+pub(super) async fn judged(monitor: &Monitor, samples: u64) {
     until(monitor, |seen| seen.delivered_samples + seen.rejected_samples == samples).await;
 }
 
@@ -312,14 +316,12 @@ async fn a_receiver_that_takes_nothing_is_not_asked_for_each_series() {
 /// As when a label of a whole histogram is too long.
 #[tokio::test]
 async fn neighbours_that_are_poisoned_are_not_taken_for_a_receiver_that_takes_nothing() {
-    let receiver = Receiver::start(Box::new(|request| {
-        let number = |labels: &Labels| labels.value("n").parse::<u32>().expect("a number");
-        match request.samples.iter().any(|(labels, _)| number(labels) < 5) {
+    let receiver =
+        Receiver::start(Box::new(|request| match request.samples.iter().any(|(labels, _)| number(labels) < 5) {
             true => Answer::status(400),
             false => Answer::ok(),
-        }
-    }))
-    .await;
+        }))
+        .await;
     let mut remote = remote("main", &receiver.url());
     // So long that none of them is asked alone again.
     remote.queue.max_backoff = Duration::from_secs(60);
@@ -337,51 +339,59 @@ async fn neighbours_that_are_poisoned_are_not_taken_for_a_receiver_that_takes_no
 }
 
 #[tokio::test]
-async fn who_says_too_large_gets_smaller_requests_from_then_on() {
-    // About 80 bytes a sample.
-    let receiver = Receiver::start(Box::new(|request| match request.samples.len() {
-        0..=1500 => Answer::ok(),
-        _ => Answer::status(413).saying("at most 1500"),
-    }))
-    .await;
-    let mut remote = remote("main", &receiver.url());
-    remote.queue.max_samples_per_send = 4000;
-    remote.queue.max_requests_in_flight = 1;
-    let pipe = Pipe::to(vec![remote]);
-    let monitor = pipe.monitors[0].clone();
-    for scrape in 1..=10u32 {
-        pipe.push(block_of(1, scrape, 4000)).await;
-        until(&monitor, |seen| seen.delivered_samples == u64::from(scrape) * 4000).await;
+async fn many_series_at_fault_cost_nobody_else_a_sample_wherever_they_stand() {
+    const SERIES: u64 = 1000;
+    let is_bad = |n: u32| n.is_multiple_of(8);
+    let bad = (0..SERIES as u32).filter(|n| is_bad(*n)).count() as u64;
+    // As many scrapes as come together, and as an outage leaves.
+    for scrapes in [1, 5] {
+        let receiver = rejecting(move |labels| is_bad(number(labels))).await;
+        let mut remote = remote("main", &receiver.url());
+        remote.queue.batch_send_deadline = Duration::from_secs(1);
+        remote.queue.max_samples_per_send = (SERIES * scrapes) as usize;
+        let (log, _guard) = capture();
+        let pipe = Pipe::to(vec![remote]);
+        let mut asked = Vec::new();
+        for round in 1..=2 {
+            for scrape in 1..=scrapes {
+                pipe.push(block_of(1, (round * 10 + scrape) as u32, SERIES as u32)).await;
+            }
+            let settled = round * scrapes;
+            judged(&pipe.monitors[0], settled * SERIES).await;
+            let seen = pipe.monitors[0].snapshot();
+            let (good, bad) = (settled * (SERIES - bad), settled * bad);
+            assert_eq!((seen.delivered_samples, seen.rejected_samples), (good, bad), "{scrapes} together");
+            asked.push(receiver.recorded().len());
+        }
+        pipe.end().await;
+        // What is good, what is bad, and whether four of these are taken again.
+        assert!(asked[1] - asked[0] <= 40, "{asked:?} requests: the second time it is known which they are");
+        let named = log.text().matches("does not want this series").count();
+        assert_eq!(named, 100, "the log is no place for all of {bad}");
     }
-    assert_eq!(pipe.end().await, [Undelivered::default()]);
-    let too_large = receiver.recorded().iter().filter(|one| one.status == Some(413)).count();
-    assert!((1..=2).contains(&too_large), "{too_large}: it has learned");
-    let samples = receiver.samples(40_000).await;
-    assert_eq!(samples.len(), 40_000);
-    let mut by_series = std::collections::HashMap::<_, Vec<_>>::new();
-    samples.iter().for_each(|(labels, sample)| by_series.entry(labels.clone()).or_default().push(sample.value));
-    assert!(by_series.values().all(|values| values.is_sorted()));
 }
 
-/// Less than a request is ever made small for.
 #[tokio::test]
-async fn who_takes_only_a_few_at_a_time_has_all_in_the_end_however_much_had_gathered() {
-    let receiver = Receiver::start(Box::new(|request| match request.samples.len() {
-        0..=5 => Answer::ok(),
-        _ => Answer::status(413).saying("at most 5"),
-    }))
-    .await;
-    let mut remote = remote("main", &receiver.url());
-    remote.queue.batch_send_deadline = Duration::from_millis(500);
-    let pipe = Pipe::to(vec![remote]);
-    for scrape in 1..=40u32 {
-        pipe.push(block_of(1, scrape, 21)).await;
+async fn a_search_that_helps_nobody_ends() {
+    for status in [413, 400] {
+        // Whoever takes one request may take another.
+        let mut count = 0;
+        let receiver = Receiver::start(Box::new(move |_| {
+            count += 1;
+            if count == 4 { Answer::ok() } else { Answer::status(status) }
+        }))
+        .await;
+        let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+        pipe.push(block_of(1, 1, 1000)).await;
+        receiver.requests(40).await;
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(5 * 60)).await;
+        tokio::time::resume();
+        judged(&pipe.monitors[0], 1000).await;
+        pipe.end().await;
+        let requests = receiver.recorded().len();
+        assert!(requests < 150, "{requests} requests that were answered {status}");
     }
-    assert_eq!(pipe.end().await, [Undelivered::default()]);
-    let taken = receiver.samples(40 * 21).await;
-    assert_eq!(taken.len(), 40 * 21);
-    let refused = receiver.recorded().iter().filter(|one| one.status == Some(413)).count();
-    assert!(refused > 150, "this was no test: {refused}");
 }
 
 #[tokio::test]

@@ -1,0 +1,113 @@
+//! What becomes of requests that are too large for a receiver.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::narrowing::{judged, number};
+use super::*;
+
+/// A receiver that takes so many samples at a time, and none of such series.
+async fn small(most: usize, bad: impl Fn(&Labels) -> bool + Send + 'static) -> Receiver {
+    Receiver::start(Box::new(move |request| match request.samples.len() {
+        len if len > most => Answer::status(413),
+        _ if request.samples.iter().any(|(labels, _)| bad(labels)) => Answer::status(400),
+        _ => Answer::ok(),
+    }))
+    .await
+}
+
+#[tokio::test]
+async fn who_says_too_large_gets_smaller_requests_from_then_on() {
+    // About 80 bytes a sample.
+    let receiver = Receiver::start(Box::new(|request| match request.samples.len() {
+        0..=1500 => Answer::ok(),
+        _ => Answer::status(413).saying("at most 1500"),
+    }))
+    .await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.max_samples_per_send = 4000;
+    remote.queue.max_requests_in_flight = 1;
+    let pipe = Pipe::to(vec![remote]);
+    let monitor = pipe.monitors[0].clone();
+    for scrape in 1..=10u32 {
+        pipe.push(block_of(1, scrape, 4000)).await;
+        until(&monitor, |seen| seen.delivered_samples == u64::from(scrape) * 4000).await;
+    }
+    assert_eq!(pipe.end().await, [Undelivered::default()]);
+    let too_large = receiver.recorded().iter().filter(|one| one.status == Some(413)).count();
+    assert!((1..=2).contains(&too_large), "{too_large}: it has learned");
+    let samples = receiver.samples(40_000).await;
+    assert_eq!(samples.len(), 40_000);
+    let mut by_series = std::collections::HashMap::<_, Vec<_>>::new();
+    samples.iter().for_each(|(labels, sample)| by_series.entry(labels.clone()).or_default().push(sample.value));
+    assert!(by_series.values().all(|values| values.is_sorted()));
+}
+
+/// Less than a request is ever made small for.
+#[tokio::test]
+async fn who_takes_only_a_few_at_a_time_has_all_in_the_end_however_much_had_gathered() {
+    let receiver = Receiver::start(Box::new(|request| match request.samples.len() {
+        0..=5 => Answer::ok(),
+        _ => Answer::status(413).saying("at most 5"),
+    }))
+    .await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.batch_send_deadline = Duration::from_millis(500);
+    let pipe = Pipe::to(vec![remote]);
+    for scrape in 1..=40u32 {
+        pipe.push(block_of(1, scrape, 21)).await;
+    }
+    assert_eq!(pipe.end().await, [Undelivered::default()]);
+    let taken = receiver.samples(40 * 21).await;
+    assert_eq!(taken.len(), 40 * 21);
+    let refused = receiver.recorded().iter().filter(|one| one.status == Some(413)).count();
+    assert!(refused > 150, "this was no test: {refused}");
+}
+
+#[tokio::test]
+async fn who_takes_a_few_at_a_time_has_all_but_what_is_at_fault_however_much_that_is() {
+    let is_bad = |n: u32| (1..=80).contains(&n);
+    let receiver = small(5, move |labels| is_bad(number(labels))).await;
+    let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+    pipe.push(block_of(1, 1, 281)).await;
+    judged(&pipe.monitors[0], 281).await;
+    let seen = pipe.monitors[0].snapshot();
+    assert_eq!((seen.delivered_samples, seen.rejected_samples), (201, 80));
+    pipe.end().await;
+}
+
+#[tokio::test]
+async fn series_that_were_at_fault_are_not_dropped_for_being_too_many_at_a_time() {
+    let healed = Arc::new(AtomicBool::new(false));
+    let is_healed = Arc::clone(&healed);
+    let receiver = small(5, move |labels| number(labels) < 30 && !is_healed.load(Ordering::SeqCst)).await;
+    let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+    pipe.push(block_of(1, 1, 50)).await;
+    judged(&pipe.monitors[0], 50).await;
+    assert_eq!(pipe.monitors[0].snapshot().rejected_samples, 30);
+    healed.store(true, Ordering::SeqCst);
+    pipe.push(block_of(1, 2, 50)).await;
+    judged(&pipe.monitors[0], 100).await;
+    assert_eq!(pipe.monitors[0].snapshot().rejected_samples, 30, "of the first scrape only");
+    pipe.end().await;
+}
+
+/// That what is wanted was too much at a time says nothing of what is not.
+#[tokio::test]
+async fn a_series_at_fault_is_not_tried_in_each_scrape_for_the_size_of_the_others() {
+    let receiver = small(200, |labels| number(labels) == 3).await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.batch_send_deadline = Duration::from_millis(500);
+    let pipe = Pipe::to(vec![remote]);
+    pipe.push(block_of(1, 1, 10)).await;
+    judged(&pipe.monitors[0], 10).await;
+    let before = receiver.recorded().len();
+    for scrape in 2..=41 {
+        pipe.push(block_of(1, scrape, 10)).await;
+    }
+    judged(&pipe.monitors[0], 410).await;
+    let seen = pipe.monitors[0].snapshot();
+    assert_eq!((seen.delivered_samples, seen.rejected_samples), (41 * 9, 41));
+    pipe.end().await;
+    let requests: Vec<_> = receiver.recorded()[before..].iter().map(|one| one.samples.len()).collect();
+    assert!(requests.len() <= 12, "{requests:?}");
+}
