@@ -268,13 +268,13 @@ impl Delivery {
             }
             match verdict {
                 Verdict::Delivered { unwritten } => {
-                    self.answered(passes, tenant.as_ref());
+                    self.answered(passes, tenant.as_ref(), true);
                     self.state().messages.settled(&request);
                     self.delivered(blocks, held, unwritten, attempt);
                     return Settled::Delivered;
                 }
                 Verdict::Rejected { status, words, written } => {
-                    self.answered(passes, tenant.as_ref());
+                    self.answered(passes, tenant.as_ref(), false);
                     let rejection = Rejection { status, words, written };
                     if rejection.is_about_size() {
                         let limit = (bytes_of(blocks) / 2).clamp(MIN_MESSAGE_BYTES, MAX_MESSAGE_BYTES);
@@ -283,7 +283,7 @@ impl Delivery {
                     return Settled::Rejected(rejection);
                 }
                 Verdict::NotKnown { words } => {
-                    self.answered(passes, tenant.as_ref());
+                    self.answered(passes, tenant.as_ref(), false);
                     self.state().messages.refused(connection);
                     self.metrics.retried.add(held);
                     self.say_not_known(&words);
@@ -331,11 +331,11 @@ impl Delivery {
         }
     }
 
-    /// There is a final answer.
-    fn answered(&self, passes: Passes<'_>, tenant: Option<&Tenant>) {
+    /// There is a final answer; whether the receiver took it.
+    fn answered(&self, passes: Passes<'_>, tenant: Option<&Tenant>, was_taken: bool) {
         self.gate.answered(passes.receiver);
         if let Some(tenant) = tenant {
-            self.tenants.hears(tenant);
+            self.tenants.hears(tenant, was_taken);
         }
         if let Some((gate, pass)) = passes.tenant {
             gate.answered(pass);

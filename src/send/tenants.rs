@@ -137,10 +137,12 @@ impl Tenants {
         since
     }
 
-    /// The receiver does not refuse him.
-    pub(super) fn hears(&self, tenant: &Tenant) {
+    /// The receiver does not refuse him now. If something `was_taken`, that is over; what he sends beside may only be worth no
+    /// refusal.
+    pub(super) fn hears(&self, tenant: &Tenant, was_taken: bool) {
         if let Some(known) = self.known().get_mut(tenant) {
-            (known.since, known.fails_since, known.is_overdue) = (None, None, false);
+            (known.fails_since, known.is_overdue) = (None, false);
+            known.since = known.since.filter(|_| !was_taken);
         }
         self.changed.notify_one();
     }
@@ -293,7 +295,13 @@ mod tests {
             assert!(!is_overdue());
             tokio::time::advance(PAUSE).await;
         }
-        tenants.hears(&shop);
+        let lease = tenants.enter(&shop, 0);
+        tenants.hears(&shop, false);
+        refuse(&tenants, &shop);
+        assert!(tenants.known()[&shop].is_overdue, "something was rejected instead");
+        drop(lease);
+        tokio::time::advance(PAUSE).await;
+        tenants.hears(&shop, true);
         let _lease = tenants.enter(&shop, 0);
         refuse(&tenants, &shop);
         assert!(!tenants.known()[&shop].is_overdue, "something was taken");

@@ -2,7 +2,8 @@
 //! cannot go.
 //!
 //! It is noted whenever a block is left to the disk. What was there when the log was opened is not known. What always holds:
-//! none is forgotten of which something was noted that is still there, and of the others no more are remembered than of those.
+//! none is forgotten of which something was noted that is still there, and of the others no more are remembered than of those,
+//! and none where nothing is there.
 
 use std::collections::HashMap;
 
@@ -16,7 +17,7 @@ const FEW: usize = 64;
 #[derive(Default)]
 pub(super) struct Behind {
     tenants: HashMap<Tenant, u64>,
-    targets: HashMap<TargetId, u64>,
+    targets: HashMap<(TargetId, Option<Tenant>), u64>,
     /// With more of them it is looked which can be forgotten.
     many: usize,
 }
@@ -29,7 +30,7 @@ impl Behind {
             self.targets.retain(|_, newest| *newest >= from);
             self.many = 2 * self.len() + FEW;
         }
-        let newest = self.targets.entry(one.block.target).or_default();
+        let newest = self.targets.entry((one.block.target, one.block.tenant.clone())).or_default();
         *newest = one.number.max(*newest);
         let Some(tenant) = &one.block.tenant else { return };
         match self.tenants.get_mut(tenant) {
@@ -43,9 +44,14 @@ impl Behind {
         self.tenants.iter().any(|(tenant, newest)| *newest >= from && which(tenant))
     }
 
-    /// The same of a target.
-    pub(super) fn any_target(&self, from: u64, which: impl Fn(TargetId) -> bool) -> bool {
-        self.targets.iter().any(|(target, newest)| *newest >= from && which(*target))
+    /// The same of a target and who it is of.
+    pub(super) fn any_target(&self, from: u64, which: impl Fn(TargetId, Option<&Tenant>) -> bool) -> bool {
+        self.targets.iter().any(|((target, tenant), newest)| *newest >= from && which(*target, tenant.as_ref()))
+    }
+
+    /// Nothing is in the gap any more.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
     }
 
     fn len(&self) -> usize {
@@ -68,10 +74,10 @@ mod tests {
             behind.note(&one, from);
             assert!(behind.len() <= 4 * 101 + FEW + 2, "{number}: {}", behind.len());
             for there in from..=number {
-                assert!(behind.any_target(from, |target| target == TargetId(there)), "{number}: {there}");
+                assert!(behind.any_target(from, |target, _| target == TargetId(there)), "{number}: {there}");
                 assert!(behind.any_tenant(from, |tenant| tenant.as_str().ends_with(&format!("-{there}"))));
             }
-            assert!(!behind.any_target(from, |target| target.0 < from));
+            assert!(!behind.any_target(from, |target, _| target.0 < from));
         }
     }
 }

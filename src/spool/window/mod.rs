@@ -152,7 +152,7 @@ pub(super) struct Window {
     front_bytes: u64,
     /// How many bytes of it were of refused tenants when it was looked through last.
     refused_bytes: u64,
-    /// How many were behind leases that do not end, when nothing else could go.
+    /// How many were behind leases that had been out for long, when nothing else could go.
     stuck_bytes: u64,
     /// What has something in the gap.
     behind: Behind,
@@ -162,6 +162,7 @@ pub(super) struct Window {
 
 #[derive(Clone, Copy)]
 struct Leased {
+    since: Instant,
     min_ms: i64,
     count: Count,
 }
@@ -370,6 +371,7 @@ impl Window {
         {
             disk.gap_from = end;
             disk.stored_oldest_ms = None;
+            self.behind.forget();
         }
         self.look_at_gap();
     }

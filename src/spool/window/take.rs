@@ -33,6 +33,16 @@ pub struct Refused {
     pub overdue: HashSet<Tenant>,
 }
 
+/// How long a lease is out before it is said not to end, where others wait for its end.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+impl Refused {
+    /// Whether a lease may be of this tenant, or of none.
+    fn may_have(&self, tenant: Option<&Tenant>) -> bool {
+        tenant.is_none_or(|tenant| !self.tenants.contains(tenant))
+    }
+}
+
 /// What an outlet finds.
 pub(in crate::spool) enum Take {
     Blocks(Vec<Waiting>),
@@ -76,7 +86,7 @@ impl Window {
         if let Some(overdue) = self.overdue(refused) {
             return Take::Overdue(self.take_of(false, &overdue, limits));
         }
-        self.pass_over_stuck(refused);
+        let until = [until, self.pass_over_stuck(refused)].into_iter().flatten().min();
         // A lease that is still out may come back.
         let over = self.closed && self.waiting.is_empty() && self.leased.is_empty() && self.gap().is_none();
         let none = if over { Take::Over } else { Take::Nothing };
@@ -112,17 +122,23 @@ impl Window {
         self.lanes.first(is_overdue).map(|(_, tenant)| tenant)
     }
 
-    /// It is nobody's turn, though somebody could be sent for. If that is because the front is full of what waits behind leases,
-    /// more of the others is to be read beside that.
-    fn pass_over_stuck(&mut self, refused: &Refused) {
-        let Some(gap) = self.gap().filter(|_| self.next_to_read().is_none()) else { return };
+    /// It is nobody's turn, though somebody could be sent for. If that is because the front is full of what waits behind leases
+    /// that do not end, more of the others is to be read beside that. Gives until when it is too early to say.
+    fn pass_over_stuck(&mut self, refused: &Refused) -> Option<Instant> {
+        let gap = self.gap().filter(|_| self.next_to_read().is_none())?;
         let stuck_bytes = self.lanes.unready_bytes(&refused.tenants);
-        let can_go = |target| !self.lanes.is_leased(target);
-        let others_wait =
-            || self.behind.any_target(gap.start, can_go) || self.tail().any(|one| can_go(one.block.target));
-        if stuck_bytes > self.stuck_bytes && others_wait() {
-            self.stuck_bytes = stuck_bytes;
+        let can_go = |target, tenant: Option<&Tenant>| !self.lanes.is_leased(target) && refused.may_have(tenant);
+        let can_go_of = |one: &Waiting| can_go(one.block.target, one.block.tenant.as_ref());
+        if stuck_bytes <= self.stuck_bytes || !self.behind.any_target(gap.start, can_go) && !self.tail().any(can_go_of)
+        {
+            return None;
         }
+        let until = self.leased.values().map(|one| one.since).min()? + STUCK_AFTER;
+        if Instant::now() < until {
+            return Some(until);
+        }
+        self.stuck_bytes = stuck_bytes;
+        None
     }
 
     /// Whether anything of others than these is in the gap, which begins at `from`, or behind it. What was on disk before is
@@ -150,9 +166,10 @@ impl Window {
 
     fn take_out(&mut self, picked: &[u64]) -> Vec<Waiting> {
         let taken: Vec<_> = picked.iter().filter_map(|number| self.take_away(*number)).collect();
+        let since = Instant::now();
         for one in &taken {
             self.leased_sum += one.count();
-            self.leased.insert(one.number, Leased { min_ms: one.block.min_ms, count: one.count() });
+            self.leased.insert(one.number, Leased { since, min_ms: one.block.min_ms, count: one.count() });
             self.lanes.lease(one.block.target);
             if let Some(fresh) = &mut self.fresh {
                 fresh.lanes.lease(one.block.target);
@@ -170,7 +187,7 @@ fn turn(
     refused: &Refused,
     is_last: bool,
 ) -> Turn {
-    let may_have = |tenant: Option<&Tenant>| tenant.is_none_or(|tenant| !refused.tenants.contains(tenant));
+    let may_have = |tenant: Option<&Tenant>| refused.may_have(tenant);
     let Some((oldest, first)) = lanes.first(may_have) else { return Turn::Nobodys };
     let arrived = waiting.get(&oldest).and_then(|oldest| oldest.arrived);
     let until = arrived.map(|arrived| arrived + limits.linger).filter(|until| Instant::now() < *until);

@@ -268,6 +268,7 @@ async fn targets_with_a_lease_that_does_not_end_hold_up_no_other_as_long_as_ther
     push(&mut disked, 0);
     let stuck = take(&mut disked.window, &[]);
     assert_eq!(numbers(&stuck), [0]);
+    tokio::time::advance(Duration::from_secs(10)).await;
     let mut delivered = Vec::new();
     // What comes in while nothing is asked for is more than the front has room for, again and again.
     for number in 1..800 {
@@ -305,6 +306,51 @@ async fn what_waits_for_a_lease_takes_no_more_memory_if_nobody_else_waits() {
     disked.window.forget(&leased);
     disked.read();
     assert_eq!(disked.drain(&[]), Vec::from_iter(1..400));
+}
+
+/// As where a backlog is delivered, request by request.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_ends_is_waited_for_rather_than_more_read() {
+    let mut disked = Disked::new(16 * MIB);
+    for number in 0..200 {
+        let target = if number < 150 { 1 } else { 2 };
+        disked.push(Block { target: TargetId(target), ..block(number, "a") });
+    }
+    let leased = take(&mut disked.window, &[]);
+    let Take::Until(until) = disked.window.take(LIMITS, &Refused::default()) else { panic!("it does not end") };
+    assert_eq!(until, tokio::time::Instant::now() + Duration::from_secs(10));
+    disked.read();
+    assert!(disked.drain(&[]).is_empty());
+    assert!(disked.window.waiting_bytes() <= 4 * MIB, "{}", disked.window.waiting_bytes());
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let mut delivered = Vec::new();
+    for _ in 0..4 {
+        delivered.extend(disked.drain(&[]));
+        disked.read();
+    }
+    assert_eq!(delivered, Vec::from_iter(150..200));
+    assert!(disked.window.waiting_bytes() <= 12 * MIB, "{}", disked.window.waiting_bytes());
+    disked.window.forget(&leased);
+    disked.read();
+    assert_eq!(disked.drain(&[]), Vec::from_iter(leased.len() as i64..150));
+}
+
+#[tokio::test(start_paused = true)]
+async fn for_those_who_are_refused_no_more_memory_is_taken_behind_a_lease() {
+    let mut disked = Disked::new(16 * MIB);
+    let of_one_target = |number| Block { target: TargetId(1), ..block(number, "b") };
+    disked.push(of_one_target(0));
+    let _leased = take(&mut disked.window, &[]);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    for number in 1..200 {
+        disked.push(if number < 190 { of_one_target(number) } else { block(number, "a") });
+        assert!(disked.drain(&["a"]).is_empty());
+        disked.read();
+        assert!(disked.window.waiting_bytes() <= 4 * MIB, "{number}: {}", disked.window.waiting_bytes());
+    }
+    assert!(disked.drain(&[]).is_empty(), "it is not known to be there before it is read");
+    disked.read();
+    assert!(disked.window.waiting_bytes() > 4 * MIB, "{}", disked.window.waiting_bytes());
 }
 
 /// Others wait behind the gap, but it is not the refused blocks that keep them there.
