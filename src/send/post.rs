@@ -285,8 +285,7 @@ fn trouble(error: reqwest::Error) -> Trouble {
 fn secrets_of(remote: &RemoteWrite) -> KnownSecrets {
     let mut secrets = KnownSecrets::default();
     remote.headers.iter().for_each(|(_, value)| secrets.add(value));
-    remote.url.query_pairs().for_each(|(_, value)| secrets.add_text(&value));
-    secrets.add_text(remote.url.query().unwrap_or_default());
+    secrets.add_query(&remote.url);
     if let Some(proxies) = &remote.proxies {
         proxies.secrets().for_each(|secret| secrets.add(&secret));
     }
