@@ -83,9 +83,9 @@ pub fn labels(remote: &RemoteWrite) -> Vec<(String, String)> {
     vec![("remote_name".to_owned(), remote.name.clone()), ("url".to_owned(), remote.shown_url())]
 }
 
-/// What the queue of a receiver is called on disk: the same as long as what is in it is for the same place, that is for the
-/// same URL without its query, the same tenant and the same user. Of headers, those count whose names say that they name a
-/// tenant.
+/// What the queue of a receiver is called on disk: the same as long as what is in it is for the same place, that is for
+/// the same URL without its query, the same tenant and the same user, who with `oauth2` is its client. Of headers,
+/// those count whose names say that they name a tenant.
 ///
 /// The name of a receiver is not in it, because one that is not written changes with every other key. Of what is hashed
 /// nothing can be read, and the host is there for people.
@@ -114,7 +114,9 @@ pub fn spool_name(remote: &RemoteWrite) -> String {
     let of_http = remote.http_headers.iter().map(|header| (header.name.as_str(), as_written(&header.value)));
     let mut others: Vec<_> = written.chain(of_http).filter(|(name, _)| names_another_tenant(name)).collect();
     others.sort_unstable();
-    let others = others.into_iter().flat_map(|(name, value)| [Some(name.as_bytes()), Some(value)]);
+    // Last for the same reason; no header that names a tenant is called so.
+    let client = remote.oauth2.as_ref().map(|oauth2| ("client_id", oauth2.client_id.as_bytes()));
+    let others = others.into_iter().chain(client).flat_map(|(name, value)| [Some(name.as_bytes()), Some(value)]);
     let mut hash = Sha256::new();
     for part in parts.into_iter().chain(rule).chain(others) {
         let part = part.unwrap_or_default();
@@ -213,6 +215,15 @@ mod tests {
         assert_eq!(with("headers: {THANOS-TENANT: a, X-Tenant: b}"), with("headers: {X-Tenant: b, THANOS-TENANT: a}"));
         for secret in ["X-Tenant-Token", "X-Tenant-Api-Key", "OrgID-Secret", "Tenant-Authorization"] {
             assert_eq!(with(&format!("headers: {{{secret}: a}}")), with("name: none"), "{secret}");
+        let oauth2 = |client: &str, secret: &str| {
+            let place = "token_url: 'https://tokens.example/'";
+            with(&format!("oauth2: {{client_id: {client}, client_secret: {secret}, {place}}}"))
+        };
+        // Nor must this.
+        assert_eq!(oauth2("me", "canary"), "mimir.example-b98514e9bb30681d");
+        assert_ne!(oauth2("me", "canary"), oauth2("you", "canary"));
+        assert_ne!(oauth2("me", "canary"), with("name: none"));
+        assert_eq!(oauth2("me", "canary"), oauth2("me", "other"));
         }
         let odd = name_of("url: 'http://[::1]:9090/'");
         assert!(odd.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-')), "{odd}");
