@@ -20,7 +20,8 @@
 //!   no other ([`tenants`]) before what waits for it fills half of `max_memory`: its requests have pauses of their own, and what
 //!   waits for it goes out in its order. Only after half an hour of refusals, and if others wait behind it, is the oldest of it
 //!   given up;
-//! - a receiver that answers 415 to remote write 2.0 gets the same samples as 1.0, as long as that connection lasts;
+//! - a receiver that answers 415 to remote write 2.0 gets the same samples as 1.0, as long as that connection lasts and for
+//!   a minute at least, unless no answer comes;
 //! - what an answer means is decided in one place, [`Verdict`];
 //! - receivers know nothing of each other: each has its task, its queue and its client;
 //! - what metric families are is told beside samples, in one request at a time, and not any more once the queue is closed;
