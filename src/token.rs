@@ -1,9 +1,10 @@
 //! OAuth 2 tokens: fetched when one is needed, kept until shortly before they end, shared by whoever needs the same one.
 //!
-//! What always holds: however many wait, one request is under way, and it goes on when all of them have given up, so that a
-//! token that takes longer than a scrape may serves the next one; the client's secret is read anew for every use, and
-//! another secret brings another token; the one who is asked is verified like any server, and neither followed elsewhere
-//! nor read beyond 1 MiB; neither secret nor token is in an error.
+//! What always holds: however many wait, one request is under way, and it goes on when all of them have given up, so
+//! that a token that takes longer than a scrape may serves the next one; the client's secret is read anew for every
+//! use, and another secret brings another token; the one who is asked is verified like any server, and neither followed
+//! elsewhere nor read beyond 1 MiB; neither secret nor token is in an error, nor what the query of `token_url` holds or
+//! a proxy is told.
 //!
 //! This room does not know what a token is for.
 
@@ -362,6 +363,10 @@ impl Tokens {
             hidden.add_text(&encoded(secret.expose()));
         }
         hidden.add_text(&self.pair(secret));
+        hidden.add_query(&self.settings.token_url);
+        for secret in self.settings.proxies.iter().flat_map(|proxies| proxies.secrets()) {
+            hidden.add(&secret);
+        }
         format!(" ({})", clean_to(&hidden.hide(&said.join(": ")), SHOWN_BYTES))
     }
 

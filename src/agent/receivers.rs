@@ -1,9 +1,10 @@
 //! The receivers: which of them run, and what becomes of one that the next configuration lacks or has otherwise.
 //!
-//! Each has a number, which blocks carry and which stays with its place: the URL without its query, the tenant and the user. What always holds: a receiver that has not changed is
-//! not touched; what was queued for one that is gone, or that has changed, is delivered as it was configured, within the
-//! flush deadline, and else counted as lost, and its counters go when that is done; one begins when whoever was sent to the
-//! same URL has ended, so that samples stay in order.
+//! Each has a number, which blocks carry and which stays with its place: the URL without its query, the tenant, and the
+//! user or the client of `oauth2`. What always holds: a receiver that has not changed is not touched; what was queued
+//! for one that is gone, or that has changed, is delivered as it was configured, within the flush deadline, and else
+//! counted as lost, and its counters go when that is done; one begins when whoever was sent to the same URL has ended,
+//! so that samples stay in order.
 //!
 //! With a data directory nothing is lost so: what was queued for one that has changed is sent as the new configuration says,
 //! and what was queued for one that is gone stays on disk for a while, in case it comes back. Whose a directory is, is said

@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use foldhash::quality::RandomState;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use url::Url;
 
 use super::Secret;
 use super::secret::PLACEHOLDER;
@@ -35,6 +36,12 @@ impl KnownSecrets {
         if text.len() >= LEAST {
             self.0.push(Secret::new(text));
         }
+    }
+
+    /// Adds the query of a URL, as a whole and each value in it.
+    pub fn add_query(&mut self, url: &Url) {
+        self.add_text(url.query().unwrap_or_default());
+        url.query_pairs().for_each(|(_, value)| self.add_text(&value));
     }
 
     /// Adds what the value of an `Authorization` header holds; what `Basic` makes of a password is as good as the password.
@@ -158,6 +165,16 @@ mod tests {
         let known = known(&["canary-in-the-mine"]);
         let told = known.hide(&"canary-i ".repeat(1 << 17));
         assert_eq!(told.matches("<secret> ").count(), 1 << 17);
+    }
+
+    #[test]
+    fn a_query_is_hidden_as_a_whole_and_value_by_value() {
+        let mut known = KnownSecrets::default();
+        known.add_query(&Url::parse("https://a.example/?token=can%20ary&n=1").expect("a URL"));
+        for text in ["token=can%20ary&n=1", "can ary", "can%20ary"] {
+            assert_eq!(known.hide(text), "<secret>", "{text}");
+        }
+        assert_eq!(known.hide("token, n, 1"), "token, n, 1");
     }
 
     #[test]

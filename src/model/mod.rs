@@ -41,4 +41,4 @@ pub use target::{
     Candidate, DropCause, DroppedTarget, HistogramReading, JobTargets, Scheme, Target, TargetId, TargetSet,
     Verification,
 };
-pub use tenant::{NoTenant, Tenant, TenantError, TenantRule, TenantRuleError, Tenants};
+pub use tenant::{NoTenant, Tenant, TenantError, TenantRule, TenantRuleError, Tenants, names_tenant};

@@ -59,8 +59,8 @@ impl Delivery {
                 url = self.remote.shown_url(),
                 unsaid,
                 words,
-                "the receiver does not know remote write 2.0: it is sent 1.0 as long as the connection lasts; if it is not \
-                 to learn 2.0, write protobuf_message: prometheus.WriteRequest"
+                "the receiver does not know remote write 2.0: it is sent 1.0 as long as the connection lasts and for a \
+                 minute at least; if it is not to learn 2.0, write protobuf_message: prometheus.WriteRequest"
             );
         }
     }

@@ -1,9 +1,10 @@
 //! As which message of remote write samples are sent, and the body of a request.
 //!
 //! Samples go as they were encoded, with two exceptions: to a receiver that is configured for 1.0, and to one that has
-//! answered 415 to 2.0 as long as that connection lasts, blocks of 2.0 are sent as 1.0. A receiver that is replaced by one
-//! that knows 2.0 is so found out with the next connection, and one that lies about it cannot bind us for longer. The HTTP
-//! client opens another connection now and then though the one before is well; so that is a reason only after a minute.
+//! answered 415 to 2.0, blocks of 2.0 are sent as 1.0, as long as that connection lasts and for a minute at least,
+//! unless no answer comes. A receiver that is replaced by one that knows 2.0 is so found out with the next connection,
+//! and one that lies about it cannot bind us for longer. The HTTP client opens another connection now and then though
+//! the one before is well; so that is a reason only after a minute.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -20,7 +20,8 @@
 //!   no other ([`tenants`]) before what waits for it fills half of `max_memory`: its requests have pauses of their own, and what
 //!   waits for it goes out in its order. Only after half an hour of refusals, and if others wait behind it, is the oldest of it
 //!   given up;
-//! - a receiver that answers 415 to remote write 2.0 gets the same samples as 1.0, as long as that connection lasts;
+//! - a receiver that answers 415 to remote write 2.0 gets the same samples as 1.0, as long as that connection lasts and for
+//!   a minute at least, unless no answer comes;
 //! - what an answer means is decided in one place, [`Verdict`];
 //! - receivers know nothing of each other: each has its task, its queue and its client;
 //! - what metric families are is told beside samples, in one request at a time, and not any more once the queue is closed;
@@ -76,16 +77,16 @@ pub use crate::spool::Undelivered;
 use sha2::{Digest, Sha256};
 
 use crate::config::{Auth, RemoteWrite, SecretSource};
-use crate::model::Tenant;
+use crate::model::{Tenant, names_tenant};
 
 /// What all metrics of a receiver carry, here and in the spool, as Prometheus names it.
 pub fn labels(remote: &RemoteWrite) -> Vec<(String, String)> {
     vec![("remote_name".to_owned(), remote.name.clone()), ("url".to_owned(), remote.shown_url())]
 }
 
-/// What the queue of a receiver is called on disk: the same as long as what is in it is for the same place, that is for the
-/// same URL without its query, the same tenant and the same user. Of headers, those count whose names say that they name a
-/// tenant.
+/// What the queue of a receiver is called on disk: the same as long as what is in it is for the same place, that is for
+/// the same URL without its query, the same tenant and the same user, who with `oauth2` is its client. Of headers,
+/// those count whose names say that they name a tenant.
 ///
 /// The name of a receiver is not in it, because one that is not written changes with every other key. Of what is hashed
 /// nothing can be read, and the host is there for people.
@@ -114,7 +115,9 @@ pub fn spool_name(remote: &RemoteWrite) -> String {
     let of_http = remote.http_headers.iter().map(|header| (header.name.as_str(), as_written(&header.value)));
     let mut others: Vec<_> = written.chain(of_http).filter(|(name, _)| names_another_tenant(name)).collect();
     others.sort_unstable();
-    let others = others.into_iter().flat_map(|(name, value)| [Some(name.as_bytes()), Some(value)]);
+    // Last for the same reason; no header that names a tenant is called so.
+    let client = remote.oauth2.as_ref().map(|oauth2| ("client_id", oauth2.client_id.as_bytes()));
+    let others = others.into_iter().chain(client).flat_map(|(name, value)| [Some(name.as_bytes()), Some(value)]);
     let mut hash = Sha256::new();
     for part in parts.into_iter().chain(rule).chain(others) {
         let part = part.unwrap_or_default();
@@ -147,11 +150,9 @@ fn as_written(source: &SecretSource) -> &[u8] {
 /// The header that names a tenant to Mimir and its kin.
 const TENANT_HEADER: &str = "x-scope-orgid";
 
-/// Whether a header other than that names a tenant, too, to Thanos or to a proxy. What a tenant shows to be let in changes
-/// while he stays the same.
+/// Whether a header other than that names a tenant, too, to Thanos or to a proxy.
 fn names_another_tenant(header: &str) -> bool {
-    let is_secret = ["token", "key", "secret", "auth"].iter().any(|word| header.contains(word));
-    header != TENANT_HEADER && !is_secret && (header.contains("tenant") || header.contains("orgid"))
+    header != TENANT_HEADER && names_tenant(header)
 }
 
 #[cfg(test)]
@@ -214,6 +215,15 @@ mod tests {
         for secret in ["X-Tenant-Token", "X-Tenant-Api-Key", "OrgID-Secret", "Tenant-Authorization"] {
             assert_eq!(with(&format!("headers: {{{secret}: a}}")), with("name: none"), "{secret}");
         }
+        let oauth2 = |client: &str, secret: &str| {
+            let place = "token_url: 'https://tokens.example/'";
+            with(&format!("oauth2: {{client_id: {client}, client_secret: {secret}, {place}}}"))
+        };
+        // Nor must this.
+        assert_eq!(oauth2("me", "canary"), "mimir.example-b98514e9bb30681d");
+        assert_ne!(oauth2("me", "canary"), oauth2("you", "canary"));
+        assert_ne!(oauth2("me", "canary"), with("name: none"));
+        assert_eq!(oauth2("me", "canary"), oauth2("me", "other"));
         let odd = name_of("url: 'http://[::1]:9090/'");
         assert!(odd.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-')), "{odd}");
     }

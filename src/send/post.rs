@@ -1,15 +1,15 @@
 //! One request: made, sent, answered, judged.
 //!
-//! One deadline stands over everything from the connection to the last byte of the answer. Of an answer no more than
-//! 64 KiB is read and 1 KiB kept, with the secrets we know of taken out, should the receiver repeat them. A secret in a
-//! file is read for this one request.
+//! One deadline stands over everything from the connection to the last byte of the answer. Of an answer no more than 64
+//! KiB is read and 1 KiB kept, with the secrets we know of taken out, should the receiver repeat them there or in the
+//! place that a redirect names. A secret in a file is read for this one request.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT,
 };
 use reqwest::{Request, RequestBuilder, Response};
 use tokio::sync::Mutex;
@@ -82,7 +82,9 @@ impl Post {
         let connection = Connection::of(&response);
         let (status, headers) = (response.status(), response.headers().clone());
         let words = shown(&read(response, deadline).await, &secrets);
-        let answer = Answer { status, headers, words };
+        // Here and not in what is said of it: there it is cut, perhaps in the middle of a secret.
+        let location = headers.get(LOCATION).and_then(|value| value.to_str().ok()).map(|place| secrets.hide(place));
+        let answer = Answer { status, headers, words, location };
         Sent { verdict: Verdict::on(answer, asked, self.remote.queue.retry_on_http_429, self.clock.now()), connection }
     }
 
@@ -283,8 +285,7 @@ fn trouble(error: reqwest::Error) -> Trouble {
 fn secrets_of(remote: &RemoteWrite) -> KnownSecrets {
     let mut secrets = KnownSecrets::default();
     remote.headers.iter().for_each(|(_, value)| secrets.add(value));
-    remote.url.query_pairs().for_each(|(_, value)| secrets.add_text(&value));
-    secrets.add_text(remote.url.query().unwrap_or_default());
+    secrets.add_query(&remote.url);
     if let Some(proxies) = &remote.proxies {
         proxies.secrets().for_each(|secret| secrets.add(&secret));
     }

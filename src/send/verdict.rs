@@ -15,7 +15,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use http::header::{LOCATION, RETRY_AFTER};
+use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 
 use super::kinds::Kinds;
@@ -118,12 +118,14 @@ pub(super) struct Answer {
     pub(super) headers: HeaderMap,
     /// What the receiver said, safe to show.
     pub(super) words: String,
+    /// Where it would have us go, without the secrets that we know of: it may repeat one there.
+    pub(super) location: Option<String>,
 }
 
 impl Verdict {
     /// What an answer means. `now` is for dates in `Retry-After`.
     pub(super) fn on(answer: Answer, asked: Asked, retry_on_429: bool, now: SystemTime) -> Self {
-        let Answer { status, headers, words } = answer;
+        let Answer { status, headers, words, location } = answer;
         let written = written(&headers);
         let code = status.as_u16();
         let retry = |kind, detail| Verdict::Retry {
@@ -138,7 +140,7 @@ impl Verdict {
                 let unwritten = written.map(|written| asked.held.without(written)).unwrap_or_default();
                 Verdict::Delivered { unwritten }
             }
-            300..=399 => retry(TroubleKind::Redirect, redirect(status, &headers)),
+            300..=399 => retry(TroubleKind::Redirect, redirect(status, location.as_deref())),
             429 if retry_on_429 => retry(TroubleKind::Status(status), words),
             415 if asked.format == WriteFormat::V2 => Verdict::NotKnown { words },
             400..=499 => Verdict::Rejected { status, words, written: written.unwrap_or_default() },
@@ -170,8 +172,8 @@ fn is_nothing(written: Option<Kinds>) -> bool {
 }
 
 /// Where a redirect points, without its query: only redirects within the origin, with 307 or 308, are followed.
-fn redirect(status: StatusCode, headers: &HeaderMap) -> String {
-    let place = headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or("nowhere");
+fn redirect(status: StatusCode, location: Option<&str>) -> String {
+    let place = location.unwrap_or("nowhere");
     let place = place.split(['?', '#']).next().unwrap_or_default();
     let place = match place.split_once("://") {
         Some((scheme, rest)) => format!("{scheme}://{}", rest.rsplit('@').next().unwrap_or_default()),
@@ -215,6 +217,7 @@ mod tests {
             status: StatusCode::from_u16(status).expect("in range"),
             headers: headers.collect(),
             words: "words".into(),
+            location: None,
         };
         Verdict::on(answer, asked, true, UNIX_EPOCH + Duration::from_secs(1_000_000))
     }
@@ -287,7 +290,12 @@ mod tests {
 
     #[test]
     fn being_told_to_slow_down_can_be_a_rejection() {
-        let answer = Answer { status: StatusCode::TOO_MANY_REQUESTS, headers: HeaderMap::new(), words: String::new() };
+        let answer = Answer {
+            status: StatusCode::TOO_MANY_REQUESTS,
+            headers: HeaderMap::new(),
+            words: String::new(),
+            location: None,
+        };
         assert!(matches!(Verdict::on(answer, OF_1, false, UNIX_EPOCH), Verdict::Rejected { .. }));
     }
 
@@ -307,8 +315,13 @@ mod tests {
 
     #[test]
     fn a_redirect_is_shown_without_what_may_be_secret() {
-        let Verdict::Retry { trouble, .. } = on(302, &[("location", "https://user:pass@evil.example/x?token=t#f")])
-        else {
+        let answer = Answer {
+            status: StatusCode::FOUND,
+            headers: HeaderMap::new(),
+            words: String::new(),
+            location: Some("https://user:pass@evil.example/x?token=t#f".into()),
+        };
+        let Verdict::Retry { trouble, .. } = Verdict::on(answer, OF_1, true, UNIX_EPOCH) else {
             panic!("not retried");
         };
         assert_eq!(trouble.kind, TroubleKind::Redirect);

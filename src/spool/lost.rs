@@ -44,13 +44,29 @@ impl Lost {
             Lost::Bytes => {
                 "the queue on disk is full: the oldest blocks were dropped; the receiver is down or too slow"
             }
-            Lost::Age => "the oldest blocks were on disk for longer than max_age: they were dropped",
+            Lost::Age => "the oldest blocks were on disk for longer than max_disk_age: they were dropped",
             Lost::Damage => "blocks on disk are damaged: they are lost; the disk may be failing",
             Lost::Unread => {
                 "blocks on disk could not be read for a minute: they were given up, their files are kept as *.unread"
             }
             Lost::Size => "a block is larger than what is written to disk: it was dropped",
             Lost::Unwritten => "the queue has ended, and its disk did not take what was left",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_that_are_named_are_keys_of_the_file() {
+        let reference = include_str!("../../config/reference.yaml");
+        for why in Lost::ALL {
+            let names = why.words().split(|c: char| !(c.is_ascii_lowercase() || c == '_'));
+            for name in names.filter(|name| name.contains('_')) {
+                assert!(reference.contains(&format!(" {name}: ")), "{name} in {:?}", why.words());
+            }
         }
     }
 }

@@ -111,8 +111,8 @@ fn look_at(home: &Home, name: &str, age: Duration, seen: &mut Seen) -> io::Resul
             blocks = pending.blocks,
             samples = pending.samples,
             max_age_seconds = max_age.as_secs(),
-            "samples are queued for a receiver that is configured no more: they are kept for max_age, in case it comes back \
-             under the same URL, tenant and user"
+            "samples are queued for a receiver that is configured no more: they are kept for max_disk_age, in case it \
+             comes back under the same URL, tenant, and user or client_id"
         );
     }
     Ok(())

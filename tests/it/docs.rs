@@ -2,6 +2,7 @@
 
 mod examples;
 mod links;
+mod migration;
 mod mine;
 mod pages;
 mod reasons;

@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use meshscrape::clock::Clock;
-use meshscrape::config::{OAuth2, OrdinaryTls, Secret, SecretSource};
+use meshscrape::config::{OAuth2, OrdinaryTls, Proxies, Proxy, Secret, SecretSource};
 use meshscrape::token::Tokens;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -107,7 +107,7 @@ fn settings(url: &str) -> OAuth2 {
         client_id: ID.to_owned(),
         client_secret: SecretSource::Inline(Secret::new(SECRET)),
         scopes: Vec::new(),
-        token_url: format!("{url}?tenant=canary-tenant").parse().expect("a URL"),
+        token_url: format!("{url}?realm=canary-realm").parse().expect("a URL"),
         endpoint_params: vec![("x".to_owned(), Secret::new("canary param,1"))],
         tls: OrdinaryTls::default(),
         proxies: None,
@@ -344,6 +344,7 @@ async fn what_is_no_token_is_told_in_a_sentence_without_secrets() {
     let refused = format!(r#"{{"error": "invalid_client", "error_description": "not {SECRET}\u001b"}}"#);
     let as_sent =
         format!(r#"{{"error": "got {BASIC}", "error_description": "and client_secret={ENCODED}&x=canary+param%2C1"}}"#);
+    let of_url = r#"{"error": "no ?realm=canary-realm", "error_description": "nor canary-realm by me:canary-proxy"}"#;
     type Give = Box<dyn Fn() -> Response + Send + Sync>;
     let cases: Vec<(&str, Give)> = vec![
         (r"it answered 401 Unauthorized (invalid_client: not <secret>\u{1b})", {
@@ -355,6 +356,7 @@ async fn what_is_no_token_is_told_in_a_sentence_without_secrets() {
             "it answered 200 OK (got Basic <secret>: and client_secret=<secret>&x=<secret>)",
             Box::new(move || json(&as_sent)),
         ),
+        ("it answered 200 OK (no ?<secret>: nor <secret> by <secret>)", Box::new(move || json(of_url))),
         ("it answered 503 Service Unavailable", Box::new(|| StatusCode::SERVICE_UNAVAILABLE.into_response())),
         ("it answered 307 Temporary Redirect", {
             Box::new(move || (StatusCode::TEMPORARY_REDIRECT, [("location", url.clone())]).into_response())
@@ -365,12 +367,17 @@ async fn what_is_no_token_is_told_in_a_sentence_without_secrets() {
         ("holds a token that no header may hold", Box::new(|| json(r#"{"access_token": "canary\r\nX-Evil: 1"}"#))),
         ("is larger than 1 MiB", Box::new(|| json(&"x".repeat(2 << 20)))),
     ];
+    // It is asked over http, and so not through this one, whose password it knows nevertheless.
+    let proxy = Proxy::parse("http://me:canary-proxy@proxy.invalid:3128").expect("a proxy");
+    let proxies = Proxies { http: None, https: Some(proxy), except: None, connect_headers: Vec::new() };
+    let proxies = Some(Arc::new(proxies));
     for (expected, give) in cases {
         let give = Arc::new(give);
         let issuer = Issuer::start(move |_, _| give()).await;
         // Once more where the machine was so busy that a second went by.
         loop {
-            let (tokens, begun) = (issuer.tokens(), Instant::now());
+            let settings = OAuth2 { proxies: proxies.clone(), ..settings(&issuer.url) };
+            let (tokens, begun) = (Tokens::new(Arc::new(settings), Clock::system()), Instant::now());
             let said = refusal(&tokens).await;
             assert!(
                 said.starts_with(&format!("no OAuth 2 token from {}: ", issuer.url)) && said.contains(expected),
@@ -439,7 +446,7 @@ async fn that_no_token_comes_is_nobodys_fault_but_the_issuers() {
     std::fs::write(dir.path().join("secret"), SECRET).expect("a secret");
     let issuer = Issuer::start_closed(|number, _| token(number, 60)).await;
     let (receiver, server) = (Receiver::start(always(Answer::ok())).await, target());
-    let url = format!("{}?tenant=canary-tenant", issuer.url);
+    let url = format!("{}?realm=canary-realm", issuer.url);
     let configuration = configuration(&issuer, &[&server], &receiver, dir.path()).replace(&issuer.url, &url);
     let agent = agent::start(dir.path(), &configuration).await;
     let down = agent.until_all("it is down", |target| target["health"] == "down").await;

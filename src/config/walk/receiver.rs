@@ -14,7 +14,7 @@ use super::{Scalar, Walk, auth, headers, oauth2, proxy, relabel, tls, urls};
 use crate::config::problem::Wrong;
 use crate::config::shown::Shown;
 use crate::config::{CatchUp, MetadataConfig, QueueConfig, ReceiverSecurity, RemoteWrite, Secret, units};
-use crate::model::WriteFormat;
+use crate::model::{WriteFormat, names_tenant};
 use crate::relabel::NameScheme;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -45,19 +45,24 @@ pub(super) fn read<'w>(
         ReceiverSecurity::Spiffe(_) => None,
     };
     let proxies = proxy::read(&mut fields, tls);
-    if let Some((url, written)) = &url {
-        if url.scheme() == "http" && matches!(security, ReceiverSecurity::Spiffe(_)) {
-            let message = "the receiver's SPIFFE ID is to be verified, and nobody is verified over http";
-            fields.wrong("url", Wrong::new(message, "write a URL that begins with https://"));
-        }
-        if auth.is_some() || oauth2.is_some() || http_headers.iter().any(|header| header.secret) {
-            urls::check_credentials(&fields, "url", url, written, "this receiver");
-        }
+    if let Some((url, _)) = &url
+        && url.scheme() == "http"
+        && matches!(security, ReceiverSecurity::Spiffe(_))
+    {
+        let message = "the receiver's SPIFFE ID is to be verified, and nobody is verified over http";
+        fields.wrong("url", Wrong::new(message, "write a URL that begins with https://"));
     }
     let message = read_message(&mut fields);
     let send_native_histograms = fields.flag("send_native_histograms", false);
     let send_exemplars = fields.flag("send_exemplars", false);
     let own_headers = read_headers(&mut fields);
+    // Those that say whose the samples are prove nothing.
+    let proves = own_headers.iter().any(|(name, _)| !names_tenant(name.as_str()));
+    if let Some((url, written)) = &url
+        && (auth.is_some() || oauth2.is_some() || proves || http_headers.iter().any(|header| header.secret))
+    {
+        urls::check_credentials(&fields, "url", url, written, "this receiver");
+    }
     let set: Vec<_> = own_headers
         .iter()
         .map(|(name, _)| name)

@@ -61,6 +61,14 @@ fn parrot(status: u16) -> impl FnMut(&crate::support::receiver::Recorded) -> Ans
     }
 }
 
+/// The same in the place that a redirect names.
+fn parrot_elsewhere(request: &crate::support::receiver::Recorded) -> Answer {
+    let all = request.headers.get_all("authorization").iter().chain(request.headers.get_all("x-api-key"));
+    let path: Vec<_> = all.map(|value| value.to_str().expect("ASCII").replace(' ', "/")).collect();
+    let place = format!("https://elsewhere.invalid/{}{}", path.join("/"), request.path_and_query);
+    Answer::status(307).header("location", place)
+}
+
 #[tokio::test]
 async fn no_secret_is_shown_even_if_the_receiver_repeats_it() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -74,7 +82,11 @@ async fn no_secret_is_shown_even_if_the_receiver_repeats_it() {
         let mut count = 0;
         let receiver = Receiver::start(Box::new(move |request| {
             count += 1;
-            if count == 1 { again(request) } else { never(request) }
+            match count {
+                1 => again(request),
+                2 => parrot_elsewhere(request),
+                _ => never(request),
+            }
         }))
         .await;
         let mut remote = remote("main", &format!("{}?token=canary-query&x=1", receiver.url()));
@@ -87,7 +99,7 @@ async fn no_secret_is_shown_even_if_the_receiver_repeats_it() {
         let pipe = Pipe::to(vec![remote]);
         let monitor = pipe.monitors[0].clone();
         pipe.push(block_of(1, 1, 1)).await;
-        let recorded = receiver.requests(2).await;
+        let recorded = receiver.requests(3).await;
         assert_eq!(recorded[0].header("authorization"), Some(sent), "the receiver gets what it should");
         assert_eq!(recorded[0].header("x-api-key"), Some("canary-header"));
         let keys: Vec<_> = recorded[0].headers.get_all("x-api-key").iter().collect();
@@ -100,6 +112,7 @@ async fn no_secret_is_shown_even_if_the_receiver_repeats_it() {
         assert!(snapshot.contains("you said"), "{snapshot}");
         let said = log.text();
         assert!(said.contains("you said"), "the words are shown");
+        assert!(said.contains("307 to https://elsewhere.invalid/"), "so is the place");
         for text in [said, snapshot, metrics, shown_config] {
             for secret in ["canary", "c2NyYXBlcjpj"] {
                 let at = text.find(secret);

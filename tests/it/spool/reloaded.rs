@@ -81,7 +81,8 @@ async fn one_at_another_url_gets_nothing_of_what_is_queued_and_that_is_kept_and_
     let came = other_has(until + 3).await;
     assert!(came.iter().all(|number| *number >= before as u64), "{came:?} of what came behind {before}");
     eventually("it is told of", async || {
-        program.said().contains("samples are queued for a receiver that is configured no more").then_some(())
+        let words = "samples are queued for a receiver that is configured no more: they are kept for max_disk_age";
+        program.said().contains(words).then_some(())
     })
     .await;
     program.signal("TERM");

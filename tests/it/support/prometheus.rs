@@ -32,7 +32,12 @@ impl Prometheus {
 
     /// Starts one in agent mode that scrapes nothing.
     pub(crate) async fn agent() -> Self {
-        Self::so("global: {}\n", &["--agent", "--storage.agent.path=data"]).await
+        Self::agent_with("global: {}\n").await
+    }
+
+    /// Starts one in agent mode with this configuration file.
+    pub(crate) async fn agent_with(text: &str) -> Self {
+        Self::so(text, &["--agent", "--storage.agent.path=data"]).await
     }
 
     async fn so(text: &str, mode: &[&str]) -> Self {
