@@ -144,7 +144,7 @@ impl Sender {
             // What it does not take is not known before it has tried.
             return Undelivered::default();
         }
-        metrics.failed.add(Kinds { samples: left.samples, ..Kinds::default() });
+        metrics.failed.add(Kinds::pending(&queue));
         tracing::warn!(
             receiver = remote.name,
             url = remote.shown_url(),
