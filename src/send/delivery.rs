@@ -76,8 +76,8 @@ pub(super) struct State {
 }
 
 /// Leave to send one request: of the receiver, and of the gate of its tenant.
-struct Passes<'g> {
-    receiver: Pass<'g>,
+pub(super) struct Passes<'g> {
+    pub(super) receiver: Pass<'g>,
     tenant: Option<(&'g Gate, Pass<'g>)>,
 }
 
@@ -306,7 +306,7 @@ impl Delivery {
 
     /// Waits until a request with so many samples may be sent: for the gates, the number of requests, and last for the rate, of
     /// which so nothing is used up by who waits for another reason. `None` if the tenant is refused and it `gives_back`.
-    async fn enter<'g>(
+    pub(super) async fn enter<'g>(
         &'g self,
         samples: u64,
         own: Option<(&Tenant, &'g Gate)>,
@@ -332,7 +332,7 @@ impl Delivery {
     }
 
     /// There is a final answer; whether the receiver took it.
-    fn answered(&self, passes: Passes<'_>, tenant: Option<&Tenant>, was_taken: bool) {
+    pub(super) fn answered(&self, passes: Passes<'_>, tenant: Option<&Tenant>, was_taken: bool) {
         self.gate.answered(passes.receiver);
         if let Some(tenant) = tenant {
             self.tenants.hears(tenant, was_taken);

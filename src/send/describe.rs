@@ -3,8 +3,9 @@
 //! With remote write 2.0 there is nothing to do here: each series says itself what it is. A receiver with tenants is told
 //! nothing by 1.0: what one tenant's families are called is not for another.
 //!
-//! It is best effort: the samples are what counts. A request is sent once, between two of samples, and what it could not
-//! tell waits for the next time, when everything is told anew. The pause before that begins when all is told or given up:
+//! It is best effort: the samples are what counts. A request is sent once: it takes a place among those of samples, waits
+//! with them for a receiver in trouble, and if it fails they wait, too. What it could not tell waits for the next time, when
+//! everything is told anew. The pause before that begins when all is told or given up:
 //! a receiver that takes longer than the pause would else be told of families all the time.
 
 use std::collections::VecDeque;
@@ -13,8 +14,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use super::delivery::Delivery;
+use super::kinds::Kinds;
 use super::sender::MAX_MESSAGE_BYTES;
+use super::verdict::{Asked, Verdict};
 use crate::config::RemoteWrite;
 use crate::model::{Metadata, WriteFormat};
 use crate::wire::{self, WireError};
@@ -109,6 +114,56 @@ impl Describer {
             requests.push(Description::of(&message, families)?);
         }
         Ok(requests)
+    }
+}
+
+/// What came of a request that tells of families.
+pub(super) enum Told {
+    /// It was answered, or it failed.
+    Answered(Verdict),
+    /// It was cut off, or not sent any more.
+    CutOff,
+}
+
+impl Delivery {
+    /// Tells what some families are, once it may be sent, unless the queue is `closed` before that is done: all time that is
+    /// left then is for samples.
+    pub(super) async fn tell(&self, description: Description, closed: CancellationToken) -> Told {
+        let Description { body, families } = description;
+        // Without samples it takes nothing of the rate.
+        let entered = tokio::select! {
+            biased;
+            () = closed.cancelled() => None,
+            entered = self.enter(0, None, false) => entered,
+        };
+        let Some((permit, passes)) = entered else { return Told::CutOff };
+        self.metrics.metadata.inc_by(families);
+        self.metrics.metadata_bytes.inc_by(body.len() as u64);
+        // Only 1.0 tells of families in requests of their own.
+        let asked = Asked { format: WriteFormat::V1, held: Kinds::default() };
+        let sent = tokio::select! {
+            biased;
+            () = closed.cancelled() => None,
+            sent = self.post.send(body, asked, 0, None) => Some(sent),
+        };
+        drop(permit);
+        let Some(sent) = sent else {
+            self.metrics.metadata_failed.inc_by(families);
+            self.post.hang_up().await;
+            return Told::CutOff;
+        };
+        match &sent.verdict {
+            Verdict::Delivered { .. } => self.answered(passes, None, false),
+            Verdict::Rejected { .. } | Verdict::NotKnown { .. } => {
+                self.answered(passes, None, false);
+                self.metrics.metadata_failed.inc_by(families);
+            }
+            Verdict::Retry { after, .. } => {
+                self.gate.failed(passes.receiver, *after);
+                self.metrics.metadata_failed.inc_by(families);
+            }
+        }
+        Told::Answered(sent.verdict)
     }
 }
 

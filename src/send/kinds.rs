@@ -1,6 +1,7 @@
 //! How many samples, histograms and exemplars there are: Prometheus counts each under a name of its own.
 
 use crate::model::Block;
+use crate::spool::QueueSnapshot;
 
 /// What is in some blocks, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +25,17 @@ impl Kinds {
             sum.exemplars += u64::from(block.exemplars);
         }
         sum
+    }
+
+    /// All that waits in a queue or is leased.
+    pub(super) fn pending(queue: &QueueSnapshot) -> Self {
+        let histograms = queue.pending_histograms;
+        Self {
+            // What was read before it was known which are histograms counts as samples.
+            samples: queue.pending_samples.saturating_sub(histograms),
+            histograms,
+            exemplars: queue.pending_exemplars,
+        }
     }
 
     /// What has a place in a series: samples and histograms.

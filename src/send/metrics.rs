@@ -128,12 +128,12 @@ impl Metrics {
         );
         registry.register(
             "histograms_failed",
-            "Native histograms that the receiver rejected or says not to have written",
+            "Native histograms that the receiver rejected or says not to have written, or that were left at the end",
             histograms.clone(),
         );
         registry.register(
             "exemplars_failed",
-            "Exemplars that the receiver rejected or says not to have written",
+            "Exemplars that the receiver rejected or says not to have written, or that were left at the end",
             exemplars.clone(),
         );
         let ByKind { samples, histograms, exemplars } = &metrics.retried;

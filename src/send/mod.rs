@@ -24,7 +24,8 @@
 //!   a minute at least, unless no answer comes;
 //! - what an answer means is decided in one place, [`Verdict`];
 //! - receivers know nothing of each other: each has its task, its queue and its client;
-//! - what metric families are is told beside samples, in one request at a time, and not any more once the queue is closed;
+//! - what metric families are is told beside samples, in one request at a time, which takes its place among the others, waits
+//!   with them for a receiver in trouble, and is cut off once the queue is closed;
 //! - one bad series costs itself and no other: a request that is rejected for its content is sent again target by target,
 //!   then in halves ([`narrow`]), and what was rejected alone goes alone for a while;
 //! - a receiver cannot make us wait longer than five minutes at a time, read more than 64 KiB, talk to another origin or

@@ -1,4 +1,4 @@
-//! The task of one receiver: keeps as many requests under way as it may, and tells of metric families beside them.
+//! The task of one receiver: keeps as many requests under way as it may, those that tell of metric families included.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,21 +13,20 @@ use super::client::Clients;
 use super::complaints::Complaint;
 use super::delivery::{Delivery, State};
 use super::demand::{Demand, EVERY};
-use super::describe::{Describer, Description, MetadataSource};
+use super::describe::{Describer, MetadataSource, Told};
 use super::error::SendError;
 use super::gate::Gate;
 use super::kinds::Kinds;
 use super::message::Messages;
 use super::metrics::{HistogramsDropped, Metrics};
-use super::post::{self, Post, Sent};
+use super::post::{self, Post};
 use super::progress::{Ledger, Monitor};
 use super::rate::Rate;
 use super::tenants::Tenants;
-use super::verdict::{Asked, Verdict};
+use super::verdict::Verdict;
 use crate::clock::Clock;
 use crate::config::{RemoteWrite, SpiffeReceiver};
 use crate::identity::Credentials;
-use crate::model::WriteFormat;
 use crate::spool::{LeaseLimits, Outlet, Undelivered};
 
 /// The most bytes of one request before compression; half of what VictoriaMetrics takes by default, and Mimir takes
@@ -53,8 +52,8 @@ pub struct Sender {
 enum Ended {
     /// A lease is settled.
     Lease,
-    /// A request that told of so many metric families was answered, or not.
-    Told(Verdict, u64),
+    /// A request that tells of metric families is.
+    Telling(Told),
 }
 
 impl Prepared {
@@ -144,7 +143,7 @@ impl Sender {
             // What it does not take is not known before it has tried.
             return Undelivered::default();
         }
-        metrics.failed.add(Kinds { samples: left.samples, ..Kinds::default() });
+        metrics.failed.add(Kinds::pending(&queue));
         tracing::warn!(
             receiver = remote.name,
             url = remote.shown_url(),
@@ -159,7 +158,7 @@ impl Sender {
         let closed = self.outlet.closed();
         let most = self.delivery.remote.queue.max_requests_in_flight;
         // The request that tells of metric families, while there is one.
-        let mut telling: Option<(AbortHandle, u64)> = None;
+        let mut telling: Option<AbortHandle> = None;
         let mut is_over = false;
         let mut demand = Demand::default();
         let mut estimate = tokio::time::interval_at(Instant::now() + EVERY, EVERY);
@@ -176,25 +175,17 @@ impl Sender {
                 biased;
                 Some(ended) = under_way.join_next() => match ended {
                     Ok(Ended::Lease) => {}
-                    Ok(Ended::Told(verdict, families)) => if telling.take().is_some() {
-                        self.told(verdict, families);
-                    },
+                    Ok(Ended::Telling(told)) => {
+                        telling = None;
+                        self.told(told);
+                    }
                     Err(error) => {
-                        telling = telling.filter(|(request, _)| !request.is_finished());
+                        telling = telling.filter(|request| request.id() != error.id());
                         if !error.is_cancelled() {
                             tracing::error!(%error, "BUG: a request ended abnormally");
                         }
                     }
                 },
-                // All time that is left is for samples.
-                () = closed.cancelled(), if telling.is_some() => {
-                    if let Some((request, families)) = telling.take() {
-                        request.abort();
-                        self.delivery.metrics.metadata_failed.inc_by(families);
-                    }
-                    self.delivery.post.hang_up().await;
-                    self.describer.end_round();
-                }
                 () = self.delivery.tenants.changed.notified() => {}
                 () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
                 _ = estimate.tick() => {
@@ -215,10 +206,13 @@ impl Sender {
                     }
                     None => is_over = true,
                 },
+                // While there are samples, these find out when a receiver in trouble is well again.
                 () = self.describer.due(),
-                    if telling.is_none() && !closed.is_cancelled() && self.delivery.gate.is_open() =>
+                    if telling.is_none()
+                        && !closed.is_cancelled()
+                        && (under_way.is_empty() || self.delivery.gate.is_open()) =>
                 {
-                    telling = self.describe(under_way);
+                    telling = self.describe(under_way, closed.clone());
                 }
             }
         }
@@ -234,8 +228,8 @@ impl Sender {
     }
 
     /// Begins to tell what some metric families are, once.
-    fn describe(&mut self, under_way: &mut JoinSet<Ended>) -> Option<(AbortHandle, u64)> {
-        let Description { body, families } = match self.describer.request() {
+    fn describe(&mut self, under_way: &mut JoinSet<Ended>, closed: CancellationToken) -> Option<AbortHandle> {
+        let description = match self.describer.request() {
             Ok(Some(description)) => description,
             Ok(None) => {
                 self.describer.end_round();
@@ -247,20 +241,13 @@ impl Sender {
                 return None;
             }
         };
-        self.delivery.metrics.metadata.inc_by(families);
-        self.delivery.metrics.metadata_bytes.inc_by(body.len() as u64);
         let delivery = Arc::clone(&self.delivery);
-        let telling = under_way.spawn(async move {
-            // Only 1.0 tells of families in requests of their own.
-            let asked = Asked { format: WriteFormat::V1, held: Kinds::default() };
-            let Sent { verdict, .. } = delivery.post.send(body, asked, 0, None).await;
-            Ended::Told(verdict, families)
-        });
-        Some((telling, families))
+        Some(under_way.spawn(async move { Ended::Telling(delivery.tell(description, closed).await) }))
     }
 
     /// Without an answer that counts the round is over.
-    fn told(&mut self, verdict: Verdict, families: u64) {
+    fn told(&mut self, told: Told) {
+        let Told::Answered(verdict) = told else { return self.describer.end_round() };
         let refused = match verdict {
             Verdict::Delivered { .. } => None,
             Verdict::Rejected { status, words, .. } => Some((status.as_str().to_owned(), words, true)),
@@ -269,14 +256,16 @@ impl Sender {
         };
         let go_on = refused.as_ref().is_none_or(|(_, _, go_on)| *go_on);
         if let Some((reason, detail, _)) = refused {
-            let Delivery { remote, metrics, .. } = &*self.delivery;
-            metrics.metadata_failed.inc_by(families);
+            let Delivery { remote, gate, .. } = &*self.delivery;
+            let until = gate.closed_until().unwrap_or_else(Instant::now);
+            let pause = until.saturating_duration_since(Instant::now());
             if let Some(unsaid) = self.delivery.state().complaints.due(Complaint::Metadata) {
                 tracing::warn!(
                     receiver = remote.name,
                     url = remote.shown_url(),
                     reason,
                     detail,
+                    pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
                     unsaid,
                     "the receiver does not take metadata; it is told again after send_interval"
                 );

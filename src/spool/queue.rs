@@ -28,8 +28,12 @@ const WARN_EVERY: Duration = Duration::from_secs(30);
 pub struct QueueSnapshot {
     /// Blocks that wait or are leased.
     pub pending_blocks: u64,
-    /// Samples that wait or are leased.
+    /// Samples and histograms that wait or are leased.
     pub pending_samples: u64,
+    /// Histograms among them.
+    pub pending_histograms: u64,
+    /// Exemplars that wait or are leased.
+    pub pending_exemplars: u64,
     /// Of the pending blocks, those that are on disk, and there after this process has ended.
     pub kept_blocks: u64,
     /// Samples in them.
@@ -246,6 +250,8 @@ impl Queue {
         QueueSnapshot {
             pending_blocks: pending.blocks,
             pending_samples: pending.samples,
+            pending_histograms: pending.histograms,
+            pending_exemplars: pending.exemplars,
             kept_blocks: kept.blocks,
             kept_samples: kept.samples,
             waiting_bytes: window.waiting_bytes(),

@@ -2,11 +2,13 @@
 //!
 //! That suite starts a sender for each of its tests and looks at the last request. Here one agent scrapes a target for each
 //! test, and everything that came for it is looked at ([`content`]); one agent writes to a receiver for each way to answer
-//! ([`answers`]). The levels MUST, SHOULD and MAY are held alike.
+//! ([`answers`]); and for what hangs on the settings that the suite's own sender has, that sender runs as it would there
+//! ([`launcher`]). The levels MUST, SHOULD and MAY are held alike.
 
 mod answers;
 mod content;
 mod expositions;
+mod launcher;
 mod rules;
 
 use std::collections::BTreeMap;

@@ -33,6 +33,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::agent::eventually;
 use crate::support::receiver::{Answer, Receiver, always, script};
 
 /// How long anything is waited for before a test fails.
@@ -361,10 +362,14 @@ async fn a_shutdown_ends_at_its_deadline_and_says_what_is_lost() {
     let (log, _guard) = secrecy::capture();
     let pipe = Pipe::to(vec![remote]);
     for scrape in 0..5 {
-        pipe.push(block_of(1, scrape, 10)).await;
+        pipe.push(Block { histograms: 3, exemplars: 2, ..block_of(1, scrape, 10) }).await;
     }
     receiver.requests(2).await;
     pipe.give_up.cancel();
+    eventually("the sender has ended", async || pipe.running[0].is_finished().then_some(())).await;
+    let failed = ["samples", "histograms", "exemplars"]
+        .map(|kind| pipe.metric(&format!("prometheus_remote_storage_{kind}_failed_total")));
+    assert_eq!(failed, [28.0, 12.0, 8.0]);
     assert_eq!(pipe.end().await, [Undelivered { blocks: 4, samples: 40 }], "one was delivered, one is cut off");
     let said = log.text();
     let line = said.lines().find(|line| line.contains("these samples are lost")).expect("it is said");

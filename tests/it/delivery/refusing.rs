@@ -126,17 +126,87 @@ async fn samples_go_between_two_requests_of_metadata() {
 }
 
 #[tokio::test]
-async fn metadata_does_not_take_the_time_of_a_shutdown() {
-    let receiver = Receiver::start(deaf_to_metadata()).await;
+async fn metadata_and_samples_are_one_request_after_the_other_if_configured_so() {
+    const TAKES: Duration = Duration::from_millis(30);
+    let receiver = Receiver::start(always(Answer::ok().after(TAKES))).await;
     let mut remote = remote("main", &receiver.url());
-    remote.metadata.send_interval = Duration::from_millis(10);
-    remote.remote_timeout = Duration::from_secs(3600);
+    remote.queue.max_requests_in_flight = 1;
+    remote.metadata.send_interval = Duration::from_millis(1);
     let pipe = Pipe::to(vec![remote]);
-    receiver.requests(1).await;
-    pipe.push(block_of(1, 1, 5)).await;
+    for scrape in 0..20 {
+        let seen = receiver.recorded().len();
+        for target in 1..=3 {
+            pipe.push(block_of(target, scrape, 1)).await;
+        }
+        receiver.requests(seen + 2).await;
+    }
     assert_eq!(pipe.end().await, [Undelivered::default()]);
-    assert_eq!(receiver.recorded().len(), 2, "one of metadata, which was cut off, and one of samples");
-    assert_eq!(receiver.samples(5).await.len(), 5);
+    let recorded = receiver.recorded();
+    let told = recorded.iter().filter(|one| one.samples.is_empty()).count();
+    assert!(told >= 5 && recorded.len() - told >= 5, "{told} of {}", recorded.len());
+    // At the end one of metadata may be cut off, behind which one of samples comes.
+    let end = recorded.iter().rposition(|one| one.samples.is_empty()).expect("metadata came");
+    assert!(recorded[..=end].windows(2).all(|pair| pair[1].at - pair[0].at >= TAKES), "two at a time");
+    assert!(recorded[end + 1..].windows(2).all(|pair| pair[1].at - pair[0].at >= TAKES), "two at a time");
+}
+
+/// Waits until both families were told in vain.
+async fn metadata_failed(pipe: &Pipe) {
+    let failed = async || pipe.metric("prometheus_remote_storage_metadata_failed_total") == 2.0;
+    eventually("they were told in vain", async || failed().await.then_some(())).await;
+}
+
+#[tokio::test]
+async fn who_is_told_to_wait_with_metadata_waits_with_samples() {
+    const PAUSE: Duration = Duration::from_secs(1);
+    for answer in [Answer::status(429), Answer::status(503)] {
+        let receiver = Receiver::start(script([answer.header("retry-after", "1")])).await;
+        let mut remote = remote("main", &receiver.url());
+        remote.metadata.send_interval = Duration::from_millis(50);
+        let pipe = Pipe::to(vec![remote]);
+        let monitor = pipe.monitors[0].clone();
+        metadata_failed(&pipe).await;
+        pipe.push(block_of(1, 1, 5)).await;
+        until(&monitor, |seen| seen.delivered_samples == 5).await;
+        let recorded = receiver.recorded();
+        assert!(recorded[0].samples.is_empty());
+        assert!(recorded[1].at - recorded[0].at >= PAUSE, "{:?}", recorded[1].at - recorded[0].at);
+        pipe.end().await;
+    }
+}
+
+/// Also where the request that is cut off has the only place there is.
+#[tokio::test]
+async fn metadata_does_not_take_the_time_of_a_shutdown() {
+    for in_flight in [1, 4] {
+        let receiver = Receiver::start(deaf_to_metadata()).await;
+        let mut remote = remote("main", &receiver.url());
+        remote.queue.max_requests_in_flight = in_flight;
+        remote.metadata.send_interval = Duration::from_millis(10);
+        remote.remote_timeout = Duration::from_secs(3600);
+        let pipe = Pipe::to(vec![remote]);
+        receiver.requests(1).await;
+        pipe.push(block_of(1, 1, 5)).await;
+        assert_eq!(pipe.end().await, [Undelivered::default()]);
+        assert_eq!(receiver.recorded().len(), 2, "one of metadata, which was cut off, and one of samples");
+        assert_eq!(receiver.samples(5).await.len(), 5);
+    }
+}
+
+/// A request that waits for the receiver to come to its senses was not sent, and is not counted.
+#[tokio::test]
+async fn metadata_that_waits_at_a_shutdown_was_neither_sent_nor_refused() {
+    let receiver = Receiver::start(script([Answer::status(503).header("retry-after", "3600")])).await;
+    let mut remote = remote("main", &receiver.url());
+    remote.metadata.send_interval = Duration::from_millis(1);
+    let mut pipe = Pipe::to(vec![remote]);
+    metadata_failed(&pipe).await;
+    pipe.inlet = mpsc::channel(1).0;
+    eventually("the sender has ended", async || pipe.running[0].is_finished().then_some(())).await;
+    let counted =
+        ["total", "failed_total"].map(|counter| pipe.metric(&format!("prometheus_remote_storage_metadata_{counter}")));
+    assert_eq!(counted, [2.0, 2.0]);
+    assert_eq!(pipe.end().await, [Undelivered::default()]);
 }
 
 #[tokio::test]
