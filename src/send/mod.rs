@@ -60,6 +60,7 @@ mod post;
 mod progress;
 mod rate;
 mod recent;
+mod search;
 mod sender;
 mod tenants;
 mod verdict;

@@ -192,7 +192,8 @@ impl Drop for Presence {
             one.bytes -= self.bytes;
             if one.leases == 0 {
                 one.returns = false;
-                if one.gate.is_open() {
+                // Whose patience has begun is remembered as one who is refused: he may be so again.
+                if one.gate.is_open() && one.since.is_none() {
                     known.remove(&self.tenant);
                 }
             }
@@ -228,6 +229,12 @@ mod tests {
         tenants.refuses(tenant, "no");
     }
 
+    fn answer(tenants: &Tenants, tenant: &Tenant, was_taken: bool) {
+        tenants.hears(tenant, was_taken);
+        let gate = tenants.gate_of(tenant).expect("he has leases");
+        gate.answered(gate.try_enter().expect("there is no pause"));
+    }
+
     fn is_refused(tenants: &Tenants, tenant: &Tenant) -> bool {
         tenants.refused().0.tenants.contains(tenant)
     }
@@ -250,8 +257,7 @@ mod tests {
         assert!(!is_refused(&tenants, &shop));
         let probe = tenants.enter(&shop, 0);
         assert!(is_refused(&tenants, &shop), "one at a time");
-        let gate = tenants.gate_of(&shop).expect("he has a lease");
-        gate.answered(gate.try_enter().expect("the pause is over"));
+        answer(&tenants, &shop, true);
         assert!(!is_refused(&tenants, &shop));
         drop((probe, other));
         assert!(tenants.known().is_empty());
@@ -296,7 +302,9 @@ mod tests {
             tokio::time::advance(PAUSE).await;
         }
         let lease = tenants.enter(&shop, 0);
-        tenants.hears(&shop, false);
+        answer(&tenants, &shop, false);
+        drop(lease);
+        let lease = tenants.enter(&shop, 0);
         refuse(&tenants, &shop);
         assert!(tenants.known()[&shop].is_overdue, "something was rejected instead");
         drop(lease);

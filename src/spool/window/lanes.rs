@@ -229,6 +229,11 @@ impl Lanes {
         self.targets.get(&target).is_some_and(|of| of.leased > 0)
     }
 
+    /// Whether anything of this target waits.
+    pub(super) fn has_any_of(&self, target: TargetId) -> bool {
+        self.targets.get(&target).is_some_and(|of| !of.strands.is_empty())
+    }
+
     /// Whether anything waits for anybody else.
     pub(super) fn has_others(&self, than: &HashSet<Tenant>) -> bool {
         self.lanes.keys().any(|tenant| tenant.as_ref().is_none_or(|tenant| !than.contains(tenant)))

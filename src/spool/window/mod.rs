@@ -43,7 +43,7 @@ use tokio::time::Instant;
 
 use super::count::Count;
 use super::lost::Lost;
-use crate::model::Block;
+use crate::model::{Block, TargetId};
 use behind::Behind;
 use fresh::Fresh;
 use lanes::Lanes;
@@ -162,6 +162,7 @@ pub(super) struct Window {
 
 #[derive(Clone, Copy)]
 struct Leased {
+    target: TargetId,
     since: Instant,
     min_ms: i64,
     count: Count,

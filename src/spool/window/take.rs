@@ -133,7 +133,8 @@ impl Window {
         {
             return None;
         }
-        let until = self.leased.values().map(|one| one.since).min()? + STUCK_AFTER;
+        let waited_for = self.leased.values().filter(|one| self.lanes.has_any_of(one.target));
+        let until = waited_for.map(|one| one.since).min()? + STUCK_AFTER;
         if Instant::now() < until {
             return Some(until);
         }
@@ -169,7 +170,8 @@ impl Window {
         let since = Instant::now();
         for one in &taken {
             self.leased_sum += one.count();
-            self.leased.insert(one.number, Leased { since, min_ms: one.block.min_ms, count: one.count() });
+            let leased = Leased { target: one.block.target, since, min_ms: one.block.min_ms, count: one.count() };
+            self.leased.insert(one.number, leased);
             self.lanes.lease(one.block.target);
             if let Some(fresh) = &mut self.fresh {
                 fresh.lanes.lease(one.block.target);

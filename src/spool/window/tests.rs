@@ -312,6 +312,10 @@ async fn what_waits_for_a_lease_takes_no_more_memory_if_nobody_else_waits() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_ends_is_waited_for_rather_than_more_read() {
     let mut disked = Disked::new(16 * MIB);
+    // One that has been out for long, and for which nobody waits.
+    disked.push(block(999, "b"));
+    let _other = take(&mut disked.window, &[]);
+    tokio::time::advance(Duration::from_secs(60)).await;
     for number in 0..200 {
         let target = if number < 150 { 1 } else { 2 };
         disked.push(Block { target: TargetId(target), ..block(number, "a") });

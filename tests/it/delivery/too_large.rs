@@ -67,7 +67,10 @@ async fn who_takes_only_a_few_at_a_time_has_all_in_the_end_however_much_had_gath
 async fn who_takes_a_few_at_a_time_has_all_but_what_is_at_fault_however_much_that_is() {
     let is_bad = |n: u32| (1..=80).contains(&n);
     let receiver = small(5, move |labels| is_bad(number(labels))).await;
-    let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+    let mut remote = remote("main", &receiver.url());
+    // A search may cost sixty times that.
+    remote.queue.max_backoff = Duration::from_secs(5);
+    let pipe = Pipe::to(vec![remote]);
     pipe.push(block_of(1, 1, 281)).await;
     judged(&pipe.monitors[0], 281).await;
     let seen = pipe.monitors[0].snapshot();
