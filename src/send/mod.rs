@@ -60,8 +60,12 @@ mod progress;
 mod rate;
 mod recent;
 mod sender;
+mod taken;
 mod tenants;
 mod verdict;
+
+#[cfg(test)]
+mod many_tenants;
 
 pub use backoff::{Backoff, BackoffError, Pauses};
 pub use describe::MetadataSource;

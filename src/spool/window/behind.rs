@@ -2,7 +2,8 @@
 //! cannot go.
 //!
 //! It is noted whenever a block is left to the disk. What was there when the log was opened is not known. What always holds:
-//! none is forgotten of which something was noted that is still there, and of the others no more are remembered than of those.
+//! none is forgotten of which something was noted that is still there, and of the others no more are remembered than of those;
+//! without a gap none are.
 
 use std::collections::HashMap;
 
@@ -38,6 +39,13 @@ impl Behind {
         }
     }
 
+    /// There is no gap any more.
+    pub(super) fn forget_all(&mut self) {
+        if self.len() > 0 {
+            *self = Self::default();
+        }
+    }
+
     /// Whether there is anything of such a tenant with the number `from` or a higher one.
     pub(super) fn any_tenant(&self, from: u64, which: impl Fn(&Tenant) -> bool) -> bool {
         self.tenants.iter().any(|(tenant, newest)| *newest >= from && which(tenant))
@@ -48,7 +56,7 @@ impl Behind {
         self.targets.iter().any(|(target, newest)| *newest >= from && which(*target))
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.tenants.len() + self.targets.len()
     }
 }
