@@ -26,7 +26,7 @@ use crate::spool::Lease;
 
 /// How long no request is sent again in parts after that helped nobody. Not for ever: a receiver that came to its senses may
 /// still get a bad target in each request, and would never take one as a whole.
-const TOGETHER_FOR: Duration = Duration::from_secs(60);
+pub(super) const TOGETHER_FOR: Duration = Duration::from_secs(60);
 
 /// How long others wait behind a target that may have gone.
 const WAITING_FOR: Duration = Duration::from_secs(10 * 60);
@@ -182,10 +182,14 @@ impl Delivery {
     /// The receiver rejects each part of what this tenant sends alone. If it took something of late, that is about these parts.
     pub(super) fn all_rejected(&self, tenant: Option<Tenant>) {
         let mut state = self.state();
-        if state.taken.get(&tenant).is_some_and(|last| last.elapsed() < TOGETHER_FOR) {
+        if state.taken.was_of(&tenant) {
             return;
         }
-        state.all_rejected.retain(|_, known| known.since.elapsed() < WAITING_FOR);
+        // Once in a while only: there may be many tenants.
+        if state.swept.elapsed() >= TOGETHER_FOR {
+            state.all_rejected.retain(|_, known| known.since.elapsed() < WAITING_FOR);
+            state.swept = Instant::now();
+        }
         let new = AllRejected { since: Instant::now(), waiting: None };
         state.all_rejected.entry(tenant).or_insert(new).since = Instant::now();
     }
@@ -194,21 +198,13 @@ impl Delivery {
     pub(super) fn has_taken_of(&self, tenant: Option<Tenant>) {
         let mut state = self.state();
         state.all_rejected.remove(&tenant);
-        state.taken.retain(|_, last| last.elapsed() < TOGETHER_FOR);
-        state.taken.insert(tenant, Instant::now());
+        state.taken.note(tenant);
     }
 
     /// Whether the receiver has taken something of others since the requests of this tenant fail, one of which just did.
     pub(super) fn fails_alone(&self, tenant: &Tenant) -> bool {
         let since = self.tenants.fails(tenant);
-        self.taken_besides(tenant).is_some_and(|last| last > since)
-    }
-
-    /// When it last took something of others, if that was of late.
-    pub(super) fn taken_besides(&self, tenant: &Tenant) -> Option<Instant> {
-        let state = self.state();
-        let others = state.taken.iter().filter(|(other, _)| other.as_ref() != Some(tenant));
-        others.map(|(_, last)| *last).max().filter(|last| last.elapsed() < TOGETHER_FOR)
+        self.state().taken.besides(tenant).is_some_and(|last| last > since)
     }
 
     /// One target of these blocks is searched from now on.

@@ -26,6 +26,7 @@ use super::post::{Post, Sent};
 use super::progress::Ledger;
 use super::rate::Rate;
 use super::sender::MAX_MESSAGE_BYTES;
+use super::taken::Taken;
 use super::tenants::Tenants;
 use super::verdict::{Asked, Trouble, TroubleKind, Verdict};
 use crate::clock::Clock;
@@ -64,8 +65,9 @@ pub(super) struct State {
     /// When the receiver last rejected each part alone, of which tenant: for a while it is not asked so again, as it may
     /// reject whatever it gets.
     pub(super) all_rejected: HashMap<Option<Tenant>, AllRejected>,
-    /// When it last took something, of which tenant, for as long as that matters.
-    pub(super) taken: HashMap<Option<Tenant>, Instant>,
+    /// When that was last looked through for what matters no more.
+    pub(super) swept: Instant,
+    pub(super) taken: Taken,
     pub(super) turns: Turns,
     /// What is known of the targets of which an earlier run left something.
     pub(super) earlier: Earlier,
@@ -126,7 +128,8 @@ impl State {
             complaints: Complaints::default(),
             apart: HashMap::new(),
             all_rejected: HashMap::new(),
-            taken: HashMap::new(),
+            swept: Instant::now(),
+            taken: Taken::new(),
             turns: Turns::default(),
             earlier: Earlier::default(),
             work: Work::default(),
@@ -371,7 +374,7 @@ impl Delivery {
             Some(tenant) if self.fails_alone(tenant) => self.complain_of_failing(tenant, &trouble, pause),
             _ => {
                 // What one is told to wait is not for others who were just taken.
-                let after = after.filter(|_| tenant.is_none_or(|tenant| self.taken_besides(tenant).is_none()));
+                let after = after.filter(|_| tenant.is_none_or(|tenant| self.state().taken.besides(tenant).is_none()));
                 let pause = pause.max(self.gate.failed(passes.receiver, after));
                 self.complain(trouble, attempt, pause);
             }

@@ -62,8 +62,12 @@ mod rate;
 mod recent;
 mod search;
 mod sender;
+mod taken;
 mod tenants;
 mod verdict;
+
+#[cfg(test)]
+mod many_tenants;
 
 pub use backoff::{Backoff, BackoffError, Pauses};
 pub use describe::MetadataSource;

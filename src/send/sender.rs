@@ -43,7 +43,7 @@ pub struct Prepared {
 /// Sends what comes out of one queue to one receiver.
 pub struct Sender {
     outlet: Outlet,
-    delivery: Arc<Delivery>,
+    pub(super) delivery: Arc<Delivery>,
     monitor: Monitor,
     describer: Describer,
 }

@@ -2,8 +2,8 @@
 //! cannot go.
 //!
 //! It is noted whenever a block is left to the disk. What was there when the log was opened is not known. What always holds:
-//! none is forgotten of which something was noted that is still there, and of the others no more are remembered than of those,
-//! and none where nothing is there.
+//! none is forgotten of which something was noted that is still there, and of the others no more are remembered than of those;
+//! without a gap none are.
 
 use std::collections::HashMap;
 
@@ -39,6 +39,13 @@ impl Behind {
         }
     }
 
+    /// There is no gap any more.
+    pub(super) fn forget_all(&mut self) {
+        if self.len() > 0 {
+            *self = Self::default();
+        }
+    }
+
     /// Whether there is anything of such a tenant with the number `from` or a higher one.
     pub(super) fn any_tenant(&self, from: u64, which: impl Fn(&Tenant) -> bool) -> bool {
         self.tenants.iter().any(|(tenant, newest)| *newest >= from && which(tenant))
@@ -49,12 +56,7 @@ impl Behind {
         self.targets.iter().any(|((target, tenant), newest)| *newest >= from && which(*target, tenant.as_ref()))
     }
 
-    /// Nothing is in the gap any more.
-    pub(super) fn forget(&mut self) {
-        *self = Self::default();
-    }
-
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.tenants.len() + self.targets.len()
     }
 }

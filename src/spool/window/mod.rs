@@ -372,7 +372,7 @@ impl Window {
         {
             disk.gap_from = end;
             disk.stored_oldest_ms = None;
-            self.behind.forget();
+            self.behind.forget_all();
         }
         self.look_at_gap();
     }

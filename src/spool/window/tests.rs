@@ -405,3 +405,41 @@ async fn it_knows_whether_anything_of_an_earlier_run_is_left() {
     window.forget(&earlier);
     assert!(!window.holds_earlier());
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_known_of_a_hundred_thousand_tenants_once_all_of_theirs_is_settled() {
+    const TENANTS: i64 = 100_000;
+    let of =
+        |number: i64| Block { elements: Bytes::from_static(&[0; 64]), ..block(number, &format!("tenant-{number}")) };
+    let is_empty = |window: &Window| {
+        let all_lanes = [Some(&window.lanes), window.fresh.as_ref().map(|fresh| &fresh.lanes)];
+        window.waiting.is_empty()
+            && window.leased.is_empty()
+            && all_lanes.into_iter().flatten().all(Lanes::is_empty)
+            && window.behind.len() == 0
+    };
+
+    let mut window = Window::new(64 * MIB, false);
+    (0..TENANTS).for_each(|number| window.push(of(number)));
+    let leases: Vec<_> = (0..TENANTS).map(|_| take(&mut window, &[])).collect();
+    assert!(window.waiting.is_empty() && leases.iter().all(|lease| lease.len() == 1));
+    for (number, lease) in leases.into_iter().enumerate() {
+        match number % 2 {
+            0 => window.forget(&lease),
+            _ => window.give_back(lease),
+        }
+    }
+    while let lease @ [_, ..] = &*take(&mut window, &[]) {
+        window.forget(lease);
+    }
+    assert!(is_empty(&window));
+
+    for (newest_first, tenants) in [(false, TENANTS), (true, TENANTS / 2)] {
+        let mut disked = Disked::new(8 * MIB);
+        disked.window.set_newest_first(newest_first);
+        (0..tenants).for_each(|number| disked.push(of(number)));
+        assert!(disked.window.behind.len() > TENANTS as usize / 10, "much is on disk only");
+        assert_eq!(disked.drain(&[]).len() as i64, tenants);
+        assert!(is_empty(&disked.window), "newest first: {newest_first}");
+    }
+}
