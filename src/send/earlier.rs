@@ -24,6 +24,7 @@ use tokio::time::sleep;
 
 use super::delivery::{Delivery, Rejection, Settled};
 use super::parts::{by_format, by_target, some_series, spans_targets, without};
+use super::search::After;
 use crate::model::{Block, TargetId};
 use crate::spool::Lease;
 
@@ -113,7 +114,7 @@ impl Delivery {
             match self.settle(&mut alone, None).await {
                 Settled::Delivered => {
                     self.has_taken(&blocks);
-                    self.search(others, Some(rejection), true).await;
+                    self.search(others, Some(rejection), After::Restart).await;
                     return;
                 }
                 Settled::Rejected(_) => sleep(self.backoff.pauses().next(None)).await,

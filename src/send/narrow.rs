@@ -2,7 +2,7 @@
 //!
 //! They are found by a [`search`](super::search), and are sent apart from the rest for a while, so that they cost one request more and not
 //! the whole search. If they are rejected together, a few of them that were not asked alone for a while are: one that is taken
-//! again is not dropped for ever because of its neighbours, and if one is, all the others are searched. Where others were rejected beside them, scrapes may be at fault
+//! again is not dropped for ever because of its neighbours, and if one is, all the others are asked. Where others were rejected beside them, scrapes may be at fault
 //! instead of series, and each is tried alone.
 //!
 //! The blocks stay leased until all parts are settled. Who is cut off in between, at the end of the process, leaves them whole:
@@ -14,17 +14,18 @@ use tokio::time::Instant;
 
 use super::delivery::{Delivery, Rejection, Settled};
 use super::parts::{SeriesId, first_series, id_of, spans_series, without};
-use super::search::Searched;
+use super::search::{After, Searched};
 use crate::model::{Block, TargetId};
-use crate::wire::series_of;
+use crate::wire::{WireError, series_of};
 
 /// How many series at fault are remembered of one target, and how many of them are named in the log.
-const MAX_REMEMBERED: usize = 10_000;
+const MAX_REMEMBERED: usize = 1000;
 const MAX_NAMED: usize = 100;
 
-/// How many of these are asked alone after they were rejected together, and after how many of the longest pauses of the
-/// backoff again.
+/// How many of these are asked alone after they were rejected together, at least and as a part of all, and after how many of
+/// the longest pauses of the backoff again.
 const ASKED_AGAIN: usize = 4;
+const ASKED_AGAIN_OF: usize = 50;
 const ASKED_AGAIN_AFTER: u32 = 12;
 
 impl Delivery {
@@ -42,7 +43,7 @@ impl Delivery {
             self.is_searched(&blocks);
         }
         if rejection.is_some() || !self.knows_offenders(&blocks) {
-            return self.search(blocks, rejection, false).await.any_taken;
+            return self.search(blocks, rejection, After::Rejection).await.any_taken;
         }
         self.narrow_known(blocks, false).await.is_some_and(|found| found.any_taken)
     }
@@ -50,8 +51,7 @@ impl Delivery {
     /// The same of blocks that were not rejected yet, without what is known to be at fault, which is tried apart; `is_nested`:
     /// in the middle of a search. What became of the others, if there are any.
     pub(super) async fn narrow_known(&self, blocks: Vec<Block>, is_nested: bool) -> Option<Searched> {
-        let known = self.offenders(&blocks);
-        let [good, bad] = match without(&blocks, |series| known.contains_key(&id_of(series))) {
+        let [good, bad] = match self.without_known(&blocks) {
             Ok(parts) => parts,
             Err(error) => {
                 self.drop_damaged(&blocks, &error);
@@ -63,8 +63,8 @@ impl Delivery {
             return None;
         };
         let found = match is_nested {
-            true => self.halve(good, None, false).await,
-            false => self.search(good, None, false).await,
+            true => self.halve(good, None, After::Rejection).await,
+            false => self.search(good, None, After::Rejection).await,
         };
         if found.any_taken {
             // It is not the receiver that takes nothing.
@@ -72,6 +72,12 @@ impl Delivery {
         }
         self.try_again(bad, found.any_rejected).await;
         Some(found)
+    }
+
+    /// The blocks without what is known to be at fault, and that alone.
+    pub(super) fn without_known(&self, blocks: &[Block]) -> Result<[Vec<Block>; 2], WireError> {
+        let known = self.offenders(blocks);
+        without(blocks, |series| known.contains_key(&id_of(series)))
     }
 
     /// What was at fault may be taken now, or some of it: of these series, and where others of the target were rejected beside
@@ -87,7 +93,7 @@ impl Delivery {
         };
         if rejection.is_about_size() && self.is_to_be_split(&rejection) {
             // That says nothing of any of them.
-            self.search(blocks, Some(rejection), false).await;
+            self.halve(blocks, Some(rejection), After::Rejection).await;
             return;
         }
         let asked = match self.may_split(&rejection, &blocks) && spans_series(&blocks) {
@@ -97,8 +103,8 @@ impl Delivery {
         match without(&blocks, |series| asked.contains(&id_of(series))) {
             Ok([rest, asked]) => {
                 // If one of them is taken again, others may be.
-                if !asked.is_empty() && self.search(asked, None, false).await.any_taken {
-                    self.search(rest, Some(rejection), false).await;
+                if !asked.is_empty() && self.halve(asked, None, After::Healing).await.any_taken {
+                    self.halve(rest, Some(rejection), After::Healing).await;
                 } else if times_may_be_wrong {
                     self.scrape_by_scrape(rest, rejection).await;
                 } else {
@@ -112,10 +118,11 @@ impl Delivery {
     /// Those of the series at fault that were not asked alone for longest, if that is long enough.
     fn asked_alone(&self, blocks: &[Block]) -> HashSet<SeriesId> {
         let after = self.remote.queue.max_backoff * ASKED_AGAIN_AFTER;
-        let mut due: Vec<_> =
-            self.offenders(blocks).into_iter().filter(|(_, asked)| asked.elapsed() >= after).collect();
+        let known = self.offenders(blocks);
+        let count = ASKED_AGAIN.max(known.len() / ASKED_AGAIN_OF);
+        let mut due: Vec<_> = known.into_iter().filter(|(_, asked)| asked.elapsed() >= after).collect();
         due.sort_by_key(|(_, asked)| *asked);
-        due.into_iter().take(ASKED_AGAIN).map(|(series, _)| series).collect()
+        due.into_iter().take(count).map(|(series, _)| series).collect()
     }
 
     /// Samples of this target were taken beside those that are not.

@@ -12,28 +12,42 @@
 //! fault. After many rejections among several scrapes one of them is searched for all. What is rejected for its size is
 //! halved as long as something is taken: who takes a little at a time has all in the end.
 //!
-//! What always holds: what was not rejected itself is not dropped; the samples of a series are sent in order; a search
-//! ends, because what it costs is counted: the pauses, and the time of requests that were rejected, but for what an outage
-//! adds to that.
+//! What always holds: nothing is dropped that was in no rejected request; the samples of a series are sent in order; a search
+//! ends: each step halves a piece or settles it, and what it costs is counted: the pauses, and the time of requests that were
+//! rejected, but for what an outage adds to that.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::delivery::{Delivery, Rejection, Settled};
-use super::parts::{halves, samples_of, spans_series};
+use super::parts::{halves, samples_of, spans_series, tenant_of};
 use crate::model::Block;
 
 /// How many rejections a search may cost in any case. Those for the size of a piece do not count where another one was taken:
 /// its halves are smaller.
 const MAX_REJECTIONS: u32 = 100;
 
-/// How much time a search in one scrape may cost, in longest pauses of the backoff: five minutes, if nobody says otherwise. Where
-/// pieces are rejected for their size, how much without anything being taken.
+/// How much time a search in one scrape may cost besides, in longest pauses of the backoff: five minutes, if nobody says otherwise.
+/// Where pieces are rejected for their size, how much without anything being taken.
 const LONGEST: u32 = 60;
 
-/// After how many single series it is doubted that a receiver which took nothing yet takes anything.
+/// After how many single series it is doubted that a receiver which took nothing yet takes anything of the rest, and after how
+/// many if it takes others.
 const ENOUGH: u32 = 2;
+const ENOUGH_WHERE_WELL: u32 = 10;
+
+/// What a search comes after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// Blocks were rejected, or may be.
+    Rejection,
+    /// An earlier run has left them, of which the receiver has taken something: then they are split whatever it rejected
+    /// before. But it may have that, and most of these blocks, already, so that no series is to blame for what it rejects.
+    Restart,
+    /// These series were at fault, and of some of them it is taken again: each is asked for.
+    Healing,
+}
 
 /// What a search came to.
 #[derive(Debug, Default)]
@@ -82,16 +96,16 @@ struct Cost {
     time: Duration,
     /// Since something was taken or found.
     in_vain: Duration,
+    /// The samples of the largest piece that was taken.
+    largest: u64,
 }
 
 impl Delivery {
-    /// Settles all blocks of one target, in as many parts as it takes. `is_earlier` is whether an
-    /// earlier run has left them, of which the receiver has taken something: then they are split whatever it rejected before.
-    /// But it may have that, and most of these blocks, already, so that no series is to blame for what it rejects.
-    pub(super) async fn search(&self, blocks: Vec<Block>, rejection: Option<Rejection>, is_earlier: bool) -> Searched {
-        let searched = self.halve(blocks, rejection, is_earlier).await;
+    /// Settles all blocks of one target, in as many parts as it takes.
+    pub(super) async fn search(&self, blocks: Vec<Block>, rejection: Option<Rejection>, after: After) -> Searched {
+        let searched = self.halve(blocks, rejection, after).await;
         if !searched.any_taken
-            && !is_earlier
+            && after == After::Rejection
             && let Some(held) = &searched.held
             && !self.others_are_taken(std::slice::from_ref(held))
         {
@@ -103,7 +117,8 @@ impl Delivery {
     }
 
     /// The same, and nothing is concluded for other targets if nothing was taken.
-    pub(super) async fn halve(&self, blocks: Vec<Block>, rejection: Option<Rejection>, is_earlier: bool) -> Searched {
+    pub(super) async fn halve(&self, blocks: Vec<Block>, rejection: Option<Rejection>, after: After) -> Searched {
+        let is_earlier = after == After::Restart;
         let mut any_rejected = rejection.as_ref().is_some_and(|rejection| !rejection.is_about_size());
         // Last first: what is to be sent, or was rejected and is to be split.
         let mut left = vec![(blocks, rejection)];
@@ -158,6 +173,7 @@ impl Delivery {
             match settled {
                 Settled::Delivered => {
                     (any_taken, cost.in_vain) = (true, Duration::ZERO);
+                    cost.largest = samples_of(&piece).max(cost.largest);
                     if is_earlier {
                         singles = 0;
                     }
@@ -174,7 +190,12 @@ impl Delivery {
                     cost.rejections += u32::from(!(any_taken && rejection.is_about_size()));
                     (cost.time, cost.in_vain) = (cost.time + took, cost.in_vain + took);
                     // Pieces with several series have none in common, so that their order is free.
-                    let doubtful = (!any_taken || is_earlier) && singles >= ENOUGH && !rejection.is_about_size();
+                    let enough = match after {
+                        After::Healing => u32::MAX,
+                        After::Rejection if self.is_well(&piece) => ENOUGH_WHERE_WELL,
+                        After::Rejection | After::Restart => ENOUGH,
+                    };
+                    let doubtful = (!any_taken || is_earlier) && singles >= enough && !rejection.is_about_size();
                     if doubtful && spans_series(&piece) {
                         held.push((piece, rejection));
                     } else {
@@ -197,9 +218,14 @@ impl Delivery {
     fn may_cost(&self, cost: &Cost, by_size: bool, piece: &[Block], is_earlier: bool) -> bool {
         let longest = self.remote.queue.max_backoff * LONGEST;
         if by_size {
-            return cost.in_vain < longest;
+            return cost.in_vain < longest || samples_of(piece) > cost.largest;
         }
         cost.rejections < MAX_REJECTIONS || piece.len() == 1 && !is_earlier && cost.time < longest
+    }
+
+    /// Whether the receiver takes others than what these blocks hold.
+    fn is_well(&self, blocks: &[Block]) -> bool {
+        self.others_are_taken(blocks) || self.state().taken.was_of(&tenant_of(blocks).cloned())
     }
 
     /// Blocks of one target of which a search costs too much. Each scrape is tried alone, and the first that is rejected is
@@ -228,7 +254,7 @@ impl Delivery {
                         continue;
                     }
                     Settled::Rejected(rejection) if spans_series(&alone) && self.is_to_be_split(&rejection) => {
-                        Box::pin(self.halve(alone, Some(rejection), false)).await
+                        Box::pin(self.halve(alone, Some(rejection), After::Rejection)).await
                     }
                     Settled::Rejected(rejection) => {
                         match self.is_to_be_split(&rejection) {
@@ -258,21 +284,31 @@ impl Delivery {
         self.each_alone(blocks).await
     }
 
+    /// Each of these scrapes in one request, but for the series that are known to be at fault.
     async fn each_alone(&self, blocks: Vec<Block>) -> bool {
         let (mut any_taken, mut pauses) = (false, self.backoff.pauses());
         for block in blocks {
-            let mut alone = vec![block];
-            match self.settle(&mut alone, None).await {
-                Settled::Delivered => {
-                    any_taken = true;
-                    self.forgive_series(&alone);
-                    pauses = self.backoff.pauses();
+            let alone = vec![block];
+            let parts = match self.without_known(&alone) {
+                Ok(parts) => parts,
+                Err(error) => {
+                    self.drop_damaged(&alone, &error);
+                    continue;
                 }
-                Settled::Rejected(rejection) => {
-                    self.drop_rejected(&alone, rejection, None);
-                    sleep(pauses.next(None)).await;
+            };
+            for mut part in parts.into_iter().filter(|part| !part.is_empty()) {
+                match self.settle(&mut part, None).await {
+                    Settled::Delivered => {
+                        any_taken = true;
+                        self.forgive_series(&part);
+                        pauses = self.backoff.pauses();
+                    }
+                    Settled::Rejected(rejection) => {
+                        self.drop_rejected(&part, rejection, None);
+                        sleep(pauses.next(None)).await;
+                    }
+                    Settled::Nothing => {}
                 }
-                Settled::Nothing => {}
             }
         }
         any_taken

@@ -52,6 +52,8 @@ struct Known {
     returns: bool,
     /// Since when he has been refused without anything being taken.
     since: Option<Instant>,
+    /// When he was last.
+    refused: Option<Instant>,
     /// Since when his requests fail for another reason.
     fails_since: Option<Instant>,
     /// He has been refused once more for too long, and nothing was given up since.
@@ -69,9 +71,17 @@ pub(super) struct Presence {
 
 impl Known {
     fn new(policy: Backoff) -> Self {
-        let gate = Arc::new(Gate::new(policy));
-        let (since, fails_since, words) = (None, None, String::new());
-        Self { gate, leases: 0, bytes: 0, returns: false, since, fails_since, is_overdue: false, words }
+        Self {
+            gate: Arc::new(Gate::new(policy)),
+            leases: 0,
+            bytes: 0,
+            returns: false,
+            since: None,
+            refused: None,
+            fails_since: None,
+            is_overdue: false,
+            words: String::new(),
+        }
     }
 
     /// Whether nothing is to be taken out for him now.
@@ -122,6 +132,9 @@ impl Tenants {
     /// The receiver has refused this tenant with these words.
     pub(super) fn refuses(&self, tenant: &Tenant, words: &str) {
         if let Some(known) = self.known().get_mut(tenant) {
+            // Long before is another matter.
+            known.since = known.since.filter(|_| known.refused.is_some_and(|last| last.elapsed() < PATIENCE / 2));
+            known.refused = Some(Instant::now());
             let since = *known.since.get_or_insert_with(Instant::now);
             known.is_overdue = since.elapsed() >= PATIENCE;
             words.clone_into(&mut known.words);
@@ -313,6 +326,13 @@ mod tests {
         let lease = tenants.enter(&shop, 0);
         refuse(&tenants, &shop);
         assert!(tenants.known()[&shop].is_overdue, "something was rejected instead");
+        drop(lease);
+        tokio::time::advance(PAUSE).await;
+        answer(&tenants, &shop, false);
+        tokio::time::advance(PATIENCE).await;
+        let lease = tenants.enter(&shop, 0);
+        refuse(&tenants, &shop);
+        assert!(!tenants.known()[&shop].is_overdue, "what was long before is another matter");
         drop(lease);
         tokio::time::advance(PAUSE).await;
         tenants.hears(&shop, true);

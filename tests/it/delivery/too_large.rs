@@ -114,3 +114,18 @@ async fn a_series_at_fault_is_not_tried_in_each_scrape_for_the_size_of_the_other
     let requests: Vec<_> = receiver.recorded()[before..].iter().map(|one| one.samples.len()).collect();
     assert!(requests.len() <= 12, "{requests:?}");
 }
+
+#[tokio::test]
+async fn series_that_are_too_large_alone_cost_the_others_nothing() {
+    let receiver = Receiver::start(Box::new(|request| {
+        let is_large = request.samples.iter().any(|(labels, _)| (128..256).contains(&number(labels)));
+        if is_large || request.samples.len() > 100 { Answer::status(413) } else { Answer::ok() }
+    }))
+    .await;
+    let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+    pipe.push(block_of(1, 1, 1024)).await;
+    judged(&pipe.monitors[0], 1024).await;
+    let seen = pipe.monitors[0].snapshot();
+    assert_eq!((seen.delivered_samples, seen.rejected_samples), (1024 - 128, 128));
+    pipe.end().await;
+}
