@@ -9,6 +9,7 @@ mod narrowing;
 mod received;
 mod refusing;
 mod retrying;
+mod searching;
 mod secrecy;
 mod tenants;
 mod too_large;

@@ -1,0 +1,184 @@
+//! What it costs to find many series that a receiver does not want, and what it must not cost.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::narrowing::{judged, number, rejecting};
+use super::secrecy::capture;
+use super::*;
+
+#[tokio::test]
+async fn many_series_at_fault_cost_nobody_else_a_sample_wherever_they_stand() {
+    const SERIES: u64 = 330;
+    let is_bad = |n: u32| n.is_multiple_of(3);
+    let bad = (0..SERIES as u32).filter(|n| is_bad(*n)).count() as u64;
+    // As many scrapes as come together, and as an outage leaves.
+    for scrapes in [1, 5] {
+        let receiver = rejecting(move |labels| is_bad(number(labels))).await;
+        let mut remote = remote("main", &receiver.url());
+        remote.queue.batch_send_deadline = Duration::from_secs(1);
+        remote.queue.max_samples_per_send = (SERIES * scrapes) as usize;
+        // The search may cost sixty times that.
+        remote.queue.max_backoff = Duration::from_millis(500);
+        let (log, _guard) = capture();
+        let pipe = Pipe::to(vec![remote]);
+        let mut asked = Vec::new();
+        for round in 1..=2 {
+            for scrape in 1..=scrapes {
+                pipe.push(block_of(1, (round * 10 + scrape) as u32, SERIES as u32)).await;
+            }
+            let settled = round * scrapes;
+            judged(&pipe.monitors[0], settled * SERIES).await;
+            let seen = pipe.monitors[0].snapshot();
+            let (good, bad) = (settled * (SERIES - bad), settled * bad);
+            assert_eq!((seen.delivered_samples, seen.rejected_samples), (good, bad), "{scrapes} together");
+            asked.push(receiver.recorded().len());
+        }
+        pipe.end().await;
+        // What is good, what is bad, and whether a few of these are taken again.
+        assert!(asked[1] - asked[0] <= 60, "{asked:?} requests: the second time it is known which they are");
+        let named = log.text().matches("does not want this series").count();
+        assert_eq!(named, 100, "the log is no place for all of {bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_search_that_helps_nobody_ends() {
+    for (status, at_most) in [(413, 200), (400, 600)] {
+        // Whoever takes one request may take another.
+        let mut count = 0;
+        let receiver = Receiver::start(Box::new(move |_| {
+            count += 1;
+            if count == 4 { Answer::ok() } else { Answer::status(status) }
+        }))
+        .await;
+        let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+        pipe.push(block_of(1, 1, 2000)).await;
+        judged(&pipe.monitors[0], 2000).await;
+        pipe.end().await;
+        let requests = receiver.recorded().len();
+        assert!(requests < at_most, "{requests} requests that were answered {status}");
+    }
+}
+
+/// Whatever a search costs, what was not rejected itself is not dropped.
+#[tokio::test]
+async fn what_is_behind_many_series_at_fault_is_sent_however_the_search_for_them_ends() {
+    // One scrape of which a third is at fault; two, of which the second has many series more.
+    for (bad, from, scrapes) in [(100..400, 500, vec![1000]), (10..60, 82, vec![64, 164])] {
+        let is_bad = bad.clone();
+        let receiver = rejecting(move |labels| is_bad.contains(&number(labels))).await;
+        let mut remote = remote("main", &receiver.url());
+        remote.queue.batch_send_deadline = Duration::from_millis(500);
+        let pipe = Pipe::to(vec![remote]);
+        for (scrape, series) in (1..).zip(&scrapes) {
+            pipe.push(block_of(1, scrape, *series)).await;
+        }
+        judged(&pipe.monitors[0], scrapes.iter().map(|series| u64::from(*series)).sum()).await;
+        pipe.end().await;
+        let taken = receiver.recorded().into_iter().filter(|one| one.was_taken()).flat_map(|one| one.samples);
+        let behind = taken.filter(|(labels, _)| number(labels) >= from).count() as u32;
+        let there = scrapes.iter().map(|series| series.saturating_sub(from)).sum::<u32>();
+        assert_eq!(behind, there, "of {bad:?}");
+    }
+}
+
+/// Some of each piece, so that nothing is taken for a while.
+#[tokio::test]
+async fn series_at_fault_that_come_first_cost_the_others_nothing_where_the_receiver_is_well() {
+    let receiver =
+        rejecting(|labels| labels.value("target") == "1" && (number(labels) == 0 || number(labels).is_power_of_two()))
+            .await;
+    let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+    pipe.push(block_of(2, 1, 10)).await;
+    judged(&pipe.monitors[0], 10).await;
+    pipe.push(block_of(1, 1, 1024)).await;
+    judged(&pipe.monitors[0], 1034).await;
+    assert_eq!(pipe.monitors[0].snapshot().rejected_samples, 11);
+    pipe.end().await;
+}
+
+/// What a search costs is counted, and not how long a receiver is down meanwhile.
+#[tokio::test]
+async fn an_outage_in_the_middle_of_a_search_costs_nobody_a_sample() {
+    let mut count = 0;
+    let receiver = Receiver::start(Box::new(move |request| {
+        count += 1;
+        match request.samples.iter().any(|(labels, _)| number(labels) == 300) {
+            // For longer than a search may take.
+            _ if (4..200).contains(&count) => Answer::status(503),
+            true => Answer::status(400),
+            false => Answer::ok(),
+        }
+    }))
+    .await;
+    let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+    pipe.push(block_of(1, 1, 1000)).await;
+    judged(&pipe.monitors[0], 1000).await;
+    assert_eq!(pipe.monitors[0].snapshot().rejected_samples, 1);
+    pipe.end().await;
+}
+
+/// As when most of what a receiver had too many series for is gone.
+#[tokio::test]
+async fn many_series_that_are_taken_again_are_forgiven_together() {
+    let healed = Arc::new(AtomicBool::new(false));
+    let is_healed = Arc::clone(&healed);
+    let receiver = rejecting(move |labels| match is_healed.load(Ordering::SeqCst) {
+        true => number(labels) >= 100 && number(labels).is_multiple_of(40),
+        false => number(labels) >= 100,
+    })
+    .await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.max_backoff = Duration::from_millis(100);
+    let pipe = Pipe::to(vec![remote]);
+    let settled = async |scrape: u32| {
+        pipe.push(block_of(1, scrape, 500)).await;
+        judged(&pipe.monitors[0], u64::from(scrape) * 500).await;
+        pipe.monitors[0].snapshot().rejected_samples
+    };
+    let mut before = settled(1).await;
+    healed.store(true, Ordering::SeqCst);
+    let mut rejected = Vec::new();
+    for scrape in 2..=5 {
+        // Until it is time to ask again.
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        let after = settled(scrape).await;
+        rejected.push(after - before);
+        before = after;
+    }
+    assert_eq!(rejected.last(), Some(&10), "{rejected:?}");
+    pipe.end().await;
+}
+
+/// While many series are searched for in several scrapes, the receiver answers something else once.
+#[tokio::test]
+async fn one_other_answer_in_the_middle_of_a_search_costs_one_scrape_at_most() {
+    let (mut rejected, mut has_said) = (0, false);
+    let receiver = Receiver::start(Box::new(move |request| {
+        let is_one_scrape = request.samples.windows(2).all(|pair| pair[0].1.value == pair[1].1.value);
+        if rejected > 100 && is_one_scrape && !has_said && request.samples.len() > 10 {
+            has_said = true;
+            return Answer::status(403);
+        }
+        match request.samples.iter().any(|(labels, _)| number(labels).is_multiple_of(5)) {
+            true => {
+                rejected += 1;
+                Answer::status(400)
+            }
+            false => Answer::ok(),
+        }
+    }))
+    .await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.batch_send_deadline = Duration::from_millis(500);
+    remote.queue.max_backoff = Duration::from_secs(5);
+    let pipe = Pipe::to(vec![remote]);
+    for scrape in 1..=5 {
+        pipe.push(block_of(1, scrape, 300)).await;
+    }
+    judged(&pipe.monitors[0], 1500).await;
+    pipe.end().await;
+    let taken = receiver.recorded().into_iter().filter(|one| one.was_taken()).flat_map(|one| one.samples);
+    let taken = taken.filter(|(_, sample)| sample.value >= 2.0).count();
+    assert_eq!(taken, 4 * 240, "of all scrapes but the one that was answered so");
+}
