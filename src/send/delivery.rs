@@ -277,7 +277,7 @@ impl Delivery {
                     return Settled::Delivered;
                 }
                 Verdict::Rejected { status, words, written } => {
-                    self.answered(passes, tenant.as_ref(), false);
+                    self.answered(passes, tenant.as_ref(), written.points() > 0);
                     let rejection = Rejection { status, words, written };
                     if rejection.is_about_size() {
                         let limit = (bytes_of(blocks) / 2).clamp(MIN_MESSAGE_BYTES, MAX_MESSAGE_BYTES);

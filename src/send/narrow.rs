@@ -1,6 +1,6 @@
 //! What is known of the series of a target that a receiver does not want.
 //!
-//! They are found by a [`search`](super::search), and are sent apart from the rest for a while, so that they cost one request more and not
+//! They are found by a [`search`](super::search), and are sent apart from the rest for a while, so that they cost a few requests more and not
 //! the whole search. If they are rejected together, a few of them that were not asked alone for a while are: one that is taken
 //! again is not dropped for ever because of its neighbours, and if one is, all the others are asked. Where others were rejected beside them, scrapes may be at fault
 //! instead of series, and each is tried alone.
@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
 
-use super::delivery::{Delivery, Rejection, Settled};
+use super::delivery::{APART_FOR, Delivery, Rejection, Settled};
 use super::parts::{SeriesId, first_series, id_of, spans_series, without};
 use super::search::{After, Searched};
 use crate::model::{Block, TargetId};
@@ -118,11 +118,21 @@ impl Delivery {
     /// Those of the series at fault that were not asked alone for longest, if that is long enough.
     fn asked_alone(&self, blocks: &[Block]) -> HashSet<SeriesId> {
         let after = self.remote.queue.max_backoff * ASKED_AGAIN_AFTER;
-        let known = self.offenders(blocks);
+        let mut known = self.offenders(blocks);
+        let there: HashSet<_> =
+            blocks.iter().flat_map(|block| series_of(block).unwrap_or_default()).map(|series| id_of(&series)).collect();
+        known.retain(|series, _| there.contains(series));
         let count = ASKED_AGAIN.max(known.len() / ASKED_AGAIN_OF);
         let mut due: Vec<_> = known.into_iter().filter(|(_, asked)| asked.elapsed() >= after).collect();
         due.sort_by_key(|(_, asked)| *asked);
         due.into_iter().take(count).map(|(series, _)| series).collect()
+    }
+
+    /// Whether there is room for more of them.
+    pub(super) fn remembers_more(&self, blocks: &[Block]) -> bool {
+        let state = self.state();
+        let apart = blocks.first().and_then(|block| state.apart.get(&block.target));
+        apart.is_none_or(|apart| apart.series.len() < MAX_REMEMBERED)
     }
 
     /// Samples of this target were taken beside those that are not.
@@ -154,6 +164,10 @@ impl Delivery {
         self.set_apart(target, false);
         let id = id_of(&series);
         let is_to_be_named = self.state().apart.get_mut(&target).is_some_and(|apart| {
+            if apart.series.len() >= MAX_REMEMBERED {
+                // Series come and go.
+                apart.series.retain(|_, asked| asked.elapsed() < APART_FOR);
+            }
             let (is_known, known) = (apart.series.contains_key(&id), apart.series.len());
             if is_known || known < MAX_REMEMBERED {
                 apart.series.insert(id, Instant::now());

@@ -14,7 +14,8 @@
 //!
 //! What always holds: nothing is dropped that was in no rejected request; the samples of a series are sent in order; a search
 //! ends: each step halves a piece or settles it, and what it costs is counted: the pauses, and the time of requests that were
-//! rejected, but for what an outage adds to that.
+//! rejected, but for what an outage adds to that. What is tried scrape by scrape has
+//! as many requests as scrapes.
 
 use std::time::Duration;
 
@@ -28,8 +29,8 @@ use crate::model::Block;
 /// its halves are smaller.
 const MAX_REJECTIONS: u32 = 100;
 
-/// How much time a search in one scrape may cost besides, in longest pauses of the backoff: five minutes, if nobody says otherwise.
-/// Where pieces are rejected for their size, how much without anything being taken.
+/// How much time a search in one scrape may cost if that is more, in longest pauses of the backoff: five minutes, if nobody says
+/// otherwise. Where pieces are rejected for their size, how much without anything being taken.
 const LONGEST: u32 = 60;
 
 /// After how many single series it is doubted that a receiver which took nothing yet takes anything of the rest, and after how
@@ -129,7 +130,7 @@ impl Delivery {
         let mut pauses = self.backoff.pauses();
         while let Some((mut piece, rejected)) = left.pop() {
             let is_to_be_halved = match &rejected {
-                Some(rejection) => self.may_cost(&cost, rejection.is_about_size() && any_taken, &piece, is_earlier),
+                Some(rejection) => self.may_cost(&cost, rejection.is_about_size() && any_taken, &piece, after),
                 None => self.is_too_large(&piece),
             };
             if is_to_be_halved {
@@ -215,12 +216,14 @@ impl Delivery {
     }
 
     /// Whether a search that has cost so much goes on with this piece; `by_size`: it is too large, and others were not.
-    fn may_cost(&self, cost: &Cost, by_size: bool, piece: &[Block], is_earlier: bool) -> bool {
+    fn may_cost(&self, cost: &Cost, by_size: bool, piece: &[Block], after: After) -> bool {
         let longest = self.remote.queue.max_backoff * LONGEST;
         if by_size {
             return cost.in_vain < longest || samples_of(piece) > cost.largest;
         }
-        cost.rejections < MAX_REJECTIONS || piece.len() == 1 && !is_earlier && cost.time < longest
+        // More than that is worth it only if the next search need not find the same again.
+        let is_worth_more = || piece.len() == 1 && after == After::Rejection && self.remembers_more(piece);
+        cost.rejections < MAX_REJECTIONS || cost.time < longest && is_worth_more()
     }
 
     /// Whether the receiver takes others than what these blocks hold.

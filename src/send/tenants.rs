@@ -145,7 +145,11 @@ impl Tenants {
     /// A request of his has failed. Gives since when they do.
     pub(super) fn fails(&self, tenant: &Tenant) -> Instant {
         let now = Instant::now();
-        let since = self.known().get_mut(tenant).map_or(now, |known| *known.fails_since.get_or_insert(now));
+        let since = self.known().get_mut(tenant).map_or(now, |known| {
+            // Nothing of his is taken now, either.
+            known.refused = known.refused.map(|_| now);
+            *known.fails_since.get_or_insert(now)
+        });
         self.changed.notify_one();
         since
     }

@@ -150,6 +150,34 @@ async fn many_series_that_are_taken_again_are_forgiven_together() {
     pipe.end().await;
 }
 
+/// Series come and go: those that went have no turn.
+#[tokio::test]
+async fn series_that_are_gone_keep_none_from_being_taken_again() {
+    let healed = Arc::new(AtomicBool::new(false));
+    let is_healed = Arc::clone(&healed);
+    let receiver = rejecting(move |labels| match is_healed.load(Ordering::SeqCst) {
+        true => number(labels) == 45,
+        false => number(labels) >= 40,
+    })
+    .await;
+    let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+    pipe.push(block_of(1, 1, 50)).await;
+    judged(&pipe.monitors[0], 50).await;
+    let (mut settled, mut rejected) = (50, Vec::new());
+    for scrape in 2..=9 {
+        healed.store(scrape > 5, Ordering::SeqCst);
+        // Until it is time to ask again.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let before = pipe.monitors[0].snapshot().rejected_samples;
+        settled += 46;
+        pipe.push(block_of(1, scrape, 46)).await;
+        judged(&pipe.monitors[0], settled).await;
+        rejected.push(pipe.monitors[0].snapshot().rejected_samples - before);
+    }
+    assert_eq!(rejected.last(), Some(&1), "{rejected:?}");
+    pipe.end().await;
+}
+
 /// While many series are searched for in several scrapes, the receiver answers something else once.
 #[tokio::test]
 async fn one_other_answer_in_the_middle_of_a_search_costs_one_scrape_at_most() {
