@@ -27,7 +27,7 @@
 //! - what metric families are is told beside samples, in one request at a time, which takes its place among the others, waits
 //!   with them for a receiver in trouble, and is cut off once the queue is closed;
 //! - one bad series costs itself and no other: a request that is rejected for its content is sent again target by target,
-//!   then in halves ([`narrow`]), and what was rejected alone goes alone for a while;
+//!   then in halves ([`search`]), and what was rejected alone goes alone for a while ([`narrow`]);
 //! - a receiver cannot make us wait longer than five minutes at a time, read more than 64 KiB, talk to another origin or
 //!   show what it should not: credentials and queries are in no log, no metric and no snapshot.
 //!
