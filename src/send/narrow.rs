@@ -28,6 +28,12 @@ const ASKED_AGAIN: usize = 4;
 const ASKED_AGAIN_OF: usize = 50;
 const ASKED_AGAIN_AFTER: u32 = 12;
 
+/// The series of these blocks, as far as they can be looked into.
+fn ids_of(blocks: &[Block]) -> HashSet<SeriesId> {
+    let series = blocks.iter().flat_map(|block| series_of(block).unwrap_or_default());
+    series.map(|series| id_of(&series)).collect()
+}
+
 impl Delivery {
     /// Whether it is known which series of these blocks are at fault.
     pub(super) fn knows_offenders(&self, blocks: &[Block]) -> bool {
@@ -119,8 +125,7 @@ impl Delivery {
     fn asked_alone(&self, blocks: &[Block]) -> HashSet<SeriesId> {
         let after = self.remote.queue.max_backoff * ASKED_AGAIN_AFTER;
         let mut known = self.offenders(blocks);
-        let there: HashSet<_> =
-            blocks.iter().flat_map(|block| series_of(block).unwrap_or_default()).map(|series| id_of(&series)).collect();
+        let there = ids_of(blocks);
         known.retain(|series, _| there.contains(series));
         let count = ASKED_AGAIN.max(known.len() / ASKED_AGAIN_OF);
         let mut due: Vec<_> = known.into_iter().filter(|(_, asked)| asked.elapsed() >= after).collect();
@@ -183,8 +188,7 @@ impl Delivery {
             return;
         }
         let Some(target) = piece.first().map(|block| block.target) else { return };
-        let taken = piece.iter().flat_map(|block| series_of(block).unwrap_or_default());
-        let taken: HashSet<_> = taken.map(|series| id_of(&series)).collect();
+        let taken = ids_of(piece);
         let mut state = self.state();
         if let Some(apart) = state.apart.get_mut(&target) {
             let before = apart.series.len();

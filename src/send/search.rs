@@ -46,7 +46,7 @@ pub(super) enum After {
     /// An earlier run has left them, of which the receiver has taken something: then they are split whatever it rejected
     /// before. But it may have that, and most of these blocks, already, so that no series is to blame for what it rejects.
     Restart,
-    /// These series were at fault, and of some of them it is taken again: each is asked for.
+    /// These series were at fault, and some may be taken again: that nothing is taken of the first is no reason for doubt.
     Healing,
 }
 

@@ -100,21 +100,37 @@ async fn series_at_fault_that_come_first_cost_the_others_nothing_where_the_recei
 /// What a search costs is counted, and not how long a receiver is down meanwhile.
 #[tokio::test]
 async fn an_outage_in_the_middle_of_a_search_costs_nobody_a_sample() {
-    let mut count = 0;
+    let is_bad = |n: u32| n.is_multiple_of(5);
+    let down = Arc::new(AtomicBool::new(false));
+    let (mut rejected, is_down) = (0, Arc::clone(&down));
     let receiver = Receiver::start(Box::new(move |request| {
-        count += 1;
-        match request.samples.iter().any(|(labels, _)| number(labels) == 300) {
-            // For longer than a search may take.
-            _ if (4..200).contains(&count) => Answer::status(503),
-            true => Answer::status(400),
+        // Once it goes by what it has cost.
+        is_down.fetch_or(rejected == 150, Ordering::SeqCst);
+        if is_down.load(Ordering::SeqCst) {
+            rejected += 1;
+            return Answer::status(503);
+        }
+        match request.samples.iter().any(|(labels, _)| is_bad(number(labels))) {
+            true => {
+                rejected += 1;
+                Answer::status(400)
+            }
             false => Answer::ok(),
         }
     }))
     .await;
-    let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
-    pipe.push(block_of(1, 1, 1000)).await;
-    judged(&pipe.monitors[0], 1000).await;
-    assert_eq!(pipe.monitors[0].snapshot().rejected_samples, 1);
+    let mut remote = remote("main", &receiver.url());
+    // The search may cost half a minute.
+    remote.queue.max_backoff = Duration::from_millis(500);
+    let pipe = Pipe::to(vec![remote]);
+    pipe.push(block_of(1, 1, 330)).await;
+    until(&pipe.monitors[0], |_| down.load(Ordering::SeqCst)).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(10 * 60)).await;
+    tokio::time::resume();
+    down.store(false, Ordering::SeqCst);
+    judged(&pipe.monitors[0], 330).await;
+    assert_eq!(pipe.monitors[0].snapshot().rejected_samples, 66);
     pipe.end().await;
 }
 
