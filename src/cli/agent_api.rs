@@ -197,6 +197,9 @@ impl AgentApi {
                 let refused = forwarder.take_error(*port).ok_or("BUG: the forwarded port has no errors")?;
                 tokio::pin!(answer, refused);
                 let words = |error: String| clean_to(error.trim(), SHOWN_BYTES).into_owned();
+                // A kubelet may hang up before its words are through.
+                let mute =
+                    |error: io::Error| format!("{error}; does it serve its API there? --agent-port names another");
                 let mut nothing_to_say = false;
                 loop {
                     tokio::select! {
@@ -212,9 +215,9 @@ impl AgentApi {
                                 if let Ok(Some(said)) = tokio::time::timeout(LAST_WORDS, refused.as_mut()).await {
                                     return Err(words(said));
                                 }
-                                return answer.map_err(|error| error.to_string());
+                                return answer.map_err(mute);
                             }
-                            answer => return answer.map_err(|error| error.to_string()),
+                            answer => return answer.map_err(mute),
                         },
                     }
                 }

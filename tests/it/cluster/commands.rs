@@ -7,6 +7,7 @@ use std::process::Output;
 use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 
 use crate::support::agent::{self, Running, eventually};
 use crate::support::kubelet::Kubelet;
@@ -286,6 +287,16 @@ async fn from_a_workstation_the_agent_of_the_pods_node_scrapes_it_by_a_forwarded
     assert_eq!(output.status.code(), Some(3), "{error}");
     assert!(error.contains("no agent answers at port 1 of pod "), "{error}");
     assert!(error.contains("failed to connect to localhost:1 inside the pod: "), "the kubelet's own words: {error}");
+
+    let mute = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let port = mute.local_addr().expect("an address").port().to_string();
+    tokio::spawn(async move { while mute.accept().await.is_ok() {} });
+    let elsewhere = ["--agent-namespace", monitoring.name(), "--agent-port", &port];
+    let output = stage.scrape("pod/cart-1", &elsewhere).await;
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{error}");
+    assert!(error.contains(&format!("no agent answers at port {port} of pod ")), "{error}");
+    assert!(error.contains("; does it serve its API there? --agent-port names another\n"), "{error}");
     agent.stop().await;
 }
 

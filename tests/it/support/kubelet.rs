@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::{SinkExt, StreamExt};
 use rustls::ServerConfig;
 use rustls::version::TLS13;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use tokio_tungstenite::accept_hdr_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::ca::{Ca, LeafSpec, Name};
@@ -73,7 +73,7 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, asked: Arc<Mutex<Vec<Str
 
 async fn forward<S>(stream: S, asked: &Mutex<Vec<String>>)
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut port = 0;
     #[expect(clippy::result_large_err, reason = "the library's signature")]
@@ -95,8 +95,7 @@ where
         Err(error) => {
             let text = format!("\u{1}failed to connect to localhost:{port} inside the pod: {error}");
             _ = socket.send(Message::binary(text.into_bytes())).await;
-            _ = socket.close(None).await;
-            return;
+            return end(socket).await;
         }
     };
     let mut bytes = vec![0; 16 * 1024];
@@ -119,5 +118,15 @@ where
             },
         }
     }
+    end(socket).await;
+}
+
+/// Closes, and reads until the other side has closed, too: were the connection gone while a request is under way to it, the
+/// API server would drop what it has not passed on yet, the last words among it.
+async fn end<S>(mut socket: WebSocketStream<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     _ = socket.close(None).await;
+    while let Some(Ok(_)) = socket.next().await {}
 }
