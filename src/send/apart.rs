@@ -37,10 +37,18 @@ const TURNS_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// A target with samples that the receiver does not want.
 pub(super) struct Apart {
     pub(super) since: Instant,
-    /// Its series that are at fault, as far as they are known, and when each was last rejected alone.
-    pub(super) series: HashMap<SeriesId, Instant>,
+    /// Its series that are at fault, as far as they are known, and when each was last rejected alone; `None` if that may have
+    /// been for another reason.
+    pub(super) series: HashMap<SeriesId, Option<Instant>>,
     /// Samples of others were taken while its own were rejected: it is not the receiver that takes nothing.
     pub(super) others_taken: bool,
+}
+
+impl Apart {
+    /// From now on.
+    pub(super) fn new(others_taken: bool) -> Self {
+        Self { since: Instant::now(), series: HashMap::new(), others_taken }
+    }
 }
 
 /// When targets were last searched, and last tried alone for several of them.
@@ -253,9 +261,8 @@ impl Delivery {
 
     /// From now on this target is sent alone.
     pub(super) fn set_apart(&self, target: TargetId, others_taken: bool) {
-        let new = || Apart { since: Instant::now(), series: HashMap::new(), others_taken };
         let mut state = self.state();
-        let apart = state.apart.entry(target).or_insert_with(new);
+        let apart = state.apart.entry(target).or_insert_with(|| Apart::new(others_taken));
         apart.since = Instant::now();
         apart.others_taken |= others_taken;
     }

@@ -1,9 +1,10 @@
 //! What is known of the series of a target that a receiver does not want.
 //!
-//! They are found by a [`search`](super::search), and are sent apart from the rest for a while, so that they cost a few requests more and not
-//! the whole search. If they are rejected together, a few of them that were not asked alone for a while are: one that is taken
-//! again is not dropped for ever because of its neighbours, and if one is, all the others are asked. Where others were rejected beside them, scrapes may be at fault
-//! instead of series, and each is tried alone.
+//! They are found by a [`search`](super::search), and are sent apart from the rest as long as they are rejected, so that they
+//! cost a few requests more and not the whole search. If they are rejected together, a few of them that were not asked alone
+//! for a while are: one that is taken again is not dropped for ever because of its neighbours, and if one is, the others are
+//! searched. Where others were rejected beside them, scrapes may be at fault instead of series, and each is tried alone. What a
+//! search found that took nothing is in doubt, and asked first.
 //!
 //! The blocks stay leased until all parts are settled. Who is cut off in between, at the end of the process, leaves them whole:
 //! the parts that were taken come again, with the same values and timestamps, which receivers take for what they have.
@@ -12,10 +13,11 @@ use std::collections::{HashMap, HashSet};
 
 use tokio::time::Instant;
 
+use super::apart::Apart;
 use super::delivery::{APART_FOR, Delivery, Rejection, Settled};
 use super::parts::{SeriesId, first_series, id_of, spans_series, without};
 use super::search::{After, Searched};
-use crate::model::{Block, TargetId};
+use crate::model::{Block, Labels, TargetId};
 use crate::wire::{WireError, series_of};
 
 /// How many series at fault are remembered of one target, and how many of them are named in the log.
@@ -32,6 +34,22 @@ const ASKED_AGAIN_AFTER: u32 = 12;
 fn ids_of(blocks: &[Block]) -> HashSet<SeriesId> {
     let series = blocks.iter().flat_map(|block| series_of(block).unwrap_or_default());
     series.map(|series| id_of(&series)).collect()
+}
+
+impl Apart {
+    /// This series was rejected alone; whether it is to be named.
+    fn remember(&mut self, series: SeriesId) -> bool {
+        let is_known = self.series.contains_key(&series);
+        if !is_known && self.series.len() >= MAX_REMEMBERED {
+            // Series come and go.
+            self.series.retain(|_, asked| asked.is_some_and(|asked| asked.elapsed() < APART_FOR));
+        }
+        let known = self.series.len();
+        if is_known || known < MAX_REMEMBERED {
+            self.series.insert(series, Some(Instant::now()));
+        }
+        !is_known && known < MAX_NAMED
+    }
 }
 
 impl Delivery {
@@ -102,8 +120,12 @@ impl Delivery {
             self.halve(blocks, Some(rejection), After::Rejection).await;
             return;
         }
-        let asked = match self.may_split(&rejection, &blocks) && spans_series(&blocks) {
-            true => self.asked_alone(&blocks),
+        let asked = match self.may_split(&rejection, &blocks) {
+            true if spans_series(&blocks) => self.asked_alone(&blocks),
+            true => {
+                self.rejected_alone(&blocks);
+                HashSet::new()
+            }
             false => HashSet::new(),
         };
         match without(&blocks, |series| asked.contains(&id_of(series))) {
@@ -128,7 +150,8 @@ impl Delivery {
         let there = ids_of(blocks);
         known.retain(|series, _| there.contains(series));
         let count = ASKED_AGAIN.max(known.len() / ASKED_AGAIN_OF);
-        let mut due: Vec<_> = known.into_iter().filter(|(_, asked)| asked.elapsed() >= after).collect();
+        let is_due = |asked: Option<Instant>| asked.is_none_or(|asked| asked.elapsed() >= after);
+        let mut due: Vec<_> = known.into_iter().filter(|(_, asked)| is_due(*asked)).collect();
         due.sort_by_key(|(_, asked)| *asked);
         due.into_iter().take(count).map(|(series, _)| series).collect()
     }
@@ -153,8 +176,9 @@ impl Delivery {
         blocks.first().and_then(|block| state.apart.get(&block.target)).is_some_and(|apart| apart.others_taken)
     }
 
-    /// The series of the target of these blocks that are known to be at fault, and when each was last rejected alone.
-    fn offenders(&self, blocks: &[Block]) -> HashMap<SeriesId, Instant> {
+    /// The series of the target of these blocks that are known to be at fault, and when each was last rejected alone, if that
+    /// is no doubt.
+    fn offenders(&self, blocks: &[Block]) -> HashMap<SeriesId, Option<Instant>> {
         let state = self.state();
         let apart = blocks.first().and_then(|block| state.apart.get(&block.target));
         apart.map(|apart| apart.series.clone()).unwrap_or_default()
@@ -162,24 +186,23 @@ impl Delivery {
 
     /// One series in one block is rejected.
     pub(super) fn drop_offender(&self, piece: &[Block], rejection: Rejection) {
-        let series = first_series(piece);
-        let (Some(series), Some(target)) = (series, piece.first().map(|block| block.target)) else {
-            return self.drop_rejected(piece, rejection, None);
-        };
+        let to_be_named = self.rejected_alone(piece);
+        self.drop_rejected(piece, rejection, to_be_named.as_ref());
+    }
+
+    /// One series is rejected. Gives it if it is to be named.
+    fn rejected_alone(&self, piece: &[Block]) -> Option<Labels> {
+        let (series, target) = (first_series(piece)?, piece.first()?.target);
         self.set_apart(target, false);
-        let id = id_of(&series);
-        let is_to_be_named = self.state().apart.get_mut(&target).is_some_and(|apart| {
-            if apart.series.len() >= MAX_REMEMBERED {
-                // Series come and go.
-                apart.series.retain(|_, asked| asked.elapsed() < APART_FOR);
-            }
-            let (is_known, known) = (apart.series.contains_key(&id), apart.series.len());
-            if is_known || known < MAX_REMEMBERED {
-                apart.series.insert(id, Instant::now());
-            }
-            !is_known && known < MAX_NAMED
-        });
-        self.drop_rejected(piece, rejection, is_to_be_named.then_some(&series));
+        let is_to_be_named = self.state().apart.get_mut(&target).is_some_and(|apart| apart.remember(id_of(&series)));
+        is_to_be_named.then_some(series)
+    }
+
+    /// Of this target nothing was taken since a search `began`: what that has found is asked first the next time.
+    pub(super) fn doubt(&self, target: TargetId, began: Instant) {
+        if let Some(apart) = self.state().apart.get_mut(&target) {
+            apart.series.values_mut().for_each(|asked| *asked = asked.filter(|asked| *asked < began));
+        }
     }
 
     /// What was at fault and is taken now is so no more.
@@ -197,5 +220,27 @@ impl Delivery {
                 state.apart.remove(&target);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_are_remembered_and_room_is_made_by_a_new_one_only() {
+        let mut apart = Apart::new(true);
+        let series = |n: usize| id_of(&[("n", n.to_string().as_str())].into_iter().collect());
+        let named = (0..MAX_REMEMBERED + 5).filter(|n| apart.remember(series(*n))).count();
+        assert_eq!((apart.series.len(), named), (MAX_REMEMBERED, MAX_NAMED));
+        tokio::time::advance(APART_FOR + Duration::from_secs(1)).await;
+        for n in 0..3 {
+            assert!(!apart.remember(series(n)));
+        }
+        assert_eq!(apart.series.len(), MAX_REMEMBERED, "these were known");
+        apart.remember(series(MAX_REMEMBERED));
+        assert_eq!(apart.series.len(), 4, "what was asked within ten minutes, and what is new");
     }
 }

@@ -14,15 +14,14 @@
 //!
 //! What always holds: nothing is dropped that was in no rejected request; the samples of a series are sent in order; a search
 //! ends: each step halves a piece or settles it, and what it costs is counted: the pauses, and the time of requests that were
-//! rejected, but for what an outage adds to that. What is tried scrape by scrape has
-//! as many requests as scrapes.
+//! rejected, but for what an outage adds to that. What is tried scrape by scrape is not, and has as many requests as scrapes.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::delivery::{Delivery, Rejection, Settled};
-use super::parts::{halves, samples_of, spans_series, tenant_of};
+use super::parts::{SeriesId, first_series, halves, id_of, samples_of, spans_series, tenant_of};
 use crate::model::Block;
 
 /// How many rejections a search may cost in any case. Those for the size of a piece do not count where another one was taken:
@@ -56,7 +55,7 @@ pub(super) struct Searched {
     pub(super) any_taken: bool,
     /// For something else than its size.
     pub(super) any_rejected: bool,
-    /// Some of what was not split, because nothing was taken.
+    /// Some of what was not split in the end, because nothing was taken, and not for its size.
     held: Option<Block>,
     /// What it has cost.
     time: Duration,
@@ -90,6 +89,22 @@ impl Suspicion {
     }
 }
 
+/// How many single series were rejected, each counted once, in however many scrapes it is.
+#[derive(Default)]
+struct Singles {
+    count: u32,
+    last: Option<SeriesId>,
+}
+
+impl Singles {
+    /// This one was. The scrapes of one series come one after the other.
+    fn add(&mut self, piece: &[Block]) {
+        let series = first_series(piece).map(|series| id_of(&series));
+        self.count += u32::from(series.is_none() || series != self.last);
+        self.last = series;
+    }
+}
+
 /// What a search has cost.
 #[derive(Default)]
 struct Cost {
@@ -104,14 +119,17 @@ struct Cost {
 impl Delivery {
     /// Settles all blocks of one target, in as many parts as it takes.
     pub(super) async fn search(&self, blocks: Vec<Block>, rejection: Option<Rejection>, after: After) -> Searched {
+        let began = Instant::now();
         let searched = self.halve(blocks, rejection, after).await;
         if !searched.any_taken
             && after == After::Rejection
             && let Some(held) = &searched.held
-            && !self.others_are_taken(std::slice::from_ref(held))
         {
-            // It took nothing, so that its answers say nothing of single series.
-            self.forgive(std::slice::from_ref(held));
+            // It took nothing, so that its answers say nothing of single series, or it may have begun to take nothing.
+            match self.is_well(std::slice::from_ref(held)) {
+                true => self.doubt(held.target, began),
+                false => self.forgive(std::slice::from_ref(held)),
+            }
             self.all_rejected(held.tenant.clone());
         }
         searched
@@ -125,7 +143,8 @@ impl Delivery {
         let mut left = vec![(blocks, rejection)];
         // Rejected, and not split before it is known whether the receiver takes anything.
         let mut held = Vec::new();
-        let (mut singles, mut cost, mut any_taken) = (0, Cost::default(), false);
+        let (mut at_fault, mut too_large) = (Singles::default(), Singles::default());
+        let (mut cost, mut any_taken) = (Cost::default(), false);
         let mut suspicion = if is_earlier { Suspicion::of_scrapes() } else { Suspicion::default() };
         let mut pauses = self.backoff.pauses();
         while let Some((mut piece, rejected)) = left.pop() {
@@ -142,8 +161,10 @@ impl Delivery {
                     }
                     Ok(None) => {
                         if let Some(rejection) = rejected {
-                            singles += 1;
-                            if !rejection.is_about_size() {
+                            if rejection.is_about_size() {
+                                too_large.add(&piece);
+                            } else {
+                                at_fault.add(&piece);
                                 (pauses, cost.in_vain) = (self.backoff.pauses(), Duration::ZERO);
                             }
                             match is_earlier {
@@ -176,7 +197,7 @@ impl Delivery {
                     (any_taken, cost.in_vain) = (true, Duration::ZERO);
                     cost.largest = samples_of(&piece).max(cost.largest);
                     if is_earlier {
-                        singles = 0;
+                        at_fault.count = 0;
                     }
                     self.forgive_series(&piece);
                     pauses = self.backoff.pauses();
@@ -196,7 +217,10 @@ impl Delivery {
                         After::Rejection if self.is_well(&piece) => ENOUGH_WHERE_WELL,
                         After::Rejection | After::Restart => ENOUGH,
                     };
-                    let doubtful = (!any_taken || is_earlier) && singles >= enough && !rejection.is_about_size();
+                    let doubtful = match rejection.is_about_size() {
+                        true => !any_taken && too_large.count >= enough,
+                        false => (!any_taken || is_earlier) && at_fault.count >= enough,
+                    };
                     if doubtful && spans_series(&piece) {
                         held.push((piece, rejection));
                     } else {
@@ -208,7 +232,8 @@ impl Delivery {
                 Settled::Nothing => {}
             }
         }
-        let first = held.iter().find_map(|(piece, _)| piece.first()).cloned();
+        let of_content = held.iter().filter(|(_, rejection)| !rejection.is_about_size());
+        let first = of_content.flat_map(|(piece, _)| piece).next().cloned();
         for (piece, rejection) in held {
             any_taken |= self.scrape_by_scrape(piece, rejection).await;
         }
@@ -260,9 +285,11 @@ impl Delivery {
                         Box::pin(self.halve(alone, Some(rejection), After::Rejection)).await
                     }
                     Settled::Rejected(rejection) => {
-                        match self.is_to_be_split(&rejection) {
-                            true => self.drop_offender(&alone, rejection),
-                            false => self.drop_rejected(&alone, rejection, None),
+                        if self.is_to_be_split(&rejection) {
+                            pauses = self.backoff.pauses();
+                            self.drop_offender(&alone, rejection);
+                        } else {
+                            self.drop_rejected(&alone, rejection, None);
                         }
                         sleep(pauses.next(None)).await;
                         continue;

@@ -169,7 +169,7 @@ async fn a_target_with_bad_series_only_hides_for_a_minute_at_most_that_each_othe
     assert_eq!(monitor.snapshot().delivered_samples, 2 * 14, "of the second and the third scrape");
 }
 
-async fn a_minute_later() {
+pub(super) async fn a_minute_later() {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(61)).await;
     tokio::time::resume();
@@ -243,6 +243,27 @@ async fn each_target_is_tried_in_its_turn_whichever_share_a_request() {
     }
     let names = tried.keys().flatten().map(String::as_str);
     assert_eq!(names.collect::<Vec<_>>(), ["1", "2", "3", "4"], "{tried:?}");
+}
+
+/// Not for ten minutes only.
+#[tokio::test]
+async fn one_series_at_fault_is_known_as_long_as_it_is_rejected() {
+    let receiver = rejecting(|labels| number(labels) == 7).await;
+    let (log, _guard) = capture();
+    let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+    let (mut asked, mut before) = (Vec::new(), 0);
+    for scrape in 1..=15 {
+        pipe.push(block_of(1, scrape, 20)).await;
+        judged(&pipe.monitors[0], u64::from(scrape) * 20).await;
+        // But for those with metadata, once a minute.
+        let requests = receiver.recorded().iter().filter(|one| !one.samples.is_empty()).count();
+        asked.push(requests - before);
+        before = requests;
+        a_minute_later().await;
+    }
+    pipe.end().await;
+    assert!(asked[1..].iter().all(|requests| *requests == 2), "the others and the one: {asked:?}");
+    assert_eq!(log.text().matches("does not want this series").count(), 1);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::narrowing::{judged, number, rejecting};
+use super::narrowing::{a_minute_later, judged, number, rejecting};
 use super::secrecy::capture;
 use super::*;
 
@@ -88,13 +88,101 @@ async fn series_at_fault_that_come_first_cost_the_others_nothing_where_the_recei
     let receiver =
         rejecting(|labels| labels.value("target") == "1" && (number(labels) == 0 || number(labels).is_power_of_two()))
             .await;
+    // As many scrapes as come together.
+    for scrapes in [1, 5] {
+        let mut remote = remote("main", &receiver.url());
+        remote.queue.batch_send_deadline = Duration::from_millis(500);
+        remote.queue.max_samples_per_send = 1024 * scrapes as usize;
+        let pipe = Pipe::to(vec![remote]);
+        pipe.push(block_of(2, 1, 10)).await;
+        judged(&pipe.monitors[0], 10).await;
+        for scrape in 1..=scrapes {
+            pipe.push(block_of(1, scrape, 1024)).await;
+        }
+        judged(&pipe.monitors[0], 10 + u64::from(scrapes) * 1024).await;
+        assert_eq!(pipe.monitors[0].snapshot().rejected_samples, 11 * u64::from(scrapes), "{scrapes} together");
+        pipe.end().await;
+    }
+}
+
+/// A series is at fault in target 1. While the receiver takes nothing, more seem to be.
+#[tokio::test]
+async fn what_seems_at_fault_while_a_receiver_takes_nothing_is_sent_again_as_soon_as_it_takes_something() {
+    // Whether it took something within the minute, or not.
+    for is_well in [true, false] {
+        let down = Arc::new(AtomicBool::new(false));
+        let is_down = Arc::clone(&down);
+        let receiver = rejecting(move |labels| is_down.load(Ordering::SeqCst) || number(labels) == 45).await;
+        let mut remote = remote("main", &receiver.url());
+        // So long that none of those that are surely at fault is asked alone again.
+        remote.queue.max_backoff = Duration::from_secs(60);
+        let pipe = Pipe::to(vec![remote]);
+        let settled = async |scrape: u32| {
+            pipe.push(block_of(1, scrape, 100)).await;
+            judged(&pipe.monitors[0], u64::from(scrape) * 100).await;
+            (pipe.monitors[0].snapshot().rejected_samples, receiver.recorded().len())
+        };
+        settled(1).await;
+        assert_eq!(settled(2).await.0, 2);
+        if !is_well {
+            a_minute_later().await;
+        }
+        down.store(true, Ordering::SeqCst);
+        let before = settled(3).await;
+        assert_eq!(before.0, 102);
+        let (rejected, asked) = settled(4).await;
+        assert_eq!(rejected, 202);
+        assert!(is_well || asked - before.1 == 2, "it is known to take nothing: {asked} requests after {before:?}");
+        down.store(false, Ordering::SeqCst);
+        assert_eq!(settled(5).await.0, 203, "well: {is_well}");
+        pipe.end().await;
+    }
+}
+
+/// As when a label of the target itself is too long.
+#[tokio::test]
+async fn a_target_with_bad_series_only_is_no_reason_to_name_them_again_and_again() {
+    let receiver = rejecting(|labels| labels.value("target") == "1").await;
+    let (log, _guard) = capture();
     let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
-    pipe.push(block_of(2, 1, 10)).await;
-    judged(&pipe.monitors[0], 10).await;
-    pipe.push(block_of(1, 1, 1024)).await;
-    judged(&pipe.monitors[0], 1034).await;
-    assert_eq!(pipe.monitors[0].snapshot().rejected_samples, 11);
+    let mut settled = 0;
+    for scrape in 1..=15 {
+        for (target, series) in [(2, 10), (1, 150)] {
+            settled += u64::from(series);
+            pipe.push(block_of(target, scrape, series)).await;
+            judged(&pipe.monitors[0], settled).await;
+        }
+    }
     pipe.end().await;
+    let text = log.text();
+    let named: Vec<_> = text.lines().filter(|line| line.contains("does not want this series")).collect();
+    let different: std::collections::HashSet<_> =
+        named.iter().filter_map(|line| line.split("series=").nth(1)?.split(" samples=").next()).collect();
+    assert_eq!((named.len(), different.len()), (100, 100));
+    let last = receiver.recorded().iter().filter(|one| one.samples[0].1.value == 15.0).count();
+    assert!(last <= 20, "{last} requests for a scrape of which all is known to be at fault");
+}
+
+/// As after an outage: a hundred scrapes of a target come together.
+#[tokio::test]
+async fn what_is_known_to_be_at_fault_in_a_hundred_scrapes_does_not_cost_minutes() {
+    let receiver = rejecting(|labels| number(labels) < 2).await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.batch_send_deadline = Duration::from_millis(500);
+    remote.queue.max_backoff = Duration::from_secs(5);
+    let pipe = Pipe::to(vec![remote]);
+    pipe.push(block_of(1, 1, 20)).await;
+    judged(&pipe.monitors[0], 20).await;
+    a_minute_later().await;
+    for scrape in 2..=101 {
+        pipe.push(block_of(1, scrape, 20)).await;
+    }
+    // If each of these were waited for as long as for a receiver in trouble, that would be ten minutes.
+    judged(&pipe.monitors[0], 101 * 20).await;
+    assert_eq!(pipe.monitors[0].snapshot().rejected_samples, 101 * 2);
+    pipe.end().await;
+    let alone = receiver.recorded().iter().filter(|one| one.samples.len() == 1).count();
+    assert!(alone >= 200, "this was no test: {alone}");
 }
 
 /// What a search costs is counted, and not how long a receiver is down meanwhile.
@@ -222,6 +310,7 @@ async fn one_other_answer_in_the_middle_of_a_search_costs_one_scrape_at_most() {
     }
     judged(&pipe.monitors[0], 1500).await;
     pipe.end().await;
+    assert_eq!(receiver.recorded().iter().filter(|one| one.status == Some(403)).count(), 1, "this was no test");
     let taken = receiver.recorded().into_iter().filter(|one| one.was_taken()).flat_map(|one| one.samples);
     let taken = taken.filter(|(_, sample)| sample.value >= 2.0).count();
     assert_eq!(taken, 4 * 240, "of all scrapes but the one that was answered so");

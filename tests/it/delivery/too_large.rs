@@ -129,3 +129,15 @@ async fn series_that_are_too_large_alone_cost_the_others_nothing() {
     assert_eq!((seen.delivered_samples, seen.rejected_samples), (1024 - 128, 128));
     pipe.end().await;
 }
+
+#[tokio::test]
+async fn who_calls_everything_too_large_is_not_asked_for_each_series() {
+    let receiver = Receiver::start(always(Answer::status(413))).await;
+    let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+    pipe.push(block_of(1, 1, 1024)).await;
+    judged(&pipe.monitors[0], 1024).await;
+    pipe.end().await;
+    // Halves down to one series, another one, and then the other halves as they are.
+    let requests = receiver.recorded().len();
+    assert!(requests <= 2 * 10 + 2, "{requests} requests");
+}
