@@ -40,14 +40,14 @@ pub(super) struct Apart {
     /// Its series that are at fault, as far as they are known, and when each was last rejected alone; `None` if that may have
     /// been for another reason.
     pub(super) series: HashMap<SeriesId, Option<Instant>>,
-    /// Samples of others were taken while its own were rejected: it is not the receiver that takes nothing.
-    pub(super) others_taken: bool,
+    /// When samples of others were last taken while its own were rejected: it is not the receiver that takes nothing.
+    pub(super) others_taken: Option<Instant>,
 }
 
 impl Apart {
     /// From now on.
-    pub(super) fn new(others_taken: bool) -> Self {
-        Self { since: Instant::now(), series: HashMap::new(), others_taken }
+    pub(super) fn new() -> Self {
+        Self { since: Instant::now(), series: HashMap::new(), others_taken: None }
     }
 }
 
@@ -118,7 +118,7 @@ impl Delivery {
             if any_delivered && let Some(first) = blocks.first() {
                 self.set_apart(first.target, true);
             }
-            match self.may_split(&rejection, &blocks) && (any_delivered || rejection.is_about_size()) {
+            match self.is_to_be_split(&rejection) && (any_delivered || rejection.is_about_size()) {
                 true => any_taken |= self.narrow(blocks, Some(rejection)).await,
                 false => any_taken |= self.scrape_by_scrape(blocks, rejection).await,
             }
@@ -262,9 +262,11 @@ impl Delivery {
     /// From now on this target is sent alone.
     pub(super) fn set_apart(&self, target: TargetId, others_taken: bool) {
         let mut state = self.state();
-        let apart = state.apart.entry(target).or_insert_with(|| Apart::new(others_taken));
+        let apart = state.apart.entry(target).or_insert_with(Apart::new);
         apart.since = Instant::now();
-        apart.others_taken |= others_taken;
+        if others_taken {
+            apart.others_taken = Some(Instant::now());
+        }
     }
 
     /// Whoever is delivered alone may travel with the others again.

@@ -180,8 +180,11 @@ impl Delivery {
             return;
         }
         if self.is_too_large(&blocks) || self.knows_offenders(&blocks) {
-            self.narrow(blocks, None).await;
-            return part.ack();
+            for one in by_target(part) {
+                self.narrow(one.blocks().cloned().collect(), None).await;
+                one.ack();
+            }
+            return;
         }
         match self.settle(&mut blocks, Some(&mut part)).await {
             Settled::Delivered => self.forgive(&blocks),

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::apart::Apart;
 use super::delivery::{APART_FOR, Delivery, Rejection, Settled};
 use super::parts::{SeriesId, first_series, id_of, spans_series, without};
-use super::search::{After, Searched};
+use super::search::After;
 use crate::model::{Block, Labels, TargetId};
 use crate::wire::{WireError, series_of};
 
@@ -69,33 +69,24 @@ impl Delivery {
         if rejection.is_some() || !self.knows_offenders(&blocks) {
             return self.search(blocks, rejection, After::Rejection).await.any_taken;
         }
-        self.narrow_known(blocks, false).await.is_some_and(|found| found.any_taken)
-    }
-
-    /// The same of blocks that were not rejected yet, without what is known to be at fault, which is tried apart; `is_nested`:
-    /// in the middle of a search. What became of the others, if there are any.
-    pub(super) async fn narrow_known(&self, blocks: Vec<Block>, is_nested: bool) -> Option<Searched> {
         let [good, bad] = match self.without_known(&blocks) {
             Ok(parts) => parts,
             Err(error) => {
                 self.drop_damaged(&blocks, &error);
-                return None;
+                return false;
             }
         };
         let Some(target) = good.first().map(|block| block.target) else {
             self.try_again(bad, true).await;
-            return None;
+            return false;
         };
-        let found = match is_nested {
-            true => self.halve(good, None, After::Rejection).await,
-            false => self.search(good, None, After::Rejection).await,
-        };
+        let found = self.search(good, None, After::Rejection).await;
         if found.any_taken {
             // It is not the receiver that takes nothing.
             self.others_were_taken(target);
         }
         self.try_again(bad, found.any_rejected).await;
-        Some(found)
+        found.any_taken
     }
 
     /// The blocks without what is known to be at fault, and that alone.
@@ -106,10 +97,9 @@ impl Delivery {
 
     /// What was at fault may be taken now, or some of it: of these series, and where others of the target were rejected beside
     /// them, of these scrapes.
-    async fn try_again(&self, mut blocks: Vec<Block>, times_may_be_wrong: bool) {
-        if blocks.is_empty() {
-            return;
-        }
+    pub(super) async fn try_again(&self, mut blocks: Vec<Block>, times_may_be_wrong: bool) {
+        let Some(target) = blocks.first().map(|block| block.target) else { return };
+        let began = Instant::now();
         let rejection = match self.settle(&mut blocks, None).await {
             Settled::Delivered => return self.forgive_series(&blocks),
             Settled::Rejected(rejection) => rejection,
@@ -117,7 +107,9 @@ impl Delivery {
         };
         if rejection.is_about_size() && self.is_to_be_split(&rejection) {
             // That says nothing of any of them.
-            self.halve(blocks, Some(rejection), After::Rejection).await;
+            if !self.search_scrapes(blocks, Some(rejection), After::Healing).await.any_taken {
+                self.doubt(target, began);
+            }
             return;
         }
         let asked = match self.may_split(&rejection, &blocks) {
@@ -131,9 +123,10 @@ impl Delivery {
         match without(&blocks, |series| asked.contains(&id_of(series))) {
             Ok([rest, asked]) => {
                 // If one of them is taken again, others may be.
-                if !asked.is_empty() && self.halve(asked, None, After::Healing).await.any_taken {
-                    self.halve(rest, Some(rejection), After::Healing).await;
+                if !asked.is_empty() && self.search_scrapes(asked, None, After::Healing).await.any_taken {
+                    self.search_scrapes(rest, Some(rejection), After::Healing).await;
                 } else if times_may_be_wrong {
+                    self.doubt(target, began);
                     self.scrape_by_scrape(rest, rejection).await;
                 } else {
                     self.drop_rejected(&rest, rejection, None);
@@ -166,14 +159,15 @@ impl Delivery {
     /// Samples of this target were taken beside those that are not.
     fn others_were_taken(&self, target: TargetId) {
         if let Some(apart) = self.state().apart.get_mut(&target) {
-            apart.others_taken = true;
+            apart.others_taken = Some(Instant::now());
         }
     }
 
-    /// Whether samples of others were taken while those of this target were rejected.
+    /// Whether samples of others were taken of late while those of this target were rejected.
     pub(super) fn others_are_taken(&self, blocks: &[Block]) -> bool {
         let state = self.state();
-        blocks.first().and_then(|block| state.apart.get(&block.target)).is_some_and(|apart| apart.others_taken)
+        let apart = blocks.first().and_then(|block| state.apart.get(&block.target));
+        apart.and_then(|apart| apart.others_taken).is_some_and(|last| last.elapsed() < APART_FOR)
     }
 
     /// The series of the target of these blocks that are known to be at fault, and when each was last rejected alone, if that
@@ -182,6 +176,12 @@ impl Delivery {
         let state = self.state();
         let apart = blocks.first().and_then(|block| state.apart.get(&block.target));
         apart.map(|apart| apart.series.clone()).unwrap_or_default()
+    }
+
+    /// Which of them these are, as far as they were rejected alone `since` then.
+    pub(super) fn known_since(&self, blocks: &[Block], since: Option<Instant>) -> Vec<SeriesId> {
+        let is_so = |asked: Option<Instant>| since.is_none_or(|since| asked.is_some_and(|asked| asked >= since));
+        self.offenders(blocks).into_iter().filter(|(_, asked)| is_so(*asked)).map(|(series, _)| series).collect()
     }
 
     /// One series in one block is rejected.
@@ -198,7 +198,7 @@ impl Delivery {
         is_to_be_named.then_some(series)
     }
 
-    /// Of this target nothing was taken since a search `began`: what that has found is asked first the next time.
+    /// Nothing was taken since a search of this target `began`: what was found to be at fault since is asked first next time.
     pub(super) fn doubt(&self, target: TargetId, began: Instant) {
         if let Some(apart) = self.state().apart.get_mut(&target) {
             apart.series.values_mut().for_each(|asked| *asked = asked.filter(|asked| *asked < began));
@@ -231,7 +231,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_thousand_are_remembered_and_room_is_made_by_a_new_one_only() {
-        let mut apart = Apart::new(true);
+        let mut apart = Apart::new();
         let series = |n: usize| id_of(&[("n", n.to_string().as_str())].into_iter().collect());
         let named = (0..MAX_REMEMBERED + 5).filter(|n| apart.remember(series(*n))).count();
         assert_eq!((apart.series.len(), named), (MAX_REMEMBERED, MAX_NAMED));

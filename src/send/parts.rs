@@ -61,20 +61,16 @@ fn first<T>(lease: &Lease, what: impl Fn(&Block) -> T) -> Option<T> {
     lease.blocks().next().map(what)
 }
 
-/// The blocks in two halves, each a request of its own: by series if there are several, else by blocks, which are in order
-/// of time. `None` if there is but one series in one block.
+/// The blocks in two halves, each a request of its own, with different series. `None` if there is but one.
 pub(super) fn halves(blocks: &[Block]) -> Result<Option<[Vec<Block>; 2]>, WireError> {
     let series = all_series(blocks)?;
     let mut known = HashSet::new();
     let mut distinct: Vec<_> = series.iter().flatten().filter(|one| known.insert(*one)).collect();
-    if distinct.len() > 1 {
-        let second: HashSet<_> = distinct.split_off(distinct.len() / 2).into_iter().collect();
-        return apart(blocks, &series, |one| second.contains(one)).map(Some);
+    if distinct.len() < 2 {
+        return Ok(None);
     }
-    Ok((blocks.len() > 1).then(|| {
-        let (first, second) = blocks.split_at(blocks.len() / 2);
-        [first.to_vec(), second.to_vec()]
-    }))
+    let second: HashSet<_> = distinct.split_off(distinct.len() / 2).into_iter().collect();
+    apart(blocks, &series, |one| second.contains(one)).map(Some)
 }
 
 /// The blocks without the series that are unwanted, and these alone.
@@ -219,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_part_series_first_and_then_blocks() {
+    fn halves_have_different_series() {
         let blocks = [block(1, 1, &["a", "b", "c", "d"]), block(1, 2, &["d", "a", "e"])];
         let [first, second] = halves(&blocks).expect("ours").expect("several series");
         assert_eq!(
@@ -228,9 +224,7 @@ mod tests {
         );
         assert_eq!((samples_of(&first), samples_of(&second)), (3, 4));
         let one = [block(1, 1, &["a"]), block(1, 2, &["a"]), block(1, 3, &["a"])];
-        let [first, second] = halves(&one).expect("ours").expect("several blocks");
-        assert_eq!((held(&first), held(&second)), (vec!["a1".to_owned()], vec!["a2".to_owned(), "a3".to_owned()]));
-        assert!(halves(&first).expect("ours").is_none());
+        assert!(halves(&one).expect("ours").is_none());
         assert!(spans_series(&blocks) && !spans_series(&one));
     }
 
