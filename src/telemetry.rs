@@ -1,7 +1,7 @@
 //! Logs: how they look and how much of them there is.
 //!
 //! Lines go to standard error, so that standard output stays free for data. Colour is used on terminals only. Whoever
-//! logs foreign text passes it through [`crate::model::clean`] first.
+//! logs foreign text passes it through [`crate::model::clean`] first. What cannot be written is lost, and nothing else is for it.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -56,6 +56,8 @@ pub fn init(format: LogFormat, level: LogLevel) {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // That a line cannot be written it would say on standard error, and panic for that.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     let _ = match format {
         LogFormat::Text => lines.with_target(false).try_init(),

@@ -1,5 +1,7 @@
 //! Asked to stop, the program stops scraping, delivers what it has, writes no staleness markers, and leaves with 0.
 
+use std::process::Command;
+
 use meshscrape::model::is_stale;
 use tempfile::TempDir;
 
@@ -18,6 +20,17 @@ fn counting_target() -> Server {
 }
 
 fn start(dir: &TempDir, target: &Server, receiver: &Receiver, batch_deadline: &str, flush_deadline: &str) -> Program {
+    let arguments = arguments(dir, target, receiver, batch_deadline, flush_deadline);
+    Program::start(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn arguments(
+    dir: &TempDir,
+    target: &Server,
+    receiver: &Receiver,
+    batch_deadline: &str,
+    flush_deadline: &str,
+) -> Vec<String> {
     let config = format!(
         "scrape_configs:
 - job_name: plain
@@ -36,7 +49,7 @@ remote_write:
     let file = file.to_str().expect("a path in UTF-8");
     let listeners = ["--listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"];
     let flush = ["--flush-deadline", flush_deadline];
-    Program::start(&[&["run", "--config", file][..], &listeners, &flush].concat())
+    [&["run", "--config", file][..], &listeners, &flush].concat().into_iter().map(str::to_owned).collect()
 }
 
 async fn stops_cleanly(name: &str) {
@@ -68,6 +81,22 @@ async fn sigterm_flushes_and_leaves_with_0() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sigint_flushes_and_leaves_with_0() {
     stops_cleanly("INT").await;
+}
+
+/// As where the disk is full that it goes to, or nobody reads it any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_whose_log_cannot_be_written_goes_on_and_ends_as_ever() {
+    let dir = TempDir::new().expect("a directory");
+    let target = counting_target();
+    let receiver = Receiver::start(always(Answer::ok())).await;
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$0\" \"$@\" 2>/dev/full", env!("CARGO_BIN_EXE_meshscrape")]);
+    command.args(arguments(&dir, &target, &receiver, "1h", "30s"));
+    let program = Program::spawn(command);
+    eventually("some scrapes", async || (target.requests().len() >= 2).then_some(())).await;
+    program.signal("TERM");
+    assert_eq!(program.end().await.status.code(), Some(0));
+    assert!(!receiver.recorded().is_empty(), "what was left is flushed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
