@@ -79,7 +79,7 @@ fn a_run_too_short_to_show_anything_is_a_usage_error() {
 #[test]
 fn a_receiver_that_is_not_there_breaks_the_promise_to_deliver() {
     let temporary = TempDir::new().expect("a directory");
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let (_bound, nobody) = crate::support::tls_server::closed_port();
     let url = format!("http://{nobody}/api/v1/write");
     let output = demo(&["--for", "5s", "--remote-write", &url], &temporary).output().expect("runs");
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));

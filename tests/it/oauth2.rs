@@ -20,7 +20,7 @@ use crate::support::agent;
 use crate::support::ca::{Ca, LeafSpec, Name};
 use crate::support::process::Process;
 use crate::support::receiver::{Answer, Receiver, always};
-use crate::support::tls_server::{Reply, Server, Talk};
+use crate::support::tls_server::{Reply, Server, Talk, closed_port};
 
 const ID: &str = "scraper one";
 const SECRET: &str = "canary secret+1";
@@ -393,9 +393,8 @@ async fn what_is_no_token_is_told_in_a_sentence_without_secrets() {
     }
     assert_eq!(elsewhere.wishes(), [], "nobody is followed elsewhere");
 
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let url = format!("http://{}/token", listener.local_addr().expect("it is bound"));
-    drop(listener);
+    let (_bound, nobody) = closed_port();
+    let url = format!("http://{nobody}/token");
     let said = refusal(&Issuer { url, ..elsewhere }.tokens()).await;
     assert!(said.contains("refused"), "{said}");
 }

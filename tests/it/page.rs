@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use self::stage::{CANARY, Stage, renew};
+use self::stage::{CANARY, REASONS, Stage, renew};
 use crate::support::agent::{self, eventually};
 use crate::support::http::{self, Answer};
 use crate::support::tls_server::{Asked, Reply, Server, Talk};
@@ -31,9 +31,7 @@ async fn it_says_what_the_api_says_and_in_the_same_words() {
     let targets = stage.agent.targets().await;
     let overview = stage.get("/").await;
     assert_eq!((overview.status, overview.header("content-type")), (200, "text/html; charset=utf-8"));
-    for reason in
-        ["identity_mismatch", "unknown_authority", "plaintext_server", "connect_refused", "no_expected_identity"]
-    {
+    for reason in REASONS {
         let target = targets.iter().find(|target| target["reason"] == reason).unwrap_or_else(|| panic!("{reason}"));
         let text = |name: &str| escaped(target[name].as_str().expect("a text"));
         assert!(overview.text().contains(&text("hint")), "{reason}: {}", text("hint"));

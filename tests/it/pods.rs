@@ -35,9 +35,18 @@ struct Herd {
 
 impl Herd {
     async fn new() -> Self {
+        Self::every("1s").await
+    }
+
+    /// For who counts connections: a scrape that runs out of time costs one.
+    async fn unhurried() -> Self {
+        Self::every("2s").await
+    }
+
+    async fn every(interval: &str) -> Self {
         let mesh = Mesh::new(ONLY_13).await;
         let text = format!(
-            "scrape_configs:\n- job_name: j\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  require_complete: true\n  \
+            "scrape_configs:\n- job_name: j\n  scrape_interval: {interval}\n  scrape_timeout: {interval}\n  require_complete: true\n  \
              scheme: https\n  tls_config: {{certs_dir: '{}', spiffe: {{}}}}\nremote_write:\n- url: http://127.0.0.1:9\n",
             mesh.certs.path().display()
         );
@@ -216,7 +225,7 @@ async fn while_pods_are_uncertain_a_live_scrape_shows_nobodys_text_under_their_n
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_pods_are_uncertain_a_sibling_on_a_recycled_address_is_not_believed() {
-    let herd = Herd::new().await;
+    let herd = Herd::unhurried().await;
     let (old, steady) = (herd.serve(says("old")), herd.serve(says("steady")));
     let (of_old, of_steady) = (pod(&old, "shop/old"), pod(&steady, "shop/steady"));
     herd.discover(&[(&old, of_old.clone()), (&steady, of_steady.clone())], &[], false);
@@ -277,7 +286,7 @@ async fn a_sibling_that_came_before_the_silence_was_noticed_is_not_believed_for_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_pods_are_uncertain_the_same_key_is_the_same_pod() {
-    let herd = Herd::new().await;
+    let herd = Herd::unhurried().await;
     let server = herd.serve(says("beans"));
     let cart = pod(&server, "shop/cart");
     herd.discover(&[(&server, cart.clone())], &[], false);
@@ -340,7 +349,7 @@ async fn a_key_is_known_once_an_answer_has_counted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_takes_the_name_of_another_begins_when_that_one_has_ended() {
-    let herd = Herd::new().await;
+    let herd = Herd::unhurried().await;
     let server = herd.serve(says("beans"));
     let first = pod(&server, "shop/cart-0");
     herd.discover(&[(&server, first.clone())], &[], false);
@@ -356,7 +365,7 @@ async fn a_pod_that_takes_the_name_of_another_begins_when_that_one_has_ended() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminating_pod_is_scraped_on_and_fails_without_noise() {
-    let herd = Herd::new().await;
+    let herd = Herd::unhurried().await;
     let server = herd.serve(says("beans"));
     let cart = pod(&server, "shop/cart");
     herd.discover(&[(&server, cart.clone())], &[], false);

@@ -58,9 +58,9 @@ struct Parts<'s> {
 }
 
 impl Parts<'_> {
-    /// A job that scrapes the pod twice a second, with more lines of its own.
+    /// A job that scrapes the pod every second, with more lines of its own.
     fn job(&self, name: &str, lines: &str) -> String {
-        let interval = if lines.contains("scrape_interval") { "" } else { "  scrape_interval: 500ms\n" };
+        let interval = if lines.contains("scrape_interval") { "" } else { "  scrape_interval: 1s\n" };
         format!(
             "- job_name: {name}
   scheme: https
@@ -75,7 +75,7 @@ impl Parts<'_> {
 
     fn config(&self, global: &str, jobs: &str) -> String {
         format!(
-            "global: {{scrape_timeout: 500ms{global}}}
+            "global: {{scrape_timeout: 1s{global}}}
 remote_write: [{{url: '{}', queue_config: {{batch_send_deadline: 50ms}}}}]
 scrape_configs:
 {jobs}",
@@ -124,6 +124,17 @@ fn assert_consecutive(numbers: &[f64]) {
     assert_eq!(numbers, expected);
 }
 
+/// How far behind its beat a scrape may be and still count as one of it.
+const LATE_MS: i64 = 20;
+
+/// The moment within the interval at which most of the samples were scraped, and how many were. A late scrape has its own
+/// time, so not every one is on the beat.
+fn beat(samples: &[(i64, f64)], interval_ms: i64) -> (i64, usize) {
+    let phases = || samples.iter().map(|(at, _)| at.rem_euclid(interval_ms));
+    let on_it = |phase: i64| phases().filter(|other| (other - phase).rem_euclid(interval_ms) <= LATE_MS).count();
+    phases().map(|phase| (phase, on_it(phase))).max_by_key(|(_, count)| *count).expect("samples")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_is_the_same_keeps_its_beat_its_connection_and_its_series() {
     let mut stage = Stage::new(counting(), |parts| parts.config("", &parts.job("mesh", ""))).await;
@@ -143,14 +154,10 @@ async fn a_target_that_is_the_same_keeps_its_beat_its_connection_and_its_series(
     assert_eq!(stage.pod.connections(), 1);
     let of_the_pod = |series: &&&str| series.contains("pod");
     assert_eq!(markers(&stored).iter().filter(of_the_pod).count(), 0, "{:?}", markers(&stored));
-    // A late scrape has its own time, so not every one is on the beat; but nearly all are.
-    let beats = |samples: &[(i64, f64)]| {
-        let mut phases: Vec<_> = samples.iter().map(|(at, _)| at % 500).collect();
-        phases.sort_unstable();
-        phases[phases.len() / 2]
-    };
     let samples = &stored[&number("mesh")];
-    assert!((beats(&samples[..4]) - beats(&samples[8..])).abs() <= 20, "{samples:?}");
+    let (before, now) = (beat(&samples[..4], 1000).0, beat(&samples[8..], 1000).0);
+    let apart = (before - now).rem_euclid(1000);
+    assert!(apart.min(1000 - apart) <= LATE_MS, "{samples:?}");
     stage.agent.stop().await;
 }
 
@@ -160,19 +167,21 @@ async fn with_another_interval_the_series_go_on() {
     let after = |count: usize| move |story: &Story| values(story, &number("mesh")).len() >= count;
     stage.stored("some scrapes", after(3)).await;
     let before = stage.agent.targets().await;
-    stage.reload(|parts| parts.config("", &parts.job("mesh", "  scrape_interval: 900ms\n  sample_limit: 100"))).await;
+    stage.reload(|parts| parts.config("", &parts.job("mesh", "  scrape_interval: 1500ms\n  sample_limit: 100"))).await;
     let targets = stage.agent.targets().await;
-    assert_eq!((&targets[0]["scrapeInterval"], targets.len()), (&"900ms".into(), 1));
+    assert_eq!((&targets[0]["scrapeInterval"], targets.len()), (&"1s500ms".into(), 1));
     assert!(targets[0]["scrapesSucceeded"].as_u64() >= before[0]["scrapesSucceeded"].as_u64(), "{targets:?}");
-    let stored = stage.stored("more scrapes", after(6)).await;
+    let stored = stage.stored("more scrapes", after(8)).await;
     assert_consecutive(&values(&stored, &number("mesh")));
     assert_eq!(stage.pod.connections(), 1);
     assert_eq!(markers(&stored), [""; 0]);
     let added = values(&stored, r#"scrape_series_added{instance="pod", job="mesh"}"#);
     assert_eq!(added.iter().sum::<f64>(), 6.0, "{added:?}");
-    let times: Vec<i64> = stored[&number("mesh")].iter().map(|(at, _)| *at).collect();
-    let last = times[times.len() - 1] - times[times.len() - 2];
-    assert!((800..1_500).contains(&last), "{times:?}");
+    let samples = &stored[&number("mesh")];
+    let last = &samples[samples.len() - 4..];
+    let gap = last.windows(2).map(|two| two[1].0 - two[0].0).min().expect("gaps");
+    // On a beat of a second it would be two of them.
+    assert!(beat(last, 1500).1 >= 3 && gap < 2250, "{samples:?}");
     stage.agent.stop().await;
 }
 
@@ -266,7 +275,7 @@ async fn an_answer_that_was_asked_of_somebody_else_does_not_count() {
         _ => Reply::ok("number 2\n"),
     });
     let expecting =
-        |parts: &Parts, id: &str| parts.config("", &parts.job("mesh", "")).replace("500ms", "5s").replace(CART, id);
+        |parts: &Parts, id: &str| parts.config("", &parts.job("mesh", "")).replace(": 1s", ": 5s").replace(CART, id);
     let mut stage = Stage::new(script, |parts| expecting(parts, CART)).await;
     stage.pod.hanging().await;
     let asked_ms = stage.agent.clock.now_ms();
@@ -296,7 +305,7 @@ async fn until_a_new_source_has_answered_the_old_targets_are_scraped() {
     })));
     let config = |timeout: &str, job: &str| {
         format!(
-            "global: {{scrape_interval: 500ms, scrape_timeout: {timeout}}}
+            "global: {{scrape_interval: 1s, scrape_timeout: {timeout}}}
 remote_write: [{{url: '{}', queue_config: {{batch_send_deadline: 50ms}}}}]
 scrape_configs: [{{job_name: mesh, {job}}}]
 ",
@@ -305,13 +314,13 @@ scrape_configs: [{{job_name: mesh, {job}}}]
     };
     let fixed = format!("static_configs: [{{targets: ['{}'], labels: {{instance: pod}}}}]", target.address());
     let found = format!("http_sd_configs: [{{url: 'http://{}/'}}]", lists.address());
-    let mut agent = agent::start(dir.path(), &config("500ms", &fixed)).await;
+    let mut agent = agent::start(dir.path(), &config("1s", &fixed)).await;
     let stored = async |what: &str, count: usize| {
         story(&receiver.until(what, |recorded| values(&story(recorded), &number("mesh")).len() >= count).await)
     };
     stored("some scrapes", 2).await;
     let scraped = target.requests().len();
-    let text = config("500ms", &found);
+    let text = config("1s", &found);
     let slowly = async {
         lists.hanging().await;
         eventually("scrapes go on", async || (target.requests().len() >= scraped + 3).then_some(())).await;
@@ -324,8 +333,8 @@ scrape_configs: [{{job_name: mesh, {job}}}]
     assert_eq!((markers(&story), target.connections()), (vec![], 1));
 
     // A source that is the same is not asked again.
-    agent.reload(&config("400ms", &found)).await.expect("a good one");
-    agent.reload(&(config("400ms", &found) + "scrape_config_files: []\n")).await.expect("a good one");
+    agent.reload(&config("900ms", &found)).await.expect("a good one");
+    agent.reload(&(config("900ms", &found) + "scrape_config_files: []\n")).await.expect("a good one");
     stored("more scrapes", scraped + 8).await;
     assert_eq!(lists.requests().len(), 1);
     agent.stop().await;

@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use meshscrape::model::is_stale;
-use numbered::{Losses, Numbered, finished_after};
+use numbered::{Losses, Numbered, finished_after, lost};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -182,11 +182,19 @@ fn first_times(taken: &[u64]) -> Vec<u64> {
 }
 
 /// Everything of `finished` came, and what came for the first time came in order.
-fn assert_all_in_order(taken: &[u64], finished: &[u64]) {
-    let came = first_times(taken);
-    assert!(came.is_sorted(), "out of order: {taken:?}");
-    let lost: Vec<_> = finished.iter().filter(|number| !came.contains(number)).collect();
+fn assert_all_in_order(recorded: &[Recorded], finished: &[u64]) {
+    let came = first_times(&taken(recorded));
+    assert!(came.is_sorted(), "out of order: {came:?}");
+    let lost = lost(finished, recorded);
     assert!(lost.is_empty(), "{lost:?} of {finished:?} are lost; {came:?} came");
+}
+
+/// What came of the stage came once, in order, and without a gap.
+fn assert_without_gap(stage: &Stage) {
+    let (came, recorded) = (stage.taken(), stage.receiver.recorded());
+    assert!(came.is_sorted_by(|one, next| one < next), "{came:?}");
+    let lost = lost(&(came[0]..=came[came.len() - 1]).collect::<Vec<_>>(), &recorded);
+    assert!(lost.is_empty(), "{lost:?} are lost; {came:?} came");
 }
 
 /// How much the memory of the program may grow by whatever happens to a receiver or a disk.
@@ -223,7 +231,7 @@ async fn a_backlog_outlives_the_process_that_is_asked_to_stop() {
     stage.receiver_is(true);
     stage.scrapes(3).await;
     stage.takes(stage.answers()).await;
-    assert_all_in_order(&stage.taken(), &finished);
+    assert_all_in_order(&stage.receiver.recorded(), &finished);
     let came = stage.taken();
     assert_eq!(first_times(&came), came, "nothing was acknowledged before, so nothing comes twice");
     second.signal("TERM");

@@ -203,7 +203,7 @@ async fn a_removed_target_ends(way: Way) {
     let stage = Stage::new(way).await;
     let (goes, stays) = (stage.serve(always(Reply::ok(BODY))), stage.serve(always(Reply::ok(BODY))));
     stage.list(&[stage.entry(goes.address(), ""), stage.entry(stays.address(), "")]);
-    let agent = stage.agent("1s", "", "").await;
+    let agent = stage.agent("2s", "", "").await;
     let scraped = |story: &Story| [&goes, &stays].iter().all(|server| story.target(server).attempts(1.0) >= 2);
     stage.until("both targets are scraped", scraped).await;
 
@@ -329,7 +329,7 @@ async fn what_nobody_stores_does_not_disturb(way: Way) {
     let stage = Stage::new(way).await;
     let (server, newcomer) = (stage.serve(always(Reply::ok(BODY))), stage.serve(always(Reply::ok(BODY))));
     stage.list(&[stage.entry(server.address(), "__meta_note: one")]);
-    let agent = stage.agent("1s", "", "").await;
+    let agent = stage.agent("2s", "", "").await;
     stage.until("a scrape", |story| story.target(&server).attempts(1.0) >= 1).await;
 
     // That the newcomer is scraped shows that the edit has arrived.

@@ -2,7 +2,7 @@
 
 use super::PLAIN;
 use super::cases;
-use super::recorder::{MetricMetadata, Series, by_case, descriptions, metadata};
+use super::recorder::{Descriptions, MetricMetadata, Series, by_case, descriptions, metadata};
 use super::stage::{Way, play_for_metadata};
 use super::story::{name, scraped_at};
 use crate::support::receiver::Recorded;
@@ -29,12 +29,21 @@ fn conclusion(recorded: &[Recorded]) -> Option<Vec<MetricMetadata>> {
     Some(found)
 }
 
+/// What was played, once more if it is not alike: a difference is one each time, what a machine was too slow for is none.
+async fn alike_or_again<T>(played: impl AsyncFn() -> [T; 2], alike: impl Fn(&[T; 2]) -> bool) -> [T; 2] {
+    let both = played().await;
+    if alike(&both) { both } else { played().await }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metric_families_are_described_alike() {
     let cases = cases::parse("metadata", include_str!("../../fixtures/beside/metadata.cases"));
     let enough = |recorded: &[Recorded]| conclusion(recorded).is_some();
-    let recorded = play_for_metadata(cases, Way { interval: "1s", ..PLAIN }, enough).await;
-    let [theirs, ours] = recorded.map(|recorded| conclusion(&recorded).expect("it was waited for"));
+    let played = async || {
+        let recorded = play_for_metadata(cases.clone(), Way { interval: "1s", ..PLAIN }, enough).await;
+        recorded.map(|recorded| conclusion(&recorded).expect("it was waited for"))
+    };
+    let [theirs, ours] = alike_or_again(played, |[theirs, ours]| theirs == ours).await;
     assert!(theirs.len() > 20, "{theirs:#?}");
     for known in ["gone_lately", "e_before"] {
         assert!(theirs.iter().any(|told| told.family == known), "{known} is remembered for a while");
@@ -53,15 +62,21 @@ async fn each_series_is_described_alike() {
         let written = by_case(recorded);
         written.len() == count && written.values().all(|written| scraped_at(written).len() >= 5)
     };
-    let [theirs, ours] = play_for_metadata(cases, way, enough).await.map(|recorded| descriptions(&recorded));
-    assert!(theirs.values().flatten().count() > 20, "Prometheus described {theirs:#?}");
+    let played = async || play_for_metadata(cases.clone(), way, enough).await.map(|recorded| descriptions(&recorded));
     // Of its own series Prometheus says nothing yet.
-    let differ = theirs.iter().filter(|(series, _)| !is_synthetic(series));
-    let differ = differ.filter(|(series, described)| ours.get(*series) != Some(*described));
-    let words = differ.map(|(series, theirs)| format!("{series:?}: {theirs:?}, ours {:?}\n", ours.get(series)));
-    let words: String = words.collect();
+    let differ = |[theirs, ours]: &[Descriptions; 2]| {
+        let differ = theirs.iter().filter(|(series, _)| !is_synthetic(series));
+        let differ = differ.filter(|(series, described)| ours.get(*series) != Some(*described));
+        let words = differ.map(|(series, theirs)| format!("{series:?}: {theirs:?}, ours {:?}\n", ours.get(series)));
+        words.collect::<String>()
+    };
+    let same_series = |[theirs, ours]: &[Descriptions; 2]| ours.keys().eq(theirs.keys());
+    let both = alike_or_again(played, |both| differ(both).is_empty() && same_series(both)).await;
+    let words = differ(&both);
     assert!(words.is_empty(), "{words}");
-    assert!(ours.keys().eq(theirs.keys()), "the same series");
+    assert!(same_series(&both), "the same series");
+    let [theirs, ours] = both;
+    assert!(theirs.values().flatten().count() > 20, "Prometheus described {theirs:#?}");
     assert!(ours.iter().filter(|(series, _)| is_synthetic(series)).all(|(_, described)| described.is_some()));
 }
 

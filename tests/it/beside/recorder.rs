@@ -285,9 +285,12 @@ pub(super) fn by_case(recorded: &[Recorded]) -> BTreeMap<String, Written> {
     cases
 }
 
-/// How each series was described last, by requests of 2.0; `None` if it never was.
-pub(super) fn descriptions(recorded: &[Recorded]) -> BTreeMap<Series, Option<Description>> {
-    let mut found = BTreeMap::new();
+/// What is said of each series; `None` if nothing is.
+pub(super) type Descriptions = BTreeMap<Series, Option<Description>>;
+
+/// How each series was described last, by requests of 2.0.
+pub(super) fn descriptions(recorded: &[Recorded]) -> Descriptions {
+    let mut found = Descriptions::new();
     for entry in recorded.iter().filter(|one| one.was_taken()).flat_map(entries) {
         let known = found.entry(entry.labels).or_default();
         if entry.description.is_some() {

@@ -45,7 +45,7 @@ impl Stage {
             "
 scrape_configs:
 - job_name: mesh
-  scrape_interval: 1h
+  scrape_interval: 300d
   scrape_timeout: 50s
   metrics_path: /stats/prometheus
   tls_config: {{certs_dir: '{}', spiffe: {{}}}}

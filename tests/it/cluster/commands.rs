@@ -196,7 +196,7 @@ async fn agent_of(stage: &Stage, name: &str, address: &str, account: &str) -> Ru
         "
 scrape_configs:
 - job_name: mesh
-  scrape_interval: 1h
+  scrape_interval: 300d
   metrics_path: /stats/prometheus
   tls_config: {{certs_dir: '{}', spiffe: {{}}}}
   static_configs:

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::support::ca::{Ca, LeafSpec, Name};
+use crate::support::loopback;
 use crate::support::receiver::Rule;
 use crate::support::tls_server::{Reply, Server, Talk, Then};
 
@@ -105,7 +106,8 @@ async fn an_answer_that_never_ends_is_an_answer() {
 
 #[tokio::test]
 async fn a_receiver_that_is_down_gets_everything_when_it_is_back() {
-    let gone = Receiver::start(script([])).await;
+    // An address of its own: nobody else takes the port meanwhile.
+    let gone = Receiver::start_at((loopback(), 0).into(), None, script([])).await;
     let address = gone.address();
     let pipe = Pipe::to(vec![remote("main", &gone.url())]);
     pipe.push(block_of(1, 0, 5)).await;

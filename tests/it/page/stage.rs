@@ -16,6 +16,9 @@ use crate::support::receiver::{self, Receiver, always, confirming};
 use crate::support::tls_server::{Reply, Server, Talk, closed_port};
 
 const PAYMENTS: &str = "spiffe://cluster.local/ns/shop/sa/payments";
+/// Why those of the small jobs are down that are.
+pub(super) const REASONS: [&str; 5] =
+    ["identity_mismatch", "unknown_authority", "plaintext_server", "connect_refused", "no_expected_identity"];
 /// What must be nowhere.
 pub(super) const CANARY: &str = "canary-in-a-cage";
 /// What a tenant, or a receiver, would like to be part of the page.
@@ -72,7 +75,7 @@ impl Stage {
 
         let config = format!(
             "
-global: {{scrape_interval: 1s, scrape_timeout: 1s}}
+global: {{scrape_interval: 2s, scrape_timeout: 2s}}
 scrape_configs:
 - job_name: shop
   scheme: https
@@ -131,16 +134,21 @@ remote_write:
         stage
     }
 
-    /// Waits until every target of the small jobs was scraped, and every receiver has answered or not.
+    /// Waits until every target of the small jobs was scraped and is up or down as it should be, and every receiver has
+    /// answered or not.
     async fn settled(&self, all: usize) {
         let small = |target: &serde_json::Value| target["scrapePool"] != "many";
         self.agent
-            .until("all targets have been scraped twice", |targets| {
+            .until("all targets have been scraped twice, and show what they should", |targets| {
+                let of = |reason: &str| targets.iter().any(|target| small(target) && target["reason"] == reason);
                 targets.len() == all
+                    && REASONS.into_iter().all(of)
                     && targets.iter().filter(|target| small(target)).all(|target| {
                         let count = |name: &str| target[name].as_u64().unwrap_or_default();
-                        count("scrapesSucceeded") + count("scrapesFailed") >= 2
-                            || target["reason"] == "no_expected_identity"
+                        let scraped = count("scrapesSucceeded") + count("scrapesFailed") >= 2;
+                        let shown =
+                            target["health"] == "up" || REASONS.iter().any(|reason| target["reason"] == *reason);
+                        shown && (scraped || target["reason"] == "no_expected_identity")
                     })
             })
             .await;

@@ -1,6 +1,6 @@
 //! Who may ask the program to read its configuration again: a signal, a request where it is allowed, a changed file.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -28,22 +28,15 @@ fn config(job: &str) -> String {
     format!("scrape_configs: [{{job_name: {job}, static_configs: [{{targets: ['127.0.0.1:1']}}]}}]\n")
 }
 
-/// A port that was free a moment ago: the program does not say which one it took.
-fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("it is bound")
-}
-
 impl Stage {
     async fn new(flags: &[&str]) -> Self {
         let dir = TempDir::new().expect("a directory");
         let file = dir.path().join("meshscrape.yaml");
         std::fs::write(&file, config("first")).expect("a configuration");
-        let (listen, api) = (free_port(), free_port());
-        let (listens, apis) = (listen.to_string(), api.to_string());
         let path = file.to_str().expect("a path in UTF-8");
-        let arguments = ["run", "--config", path, "--listen", &listens, "--api-listen", &apis];
+        let arguments = ["run", "--config", path, "--listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"];
         let program = Program::start(&[&arguments[..], flags].concat());
+        let (listen, api) = (program.listen().await, program.api());
         let stage = Self { program, file, listen, api, _dir: dir };
         stage.until("first").await;
         stage

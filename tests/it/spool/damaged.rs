@@ -31,7 +31,7 @@ async fn a_flipped_bit_costs_one_scrape_and_its_file_is_set_aside() {
     let stage = Stage::new().await;
     backlog(&stage).await;
     // The last one may have been cut off by the signal.
-    let written = 1..stage.answers() as u64;
+    let written: Vec<_> = (1..stage.answers() as u64).collect();
     let [segment] = &stage.files("log")[..] else { panic!("one segment") };
     let mut bytes = std::fs::read(segment).expect("a segment");
     let middle = bytes.len() / 2;
@@ -39,7 +39,7 @@ async fn a_flipped_bit_costs_one_scrape_and_its_file_is_set_aside() {
     std::fs::write(segment, bytes).expect("written");
 
     let came = delivered(&stage).await;
-    let lost: Vec<_> = written.filter(|number| !came.contains(number)).collect();
+    let lost = lost(&written, &stage.receiver.recorded());
     assert_eq!(lost.len(), 1, "{lost:?} are lost, {came:?} came");
     eventually("it is set aside", async || (stage.files("corrupt").len() == 1).then_some(())).await;
 }
@@ -53,9 +53,9 @@ async fn a_torn_end_costs_what_was_torn() {
     file.set_len(file.metadata().expect("its length").len() - 10).expect("cut off");
     drop(file);
 
-    let came = delivered(&stage).await;
-    let lost: Vec<_> = finished.iter().filter(|number| !came.contains(number)).collect();
-    assert!(lost.iter().all(|number| Some(*number) == finished.last()), "{lost:?} of {finished:?}");
+    delivered(&stage).await;
+    let lost = lost(&finished, &stage.receiver.recorded());
+    assert!(lost.iter().all(|number| Some(number) == finished.last()), "{lost:?} of {finished:?}");
     assert_eq!(stage.files("corrupt").len(), 0, "that is no damage");
 }
 

@@ -232,15 +232,18 @@ remote_write:
     assert!(rate >= 10.0 * live, "{rate:.0} samples a second, they came at {live}");
 
     let (answers, up) = (seen.answers.lock().expect("no panic"), seen.up.lock().expect("no panic"));
-    // The one under way when it was asked to end may be missing.
-    let given = answered.load(Ordering::SeqCst);
-    assert!(answers.iter().copied().eq(1..=answers.len() as u64), "{answers:?}");
-    assert!((given - 1..=given).contains(&(answers.len() as u64)), "{given} answers, and of them came {answers:?}");
-    let failed = up.iter().filter(|(_, up)| !up).count();
-    assert!(failed <= usize::from(answers.len() as u64 != given), "{up:?}");
-    // No beat is left out but where the machine had no time for a thread that does nothing, either.
+    // No scrape fails and no beat is left out but where the machine had no time for a thread that does nothing, either.
     let interval = INTERVAL.as_millis() as i64;
     let stalled = |from: i64, to: i64| stalls.iter().any(|stall| stall.0 < to + interval && stall.1 > from - interval);
+    let failed: Vec<_> = up.iter().filter(|(_, up)| !up).map(|(at, _)| *at).collect();
+    let excused = failed.iter().filter(|at| stalled(**at, **at + interval)).count();
+    let given = answered.load(Ordering::SeqCst);
+    let missing: Vec<_> = (1..=given).filter(|number| !answers.contains(number)).collect();
+    // The one under way when it was asked to end may be missing.
+    let may_miss = excused + usize::from(missing.last() == Some(&given));
+    assert!(answers.is_sorted_by(|one, next| one < next), "{answers:?}");
+    assert!(missing.len() <= may_miss, "of {given} answers {missing:?} are missing; {up:?}; stalls: {stalls:?}");
+    assert!(failed.len() <= may_miss, "{up:?}; stalls: {stalls:?}");
     let times: Vec<_> = up.iter().map(|(at, _)| *at).collect();
     let late = times.windows(2).filter(|pair| pair[1] - pair[0] > interval * 3 / 2);
     let unexplained: Vec<_> = late.filter(|pair| !stalled(pair[0], pair[1])).collect();

@@ -32,7 +32,7 @@ async fn every_finished_scrape_outlives_kills_while_the_receiver_is_down() {
     stage.scrapes(2).await;
     stage.takes(stage.answers()).await;
     let came = stage.taken();
-    assert_all_in_order(&came, &finished);
+    assert_all_in_order(&stage.receiver.recorded(), &finished);
     assert_eq!(first_times(&came), came, "nothing was acknowledged before, so nothing comes twice");
 }
 
@@ -44,7 +44,7 @@ async fn every_finished_scrape_outlives_kills_while_the_receiver_takes_them() {
     let _last = stage.start();
     stage.scrapes(2).await;
     stage.takes(stage.answers()).await;
-    assert_all_in_order(&stage.taken(), &finished);
+    assert_all_in_order(&stage.receiver.recorded(), &finished);
     // Twice comes only what was under way when it was killed, or was acknowledged so shortly before that nobody had
     // written that down: a tenth of a second, and the time that a busy machine takes for it.
     let unwritten = finished_after() + Duration::from_millis(100);

@@ -62,10 +62,7 @@ async fn after_an_outage_what_comes_in_goes_at_once_and_the_backlog_beside_it_al
     let (until_kill, finished) = (receiver.recorded().len(), target.finished(0, killed));
 
     let second = start(dir.path(), &config);
-    let all = |recorded: &[Recorded]| {
-        let taken: BTreeSet<_> = taken(recorded).into_iter().collect();
-        finished.iter().all(|number| taken.contains(number))
-    };
+    let all = |recorded: &[Recorded]| lost(&finished, recorded).is_empty();
     let recorded = receiver.until_within(LONG, "everything that was finished", all).await;
     drop(second);
 

@@ -3,6 +3,7 @@
 //! Its own record of when it gave each is the truth. Every series of an answer has the number of the answer as its value, so
 //! that whoever looks at what came sees what is missing, of which series, and what came twice or late.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,11 +11,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::first_times;
+use super::{first_times, taken};
 use crate::support::agent::eventually;
+use crate::support::receiver::Recorded;
 use crate::support::scale;
 use crate::support::tls_server::{Reply, Script, Server, Talk};
-use meshscrape::model::Address;
+use meshscrape::model::{Address, is_stale};
 
 /// How long before an event an answer must have been given to count as finished. The promise is 100 ms, which holds as long as
 /// the machine lets the program run. An ordinary run must not hang on that: with 27 processes for 2 processors, a kill now
@@ -106,6 +108,50 @@ impl Numbered {
     }
 }
 
+/// Those of `finished` that never came. An answer that the program gave up, because it had run out of time, was no scrape.
+pub(super) fn lost(finished: &[u64], recorded: &[Recorded]) -> Vec<u64> {
+    let (mut came, mut failed) = (BTreeMap::new(), BTreeSet::new());
+    for (labels, sample) in recorded.iter().filter(|one| one.was_taken()).flat_map(|one| &one.samples) {
+        match labels.value("__name__") {
+            "answer_number" if !is_stale(sample.value) => _ = came.insert(sample.value as u64, sample.timestamp_ms),
+            "up" if sample.value == 0.0 => _ = failed.insert(sample.timestamp_ms),
+            _ => {}
+        }
+    }
+    without_given_up(finished, &came, failed)
+}
+
+/// Those of `finished` that are not among those that `came`, each at its time, and were not given up either. In the place of
+/// an answer that was given up an `up` of 0 came: it excuses one answer, and only if it stands between what came before and
+/// behind that one. What was lost on its way has lost its `up` as well.
+fn without_given_up(finished: &[u64], came: &BTreeMap<u64, i64>, mut failed: BTreeSet<i64>) -> Vec<u64> {
+    let mut gave_up = |number: u64| {
+        let before = came.range(..number).next_back().map(|(_, at)| *at);
+        let behind = came.range(number..).next().map(|(_, at)| *at);
+        let between =
+            |at: &&i64| before.is_none_or(|before| before < **at) && behind.is_none_or(|behind| **at < behind);
+        let at = failed.iter().find(between).copied();
+        at.is_some_and(|at| failed.remove(&at))
+    };
+    finished.iter().copied().filter(|number| !came.contains_key(number) && !gave_up(*number)).collect()
+}
+
+#[test]
+fn only_what_failed_in_its_place_excuses_an_answer() {
+    let came = BTreeMap::from([(1, 100), (3, 300), (6, 600)]);
+    for (failed, lost) in [
+        (vec![], [2, 4, 5].as_slice()),
+        (vec![200], &[4, 5]),
+        (vec![200, 400], &[5]),
+        (vec![200, 400, 500], &[]),
+        // At other times, and two in one place.
+        (vec![50, 100, 300, 700], &[2, 4, 5]),
+        (vec![200, 250], &[4, 5]),
+    ] {
+        assert_eq!(without_given_up(&[1, 2, 3, 4, 5, 6], &came, failed.iter().copied().collect()), lost, "{failed:?}");
+    }
+}
+
 /// What became of finished answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Losses {
@@ -117,13 +163,13 @@ pub(super) struct Losses {
 }
 
 impl Losses {
-    /// Of these, if those came in this order.
-    pub(super) fn of(finished: &[u64], came: &[u64]) -> Self {
-        let once = first_times(came);
-        let known: std::collections::HashSet<_> = once.iter().collect();
+    /// Of these, if that is what a receiver has recorded.
+    pub(super) fn of(finished: &[u64], recorded: &[Recorded]) -> Self {
+        let came = taken(recorded);
+        let once = first_times(&came);
         Self {
             finished: finished.len(),
-            lost: finished.iter().copied().filter(|number| !known.contains(number)).collect(),
+            lost: lost(finished, recorded),
             twice: came.len() - once.len(),
             out_of_order: once.windows(2).filter(|two| two[1] < two[0]).count(),
         }

@@ -112,7 +112,7 @@ impl Contestant {
         self.receiver.until("what is scraped now is delivered", newest).await;
         // Who is behind with the rest has time to come.
         tokio::time::sleep(scale(Duration::from_secs(3), Duration::from_secs(30))).await;
-        Losses::of(&self.target.finished(before, moment), &taken(&self.receiver.recorded()))
+        Losses::of(&self.target.finished(before, moment), &self.receiver.recorded())
     }
 
     /// Killed with a backlog, and then a receiver that is overloaded for a while.

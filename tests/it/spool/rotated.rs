@@ -103,7 +103,7 @@ async fn certificates_and_roots_that_are_replaced_under_load_cost_nothing() {
     drop(program);
 
     let recorded = receiver.recorded();
-    let losses = Losses::of(&target.finished(0, healed), &taken(&recorded));
+    let losses = Losses::of(&target.finished(0, healed), &recorded);
     let connections = recorded.iter().map(|one| one.connection).max().expect("requests");
     let rotations = issue.lock().expect("no panic while it is held").1;
     println!("{rotations} rotations, {connections} connections: {losses}");

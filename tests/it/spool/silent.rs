@@ -38,7 +38,7 @@ async fn a_pulled_cable_costs_nothing() {
     target.scrapes(2).await;
     receiver.until("it is delivered", delivered(target.answers())).await;
     drop(program);
-    let losses = Losses::of(&target.finished(0, moment), &taken(&receiver.recorded()));
+    let losses = Losses::of(&target.finished(0, moment), &receiver.recorded());
     println!("{length:?} with the cable pulled: {losses}");
     losses.assert_none("a pulled cable");
 }

@@ -70,7 +70,7 @@ async fn a_clock_that_is_set_forward_and_back_costs_the_queue_nothing() {
     stage.scrapes(2).await;
     stage.takes(stage.answers()).await;
     let recorded = stage.receiver.recorded();
-    let losses = Losses::of(&finished, &taken(&recorded));
+    let losses = Losses::of(&finished, &recorded);
     println!("{steps} steps of the clock by an hour or two, with kill -9 between them: {losses}");
     losses.assert_none("steps of the clock");
     assert_eq!(losses.twice, 0);

@@ -61,7 +61,7 @@ async fn a_backlog_of_several_tenants_outlives_a_kill_and_comes_to_each_of_them(
     program.signal("KILL");
     let killed = Instant::now();
     program.end().await;
-    let finished: BTreeSet<_> = stage.finished(0, killed).into_iter().collect();
+    let finished = stage.finished(0, killed);
     assert!(finished.len() >= 8, "{finished:?}");
     let until = stage.answers();
 
@@ -79,13 +79,11 @@ async fn a_backlog_of_several_tenants_outlives_a_kill_and_comes_to_each_of_them(
     let teams: BTreeSet<_> =
         recorded.iter().flat_map(|one| &one.samples).map(|(labels, _)| labels.value("team").to_owned()).collect();
     assert_eq!(teams, ["bank", "shop"].map(str::to_owned).into(), "what is nobody's does not come");
-    let mut came = BTreeSet::new();
     for team in ["shop", "bank"] {
         let numbers = numbers_of(team, &recorded);
         assert!(numbers.is_sorted(), "{team}: {numbers:?}");
-        came.extend(numbers);
     }
-    let missing: Vec<_> = finished.difference(&came).collect();
+    let missing = lost(&finished, &recorded);
     assert!(missing.is_empty(), "{missing:?} of {} are missing", finished.len());
     assert_eq!(
         std::fs::read_dir(stage.data().join("spool")).expect("a directory").count(),

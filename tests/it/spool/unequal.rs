@@ -60,13 +60,13 @@ async fn dead_receivers_delay_nobody_and_get_everything_when_they_are_back() {
     let finished = target.finished(0, moment);
     for ((name, _), receiver) in DEAD.iter().zip(&dead) {
         receiver.until("it is delivered to who was dead", delivered(last)).await;
-        let losses = Losses::of(&finished, &taken(&receiver.recorded()));
+        let losses = Losses::of(&finished, &receiver.recorded());
         println!("{length:?} in which a receiver {name}: {losses}");
         losses.assert_none(name);
     }
     alive.until("it is delivered", delivered(last)).await;
     drop(program);
-    let losses = Losses::of(&finished, &taken(&alive.recorded()));
+    let losses = Losses::of(&finished, &alive.recorded());
     let behind = behind.load(Ordering::SeqCst);
     println!("beside them the living one: {losses}; never more than {behind} answers behind");
     losses.assert_none("the living one");

@@ -32,7 +32,7 @@ async fn a_backlog_of_2_reaches_a_receiver_of_1() {
     stage.receiver_is(true);
     stage.scrapes(3).await;
     stage.takes(stage.answers()).await;
-    assert_all_in_order(&stage.taken(), &finished);
+    assert_all_in_order(&stage.receiver.recorded(), &finished);
     assert!(!stage.receiver.recorded()[asked.len()..].iter().any(is_of_2), "and now nothing but 1.0");
     second.signal("TERM");
     assert_eq!(second.end().await.status.code(), Some(0));

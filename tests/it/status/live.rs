@@ -31,7 +31,7 @@ impl Stage {
             "
 scrape_configs:
 - job_name: mesh
-  scrape_interval: 1h
+  scrape_interval: 300d
   metrics_path: /stats/prometheus
   tls_config: {{certs_dir: '{}', spiffe: {{}}}}
   static_configs:

@@ -86,7 +86,7 @@ async fn what_a_target_says_of_itself_is_dropped(job: &str, forged: &str) {
     let stage = Stage::new(Way::Mtls).await;
     let server = stage.serve(always(Reply::ok(&format!("honest 1\n{forged}"))));
     stage.list(&[stage.entry(server.address(), "")]);
-    let agent = stage.agent("1s", job, "  external_labels: {cluster: c}\n").await;
+    let agent = stage.agent("2s", job, "  external_labels: {cluster: c}\n").await;
     stage.until("two scrapes", |story| story.with("__name__", "honest").samples("honest") >= 2).await;
     let dropped = agent.metric("meshscrape_forged_synthetic_samples_total").await;
     let lines = forged.lines().count() as f64;

@@ -1,15 +1,18 @@
 //! The pods of the crowd: what each kind looks like on the API server, and what a scraper is to make of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rand::rngs::StdRng;
 use serde_json::json;
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::addresses::{Addresses, Slot};
 use super::{NODES, below};
-use crate::support::kubernetes::{Cluster, Namespace, pod};
+use crate::support::agent::eventually;
+use crate::support::kubernetes::{Cluster, Namespace, Watch, pod};
 
 const SECURE: &str = "prometheus.istio.io/secure-port";
 const SECURE_ENVOY: &str = "prometheus.istio.io/secure-envoy-port";
@@ -141,6 +144,37 @@ pub(super) struct Town {
     /// Pods that have been created and do not run yet, by their UIDs.
     starting: Vec<String>,
     created: usize,
+    deletions: Deletions,
+}
+
+/// When a watch of our own saw that a pod was deleted, by its UID. An agent cannot know before; and what keeps this process
+/// from hearing of it in time keeps the agents in it as well.
+struct Deletions {
+    seen: Arc<Mutex<HashMap<String, Instant>>>,
+    _watching: DropGuard,
+}
+
+impl Deletions {
+    async fn watch(cluster: &Cluster) -> Self {
+        let path = "/api/v1/pods?watch=true&timeoutSeconds=7200";
+        let mut watch = Watch::open(&cluster.admin(), path).await.expect("a watch");
+        let seen = Arc::<Mutex<HashMap<_, _>>>::default();
+        let (end, noted) = (CancellationToken::new(), Arc::clone(&seen));
+        tokio::spawn(end.clone().run_until_cancelled_owned(async move {
+            while let Some(event) = watch.next().await {
+                if event["type"] == "DELETED" {
+                    let uid = event["object"]["metadata"]["uid"].as_str().expect("a UID").to_owned();
+                    noted.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, Instant::now());
+                }
+            }
+        }));
+        Self { seen, _watching: end.drop_guard() }
+    }
+
+    async fn of(&self, uid: &str) -> Instant {
+        let seen = async || self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied();
+        eventually("the watch sees the deletion", seen).await
+    }
 }
 
 impl Town {
@@ -149,7 +183,8 @@ impl Town {
         for name in NAMESPACES {
             namespaces.insert(name.to_owned(), cluster.namespace(name).await);
         }
-        Self { namespaces, addresses, pods: BTreeMap::new(), starting: Vec::new(), created: 0 }
+        let deletions = Deletions::watch(cluster).await;
+        Self { namespaces, addresses, pods: BTreeMap::new(), starting: Vec::new(), created: 0, deletions }
     }
 
     pub(super) async fn populate(&mut self, count: usize, random: &mut StdRng) {
@@ -172,13 +207,18 @@ impl Town {
         self.addresses.last_asked(uid)
     }
 
+    /// When a client of the API server saw that it was deleted.
+    pub(super) async fn saw_deleted(&self, uid: &str) -> Instant {
+        self.deletions.of(uid).await
+    }
+
     /// The targets of the agent on a node.
     pub(super) fn expected_on(&self, number: usize) -> BTreeSet<Vec<String>> {
         self.pods.values().filter(|pod| pod.is_target() && pod.node == node(number)).map(Pod::shown).collect()
     }
 
-    /// Changes about so many pods in each of the ways in which pods change; returns whom it has deleted and when.
-    pub(super) async fn change(&mut self, count: usize, random: &mut StdRng) -> Vec<(String, Instant)> {
+    /// Changes about so many pods in each of the ways in which pods change; returns whom it has deleted.
+    pub(super) async fn change(&mut self, count: usize, random: &mut StdRng) -> Vec<String> {
         let mut gone = Vec::new();
         for at in 0..count {
             let there: Vec<String> = self.pods.values().filter(|pod| pod.there).map(|pod| pod.uid.clone()).collect();
@@ -258,17 +298,16 @@ impl Town {
         }
     }
 
-    async fn delete(&mut self, uid: &str) -> (String, Instant) {
+    async fn delete(&mut self, uid: &str) -> String {
         let pod = self.pods.get_mut(uid).expect("it is there");
         pod.there = false;
         let pod = pod.clone();
         self.namespaces[&pod.namespace].delete_pod(&pod.name).await;
-        let at = Instant::now();
         if let Some(slot) = pod.slot {
             // A moment later, in a cluster; here a scrape that is under way may still be answered.
             self.addresses.free(slot);
         }
-        (uid.to_owned(), at)
+        uid.to_owned()
     }
 
     /// Takes the announcement of the secure port away, or gives it back.

@@ -15,11 +15,13 @@ use crate::support::tls_server::{Reply, Server, Talk, Then, always};
 use crate::support::{http, loopback};
 
 /// An agent that discovers the pods of the town by their annotations; one of them a rule drops.
-async fn agent_of(town: &Town, dir: &TempDir, kubeconfig: &str, wanted: &[&str]) -> Running {
+/// Each of `wanted` has come out so, by a key of its target and the value there.
+async fn agent_of(town: &Town, dir: &TempDir, kubeconfig: &str, wanted: &[(&str, (&str, &str))]) -> Running {
     let config = format!(
         "scrape_configs:
 - job_name: mesh
-  scrape_interval: 1s
+  scrape_interval: 5s
+  scrape_timeout: 5s
   pod_cidrs: [127.0.0.0/8]
   tls_config: {{certs_dir: '{}', spiffe: {{trust_domain_aliases: [old.local]}}}}
   istio_sd_configs:
@@ -42,9 +44,9 @@ async fn agent_of(town: &Town, dir: &TempDir, kubeconfig: &str, wanted: &[&str])
     .await;
     agent
         .until("all have been scraped", |targets| {
-            wanted.iter().all(|name| {
+            wanted.iter().all(|(name, (key, value))| {
                 let is_it = |target: &&Value| target["discoveredLabels"]["__meta_kubernetes_pod_name"] == *name;
-                targets.iter().find(is_it).is_some_and(|target| target["health"] != "unknown")
+                targets.iter().find(is_it).is_some_and(|target| target[*key] == *value)
             })
         })
         .await;
@@ -184,12 +186,17 @@ async fn each_step_of_the_task_has_its_verdict() {
     let kubeconfig = dir.path().join("kubeconfig");
     town.cluster.kubeconfig(&kubeconfig, &town.cluster.url(), town.cluster.admin_token());
     let kubeconfig = kubeconfig.display().to_string();
-    let scraped: Vec<&str> = EXPECTED
+    let scraped: Vec<_> = EXPECTED
         .iter()
-        .filter(|(_, _, steps)| steps.iter().any(|(id, _, _, seen)| *id == "target" && seen.contains("is down")))
-        .chain(EXPECTED.iter().filter(|(_, code, _)| *code == 0))
+        .filter(|(_, code, _)| *code == 0)
         .map(|(name, ..)| *name)
-        .chain(["strict", "unusual"])
+        .chain(["unusual"])
+        .map(|name| (name, ("health", "up")))
+        .chain([
+            ("legacy", ("reason", "closed_in_handshake")),
+            ("impostor", ("reason", "identity_mismatch")),
+            ("strict", ("reason", "closed_after_handshake")),
+        ])
         .collect();
     let agent = agent_of(&town, &dir, &kubeconfig, &scraped).await;
     let certs = town.mesh.certs.path().display().to_string();
