@@ -109,6 +109,27 @@ async fn every_way_to_be_refused_over_tls_1_2() {
     every_scenario_is_refused(Mesh::new(ONLY_12).await).await;
 }
 
+/// The first beats come within milliseconds, while there is much to read: an identity for each job, with a hundred roots.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_scraped_before_the_certificates_have_been_read() {
+    let mesh = Mesh::new(ONLY_13).await;
+    mesh.certs.write_roots(&[&mesh.ca; 100]);
+    let certs = mesh.certs.path().display().to_string();
+    let mut config = "scrape_configs:".to_owned();
+    for at in 0..30 {
+        let job = job(&format!("j{at}"), &certs, "127.0.0.1:1", "/metrics", "").replace(": 3s", ": 5ms");
+        config.push_str(&job.replace("spiffe: {}", &format!("spiffe: {{trust_domain_aliases: [another-{at}]}}")));
+    }
+    let dir = TempDir::new().expect("a directory");
+    let agent = agent::start(dir.path(), &config).await;
+    agent.until("every target was tried", attempted).await;
+    let metrics = agent.metrics().await;
+    let failures = metrics.lines().filter(|line| line.starts_with("meshscrape_scrape_failures_total{"));
+    let for_want_of_ours: Vec<_> = failures.filter(|line| line.contains("\"no_own_certificate\"")).collect();
+    assert_eq!(for_want_of_ours, [""; 0]);
+    agent.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_may_not_be_connected_is_listed_and_never_dialled() {
     let mesh = Mesh::new(ONLY_13).await;
