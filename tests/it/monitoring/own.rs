@@ -167,7 +167,12 @@ async fn the_counters_of_a_job_begin_at_zero() {
     let dir = TempDir::new().expect("a directory");
     // No certificates: nothing succeeds, and nothing is lost of the first event.
     let agent = agent::start(dir.path(), &config(&certs, &["127.0.0.1:1".to_owned()])).await;
-    let text = agent.metrics().await;
+    // The job is known once its certificates have been read.
+    let text = eventually("the job has counters", async || {
+        let text = agent.metrics().await;
+        text.contains("meshscrape_samples_scraped_total{").then_some(text)
+    })
+    .await;
     for series in [
         "meshscrape_samples_scraped_total{job=\"mesh\"} 0",
         "meshscrape_handshakes_total{job=\"mesh\"} 0",
