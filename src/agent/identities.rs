@@ -8,8 +8,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::clock::Clock;
 use crate::config::{Config, JobSecurity, ReceiverSecurity, ScrapeConfig};
 use crate::connect::CredentialsFeed;
-use crate::identity::{self, Identity, IdentitySettings, IdentitySnapshot};
-use crate::model::TrustDomain;
+use crate::discover::Certificates;
+use crate::identity::{self, Credentials, Identity, IdentitySettings, IdentitySnapshot};
 
 /// Those that run. Clones are the same.
 #[derive(Clone)]
@@ -99,19 +99,13 @@ impl Identities {
     }
 }
 
-/// The trust domain of a job as it becomes known: at once if it is configured, else with our own certificate.
-pub(super) fn trust_domain_feed(
-    job: &ScrapeConfig,
-    credentials: Option<&CredentialsFeed>,
-) -> watch::Receiver<Option<TrustDomain>> {
-    let configured = match &job.security {
-        JobSecurity::Spiffe(spiffe) => spiffe.trust_domain.clone(),
-        JobSecurity::Ordinary(_) => None,
+/// What discovery is to know of the certificates of a job, as it becomes known.
+pub(super) fn for_discovery(credentials: Option<&CredentialsFeed>) -> watch::Receiver<Certificates> {
+    let Some(mut credentials) = credentials.cloned() else {
+        return watch::channel(Certificates::read(None)).1;
     };
-    let (None, Some(mut credentials)) = (&configured, credentials.cloned()) else {
-        return watch::channel(configured).1;
-    };
-    let known = credentials.borrow_and_update().trust_domain().cloned();
+    let told = |now: &Credentials| Certificates { read: now.is_read(), trust_domain: now.trust_domain().cloned() };
+    let known = told(&credentials.borrow_and_update());
     let (sender, receiver) = watch::channel(known);
     tokio::spawn(async move {
         loop {
@@ -119,7 +113,7 @@ pub(super) fn trust_domain_feed(
                 changed = credentials.changed() => if changed.is_err() { return },
                 () = sender.closed() => return,
             }
-            let known = credentials.borrow_and_update().trust_domain().cloned();
+            let known = told(&credentials.borrow_and_update());
             sender.send_if_modified(|current| std::mem::replace(current, known.clone()) != known);
         }
     });

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::Agent;
-use super::identities::{Identities, trust_domain_feed};
+use super::identities::{Identities, for_discovery};
 use super::receivers::Receivers;
 use crate::clock::{Clock, unix_ms};
 use crate::config::{Config, Loaded, Problem, ScrapeConfig};
@@ -119,7 +119,7 @@ pub(super) fn setup(
 
 /// What discovery is to find for these jobs.
 pub(super) fn wanted(setup: &Setup) -> Vec<Wanted> {
-    let of_job = |job: &Job| (Arc::clone(&job.config), trust_domain_feed(&job.config, job.credentials.as_ref()));
+    let of_job = |job: &Job| (Arc::clone(&job.config), for_discovery(job.credentials.as_ref()));
     setup.jobs.iter().map(of_job).collect()
 }
 

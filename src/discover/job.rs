@@ -3,13 +3,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 use tracing::warn;
 
-use super::{Answer, Group, Metrics, fixed};
-use crate::config::ScrapeConfig;
+use super::{Answer, Certificates, Group, Metrics, fixed};
+use crate::config::{JobSecurity, ScrapeConfig};
 use crate::label::{self, Judged};
-use crate::model::{DropCause, JobTargets, TrustDomain, clean};
+use crate::model::{DropCause, JobTargets, clean};
 
 /// How many errors about targets of a job one pass writes to the log.
 const LOGGED_ERRORS: usize = 10;
@@ -18,7 +19,11 @@ pub(super) struct Job {
     /// Tells it from others that may have its name later.
     pub(super) number: usize,
     pub(super) config: Arc<ScrapeConfig>,
-    trust_domain: Option<TrustDomain>,
+    certificates: Certificates,
+    /// Until when they are waited for.
+    patience: Instant,
+    /// Whether it has come in place of others, which know whom to expect.
+    replaces: bool,
     fixed: Group,
     /// Its sources, by their numbers; jobs with equal entries share one.
     pub(super) sources: Vec<usize>,
@@ -30,16 +35,18 @@ pub(super) struct Job {
     pub(super) discovered: usize,
     /// What was wrong with its targets at the last pass, so that each is logged once.
     errors: BTreeSet<String>,
-    /// Ends the task that follows its trust domain.
+    /// Ends the task that follows its certificates.
     _stop: DropGuard,
 }
 
 impl Job {
-    /// A job of which nothing is known but what it says itself. `stop` ends what follows its trust domain.
+    /// A job of which nothing is known but what it says itself. `stop` ends what follows its certificates.
     pub(super) fn new(
         number: usize,
         config: Arc<ScrapeConfig>,
-        trust_domain: Option<TrustDomain>,
+        certificates: Certificates,
+        patience: Instant,
+        replaces: bool,
         sources: Vec<usize>,
         stop: DropGuard,
     ) -> Self {
@@ -47,7 +54,9 @@ impl Job {
             number,
             fixed: Arc::new(fixed::candidates_of(&config)),
             judged: HashMap::new(),
-            trust_domain,
+            certificates,
+            patience,
+            replaces,
             sources,
             config,
             stale: true,
@@ -58,17 +67,22 @@ impl Job {
         }
     }
 
-    pub(super) fn trust_domain(&self) -> Option<&TrustDomain> {
-        self.trust_domain.as_ref()
+    /// Until when its certificates are waited for, if they are: a scrape before they have been read fails for nothing. One that
+    /// comes in place of others is to know whom to expect, too.
+    pub(super) fn awaited_until(&self) -> Option<Instant> {
+        let verifies = matches!(self.config.security, JobSecurity::Spiffe(_));
+        let knows_whom = !verifies || self.certificates.trust_domain.is_some();
+        let waits = !self.certificates.read || self.replaces && !knows_whom;
+        waits.then_some(self.patience)
     }
 
-    /// Its identity is of this trust domain now.
-    pub(super) fn learn(&mut self, trust_domain: Option<TrustDomain>) {
-        if self.trust_domain != trust_domain {
-            self.trust_domain = trust_domain;
+    /// This is known of its certificates now.
+    pub(super) fn learn(&mut self, certificates: Certificates) {
+        if self.certificates.trust_domain != certificates.trust_domain {
             self.judged.clear();
             self.stale = true;
         }
+        self.certificates = certificates;
     }
 
     /// Makes its targets of what it says itself and of these answers of its sources.
@@ -90,7 +104,7 @@ impl Job {
         let mut known = std::mem::take(&mut self.judged);
         for group in groups {
             let judged = known.remove(&address(group)).unwrap_or_else(|| {
-                let judge = |candidate| label::judge(&self.config, candidate, self.trust_domain.as_ref());
+                let judge = |candidate| label::judge(&self.config, candidate, self.certificates.trust_domain.as_ref());
                 (Arc::clone(group), group.iter().map(judge).collect())
             });
             self.judged.insert(address(group), judged);

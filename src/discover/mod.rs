@@ -35,7 +35,7 @@ use crate::clock::Clock;
 use crate::model::{Candidate, TargetSet};
 
 pub use kubernetes::client_error;
-pub use manager::Wanted;
+pub use manager::{Certificates, Wanted};
 pub use metrics::Metrics;
 pub use waiting::Waiting;
 
@@ -105,8 +105,8 @@ impl Discovery {
     }
 
     /// Finds the targets of `jobs` from now on. What is equal to what was wanted before goes on: the same jobs, and the
-    /// sources that some job still has. The first set with this `revision` comes when every new source has answered, or
-    /// after five seconds.
+    /// sources that some job still has. The first set with this `revision` comes when every new source has answered and the
+    /// certificates of every new job have been read, or after five seconds.
     pub async fn adopt(&self, jobs: Vec<Wanted>, revision: u64) {
         // It fails where discovery has been cancelled: then nothing comes of it, as of anything else.
         let _ = self.orders.send(manager::Update::Jobs { jobs, revision }).await;

@@ -56,6 +56,7 @@ impl fmt::Debug for OwnIdentity {
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
     pub(super) generation: u64,
+    pub(super) read: bool,
     pub(super) own: Option<Arc<OwnIdentity>>,
     pub(super) roots: Arc<Roots>,
     pub(super) trust_domain: Option<TrustDomain>,
@@ -66,6 +67,11 @@ impl Credentials {
     /// Grows with every snapshot that differs from the one before; 0 before anything was loaded.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Whether the files have been read, whatever was in them.
+    pub fn is_read(&self) -> bool {
+        self.read
     }
 
     /// Our own certificate, once one was loaded; the last good one, so it may have expired.

@@ -122,6 +122,8 @@ pub(super) fn own_certificate_untrusted(own: &OwnIdentity, roots: &Roots, now: S
 pub(super) struct Step {
     /// There are new credentials to publish.
     pub(super) changed: bool,
+    /// The files have been read for the first time, which is to be published as well.
+    pub(super) first: bool,
     /// A file looks half written: it is worth reading again soon.
     pub(super) again_soon: bool,
 }
@@ -183,7 +185,8 @@ impl Loader {
             return Step::default();
         }
         self.marks = Some(marks);
-        let mut next = Credentials::clone(&self.published);
+        let first = !self.published.read;
+        let mut next = Credentials { read: true, ..Credentials::clone(&self.published) };
         self.notes.clear();
 
         self.own_problem = self.take_own(files, now, &mut next).err();
@@ -206,9 +209,11 @@ impl Loader {
             self.history.taken(now, outcome);
             self.changes += 1;
             self.changed_at = Some(now);
+        }
+        if changed || first {
             self.published = Arc::new(next);
         }
-        Step { changed, again_soon: refused && !same_bytes }
+        Step { changed, first, again_soon: refused && !same_bytes }
     }
 
     /// The state at `now`, for people.

@@ -37,7 +37,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The credentials as they change; at first those of generation 0, which can do nothing.
+    /// The credentials as they change; at first those of generation 0, which can do nothing. That the files
+    /// have been read is a change, too, even if nothing of them can be used.
     pub fn credentials(&self) -> channel::Receiver<Arc<Credentials>> {
         self.receiver.clone()
     }
@@ -140,6 +141,8 @@ impl Follower {
             if let Some(problem) = snapshot.own_certificate_untrusted {
                 tracing::warn!(problem, "peers may refuse us");
             }
+        }
+        if step.changed || step.first {
             self.sender.send_replace(loader.credentials());
         }
         step.again_soon

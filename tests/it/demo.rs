@@ -28,7 +28,8 @@ fn told(output: &Output) -> String {
 #[test]
 fn every_promise_is_kept_and_nothing_is_left_behind() {
     let temporary = TempDir::new().expect("a directory");
-    let output = demo(&["--for", "8s", "--output", "json"], &temporary).output().expect("runs");
+    // Long enough for each target to be scraped between any two rotations.
+    let output = demo(&["--for", "14s", "--output", "json"], &temporary).output().expect("runs");
     assert!(output.status.success(), "{}", told(&output));
     let outcome: Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
     assert_eq!(outcome["passed"], true);
@@ -54,7 +55,7 @@ fn every_promise_is_kept_and_nothing_is_left_behind() {
 #[test]
 fn a_log_gets_a_line_for_each_change_and_no_escape() {
     let temporary = TempDir::new().expect("a directory");
-    let output = demo(&["--for", "5s"], &temporary).output().expect("runs");
+    let output = demo(&["--for", "6s"], &temporary).output().expect("runs");
     assert!(output.status.success(), "{}", told(&output));
     let lines = text(&output.stdout);
     assert!(!lines.contains('\x1b'), "{lines}");
@@ -81,7 +82,7 @@ fn a_receiver_that_is_not_there_breaks_the_promise_to_deliver() {
     let temporary = TempDir::new().expect("a directory");
     let (_bound, nobody) = crate::support::tls_server::closed_port();
     let url = format!("http://{nobody}/api/v1/write");
-    let output = demo(&["--for", "5s", "--remote-write", &url], &temporary).output().expect("runs");
+    let output = demo(&["--for", "6s", "--remote-write", &url], &temporary).output().expect("runs");
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));
     assert!(text(&output.stdout).contains("broken  what was scraped is delivered"), "{}", told(&output));
 }

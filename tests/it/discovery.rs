@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use meshscrape::clock::Clock;
 use meshscrape::config;
-use meshscrape::discover::{self, Discovery, Metrics};
+use meshscrape::discover::{self, Certificates, Discovery, Metrics};
 use meshscrape::model::{Reason, TargetSet, TrustDomain, Verification};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
@@ -32,13 +32,13 @@ struct Discovering {
 impl Discovering {
     /// Starts discovery with `text` as the configuration file in `directory`.
     fn start(directory: &Path, text: &str) -> Self {
-        Self::start_in(directory, text, watch::channel(None).1)
+        Self::start_in(directory, text, watch::channel(Certificates::read(None)).1)
     }
 
-    fn start_in(directory: &Path, text: &str, trust_domain: watch::Receiver<Option<TrustDomain>>) -> Self {
+    fn start_in(directory: &Path, text: &str, certificates: watch::Receiver<Certificates>) -> Self {
         let loaded = config::parse(&directory.join("meshscrape.yaml"), text, &|_| None);
         let config = loaded.config.unwrap_or_else(|problems| panic!("{problems:#?}"));
-        let jobs = config.scrape_configs.iter().map(|job| (Arc::clone(job), trust_domain.clone())).collect();
+        let jobs = config.scrape_configs.iter().map(|job| (Arc::clone(job), certificates.clone())).collect();
         let mut registry = Registry::default();
         let cancel = CancellationToken::new();
         let discovery = discover::spawn(jobs, cancel.clone(), Clock::system(), Metrics::new(&mut registry));
@@ -333,15 +333,16 @@ async fn pods_in_a_file_wait_for_the_trust_domain() {
     write(&dir.path().join("t.yml"), pod);
     let text = "scrape_configs: [{job_name: j, scheme: https, tls_config: {certs_dir: certs, spiffe: {}}, \
                 file_sd_configs: [{files: [t.yml]}]}]\n";
-    let (known, trust_domain) = watch::channel(None);
-    let mut running = Discovering::start_in(dir.path(), text, trust_domain);
+    let (known, certificates) = watch::channel(Certificates::read(None));
+    let mut running = Discovering::start_in(dir.path(), text, certificates);
     running.until(&["10.0.0.1:15092"]).await;
     let verified = |set: &Arc<TargetSet>| match &set.active().next().map(|target| &target.verification) {
         Some(Verification::Spiffe(peer)) => Some(peer.expected().to_string()),
         _ => None,
     };
     assert_eq!(verified(&running.targets.borrow()), None);
-    known.send_replace(Some(TrustDomain::parse("cluster.local").expect("valid")));
+    let trust_domain = TrustDomain::parse("cluster.local").expect("valid");
+    known.send_replace(Certificates::read(Some(trust_domain)));
     let waited = tokio::time::timeout(PATIENCE, running.targets.wait_for(|set| verified(set).is_some())).await;
     let set = waited.expect("in time").expect("running").clone();
     assert_eq!(verified(&set).as_deref(), Some("spiffe://cluster.local/ns/shop/sa/cart"));

@@ -12,8 +12,8 @@ pub(super) fn configuration(mesh: &Mesh, receiver: &str) -> String {
     let domain = mesh.domain();
     let mut text = format!(
         r"global:
-  scrape_interval: 1s
-  scrape_timeout: 1s
+  scrape_interval: 2s
+  scrape_timeout: 2s
   require_identity: true
 scrape_configs:
   - job_name: istio-proxies

@@ -38,7 +38,7 @@ use crate::agent::AgentError;
 use crate::config;
 
 /// Shorter than this the roots cannot change step by step while the agent scrapes.
-const SHORTEST: Duration = Duration::from_secs(5);
+const SHORTEST: Duration = Duration::from_secs(6);
 
 /// The demo's arguments.
 #[derive(Debug, clap::Args)]
@@ -130,7 +130,7 @@ pub(super) async fn run(args: DemoArgs) -> u8 {
 fn length(text: &str) -> Result<Duration, String> {
     let length = config::parse_duration(text).ok_or("a duration such as 20s or 2m is expected")?;
     if length < SHORTEST {
-        return Err("at least 5s are needed, or no root can change while the agent scrapes".to_owned());
+        return Err("at least 6s are needed, or no root can change while the agent scrapes".to_owned());
     }
     Ok(length)
 }

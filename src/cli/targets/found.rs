@@ -13,9 +13,9 @@ use super::listing::Listing;
 use crate::cli::agent_api::{ActiveTarget, DroppedTarget, Targets, WaitingPod};
 use crate::clock::Clock;
 use crate::config::{self, Config, JobSecurity, ScrapeConfig};
-use crate::discover::{self, Discovery};
+use crate::discover::{self, Certificates, Discovery};
 use crate::identity;
-use crate::model::{ExitClass, Labels, Target, TargetSet, TrustDomain, Verification};
+use crate::model::{ExitClass, Labels, Target, TargetSet, Verification};
 
 /// The targets of the configuration in `file`; the error is an exit code and a sentence.
 pub(super) async fn in_configuration(file: &Path, patience: Duration) -> Result<Listing, (u8, String)> {
@@ -26,7 +26,7 @@ pub(super) async fn in_configuration(file: &Path, patience: Duration) -> Result<
     })?;
     let cancel = CancellationToken::new();
     let _stops_with_us = cancel.clone().drop_guard();
-    let jobs = config.scrape_configs.iter().map(|job| (Arc::clone(job), trust_domain(job))).collect();
+    let jobs = config.scrape_configs.iter().map(|job| (Arc::clone(job), certificates(job))).collect();
     let discovery = discover::spawn(jobs, cancel, Clock::system(), discover::Metrics::new(&mut Registry::default()));
     let complete = awaited(&discovery, patience).await;
     let targets = Arc::clone(&discovery.targets().borrow());
@@ -50,7 +50,7 @@ async fn awaited(discovery: &Discovery, patience: Duration) -> bool {
 }
 
 /// The trust domain of the job's identities: as configured, or that of the certificate that is there now.
-fn trust_domain(job: &ScrapeConfig) -> watch::Receiver<Option<TrustDomain>> {
+fn certificates(job: &ScrapeConfig) -> watch::Receiver<Certificates> {
     let known = match &job.security {
         JobSecurity::Ordinary(_) => None,
         JobSecurity::Spiffe(spiffe) => spiffe.trust_domain.clone().or_else(|| {
@@ -58,7 +58,7 @@ fn trust_domain(job: &ScrapeConfig) -> watch::Receiver<Option<TrustDomain>> {
             credentials.trust_domain().cloned()
         }),
     };
-    watch::channel(known).1
+    watch::channel(Certificates::read(known)).1
 }
 
 /// The same as an agent would tell it.

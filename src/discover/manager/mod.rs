@@ -21,19 +21,35 @@ use crate::model::{TargetSet, TrustDomain};
 
 /// How long changes are gathered before a set is made of them.
 const GATHER: Duration = Duration::from_millis(100);
-/// For how long the first set of a configuration waits for a source, from when the source began. A file system that hangs
-/// must not hold back the targets of others, nor a list that has never come a reload.
+/// For how long the first set of a configuration waits for a source or for the certificates of a job, from when they began. A
+/// file system that hangs must not hold back the targets of others, nor a list that has never come a reload.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
 
-/// A job, and the trust domain of its identity as it becomes known; ordinary jobs have none for ever.
-pub type Wanted = (Arc<ScrapeConfig>, watch::Receiver<Option<TrustDomain>>);
+/// A job, and its certificates as they become known; ordinary jobs have nothing that would have to be read.
+pub type Wanted = (Arc<ScrapeConfig>, watch::Receiver<Certificates>);
+
+/// What is known of the certificates of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificates {
+    /// Whether their files have been read, whatever was in them.
+    pub read: bool,
+    /// The trust domain of the job's identity.
+    pub trust_domain: Option<TrustDomain>,
+}
+
+impl Certificates {
+    /// Those that have been read, and that name this trust domain.
+    pub fn read(trust_domain: Option<TrustDomain>) -> Self {
+        Self { read: true, trust_domain }
+    }
+}
 
 /// What is reported to the manager.
 pub(super) enum Update {
     /// Everything that one source knows.
     Answer { source: usize, answer: Answer },
-    /// The trust domain of one job.
-    TrustDomain { job: usize, trust_domain: Option<TrustDomain> },
+    /// What is known of the certificates of one job.
+    Certificates { job: usize, certificates: Certificates },
     /// Other jobs from now on.
     Jobs { jobs: Vec<Wanted>, revision: u64 },
 }
@@ -54,10 +70,6 @@ pub(super) struct Manager {
     state: watch::Sender<Arc<Snapshot>>,
     /// Which configuration the jobs are of.
     revision: u64,
-    /// Until when a trust domain is waited for.
-    patience: Instant,
-    /// Jobs with greater numbers have come in place of others.
-    newer_than: usize,
     /// Whether all sources that there were at some time had answered.
     first_pass_done: bool,
 }
@@ -146,8 +158,6 @@ impl Manager {
             targets,
             state,
             revision: 0,
-            patience: Instant::now(),
-            newer_than: usize::MAX,
             first_pass_done: false,
         };
         (manager, reports)
@@ -157,13 +167,12 @@ impl Manager {
     /// that some job still has.
     pub(super) fn adopt(&mut self, wanted: Vec<Wanted>, revision: u64) {
         let mut before = std::mem::take(&mut self.jobs);
-        // The first of all jobs come in nobody's place.
-        self.newer_than = if revision > 0 { self.next } else { usize::MAX };
-        for (config, trust_domain) in wanted {
+        self.revision = revision;
+        for (config, certificates) in wanted {
             let known = before.extract_if(.., |job| job.config == config).next();
             let job = match known {
                 Some(job) => job,
-                None => self.job(config, trust_domain),
+                None => self.job(config, certificates),
             };
             self.jobs.push(job);
         }
@@ -172,17 +181,16 @@ impl Manager {
         for gone in before.iter().map(name).filter(|gone| !self.jobs.iter().any(|job| name(job) == *gone)) {
             self.metrics.forget(&gone);
         }
-        self.revision = revision;
-        self.patience = Instant::now() + FIRST_ANSWERS;
     }
 
-    fn job(&mut self, config: Arc<ScrapeConfig>, mut trust_domain: watch::Receiver<Option<TrustDomain>>) -> Job {
+    fn job(&mut self, config: Arc<ScrapeConfig>, mut certificates: watch::Receiver<Certificates>) -> Job {
         let number = self.number();
-        let known = trust_domain.borrow_and_update().clone();
+        let known = certificates.borrow_and_update().clone();
         let stop = self.cancel.child_token();
-        tokio::spawn(follow_trust_domain(number, trust_domain, self.reports.clone(), stop.clone()));
+        tokio::spawn(follow_certificates(number, certificates, self.reports.clone(), stop.clone()));
         let sources = sources_of(&config).map(|source| self.source(source)).collect();
-        Job::new(number, config, known, sources, stop.drop_guard())
+        let patience = Instant::now() + FIRST_ANSWERS;
+        Job::new(number, config, known, patience, self.revision > 0, sources, stop.drop_guard())
     }
 
     /// The number of a source: one that runs, or a new one.
@@ -259,8 +267,8 @@ impl Manager {
     /// Until when something is waited for, if anything still is.
     fn awaited_until(&self) -> Option<Instant> {
         let sources = self.sources.iter().filter(|source| !source.complete()).map(|source| source.patience);
-        let trust_domain = self.waits_for_trust_domain().then_some(self.patience);
-        sources.chain(trust_domain).max().filter(|until| *until > Instant::now())
+        let jobs = self.jobs.iter().filter_map(Job::awaited_until);
+        sources.chain(jobs).max().filter(|until| *until > Instant::now())
     }
 
     fn take(&mut self, update: Update) {
@@ -278,11 +286,11 @@ impl Manager {
                     self.jobs.iter_mut().filter(|job| job.sources.contains(&source)).for_each(|job| job.stale = true);
                 }
             }
-            Update::TrustDomain { job, trust_domain } => {
+            Update::Certificates { job, certificates } => {
                 self.jobs
                     .iter_mut()
                     .filter(|known| known.number == job)
-                    .for_each(|known| known.learn(trust_domain.clone()));
+                    .for_each(|known| known.learn(certificates.clone()));
             }
             Update::Jobs { jobs, revision } => self.adopt(jobs, revision),
         }
@@ -291,12 +299,6 @@ impl Manager {
     /// Whether every source has said all that it has to say.
     fn complete(&self) -> bool {
         self.sources.iter().all(Running::complete)
-    }
-
-    /// Whether a job that comes in place of another does not know yet whom to expect.
-    fn waits_for_trust_domain(&self) -> bool {
-        let waits = |job: &Job| matches!(job.config.security, JobSecurity::Spiffe(_)) && job.trust_domain().is_none();
-        self.jobs.iter().filter(|job| job.number > self.newer_than).any(waits)
     }
 
     fn publish(&mut self) {
@@ -349,19 +351,19 @@ impl Manager {
     }
 }
 
-async fn follow_trust_domain(
+async fn follow_certificates(
     job: usize,
-    mut trust_domain: watch::Receiver<Option<TrustDomain>>,
+    mut certificates: watch::Receiver<Certificates>,
     updates: mpsc::Sender<Update>,
     cancel: CancellationToken,
 ) {
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
-            changed = trust_domain.changed() => if changed.is_err() { return },
+            changed = certificates.changed() => if changed.is_err() { return },
         }
-        let trust_domain = trust_domain.borrow_and_update().clone();
-        if updates.send(Update::TrustDomain { job, trust_domain }).await.is_err() {
+        let certificates = certificates.borrow_and_update().clone();
+        if updates.send(Update::Certificates { job, certificates }).await.is_err() {
             return;
         }
     }

@@ -14,17 +14,19 @@ fn job_with(mut job: ScrapeConfig, targets: &[&str], labels: &[(&str, &str)]) ->
     Arc::new(job)
 }
 
-fn start(
-    jobs: Vec<(Arc<ScrapeConfig>, watch::Receiver<Option<TrustDomain>>)>,
-) -> (Discovery, CancellationToken, Registry) {
+fn start(jobs: Vec<Wanted>) -> (Discovery, CancellationToken, Registry) {
     let mut registry = Registry::default();
     let cancel = CancellationToken::new();
     let discovery = spawn(jobs, cancel.clone(), Clock::system(), Metrics::new(&mut registry));
     (discovery, cancel, registry)
 }
 
-fn nobody() -> watch::Receiver<Option<TrustDomain>> {
-    watch::channel(None).1
+fn nobody() -> watch::Receiver<Certificates> {
+    watch::channel(Certificates::read(None)).1
+}
+
+fn of(trust_domain: &str) -> Certificates {
+    Certificates::read(Some(TrustDomain::parse(trust_domain).expect("valid")))
 }
 
 #[tokio::test(start_paused = true)]
@@ -55,8 +57,8 @@ async fn the_first_set_goes_out_at_once() {
 #[tokio::test(start_paused = true)]
 async fn targets_that_wait_for_the_trust_domain_become_real() {
     let labels = [("__meta_kubernetes_namespace", "shop"), ("__meta_kubernetes_pod_service_account_name", "cart")];
-    let (known, trust_domain) = watch::channel(None);
-    let (discovery, _cancel, _) = start(vec![(job_with(spiffe_job(), &["10.0.0.1:15092"], &labels), trust_domain)]);
+    let (known, certificates) = watch::channel(Certificates::read(None));
+    let (discovery, _cancel, _) = start(vec![(job_with(spiffe_job(), &["10.0.0.1:15092"], &labels), certificates)]);
     let mut targets = discovery.targets();
     let mut verification = async || {
         targets.changed().await.expect("a set");
@@ -65,20 +67,20 @@ async fn targets_that_wait_for_the_trust_domain_become_real() {
     assert!(
         matches!(verification().await, Verification::Refused(failure) if failure.reason == Reason::IdentityUnknown)
     );
-    known.send_replace(Some(TrustDomain::parse("td").expect("valid")));
+    known.send_replace(of("td"));
     let Verification::Spiffe(peer) = verification().await else { panic!("still refused") };
     assert_eq!(peer.expected().as_str(), "spiffe://td/ns/shop/sa/cart");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_set_that_says_the_same_is_not_handed_on() {
-    let (known, trust_domain) = watch::channel(None);
+    let (known, certificates) = watch::channel(Certificates::read(None));
     let job = job_with(spiffe_job(), &["h:1"], &[("__spiffe_id__", "spiffe://td/a")]);
-    let (discovery, cancel, _) = start(vec![(job, trust_domain)]);
+    let (discovery, cancel, _) = start(vec![(job, certificates)]);
     let mut targets = discovery.targets();
     targets.changed().await.expect("the first set");
     targets.mark_unchanged();
-    known.send_replace(Some(TrustDomain::parse("other").expect("valid")));
+    known.send_replace(of("other"));
     tokio::time::sleep(GATHER * 10).await;
     assert!(!targets.has_changed().expect("still running"));
     // The end is seen by those who wait.
@@ -88,15 +90,15 @@ async fn a_set_that_says_the_same_is_not_handed_on() {
 
 #[tokio::test(start_paused = true)]
 async fn bursts_are_gathered() {
-    let (known, trust_domain) = watch::channel(None);
+    let (known, certificates) = watch::channel(Certificates::read(None));
     let labels = [("__meta_kubernetes_namespace", "shop"), ("__meta_kubernetes_pod_service_account_name", "cart")];
-    let (discovery, _cancel, _) = start(vec![(job_with(spiffe_job(), &["10.0.0.1:1"], &labels), trust_domain)]);
+    let (discovery, _cancel, _) = start(vec![(job_with(spiffe_job(), &["10.0.0.1:1"], &labels), certificates)]);
     let mut targets = discovery.targets();
     targets.changed().await.expect("the first set");
     targets.mark_unchanged();
     let mut seen = 0;
     for number in 0..10 {
-        known.send_replace(Some(TrustDomain::parse(&format!("td{number}")).expect("valid")));
+        known.send_replace(of(&format!("td{number}")));
         tokio::time::sleep(GATHER / 20).await;
         seen += usize::from(targets.has_changed().expect("running"));
         targets.mark_unchanged();
@@ -171,6 +173,47 @@ async fn a_set_is_settled_with_pods_that_no_rule_kept_and_its_errors_are_counted
     prometheus_client::encoding::text::encode(&mut text, &registry).expect("encoding");
     assert!(text.contains("prometheus_target_sync_failed_total{scrape_job=\"j\"} 1"), "{text}");
     assert_eq!(say(&[old]), (vec!["old".to_owned()], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_set_waits_until_certificates_have_been_read_and_not_for_ever() {
+    let unread = || watch::channel(Certificates { read: false, trust_domain: None });
+    let job = || job_with(spiffe_job(), &["h:1"], &[("__spiffe_id__", "spiffe://td/a")]);
+    // (what is known of them after a while, how long the set takes)
+    let moment = FIRST_ANSWERS / 10;
+    for (becomes, expected) in
+        [(Some(of("td")), moment), (Some(Certificates::read(None)), moment), (None, FIRST_ANSWERS)]
+    {
+        let began = Instant::now();
+        let (known, certificates) = unread();
+        let (discovery, _cancel, _) = start(vec![(job(), certificates)]);
+        tokio::time::sleep(moment).await;
+        if let Some(becomes) = becomes {
+            known.send_replace(becomes);
+        }
+        let mut targets = discovery.targets();
+        targets.wait_for(|set| set.active().count() == 1).await.expect("a set");
+        assert_eq!(began.elapsed(), expected);
+        // Another configuration does not wait for them again.
+        let other = job_with(ordinary_job(), &["a:1"], &[]);
+        discovery.adopt(vec![(job(), unread().1), (other, nobody())], 1).await;
+        targets.wait_for(|set| set.revision == 1).await.expect("a set");
+        assert_eq!(began.elapsed(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_right_after_the_start_still_waits_for_certificates() {
+    let began = Instant::now();
+    let (known, certificates) = watch::channel(Certificates { read: false, trust_domain: None });
+    let job = || job_with(spiffe_job(), &["h:1"], &[("__spiffe_id__", "spiffe://td/a")]);
+    let (discovery, _cancel, _) = start(vec![(job(), certificates)]);
+    tokio::time::sleep(FIRST_ANSWERS / 5).await;
+    discovery.adopt(vec![(job(), nobody())], 1).await;
+    tokio::time::sleep(FIRST_ANSWERS / 5).await;
+    known.send_replace(Certificates::read(None));
+    discovery.targets().wait_for(|set| set.revision == 1).await.expect("a set");
+    assert_eq!(began.elapsed(), FIRST_ANSWERS / 5 * 2);
 }
 
 /// A job with targets of its own, and of a list that nobody gives.

@@ -11,6 +11,10 @@ use crate::support::program::Program;
 use crate::support::receiver::{Answer, OF_2, Receiver, Recorded, Rule, always, confirming, script};
 use crate::support::tls_server::{Reply, Server, Talk};
 
+/// The first pause at least, and the longest.
+const MIN_BACKOFF: Duration = Duration::from_millis(500);
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+
 /// A test of the list: how the receiver answers, and what must have come when it is over.
 struct Case {
     name: &'static str,
@@ -50,13 +54,13 @@ fn again_and_on(recorded: &[Recorded]) -> bool {
         && recorded[2].header("retry-attempt").is_none()
 }
 
-/// One request again and again, with pauses that do not shrink. Pauses are long against what a loaded machine adds.
+/// One request again and again, each pause at least half again as long as the one before may have been, up to the longest. A
+/// loaded machine only adds to them.
 fn with_growing_pauses(recorded: &[Recorded]) -> bool {
     let gaps: Vec<_> = recorded.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
-    let shortest = Duration::from_millis(400);
-    gaps.len() >= 2
-        && gaps.iter().all(|gap| *gap >= shortest && *gap <= Duration::from_secs(60))
-        && gaps.windows(2).all(|pair| pair[1] >= pair[0].mul_f64(0.8))
+    let shortest = std::iter::successors(Some(MIN_BACKOFF), |pause| Some(pause.mul_f64(1.5).min(MAX_BACKOFF)));
+    gaps.len() >= 3
+        && gaps.iter().zip(shortest).all(|(gap, shortest)| (shortest..=Duration::from_secs(60)).contains(gap))
         && recorded.iter().all(|one| one.body == recorded[0].body)
 }
 
@@ -158,8 +162,10 @@ remote_write:
     name: n{at}
     protobuf_message: io.prometheus.write.v2.Request
     remote_timeout: 2s
-    queue_config: {{ batch_send_deadline: 100ms, min_backoff: 500ms, max_backoff: 2s }}
-"
+    queue_config: {{ batch_send_deadline: 100ms, min_backoff: {}ms, max_backoff: {}ms }}
+",
+            MIN_BACKOFF.as_millis(),
+            MAX_BACKOFF.as_millis()
         );
     }
     text

@@ -96,9 +96,23 @@ fn protobuf(families: &str) -> Vec<u8> {
     [head.as_bytes(), &body].concat()
 }
 
-fn config(cases: &[Case], target: &Server, of_2: &Receiver, of_1: &Receiver) -> String {
+/// How often a case is scraped, which is also how long that may take: on a loaded machine no scrape is to run out of time.
+fn interval(case: &Case) -> &'static str {
+    match (case.exposition)().lines().count() {
+        10_000.. => "5s",
+        _ => "3s",
+    }
+}
+
+fn config(
+    cases: &[Case],
+    interval: fn(&Case) -> &'static str,
+    target: &Server,
+    of_2: &Receiver,
+    of_1: &Receiver,
+) -> String {
     let mut text = format!(
-        "global: {{ scrape_interval: 1s, scrape_native_histograms: true }}
+        "global: {{ scrape_native_histograms: true }}
 remote_write:
   - {{ url: {}, name: two, protobuf_message: io.prometheus.write.v2.Request, send_exemplars: true, send_native_histograms: true }}
   - {{ url: {}, name: one, send_exemplars: true }}
@@ -111,9 +125,11 @@ scrape_configs:
         let protocols = "[PrometheusProto, OpenMetricsText1.0.0, PrometheusText0.0.4]";
         writeln!(
             text,
-            "  - {{ job_name: '{}', metrics_path: /{at}, scrape_protocols: {protocols}, static_configs: [{{ targets: ['{}'] }}] }}",
+            "  - {{ job_name: '{}', metrics_path: /{at}, scrape_interval: {interval}, scrape_timeout: {interval}, \
+             scrape_protocols: {protocols}, static_configs: [{{ targets: ['{}'] }}] }}",
             case.name,
-            target.socket()
+            target.socket(),
+            interval = interval(case)
         )
         .expect("into memory");
     }
@@ -130,13 +146,13 @@ fn by_case(recorded: &[Recorded]) -> BTreeMap<String, Vec<Entry>> {
 }
 
 /// Scrapes a target for each test, at least so often, and stops. Gives what came by 2.0 and by 1.0.
-async fn play(cases: &'static [Case], scrapes: usize) -> [Vec<Recorded>; 2] {
+async fn play(cases: &'static [Case], scrapes: usize, interval: fn(&Case) -> &'static str) -> [Vec<Recorded>; 2] {
     let number = |asked: &Asked| asked.path().trim_start_matches('/').parse::<usize>().expect("the number of a case");
     let target = Server::start(Talk::Plain(Arc::new(move |asked| reply(&cases[number(asked)]))));
     let confirmed = Answer::ok().header("x-prometheus-remote-write-samples-written", "1000000");
     let (of_2, of_1) = (Receiver::start(always(confirmed)).await, Receiver::start(always(Answer::ok())).await);
     let dir = TempDir::new().expect("a directory");
-    let agent = agent::start(dir.path(), &config(cases, &target, &of_2, &of_1)).await;
+    let agent = agent::start(dir.path(), &config(cases, interval, &target, &of_2, &of_1)).await;
     agent::eventually("every target is scraped so often", async || {
         let mut asked = vec![0; cases.len()];
         target.requests().iter().for_each(|request| asked[number(request)] += 1);
@@ -165,14 +181,15 @@ fn judge(cases: &[Case], recorded: &[Recorded]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_hold_what_the_list_asks_for() {
-    let [of_2, of_1] = play(CASES, SCRAPES).await;
+    let [of_2, of_1] = play(CASES, SCRAPES, interval).await;
     judge(CASES, &of_2);
     of_1_is_as_ever(&of_1, &by_case(&of_2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scrapes_without_samples_wait_for_company() {
-    let [of_2, _] = play(WITHOUT_SAMPLES, SCRAPES + 2).await;
+    // Several scrapes are to go into the five seconds that a request waits.
+    let [of_2, _] = play(WITHOUT_SAMPLES, SCRAPES + 2, |_| "1s").await;
     judge(WITHOUT_SAMPLES, &of_2);
 }
 
@@ -194,10 +211,10 @@ async fn since_when_something_counts_is_sent_if_that_is_known() {
     let (of_2, prometheus) = tokio::join!(Receiver::start(always(Answer::ok())), Prometheus::start());
     let config = format!(
         "remote_write:
-  - {{ url: {}, name: two, protobuf_message: io.prometheus.write.v2.Request, send_native_histograms: true }}
-  - {{ url: {}, name: real, protobuf_message: io.prometheus.write.v2.Request }}
+  - {{ url: {}, name: two, protobuf_message: io.prometheus.write.v2.Request, send_native_histograms: true, queue_config: &soon {{ batch_send_deadline: 200ms }} }}
+  - {{ url: {}, name: real, protobuf_message: io.prometheus.write.v2.Request, queue_config: *soon }}
 scrape_configs:
-  - {{ job_name: counting, scrape_interval: 500ms, scrape_native_histograms: true, static_configs: [{{ targets: ['{}'] }}] }}
+  - {{ job_name: counting, scrape_interval: 2s, scrape_timeout: 2s, scrape_native_histograms: true, static_configs: [{{ targets: ['{}'] }}] }}
 ",
         of_2.url(),
         prometheus.write_url(),

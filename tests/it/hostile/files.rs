@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use meshscrape::clock::Clock;
 use meshscrape::config;
-use meshscrape::discover::{self, Metrics};
+use meshscrape::discover::{self, Certificates, Metrics};
 use meshscrape::model::TargetSet;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -32,7 +32,7 @@ async fn put(name: &str, make: impl FnOnce(&Path)) -> Vec<String> {
     let job = Arc::clone(&loaded.config.expect("a good configuration").scrape_configs[0]);
     let cancel = CancellationToken::new();
     let _stop = cancel.clone().drop_guard();
-    let jobs = vec![(job, watch::channel(None).1)];
+    let jobs = vec![(job, watch::channel(Certificates::read(None)).1)];
     let discovery = discover::spawn(jobs, cancel, Clock::system(), Metrics::new(&mut Registry::default()));
     let waited = tokio::time::timeout(PATIENCE, async {
         while !discovery.first_pass_done() {

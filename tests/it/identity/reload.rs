@@ -15,7 +15,8 @@ async fn files_that_are_missing_at_start_are_waited_for() {
     let waiting = world.eventually(|now| now.problems.len() == 2).await;
     assert!(waiting.problems[0].ends_with("cert-chain.pem does not exist (yet)"), "{:?}", waiting.problems);
     assert_eq!(waiting.not_ready.expect("not ready").reason, Reason::NoOwnCertificate);
-    assert_eq!(world.identity.current().generation(), 0);
+    let read = world.until(|now| now.is_read()).await;
+    assert_eq!(read.generation(), 0, "they have been read, and nothing is loaded");
 
     world.certs.write(&ca.leaf(OURS), &[&ca]);
     let now = world.until_ready().await;
