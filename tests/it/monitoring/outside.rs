@@ -68,15 +68,22 @@ async fn a_disk_that_fills_and_then_fails_and_the_memory_that_fills_for_it_are_t
     let rule = Arc::clone(&up);
     let answer = move |_: &_| if rule.load(Ordering::SeqCst) { Answer::ok() } else { Answer::status(503) };
     let receiver = Receiver::start(Box::new(answer)).await;
+    // Ten targets, so that each has a second for its answer.
+    let ten_times: Vec<_> = (0..10)
+        .map(|number| format!("{{targets: ['{}'], labels: {{number: '{number}'}}}}", server.address()))
+        .collect();
     let config = format!(
         "
 scrape_configs:
-- {{job_name: bulky, scrape_interval: 100ms, scrape_timeout: 100ms, static_configs: [{{targets: ['{}']}}]}}
+- job_name: bulky
+  scrape_interval: 1s
+  scrape_timeout: 1s
+  static_configs: [{}]
 remote_write:
 - url: {}
   queue_config: {{max_disk: 16MiB, max_memory: 12MiB, min_backoff: 1s, max_backoff: 1s}}
 ",
-        server.address(),
+        ten_times.join(", "),
         receiver.url(),
     );
     let mut command = disk.inside();
