@@ -77,7 +77,7 @@ impl Delivery {
             }
         };
         let Some(target) = good.first().map(|block| block.target) else {
-            self.try_again(bad, true).await;
+            self.try_again(bad, true, false).await;
             return false;
         };
         let found = self.search(good, None, After::Rejection).await;
@@ -85,7 +85,7 @@ impl Delivery {
             // It is not the receiver that takes nothing.
             self.others_were_taken(target);
         }
-        self.try_again(bad, found.any_rejected).await;
+        self.try_again(bad, found.any_rejected, false).await;
         found.any_taken
     }
 
@@ -96,24 +96,28 @@ impl Delivery {
     }
 
     /// What was at fault may be taken now, or some of it: of these series, and where others of the target were rejected beside
-    /// them, of these scrapes.
-    pub(super) async fn try_again(&self, mut blocks: Vec<Block>, times_may_be_wrong: bool) {
-        let Some(target) = blocks.first().map(|block| block.target) else { return };
+    /// them, of these scrapes; `are_newer`: than the scrapes in which that was found just now. Whether any was taken.
+    pub(super) async fn try_again(&self, mut blocks: Vec<Block>, times_may_be_wrong: bool, are_newer: bool) -> bool {
+        let Some(target) = blocks.first().map(|block| block.target) else { return false };
         let began = Instant::now();
         let rejection = match self.settle(&mut blocks, None).await {
-            Settled::Delivered => return self.forgive_series(&blocks),
+            Settled::Delivered => {
+                self.forgive_series(&blocks);
+                return true;
+            }
             Settled::Rejected(rejection) => rejection,
-            Settled::Nothing => return,
+            Settled::Nothing => return false,
         };
         if rejection.is_about_size() && self.is_to_be_split(&rejection) {
             // That says nothing of any of them.
-            if !self.search_scrapes(blocks, Some(rejection), After::Healing).await.any_taken {
+            let any_taken = self.search_scrapes(blocks, Some(rejection), After::Healing).await.any_taken;
+            if !any_taken {
                 self.doubt(target, began);
             }
-            return;
+            return any_taken;
         }
         let asked = match self.may_split(&rejection, &blocks) {
-            true if spans_series(&blocks) => self.asked_alone(&blocks),
+            true if spans_series(&blocks) => self.asked_alone(&blocks, are_newer),
             true => {
                 self.rejected_alone(&blocks);
                 HashSet::new()
@@ -125,25 +129,27 @@ impl Delivery {
                 // If one of them is taken again, others may be.
                 if !asked.is_empty() && self.search_scrapes(asked, None, After::Healing).await.any_taken {
                     self.search_scrapes(rest, Some(rejection), After::Healing).await;
-                } else if times_may_be_wrong {
-                    self.doubt(target, began);
-                    self.scrape_by_scrape(rest, rejection).await;
-                } else {
-                    self.drop_rejected(&rest, rejection, None);
+                    return true;
                 }
+                if times_may_be_wrong {
+                    self.doubt(target, began);
+                    return self.scrape_by_scrape(rest, rejection).await;
+                }
+                self.drop_rejected(&rest, rejection, None);
             }
             Err(error) => self.drop_damaged(&blocks, &error),
         }
+        false
     }
 
-    /// Those of the series at fault that were not asked alone for longest, if that is long enough.
-    fn asked_alone(&self, blocks: &[Block]) -> HashSet<SeriesId> {
+    /// Those of the series at fault that were not asked alone for longest, if that is long enough; `are_newer`: however long.
+    fn asked_alone(&self, blocks: &[Block], are_newer: bool) -> HashSet<SeriesId> {
         let after = self.remote.queue.max_backoff * ASKED_AGAIN_AFTER;
         let mut known = self.offenders(blocks);
         let there = ids_of(blocks);
         known.retain(|series, _| there.contains(series));
         let count = ASKED_AGAIN.max(known.len() / ASKED_AGAIN_OF);
-        let is_due = |asked: Option<Instant>| asked.is_none_or(|asked| asked.elapsed() >= after);
+        let is_due = |asked: Option<Instant>| are_newer || asked.is_none_or(|asked| asked.elapsed() >= after);
         let mut due: Vec<_> = known.into_iter().filter(|(_, asked)| is_due(*asked)).collect();
         due.sort_by_key(|(_, asked)| *asked);
         due.into_iter().take(count).map(|(series, _)| series).collect()

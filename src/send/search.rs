@@ -12,8 +12,8 @@
 //!
 //! It may be another thing than series: once some of a scrape were rejected and nothing was taken, what is left of it is tried
 //! as it is, and it ends if none of that is taken, either. Scrapes may be at fault then, and after a few of these the next are
-//! only tried as they are, until something is taken. What is rejected for its size is halved as long as something is taken:
-//! who takes a little at a time has all in the end.
+//! only tried as they are, until something is taken. What is rejected for its size is halved as long as something is taken, and
+//! one series is tried before it is given up: who takes a little at a time has all in the end.
 //!
 //! What always holds: nothing is dropped that was in no rejected request; the samples of a series are sent in order; a search
 //! ends: each step halves a piece or settles it, and what it costs in each scrape is counted: the pauses, and the time of
@@ -141,7 +141,10 @@ impl Delivery {
                 continue;
             }
             if rejected.is_none() {
-                known.extend(self.known_since(&piece, began));
+                // Where nothing was taken, that says nothing of series that may be taken again.
+                if after != After::Healing || in_vain == 0 {
+                    known.extend(self.known_since(&piece, began));
+                }
                 piece = match without(&piece, |series| known.contains(&id_of(series))) {
                     Ok([good, bad]) => {
                         aside.extend(bad);
@@ -166,7 +169,10 @@ impl Delivery {
                         all.any_rejected |= !rejection.is_about_size();
                         match self.is_split_on(&rejection, &piece, after, all.any_taken) {
                             true => left.push((piece, Some(rejection))),
-                            false => all.any_taken |= self.scrape_by_scrape(piece, rejection).await,
+                            false if self.scrape_by_scrape(piece, rejection).await => {
+                                (all.any_taken, in_vain) = (true, 0);
+                            }
+                            false => {}
                         }
                         sleep(self.backoff.pauses().next(None)).await;
                     }
@@ -174,14 +180,16 @@ impl Delivery {
                 }
                 continue;
             }
-            if in_vain >= IN_VAIN
-                && let Some(rejection) = rejected
+            let is_in_doubt = in_vain >= IN_VAIN;
+            if let Some(rejection) = &rejected
+                && is_in_doubt
+                && !rejection.is_about_size()
             {
-                self.drop_rejected(&piece, rejection, None);
+                self.drop_rejected(&piece, rejection.clone(), None);
                 continue;
             }
             let samples = samples_of(&piece);
-            let found = self.search_scrape(piece, rejected, after, all.time).await;
+            let found = self.search_scrape(piece, rejected, after, (is_in_doubt, all.time)).await;
             in_vain = match found.any_taken {
                 true => 0,
                 false if samples < MANY_SAMPLES => in_vain + 1,
@@ -193,12 +201,15 @@ impl Delivery {
             return all;
         }
         if after != After::Healing {
-            Box::pin(self.try_again(aside, all.any_rejected)).await;
+            all.any_taken |= Box::pin(self.try_again(aside, all.any_rejected, true)).await;
             return all;
         }
         // These were just asked in an older scrape.
         match self.settle(&mut aside, None).await {
-            Settled::Delivered => self.forgive_series(&aside),
+            Settled::Delivered => {
+                all.any_taken = true;
+                self.forgive_series(&aside);
+            }
             Settled::Rejected(rejection) => all.any_taken |= self.scrape_by_scrape(aside, rejection).await,
             Settled::Nothing => {}
         }
@@ -206,13 +217,13 @@ impl Delivery {
     }
 
     /// Settles one scrape of a target, or some of its series, in as many parts as it takes. Others were searched before, which
-    /// took so much `time`.
+    /// took so much `time`; `is_in_doubt`: in vain.
     async fn search_scrape(
         &self,
         blocks: Vec<Block>,
         rejection: Option<Rejection>,
         after: After,
-        time: Duration,
+        (is_in_doubt, time): (bool, Duration),
     ) -> Searched {
         let (began, is_earlier) = (Instant::now(), after == After::Restart);
         let target = blocks.first().map(|block| block.target);
@@ -221,7 +232,8 @@ impl Delivery {
         let mut left = vec![(blocks, rejection)];
         // Rejected, and not split before it is known whether the receiver takes anything.
         let mut held = Vec::new();
-        let (mut at_fault, mut too_large, mut is_sized) = (0, 0, false);
+        let before = if is_in_doubt { ENOUGH_WHERE_WELL } else { 0 };
+        let (mut at_fault, mut too_large, mut is_sized) = (before, before, false);
         let (mut cost, mut any_taken) = (Cost { time, ..Cost::default() }, false);
         let mut pauses = self.backoff.pauses();
         loop {
@@ -252,7 +264,8 @@ impl Delivery {
                             } else {
                                 (at_fault, cost.in_vain) = (at_fault + 1, Duration::ZERO);
                             }
-                            match is_earlier {
+                            // Whoever calls everything too large says nothing of a series.
+                            match is_earlier || rejection.is_about_size() && !any_taken {
                                 true => self.drop_rejected(&piece, rejection, None),
                                 false => self.drop_offender(&piece, rejection),
                             }
@@ -297,7 +310,7 @@ impl Delivery {
                         After::Rejection | After::Restart => ENOUGH,
                     };
                     let is_doubtful = match rejection.is_about_size() {
-                        true => !any_taken && too_large >= enough,
+                        true => !any_taken && too_large >= enough.min(ENOUGH_WHERE_WELL),
                         false => (!any_taken || is_earlier) && at_fault >= enough,
                     };
                     if is_doubtful && spans_series(&piece) {
@@ -332,7 +345,7 @@ impl Delivery {
     fn may_cost(&self, cost: &Cost, by_size: bool, piece: &[Block], after: After) -> bool {
         let longest = self.remote.queue.max_backoff * LONGEST;
         if by_size {
-            return cost.in_vain < longest || samples_of(piece) > cost.largest;
+            return cost.in_vain < longest || cost.in_vain < 2 * longest && samples_of(piece) > cost.largest;
         }
         // More than that is worth it only if the next search need not find the same again.
         let is_worth_more = || after == After::Rejection && self.remembers_more(piece);

@@ -219,8 +219,60 @@ async fn what_is_known_to_be_at_fault_in_a_hundred_scrapes_does_not_cost_minutes
         assert_eq!(pipe.monitors[0].snapshot().rejected_samples, 101 * u64::from(bad));
         pipe.end().await;
         let asked = receiver.recorded().len() - before;
-        assert!(asked <= 130, "{asked} requests for a hundred scrapes, {bad} at fault");
+        assert!(asked <= 250, "{asked} requests for a hundred scrapes, {bad} at fault");
     }
+}
+
+/// Twenty scrapes of twenty series come together, and this is what is wrong with them, by scrape and series.
+#[tokio::test]
+async fn what_is_at_fault_in_some_scrapes_is_not_dropped_with_what_is_in_all() {
+    type Bad = fn(u32, u32) -> bool;
+    let cases: [(&str, Bad); 4] = [
+        ("one series always, one in the first scrape", |scrape, n| n == 7 || scrape == 1 && n == 3),
+        ("one always, another one in each", |scrape, n| n == 7 || scrape == n + 1),
+        ("one always, and all of two scrapes", |scrape, n| n == 0 || scrape <= 2),
+        ("all of every third scrape", |scrape, n| n == 0 || scrape % 3 == 0),
+    ];
+    for (what, bad) in cases {
+        let receiver = Receiver::start(Box::new(move |request| {
+            let is_bad = |(labels, sample): &(Labels, Sample)| bad(sample.value as u32, number(labels));
+            if request.samples.iter().any(is_bad) { Answer::status(400) } else { Answer::ok() }
+        }))
+        .await;
+        let pipe = Pipe::to(vec![filling(&receiver.url(), 20 * 20)]);
+        for scrape in 1..=20 {
+            pipe.push(block_of(1, scrape, 20)).await;
+        }
+        judged(&pipe.monitors[0], 400).await;
+        let all = (1..=20).flat_map(|scrape| (0..20).map(move |n| (scrape, n)));
+        let expected = all.filter(|(scrape, n)| bad(*scrape, *n)).count() as u64;
+        assert_eq!(pipe.monitors[0].snapshot().rejected_samples, expected, "{what}");
+        pipe.end().await;
+        println!("{what}: {} requests", receiver.recorded().len());
+    }
+}
+
+/// Ten series are known to be at fault, and are so no more from the middle of what comes together.
+#[tokio::test]
+async fn what_is_taken_again_in_newer_scrapes_brings_all_others_with_it() {
+    let receiver = Receiver::start(Box::new(|request| {
+        let is_bad = |(labels, sample): &(Labels, Sample)| sample.value <= 3.0 && number(labels) < 10;
+        if request.samples.iter().any(is_bad) { Answer::status(400) } else { Answer::ok() }
+    }))
+    .await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.batch_send_deadline = Duration::from_millis(500);
+    remote.queue.max_samples_per_send = 20 * 20;
+    let pipe = Pipe::to(vec![remote]);
+    pipe.push(block_of(1, 1, 20)).await;
+    judged(&pipe.monitors[0], 20).await;
+    a_minute_later().await;
+    for scrape in 2..=20 {
+        pipe.push(block_of(1, scrape, 20)).await;
+    }
+    judged(&pipe.monitors[0], 20 * 20).await;
+    assert_eq!(pipe.monitors[0].snapshot().rejected_samples, 3 * 10);
+    pipe.end().await;
 }
 
 /// What a search costs is counted, and not how long a receiver is down meanwhile.

@@ -125,7 +125,10 @@ async fn series_that_are_too_large_alone_cost_the_others_nothing() {
             if is_large || request.samples.len() > most { Answer::status(413) } else { Answer::ok() }
         }))
         .await;
-        let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+        let mut remote = remote("main", &receiver.url());
+        // A search may cost sixty times that.
+        remote.queue.max_backoff = Duration::from_millis(500);
+        let pipe = Pipe::to(vec![remote]);
         pipe.push(block_of(1, 1, 1024)).await;
         judged(&pipe.monitors[0], 1024).await;
         let (seen, large) = (pipe.monitors[0].snapshot(), large.len() as u64);
@@ -138,10 +141,34 @@ async fn series_that_are_too_large_alone_cost_the_others_nothing() {
 async fn who_calls_everything_too_large_is_not_asked_for_each_series() {
     let receiver = Receiver::start(always(Answer::status(413))).await;
     let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
-    pipe.push(block_of(1, 1, 1024)).await;
-    judged(&pipe.monitors[0], 1024).await;
+    let mut before = 0;
+    for scrape in 1..=10 {
+        pipe.push(block_of(1, scrape, 1024)).await;
+        judged(&pipe.monitors[0], u64::from(scrape) * 1024).await;
+        // Halves down to one series, another one, then the other halves as they are, and one series of the largest of these.
+        let requests = receiver.recorded().len();
+        assert!(requests - before <= 2 * 10 + 3, "{} requests for scrape {scrape}", requests - before);
+        before = requests;
+    }
     pipe.end().await;
-    // Halves down to one series, another one, then the other halves as they are, and one series of the largest of these.
-    let requests = receiver.recorded().len();
-    assert!(requests <= 2 * 10 + 3, "{requests} requests");
+}
+
+/// A scrape of which nothing is taken says nothing of the size of the next.
+#[tokio::test]
+async fn who_takes_a_few_at_a_time_has_all_but_the_scrapes_that_are_at_fault() {
+    for wrong in [1u32, 4] {
+        let receiver = Receiver::start(Box::new(move |request| match request.samples.len() {
+            6.. => Answer::status(413),
+            _ if request.samples.iter().any(|(_, sample)| sample.value <= f64::from(wrong)) => Answer::status(400),
+            _ => Answer::ok(),
+        }))
+        .await;
+        let pipe = Pipe::to(vec![filling(&receiver.url(), 40 * 21)]);
+        for scrape in 1..=40 {
+            pipe.push(block_of(1, scrape, 21)).await;
+        }
+        judged(&pipe.monitors[0], 40 * 21).await;
+        assert_eq!(pipe.monitors[0].snapshot().rejected_samples, u64::from(wrong) * 21);
+        pipe.end().await;
+    }
 }
