@@ -54,11 +54,11 @@ pub(super) fn man(args: &ManArgs) -> u8 {
     };
     match write_pages(&command, dir) {
         Ok(count) => {
-            eprintln!("{count} pages written to {}", dir.display());
+            say!("{count} pages written to {}", dir.display());
             0
         }
         Err(error) => {
-            eprintln!("meshscrape: cannot write manual pages to {}: {error}", dir.display());
+            say!("meshscrape: cannot write manual pages to {}: {error}", dir.display());
             1
         }
     }

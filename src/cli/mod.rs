@@ -4,6 +4,14 @@
 //! not in order", 2 for a wrong command line or configuration, 3 for nobody who answers; `scrape` has a code for each
 //! class of failure ([`crate::model::ExitClass`]).
 
+/// A line on standard error. One that cannot be written is lost, as there is nowhere left to say so: `eprintln!` would panic.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod agent_api;
 mod audit;
 mod certificates;
@@ -125,7 +133,7 @@ pub fn main() -> ExitCode {
         Command::Check(Check::Certs { dir, output }) => match certificates::dir(dir.as_deref()) {
             Some(dir) => written(check_certs::run(&dir, output, &mut std::io::stdout().lock(), &Clock::system())),
             None => {
-                eprintln!("meshscrape: say which directory: {}", certificates::NOWHERE);
+                say!("meshscrape: say which directory: {}", certificates::NOWHERE);
                 ExitClass::Usage.code()
             }
         },
@@ -147,7 +155,7 @@ pub fn main() -> ExitCode {
 fn written(outcome: std::io::Result<u8>) -> u8 {
     outcome.unwrap_or_else(|error| {
         if error.kind() != std::io::ErrorKind::BrokenPipe {
-            eprintln!("meshscrape: cannot write: {error}");
+            say!("meshscrape: cannot write: {error}");
         }
         1
     })
@@ -162,7 +170,7 @@ fn with_runtime(work: impl Future<Output = u8>) -> u8 {
             code
         }
         Err(error) => {
-            eprintln!("meshscrape: cannot start: {error}");
+            say!("meshscrape: cannot start: {error}");
             1
         }
     }

@@ -6,7 +6,7 @@ mod targets;
 mod views;
 
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -215,6 +215,21 @@ async fn what_cannot_be_asked_for_is_a_usage_error() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
         assert!(error.contains(says), "{arguments:?}: {says:?} is missing in\n{error}");
         assert!(!error.contains("secret"), "{arguments:?}: {error}");
+    }
+}
+
+/// As into a pipe that nobody reads any more: the exit code still says what happened.
+#[tokio::test]
+async fn an_error_that_cannot_be_written_is_no_other_error() {
+    for (arguments, code) in [
+        (vec!["scrape", "nonsense", "--certs-dir", "/nowhere"], 2),
+        (vec!["targets", "--config", "/nowhere/meshscrape.yaml"], 2),
+        (vec!["check", "config", "/nowhere/meshscrape.yaml"], 1),
+    ] {
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec \"$0\" \"$@\" 2>/dev/full", env!("CARGO_BIN_EXE_meshscrape")]);
+        command.args(&arguments);
+        assert_eq!(Program::spawn(command).end().await.status.code(), Some(code), "{arguments:?}");
     }
 }
 

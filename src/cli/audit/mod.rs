@@ -105,12 +105,12 @@ pub(super) async fn run(args: AuditArgs) -> u8 {
             let code = super::written(print(&audit, args.output).map(|()| exit_code(&audit, args.fail_on)));
             if let Some(why) = &audit.in_vain {
                 let stop = Stop::NoTarget { why: why.clone(), hint: Some(EMPTY.to_owned()) };
-                eprintln!("{}", stop.text(Paint::for_stderr()));
+                say!("{}", stop.text(Paint::for_stderr()));
             }
             code
         }
         Err(stop) => {
-            eprintln!("{}", stop.text(Paint::for_stderr()));
+            say!("{}", stop.text(Paint::for_stderr()));
             stop.exit_code()
         }
     }
@@ -249,14 +249,14 @@ impl Progress {
     fn step(&mut self) {
         self.done += 1;
         if self.shown {
-            eprint!("\r{} of {} pods", self.done, self.all);
+            _ = write!(std::io::stderr(), "\r{} of {} pods", self.done, self.all);
         }
     }
 
     /// Leaves the line as it was.
     fn end(&self) {
         if self.shown {
-            eprint!("\r\x1b[K");
+            _ = write!(std::io::stderr(), "\r\x1b[K");
         }
     }
 }

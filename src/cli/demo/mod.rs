@@ -121,7 +121,7 @@ pub(super) async fn run(args: DemoArgs) -> u8 {
                 chain.push_str(&format!(": {error}"));
                 cause = error.source();
             }
-            eprintln!("meshscrape: {chain}");
+            say!("meshscrape: {chain}");
             1
         }
     }

@@ -56,7 +56,7 @@ impl MeshArgs {
         })?;
         let ours = Ours::load(&dir, self.trust_domain.clone(), self.aliases.clone()).map_err(Stop::Usage)?;
         for remark in &ours.remarks {
-            eprintln!("meshscrape: {remark}");
+            say!("meshscrape: {remark}");
         }
         let domain = ours.trust_domain.clone().ok_or_else(|| Stop::Usage(certificates::NO_TRUST_DOMAIN.to_owned()))?;
         let (ours, following) = ours.followed().await;

@@ -238,7 +238,7 @@ pub(super) async fn run(args: ScrapeArgs) -> u8 {
 
 /// Says why nothing was scraped; returns the exit code.
 fn told(stop: &Stop) -> u8 {
-    eprintln!("{}", stop.text(Paint::for_stderr()));
+    say!("{}", stop.text(Paint::for_stderr()));
     stop.exit_code()
 }
 
@@ -298,7 +298,7 @@ fn print(Scraped { report, collector }: &Scraped, args: &ScrapeArgs) -> u8 {
     };
     match printed {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe && report.failure.is_none() => {
-            eprintln!("meshscrape: cannot write: {error}");
+            say!("meshscrape: cannot write: {error}");
             1
         }
         _ => report.exit_code(),

@@ -23,7 +23,7 @@ pub(super) async fn run(args: &ScrapeArgs, pause: Duration) -> u8 {
     let stop = match lifecycle::stop_on_signal() {
         Ok(stop) => stop.asked,
         Err(error) => {
-            eprintln!("meshscrape: cannot listen for signals: {error}");
+            say!("meshscrape: cannot listen for signals: {error}");
             return 1;
         }
     };

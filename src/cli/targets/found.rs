@@ -45,7 +45,7 @@ async fn awaited(discovery: &Discovery, patience: Duration) -> bool {
     if tokio::time::timeout(moment, discovery.first_pass()).await.is_ok() {
         return true;
     }
-    eprintln!("waiting for the sources of targets, {}s at most", patience.as_secs_f64());
+    say!("waiting for the sources of targets, {}s at most", patience.as_secs_f64());
     tokio::time::timeout(patience - moment, discovery.first_pass()).await.is_ok()
 }
 

@@ -86,14 +86,14 @@ pub(super) async fn run(args: TargetsArgs) -> u8 {
     let mut listing = match listing {
         Ok(listing) => listing,
         Err((code, why)) => {
-            eprintln!("{} {why}", paint.bad("meshscrape:"));
+            say!("{} {why}", paint.bad("meshscrape:"));
             return code;
         }
     };
     if let Some(job) = &args.job
         && let Err(why) = listing.keep_job(job)
     {
-        eprintln!("{} {why}", paint.bad("meshscrape:"));
+        say!("{} {why}", paint.bad("meshscrape:"));
         return ExitClass::Usage.code();
     }
     let code = listing.exit_code();

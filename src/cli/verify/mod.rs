@@ -92,7 +92,7 @@ pub(super) async fn run(args: VerifyArgs) -> u8 {
             Outcome::Unproven => NO_TARGET,
         })),
         Err(stop) => {
-            eprintln!("{}", stop.text(Paint::for_stderr()));
+            say!("{}", stop.text(Paint::for_stderr()));
             stop.exit_code()
         }
     }
