@@ -41,15 +41,16 @@ fn strict(has: u32, poisoned: Poisoned) -> Rule {
 /// What is sent to a receiver with this rule by a process that finds it all on disk.
 async fn sent_again(targets: u64, series: u32, rule: Rule) -> Receiver {
     let dir = tempfile::tempdir().expect("a directory");
-    let spool = |registry: &mut Registry| {
-        let home = Home::take(dir.path()).expect("nobody has it");
+    let spool = async |registry: &mut Registry| {
+        // Another test may just start a program, which has what is open here for a moment.
+        let home = eventually("nobody has it", async || Home::take(dir.path()).ok()).await;
         Spool::at(home, Clock::system(), spool::Metrics::new(registry))
     };
     let limits = DiskLimits { max_bytes: 1 << 30, max_age: Duration::from_secs(3600) };
     let disk = DiskSettings { directory: "one".to_owned(), limits, newest_first: false };
     let queue =
         QueueSettings { name: "one".to_owned(), labels: Vec::new(), capacity_bytes: 1 << 20, disk: Some(disk.clone()) };
-    let earlier = spool(&mut Registry::default());
+    let earlier = spool(&mut Registry::default()).await;
     let outlet = earlier.open(0, queue);
     for scrape in 1..=SCRAPES {
         for target in 0..targets {
@@ -65,7 +66,7 @@ async fn sent_again(targets: u64, series: u32, rule: Rule) -> Receiver {
     let mut remote = remote("main", &receiver.url());
     remote.queue.batch_send_deadline = Duration::from_secs(3600);
     let mut registry = Registry::default();
-    let spool = spool(&mut registry);
+    let spool = spool(&mut registry).await;
     let nobody = |_: &SpiffeReceiver| unreachable!("no receiver here is verified by SPIFFE ID");
     let pipe = Pipe::over(spool.clone(), Some(disk), registry, vec![remote], Clock::system(), nobody);
     assert_eq!(pipe.end().await, [Undelivered::default()]);
