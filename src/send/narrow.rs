@@ -119,7 +119,7 @@ impl Delivery {
         let asked = match self.may_split(&rejection, &blocks) {
             true if spans_series(&blocks) => self.asked_alone(&blocks, are_newer),
             true => {
-                self.rejected_alone(&blocks);
+                self.is_at_fault(&blocks);
                 HashSet::new()
             }
             false => HashSet::new(),
@@ -128,7 +128,7 @@ impl Delivery {
             Ok([rest, asked]) => {
                 // If one of them is taken again, others may be.
                 if !asked.is_empty() && self.search_scrapes(asked, None, After::Healing).await.any_taken {
-                    self.search_scrapes(rest, Some(rejection), After::Healing).await;
+                    self.search_scrapes(rest, None, After::Healing).await;
                     return true;
                 }
                 if times_may_be_wrong {
@@ -194,6 +194,11 @@ impl Delivery {
     pub(super) fn drop_offender(&self, piece: &[Block], rejection: Rejection) {
         let to_be_named = self.rejected_alone(piece);
         self.drop_rejected(piece, rejection, to_be_named.as_ref());
+    }
+
+    /// One series is rejected, which need not be told.
+    pub(super) fn is_at_fault(&self, piece: &[Block]) {
+        self.rejected_alone(piece);
     }
 
     /// One series is rejected. Gives it if it is to be named.

@@ -141,8 +141,8 @@ impl Delivery {
                 continue;
             }
             if rejected.is_none() {
-                // Where nothing was taken, that says nothing of series that may be taken again.
-                if after != After::Healing || in_vain == 0 {
+                // A scrape or two of which nothing was taken say nothing of series that may be taken again.
+                if after != After::Healing || in_vain == 0 || in_vain >= IN_VAIN {
                     known.extend(self.known_since(&piece, began));
                 }
                 piece = match without(&piece, |series| known.contains(&id_of(series))) {
@@ -210,6 +210,11 @@ impl Delivery {
                 all.any_taken = true;
                 self.forgive_series(&aside);
             }
+            Settled::Rejected(rejection) if rejection.is_about_size() && self.is_to_be_split(&rejection) => {
+                for block in aside {
+                    all.add(self.search_scrape(vec![block], None, after, (false, all.time)).await);
+                }
+            }
             Settled::Rejected(rejection) => all.any_taken |= self.scrape_by_scrape(aside, rejection).await,
             Settled::Nothing => {}
         }
@@ -232,6 +237,8 @@ impl Delivery {
         let mut left = vec![(blocks, rejection)];
         // Rejected, and not split before it is known whether the receiver takes anything.
         let mut held = Vec::new();
+        // Series that are too large alone, if the receiver does not call everything so.
+        let mut large = Vec::new();
         let before = if is_in_doubt { ENOUGH_WHERE_WELL } else { 0 };
         let (mut at_fault, mut too_large, mut is_sized) = (before, before, false);
         let (mut cost, mut any_taken) = (Cost { time, ..Cost::default() }, false);
@@ -264,10 +271,13 @@ impl Delivery {
                             } else {
                                 (at_fault, cost.in_vain) = (at_fault + 1, Duration::ZERO);
                             }
-                            // Whoever calls everything too large says nothing of a series.
-                            match is_earlier || rejection.is_about_size() && !any_taken {
-                                true => self.drop_rejected(&piece, rejection, None),
-                                false => self.drop_offender(&piece, rejection),
+                            if is_earlier {
+                                self.drop_rejected(&piece, rejection, None);
+                            } else if rejection.is_about_size() && !any_taken {
+                                self.drop_rejected(&piece, rejection, None);
+                                large.push(piece);
+                            } else {
+                                self.drop_offender(&piece, rejection);
                             }
                             continue;
                         }
@@ -305,7 +315,8 @@ impl Delivery {
                     (cost.time, cost.in_vain) = (cost.time + took, cost.in_vain + took);
                     // Pieces with several series have none in common, so that their order is free.
                     let enough = match after {
-                        After::Healing => u32::MAX,
+                        After::Healing if !is_in_doubt => u32::MAX,
+                        After::Healing => ENOUGH_WHERE_WELL,
                         After::Rejection if self.is_well(&piece) => ENOUGH_WHERE_WELL,
                         After::Rejection | After::Restart => ENOUGH,
                     };
@@ -327,6 +338,9 @@ impl Delivery {
         let first = of_content.flat_map(|(piece, _)| piece).next().cloned();
         for (piece, rejection) in held {
             self.drop_rejected(&piece, rejection, None);
+        }
+        if any_taken {
+            large.iter().for_each(|piece| self.is_at_fault(piece));
         }
         if !any_taken && after == After::Rejection {
             // It may be the scrape, or the receiver takes nothing now.

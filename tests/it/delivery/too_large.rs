@@ -129,10 +129,12 @@ async fn series_that_are_too_large_alone_cost_the_others_nothing() {
         // A search may cost sixty times that.
         remote.queue.max_backoff = Duration::from_millis(500);
         let pipe = Pipe::to(vec![remote]);
-        pipe.push(block_of(1, 1, 1024)).await;
-        judged(&pipe.monitors[0], 1024).await;
-        let (seen, large) = (pipe.monitors[0].snapshot(), large.len() as u64);
-        assert_eq!((seen.delivered_samples, seen.rejected_samples), (1024 - large, large));
+        let large = large.len() as u64;
+        for scrape in 1..=2 {
+            pipe.push(block_of(1, scrape, 1024)).await;
+            judged(&pipe.monitors[0], u64::from(scrape) * 1024).await;
+            assert_eq!(pipe.monitors[0].snapshot().rejected_samples, u64::from(scrape) * large);
+        }
         pipe.end().await;
     }
 }
@@ -171,4 +173,22 @@ async fn who_takes_a_few_at_a_time_has_all_but_the_scrapes_that_are_at_fault() {
         assert_eq!(pipe.monitors[0].snapshot().rejected_samples, u64::from(wrong) * 21);
         pipe.end().await;
     }
+}
+
+#[tokio::test]
+async fn a_series_that_is_too_large_alone_is_remembered_also_if_it_comes_first() {
+    let receiver = Receiver::start(Box::new(|request| {
+        let is_large = request.samples.iter().any(|(labels, _)| number(labels) == 0);
+        if is_large { Answer::status(413) } else { Answer::ok() }
+    }))
+    .await;
+    let pipe = Pipe::to(vec![remote("main", &receiver.url())]);
+    pipe.push(block_of(1, 1, 256)).await;
+    judged(&pipe.monitors[0], 256).await;
+    let before = receiver.recorded().len();
+    pipe.push(block_of(1, 2, 256)).await;
+    judged(&pipe.monitors[0], 2 * 256).await;
+    assert_eq!(pipe.monitors[0].snapshot().rejected_samples, 2);
+    assert_eq!(receiver.recorded().len() - before, 2, "the others, and the one");
+    pipe.end().await;
 }
