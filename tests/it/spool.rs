@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use meshscrape::model::is_stale;
-use numbered::{Losses, Numbered, finished_after, lost};
+use numbered::{Losses, Numbered, finished_after, lost, not_in};
 use tempfile::TempDir;
 use tokio::time::Instant;
 

@@ -147,8 +147,7 @@ async fn judged(message: &str, judge: Judge, may_lose: MayLose, length: Duration
         }
     }
     // Each finished answer has at least come: what is lost is what was refused.
-    let asked: HashSet<_> = recorded.iter().flat_map(|one| &one.samples).map(|(_, one)| one.value as u64).collect();
-    assert!(finished.iter().all(|number| asked.contains(number)), "some of {finished:?} never came");
+    assert_eq!(not_in(&finished, recorded.iter()), [0; 0], "of {finished:?} these never came");
     let losses = Losses::of(&finished, &recorded);
     Judged { losses, refused, said, innocent, twice, out_of_order, memory }
 }
