@@ -212,7 +212,7 @@ impl Delivery {
             }
             Settled::Rejected(rejection) if rejection.is_about_size() && self.is_to_be_split(&rejection) => {
                 for block in aside {
-                    all.add(self.search_scrape(vec![block], None, after, (false, all.time)).await);
+                    all.add(self.search_scrape(vec![block], None, after, (true, all.time)).await);
                 }
             }
             Settled::Rejected(rejection) => all.any_taken |= self.scrape_by_scrape(aside, rejection).await,
