@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::narrowing::{judged, number};
+use super::narrowing::{a_minute_later, judged, number};
 use super::*;
 
 /// A receiver that takes so many samples at a time, and none of such series.
@@ -191,4 +191,26 @@ async fn a_series_that_is_too_large_alone_is_remembered_also_if_it_comes_first()
     assert_eq!(pipe.monitors[0].snapshot().rejected_samples, 2);
     assert_eq!(receiver.recorded().len() - before, 2, "the others, and the one");
     pipe.end().await;
+}
+
+/// Half of the series are known to be at fault, and twenty scrapes come together.
+#[tokio::test]
+async fn what_is_at_fault_and_too_large_together_is_not_asked_for_each_series_in_each_scrape() {
+    let receiver = small(60, |labels| number(labels) < 50).await;
+    let mut remote = remote("main", &receiver.url());
+    remote.queue.batch_send_deadline = Duration::from_millis(500);
+    let pipe = Pipe::to(vec![remote]);
+    pipe.push(block_of(1, 1, 100)).await;
+    judged(&pipe.monitors[0], 100).await;
+    a_minute_later().await;
+    let before = receiver.recorded().len();
+    for scrape in 2..=21 {
+        pipe.push(block_of(1, scrape, 100)).await;
+    }
+    judged(&pipe.monitors[0], 21 * 100).await;
+    assert_eq!(pipe.monitors[0].snapshot().rejected_samples, 21 * 50);
+    pipe.end().await;
+    let asked = receiver.recorded().len() - before;
+    // One search, and for each other scrape a few; a hundred for each would be two thousand.
+    assert!(asked <= 400, "{asked} requests for twenty scrapes");
 }
